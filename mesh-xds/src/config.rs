@@ -1,0 +1,88 @@
+//! One coherent configuration per target (gRFC A74).
+//!
+//! An [`XdsConfig`] is published only when every resource it references is there or is known not to be;
+//! a call that reads one therefore never sees half of a change.
+
+use crate::{
+    name::{Name, ResourceType},
+    resource::{
+        cluster::Cluster,
+        endpoint::ClusterLoadAssignment,
+        listener::{HttpConnectionManager, Listener},
+        route::{RouteConfiguration, VirtualHost},
+    },
+};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// Everything that one client target needs, at one moment. Parts that did not change keep their `Arc`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct XdsConfig {
+    /// The target's listener.
+    pub listener: Arc<Listener>,
+    /// Its connection manager (the listener is an API listener by construction).
+    pub http: Arc<HttpConnectionManager>,
+    /// Its routes.
+    pub routes: Arc<RouteConfiguration>,
+    /// The virtual host of `routes` that the target's authority selects.
+    pub virtual_host: Arc<VirtualHost>,
+    /// Every cluster that `virtual_host` or a subscription names.
+    pub clusters: BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>,
+    /// Version of the configuration, as the control plane calls it; for errors and status. Empty if unknown.
+    pub version: Arc<str>,
+}
+
+/// One cluster and its endpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// Its endpoints; without priorities when there are none.
+    pub endpoints: Arc<ClusterLoadAssignment>,
+    /// Why `endpoints` is empty or old, if something went wrong: goes into the errors of calls.
+    pub note: Option<Arc<str>>,
+}
+
+/// Why a resource, and with it a target or a cluster, cannot be used. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdsError {
+    /// Which type.
+    pub resource_type: ResourceType,
+    /// Which one.
+    pub name: Name,
+    /// Why.
+    pub cause: XdsErrorCause,
+    /// The control plane that said so, or that could not be reached.
+    pub server: Arc<str>,
+    /// Node id sent to it.
+    pub node: Arc<str>,
+}
+
+/// Why a resource cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XdsErrorCause {
+    /// The control plane does not have it: said so, left it out, or did not send it in time.
+    DoesNotExist(Arc<str>),
+    /// It was sent and rejected, and there is no earlier good one. The faults.
+    Rejected(Arc<str>),
+    /// The control plane cannot be reached, and nothing is cached.
+    Unreachable(Arc<str>),
+    /// The control plane reported an error for it (xRFC TP3), or it does not fit its use.
+    Failed(Arc<str>),
+}
+
+impl fmt::Display for XdsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource_type, name, cause, server, node } = self;
+        match cause {
+            XdsErrorCause::DoesNotExist(why) => write!(f, "{resource_type} {name} does not exist: {why}")?,
+            XdsErrorCause::Rejected(why) => write!(f, "{resource_type} {name} was rejected: {why}")?,
+            XdsErrorCause::Unreachable(why) => {
+                write!(f, "{resource_type} {name} is not known: control plane unreachable: {why}")?;
+            }
+            XdsErrorCause::Failed(why) => write!(f, "{resource_type} {name} cannot be used: {why}")?,
+        }
+        write!(f, " (control plane {server}, node {node})")
+    }
+}
+
+impl std::error::Error for XdsError {}

@@ -1,0 +1,16 @@
+//! Pure predicates over a request: strings, paths, headers, domains, fractions.
+//!
+//! Values are built by the resource parsers (from protobuf) or by `mesh-server` (from YAML) through the
+//! same constructors, so a matcher that exists is a matcher that works.
+
+mod domain;
+mod fraction;
+mod header;
+mod path;
+mod string;
+
+pub use domain::DomainPattern;
+pub use fraction::Fraction;
+pub use header::{HeaderMatch, HeaderMatcher};
+pub use path::PathMatcher;
+pub use string::{FullRegex, StringMatcher, StringPattern};

@@ -1,0 +1,69 @@
+//! The closed set of resource types, and their type URLs.
+
+use std::{fmt, sync::Arc};
+
+/// Name of a resource. Opaque; compared byte by byte.
+pub type Name = Arc<str>;
+
+/// A resource type that this crate parses and serves, in make-before-break order of publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    /// `envoy.config.cluster.v3.Cluster` (CDS).
+    Cluster,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment` (EDS).
+    ClusterLoadAssignment,
+    /// `envoy.config.listener.v3.Listener` (LDS).
+    Listener,
+    /// `envoy.config.route.v3.RouteConfiguration` (RDS).
+    RouteConfiguration,
+}
+
+impl ResourceType {
+    /// Every type, in the order in which additions must be published (gRFC A74; Envoy's ADS ordering).
+    pub const ALL: [Self; 4] =
+        [Self::Cluster, Self::ClusterLoadAssignment, Self::Listener, Self::RouteConfiguration];
+
+    /// The URL that names the type in a discovery request.
+    pub const fn url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::ClusterLoadAssignment => {
+                "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+            }
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// The type that a URL names, if it is one of ours.
+    pub fn from_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.url() == url)
+    }
+
+    /// Whether a state-of-the-world response lists every subscribed resource, so that absence of one
+    /// that was there means deletion (LDS and CDS).
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Listener | Self::Cluster)
+    }
+
+    /// Envoy's abbreviation: `CDS`, `EDS`, `LDS`, `RDS`.
+    pub const fn abbreviation(self) -> &'static str {
+        match self {
+            Self::Cluster => "CDS",
+            Self::ClusterLoadAssignment => "EDS",
+            Self::Listener => "LDS",
+            Self::RouteConfiguration => "RDS",
+        }
+    }
+}
+
+impl fmt::Display for ResourceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "Cluster",
+            Self::ClusterLoadAssignment => "ClusterLoadAssignment",
+            Self::Listener => "Listener",
+            Self::RouteConfiguration => "RouteConfiguration",
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! Routes (gRFC A27, A28, A31, A36, A42, A44 and the fields of Envoy that Istio uses).
+
+use super::{filter::FilterOverrides, retry::RetryPolicy};
+use crate::{
+    matcher::{DomainPattern, Fraction, HeaderMatcher, PathMatcher, StringMatcher},
+    name::Name,
+};
+pub use http::{HeaderName, HeaderValue};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+/// `envoy.config.route.v3.RouteConfiguration`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfiguration {
+    /// Resource name.
+    pub name: Name,
+    /// In order.
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+}
+
+/// The routes of some domains.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualHost {
+    /// For logs and explanations.
+    pub name: Arc<str>,
+    /// At least one; unique over the whole RouteConfiguration.
+    pub domains: Vec<DomainPattern>,
+    /// The first that matches wins.
+    pub routes: Vec<Arc<Route>>,
+    /// For routes without their own.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Filter overrides.
+    pub overrides: FilterOverrides,
+    /// Applied after the route's.
+    pub headers: HeaderMutations,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// For logs and explanations; may be empty.
+    pub name: Arc<str>,
+    /// Which requests.
+    pub matches: RouteMatch,
+    /// What happens to them.
+    pub action: RouteAction,
+    /// Filter overrides.
+    pub overrides: FilterOverrides,
+    /// Applied after the weighted cluster's.
+    pub headers: HeaderMutations,
+    /// Where it was written: `reviews.yaml:12:5 VirtualService default/reviews`. From
+    /// `metadata.filter_metadata["io.mesh"].origin`.
+    pub origin: Option<Arc<str>>,
+}
+
+/// Which requests a route is for: all of these hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteMatch {
+    /// The path.
+    pub path: PathMatcher,
+    /// Every one.
+    pub headers: Vec<HeaderMatcher>,
+    /// Every one. gRPC clients skip such a route (A28); this one evaluates it.
+    pub query: Vec<QueryMatcher>,
+    /// Share of the requests that match otherwise.
+    pub fraction: Option<Fraction>,
+}
+
+/// A predicate over one query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryMatcher {
+    /// Parameter name.
+    pub name: Arc<str>,
+    /// Asked of its value; absent: it only has to be there.
+    pub value: Option<StringMatcher>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RouteAction {
+    /// Sent to a cluster.
+    Forward(Box<Forward>),
+    /// Served here (a server's route).
+    NonForwarding,
+    /// An action that gRPC does not have (`redirect`, `direct_response`, …): the call fails UNAVAILABLE
+    /// and says so. Holds the field's name.
+    Unsupported(&'static str),
+}
+
+/// Where to and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// Which cluster.
+    pub destination: Destination,
+    /// Envoy's `timeout`. gRPC clients ignore it (A31), and so does ours; Envoys need it.
+    pub timeout: Option<Duration>,
+    /// Bound of the whole call; zero is none. Masked by `grpc_timeout_header_max`.
+    pub max_stream_duration: Option<Duration>,
+    /// Bound of the whole call; zero is none.
+    pub grpc_timeout_header_max: Option<Duration>,
+    /// Replaces the virtual host's.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// For consistent hashing.
+    pub hash: Vec<HashPolicy>,
+    /// `host_rewrite_literal`: sent as `:authority`.
+    pub authority: Option<HeaderValue>,
+    /// `:authority` becomes the endpoint's hostname.
+    pub auto_host_rewrite: bool,
+    /// The path sent.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Copies.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// Which cluster a request goes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Destination {
+    /// This one.
+    Cluster(Name),
+    /// One of these, by weight; the sum of the weights fits a `u32`; at least one entry.
+    Weighted(Vec<WeightedCluster>),
+}
+
+/// One choice of a weighted destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedCluster {
+    /// Cluster name.
+    pub cluster: Name,
+    /// Share: weight over the sum. (Entries of weight 0 are dropped when parsed.)
+    pub weight: NonZeroU32,
+    /// Applied first.
+    pub headers: HeaderMutations,
+    /// Filter overrides, most specific.
+    pub overrides: FilterOverrides,
+    /// `:authority` for this choice only.
+    pub authority: Option<HeaderValue>,
+}
+
+/// `hash_policy`, evaluated in order and combined (gRFC A42).
+#[derive(Clone, Debug, PartialEq)]
+pub struct HashPolicy {
+    /// What is hashed.
+    pub key: HashKey,
+    /// Stop here when a hash exists.
+    pub terminal: bool,
+}
+
+/// What a [`HashPolicy`] hashes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HashKey {
+    /// A request header, rewritten first if asked.
+    Header {
+        /// Its name.
+        name: HeaderName,
+        /// Applied to the joined value.
+        rewrite: Option<RegexRewrite>,
+    },
+    /// A random value fixed for each channel (`filter_state` `io.grpc.channel_id`).
+    ChannelId,
+}
+
+/// A regular expression replaced everywhere; not anchored.
+#[derive(Clone, Debug)]
+pub struct RegexRewrite {
+    /// The expression.
+    pub pattern: regex::Regex,
+    /// RE2 substitution: `\1` is the first group.
+    pub substitution: Arc<str>,
+}
+
+impl PartialEq for RegexRewrite {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern.as_str() == other.pattern.as_str() && self.substitution == other.substitution
+    }
+}
+
+/// How the path is rewritten.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathRewrite {
+    /// The matched prefix (or exact path) becomes this.
+    Prefix(Arc<str>),
+    /// Every match of the expression is replaced.
+    Regex(RegexRewrite),
+}
+
+/// A copy sent elsewhere; its answer is dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Cluster name.
+    pub cluster: Name,
+    /// How often.
+    pub fraction: Fraction,
+}
+
+/// Header changes of one level.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderMutations {
+    /// To the request.
+    pub request: HeaderMutation,
+    /// To the response.
+    pub response: HeaderMutation,
+}
+
+/// First additions in order, then removals.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderMutation {
+    /// Additions.
+    pub add: Vec<HeaderAddition>,
+    /// Removals.
+    pub remove: Vec<HeaderName>,
+}
+
+/// One addition. Never a pseudo header, `host`, nor a header of the gRPC transport.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderAddition {
+    /// Header name.
+    pub name: HeaderName,
+    /// Literal value.
+    pub value: HeaderValue,
+    /// What happens to a value that is there.
+    pub action: AppendAction,
+}
+
+/// `HeaderAppendAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendAction {
+    /// One more value.
+    AppendIfExistsOrAdd,
+    /// Only when it is absent.
+    AddIfAbsent,
+    /// Replaces.
+    OverwriteIfExistsOrAdd,
+    /// Only when it is there.
+    OverwriteIfExists,
+}

@@ -1,0 +1,44 @@
+//! TLS contexts (gRFC A29, A82, A101). They name certificate providers; they hold no certificate.
+
+use crate::matcher::StringMatcher;
+use std::sync::Arc;
+
+/// A client's side of a connection: `UpstreamTlsContext`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamTls {
+    /// Provider instance of the own certificate; absent: none is offered.
+    pub identity: Option<Arc<str>>,
+    /// What the peer is verified against.
+    pub roots: Roots,
+    /// Any of these matches any SAN of the peer; empty: any peer that the roots vouch for.
+    pub sans: Vec<StringMatcher>,
+    /// Server name sent, unless `auto_host_sni` finds one.
+    pub sni: Option<Arc<str>>,
+    /// The endpoint's hostname is sent as server name.
+    pub auto_host_sni: bool,
+    /// The peer must have the name that was sent, instead of `sans`.
+    pub auto_sni_san_validation: bool,
+    /// Auto-mTLS: only endpoints that are marked as speaking mesh mTLS get TLS, others plaintext. From
+    /// `metadata.filter_metadata["io.mesh"].auto_mtls` of the cluster; false for any other control plane.
+    pub only_mesh_endpoints: bool,
+}
+
+/// What a certificate chain must lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// This provider instance's roots.
+    Provider(Arc<str>),
+    /// The operating system's (A82).
+    System,
+}
+
+/// A server's side: `DownstreamTlsContext`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DownstreamTls {
+    /// Provider instance of the own certificate.
+    pub identity: Arc<str>,
+    /// Provider instance that verifies clients; absent: they are not asked for a certificate.
+    pub client_roots: Option<Arc<str>>,
+    /// A client without certificate is refused; needs `client_roots`.
+    pub require_client_certificate: bool,
+}
