@@ -1,1 +1,1 @@
-//! TODO
+//! What the tests that cross crates share.

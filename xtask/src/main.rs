@@ -1,6 +1,6 @@
 //! The repository's own tasks. `cargo xtask --help` lists them.
 
-mod codegen;
+use xtask::codegen;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};

@@ -1,0 +1,3 @@
+//! The repository's own tasks, as functions.
+
+pub mod codegen;
