@@ -1,0 +1,273 @@
+//! gRPC channels to the control plane over our own TLS: to the CA and, from `mesh-client`, to xDS.
+//!
+//! tonic's TLS cannot take a rustls verifier, so the connector is ours. A channel is lazy and
+//! reconnects by itself; a connection that cannot be made fails the call with `UNAVAILABLE`, the
+//! address and the cause. Every new connection reads the current identity.
+
+use crate::{
+    clock::Clock,
+    rustls::{Provider, ServerTrust, client_config_with, default_provider},
+    workload::WorkloadIdentity,
+};
+use http::{Uri, uri::Authority};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
+use tonic::transport::{Channel, Endpoint};
+
+/// Longest time for TCP connection and TLS handshake together.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A silent connection is probed this often, also when idle: the xDS stream is mostly silent.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// A probe unanswered for this long ends the connection.
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(10);
+const ALPN: &[&[u8]] = &[b"h2"];
+
+/// Why an address or its TLS settings cannot be used. Nothing was connected yet.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTarget {
+    /// Not `host:port`.
+    #[error("`{0}` is not an address of the form host:port")]
+    Address(String),
+    /// The host is neither a DNS name nor an IP address.
+    #[error("`{0}` cannot be verified: it is neither a DNS name nor an IP address")]
+    Name(String),
+    /// The crypto provider lacks something.
+    #[error("TLS cannot be configured: {0}")]
+    Tls(rustls::Error),
+}
+
+/// A server to connect to: where, and how to know it. Cheap to clone.
+#[derive(Clone)]
+pub struct Target {
+    address: Authority,
+    security: Security,
+    connect_limit: Duration,
+}
+
+#[derive(Clone)]
+enum Security {
+    Plaintext,
+    Tls(Box<Tls>),
+}
+
+#[derive(Clone)]
+struct Tls {
+    trust: ServerTrust,
+    provider: Provider,
+    clock: Clock,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+    presents_identity: bool,
+}
+
+impl Target {
+    /// Without encryption or authentication: for development on one machine.
+    pub fn plaintext(address: &str) -> Result<Self, InvalidTarget> {
+        Ok(Self {
+            address: parse_address(address)?,
+            security: Security::Plaintext,
+            connect_limit: CONNECT_LIMIT,
+        })
+    }
+
+    /// With TLS: `trust` knows the server, `identity` is presented to it.
+    pub fn tls(
+        address: &str,
+        trust: ServerTrust,
+        identity: Option<&WorkloadIdentity>,
+    ) -> Result<Self, InvalidTarget> {
+        let clock = identity.map(|identity| identity.clock().clone()).unwrap_or_default();
+        Self::tls_with(address, trust, identity, default_provider(), clock)
+    }
+
+    /// As [`Target::tls`], with the crypto provider and the clock.
+    pub fn tls_with(
+        address: &str,
+        trust: ServerTrust,
+        identity: Option<&WorkloadIdentity>,
+        provider: Provider,
+        clock: Clock,
+    ) -> Result<Self, InvalidTarget> {
+        let address = parse_address(address)?;
+        let name = server_name(address.host())?;
+        let config = client_config_with(trust.clone(), identity, ALPN, provider.clone(), clock.clone())
+            .map_err(InvalidTarget::Tls)?;
+        let presents_identity = identity.is_some();
+        let tls = Tls { trust, provider, clock, name, config, presents_identity };
+        Ok(Self { address, security: Security::Tls(Box::new(tls)), connect_limit: CONNECT_LIMIT })
+    }
+
+    /// The same server, with this identity presented to it. Changes nothing without TLS.
+    pub fn presenting(&self, identity: &WorkloadIdentity) -> Result<Self, InvalidTarget> {
+        let mut target = self.clone();
+        if let Security::Tls(tls) = &mut target.security {
+            tls.config = client_config_with(
+                tls.trust.clone(),
+                Some(identity),
+                ALPN,
+                tls.provider.clone(),
+                tls.clock.clone(),
+            )
+            .map_err(InvalidTarget::Tls)?;
+            tls.presents_identity = true;
+        }
+        Ok(target)
+    }
+
+    /// Verify, and ask for, this name instead of the address's host: for [`ServerTrust::Roots`] when
+    /// the address is not what the certificate names.
+    pub fn server_name(mut self, name: &str) -> Result<Self, InvalidTarget> {
+        if let Security::Tls(tls) = &mut self.security {
+            tls.name = server_name(name)?;
+        }
+        Ok(self)
+    }
+
+    /// Longest time for TCP connection and TLS handshake together; 5 s when nothing is said.
+    #[must_use]
+    pub fn connect_limit(mut self, limit: Duration) -> Self {
+        self.connect_limit = limit;
+        self
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        self.address.as_str()
+    }
+
+    /// Whether what is sent can be read by others on the way.
+    pub fn is_plaintext(&self) -> bool {
+        matches!(self.security, Security::Plaintext)
+    }
+
+    /// The clock that the server's certificate is judged by.
+    pub fn clock(&self) -> Clock {
+        match &self.security {
+            Security::Plaintext => Clock::system(),
+            Security::Tls(tls) => tls.clock.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.security {
+            Security::Plaintext => write!(f, "Target({}, plaintext)", self.address),
+            Security::Tls(tls) => {
+                let identity = if tls.presents_identity { "with" } else { "without" };
+                write!(f, "Target({}, {:?}, {identity} own identity)", self.address, tls.trust)
+            }
+        }
+    }
+}
+
+/// Why a connection could not be made. Reaches callers as `UNAVAILABLE`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No TCP connection.
+    #[error("connecting to {address}: {cause}")]
+    Tcp {
+        /// `host:port`.
+        address: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// No TLS session: either side refused the other, or the other does not speak TLS.
+    #[error("TLS handshake with {address}: {cause}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// What rustls said.
+        cause: std::io::Error,
+    },
+    /// TLS, but not HTTP/2.
+    #[error("{address} did not agree to speak HTTP/2 (ALPN h2)")]
+    Alpn {
+        /// `host:port`.
+        address: String,
+    },
+    /// Too slow.
+    #[error("connecting to {address}: nothing within {limit:?}")]
+    Slow {
+        /// `host:port`.
+        address: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+}
+
+/// A lazy channel to the target: connects at the first call, again whenever the connection is lost.
+/// Must be called within a tokio runtime.
+pub fn connect(target: &Target) -> Channel {
+    let scheme = if target.is_plaintext() { "http" } else { "https" };
+    let (mut at, mut origin) = (http::uri::Parts::default(), http::uri::Parts::default());
+    for (parts, scheme) in [(&mut at, "http"), (&mut origin, scheme)] {
+        parts.scheme = scheme.parse().ok();
+        parts.authority = Some(target.address.clone());
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    let uri = |parts| Uri::from_parts(parts).unwrap_or_default();
+    let target = target.clone();
+    // The endpoint's own URI is plain `http`: tonic must not look for its TLS. What the server sees is
+    // the origin.
+    Endpoint::from(uri(at))
+        .origin(uri(origin))
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_LIMIT)
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let target = target.clone();
+            async move { dial(&target).await.map(TokioIo::new) }
+        }))
+}
+
+/// One connection to the target.
+async fn dial(target: &Target) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
+    let address = || target.address.to_string();
+    let limit = target.connect_limit;
+    let slow = |_| ConnectError::Slow { address: address(), limit };
+    tokio::time::timeout(limit, handshake(target)).await.map_err(slow)?
+}
+
+async fn handshake(target: &Target) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
+    let address = || target.address.to_string();
+    let tcp_error = |cause| ConnectError::Tcp { address: address(), cause };
+    let tcp = TcpStream::connect(target.address.as_str()).await.map_err(tcp_error)?;
+    tcp.set_nodelay(true).map_err(tcp_error)?;
+    let Security::Tls(tls) = &target.security else {
+        return Ok(Either::Left(tcp));
+    };
+    let stream = TlsConnector::from(tls.config.clone())
+        .connect(tls.name.clone(), tcp)
+        .await
+        .map_err(|cause| ConnectError::Tls { address: address(), cause })?;
+    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(ConnectError::Alpn { address: address() });
+    }
+    Ok(Either::Right(stream))
+}
+
+fn parse_address(address: &str) -> Result<Authority, InvalidTarget> {
+    let invalid = || InvalidTarget::Address(address.to_owned());
+    let authority: Authority = address.parse().map_err(|_| invalid())?;
+    let plain = !address.contains('@') && !authority.host().is_empty();
+    match authority.port_u16() {
+        Some(1..) if plain => Ok(authority),
+        _ => Err(invalid()),
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, InvalidTarget> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(bare.to_owned()).map_err(|_| InvalidTarget::Name(host.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

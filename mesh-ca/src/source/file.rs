@@ -1,0 +1,127 @@
+//! Certificate, key and CA files that somebody else renews: gRFC A29's `file_watcher` provider.
+//!
+//! The files are read again on an interval and believed only when they are consistent: a certificate
+//! replaced before its key (or read half-written) keeps the identity in hand, and says so. The CA file
+//! holds the roots of the certificate's own trust domain.
+
+use super::{Source, SourceError};
+use crate::{
+    bundle::{TrustBundle, TrustBundles},
+    rotation::Schedule,
+    svid::X509Svid,
+    workload::Identity,
+};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use zeroize::Zeroizing;
+
+/// How often files are read when nothing else is said (A29).
+pub const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
+
+/// A source of PEM files.
+pub struct FileSource {
+    certificate: PathBuf,
+    private_key: PathBuf,
+    ca_certificate: PathBuf,
+    refresh: Duration,
+    read: Option<Contents>,
+}
+
+/// What the files said last, to notice that nothing changed.
+#[derive(PartialEq)]
+struct Contents {
+    certificate: Vec<u8>,
+    private_key: Zeroizing<Vec<u8>>,
+    ca_certificate: Vec<u8>,
+}
+
+impl FileSource {
+    /// Paths of the certificate chain (leaf first), its key, and the root certificates.
+    pub fn new(
+        certificate: impl Into<PathBuf>,
+        private_key: impl Into<PathBuf>,
+        ca_certificate: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            certificate: certificate.into(),
+            private_key: private_key.into(),
+            ca_certificate: ca_certificate.into(),
+            refresh: DEFAULT_REFRESH,
+            read: None,
+        }
+    }
+
+    /// Read the files this often.
+    #[must_use]
+    pub fn refresh(mut self, interval: Duration) -> Self {
+        self.refresh = interval;
+        self
+    }
+
+    async fn contents(&self) -> Result<Contents, SourceError> {
+        Ok(Contents {
+            certificate: read(&self.certificate).await?,
+            private_key: Zeroizing::new(read(&self.private_key).await?),
+            ca_certificate: read(&self.ca_certificate).await?,
+        })
+    }
+
+    fn parse(&self, contents: &Contents) -> Result<Identity, SourceError> {
+        let svid = X509Svid::from_pem(&contents.certificate, &contents.private_key).map_err(|error| {
+            SourceError::invalid(format!(
+                "{} and {}: {error}",
+                self.certificate.display(),
+                self.private_key.display()
+            ))
+        })?;
+        let ca = |error: &dyn fmt::Display| {
+            SourceError::invalid(format!("{}: {error}", self.ca_certificate.display()))
+        };
+        let domain = svid.id().trust_domain().clone();
+        let bundle = TrustBundle::from_pem(domain, &contents.ca_certificate).map_err(|error| ca(&error))?;
+        Identity::new(svid, TrustBundles::of(bundle)).map_err(|error| ca(&error))
+    }
+}
+
+impl fmt::Debug for FileSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileSource({})", self.origin())
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
+    let contents = tokio::fs::read(path).await;
+    contents.map_err(|error| SourceError::unavailable(format!("{}: {error}", path.display())))
+}
+
+impl Source for FileSource {
+    fn origin(&self) -> String {
+        format!(
+            "files {}, {}, {}",
+            self.certificate.display(),
+            self.private_key.display(),
+            self.ca_certificate.display()
+        )
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule::Every(self.refresh)
+    }
+
+    async fn fetch(&mut self, held: Option<&Arc<Identity>>) -> Result<Arc<Identity>, SourceError> {
+        let contents = self.contents().await?;
+        if let (Some(held), true) = (held, self.read.as_ref() == Some(&contents)) {
+            return Ok(held.clone());
+        }
+        let identity = Arc::new(self.parse(&contents)?);
+        self.read = Some(contents);
+        Ok(identity)
+    }
+}
+
+#[cfg(test)]
+mod tests;
