@@ -1,6 +1,6 @@
 //! Reading a certificate: its names and times, and the X509-SVID rules for a leaf.
 //!
-//! [`PeerCertificate`] is what policies look at. [`svid_id`] holds the leaf rules of [X509-SVID] §2-5,
+//! [`PeerCertificate`] is what policies look at. `svid_id` holds the leaf rules of [X509-SVID] §2-5,
 //! which TLS libraries do not check.
 //!
 //! [X509-SVID]: https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md

@@ -32,6 +32,9 @@ pub mod svid;
 pub mod verifier;
 pub mod workload;
 
+#[cfg(feature = "issuer")]
+pub mod issuer;
+
 /// The messages, client and server of Istio's certificate service, generated from
 /// `proto/istio_ca.proto`.
 pub mod proto {

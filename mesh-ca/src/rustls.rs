@@ -143,10 +143,10 @@ impl LiveKey {
 
     fn current(&self) -> Option<Arc<CertifiedKey>> {
         let identity = self.identity.current()?;
-        if let Some(pair) = &*self.converted.load() {
-            if Arc::ptr_eq(&pair.0, &identity) {
-                return Some(pair.1.clone());
-            }
+        if let Some(pair) = &*self.converted.load()
+            && Arc::ptr_eq(&pair.0, &identity)
+        {
+            return Some(pair.1.clone());
         }
         let svid = identity.svid();
         match svid.key().certified(svid.chain(), &self.provider) {

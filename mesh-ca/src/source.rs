@@ -1,4 +1,4 @@
-//! Where an identity comes from: [`fixed`] values, [`file`]s that somebody else renews, or a [`ca`].
+//! Where an identity comes from: [`fixed`] values, [`mod@file`]s that somebody else renews, or a [`ca`].
 
 use crate::{rotation::Schedule, workload::Identity};
 use std::{future::Future, sync::Arc};

@@ -9,6 +9,9 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 const SCHEME: &str = "spiffe://";
+/// The namespace of the control plane itself.
+pub const SERVER_NAMESPACE: &str = "mesh-system";
+const SERVER_ACCOUNT: &str = "mesh-server";
 const LONGEST_ID: usize = 2048;
 const LONGEST_TRUST_DOMAIN: usize = 255;
 
@@ -114,6 +117,13 @@ impl SpiffeId {
             }
         }
         Self::parse(&format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}"))
+    }
+
+    /// The id of a trust domain's control plane:
+    /// `spiffe://<trust domain>/ns/mesh-system/sa/mesh-server`.
+    pub fn mesh_server(trust_domain: &TrustDomain) -> Self {
+        let text = format!("{SCHEME}{trust_domain}/ns/{SERVER_NAMESPACE}/sa/{SERVER_ACCOUNT}");
+        Self { text: text.into(), trust_domain: trust_domain.clone() }
     }
 
     /// The domain whose authority vouches for this id.

@@ -112,14 +112,37 @@ struct Inner {
     identity: watch::Receiver<Option<Arc<Identity>>>,
     status: watch::Receiver<Status>,
     clock: Clock,
-    task: Option<JoinHandle<()>>,
-    /// A fixed identity has no task; these keep its channels open.
-    _senders: Option<(watch::Sender<Option<Arc<Identity>>>, watch::Sender<Status>)>,
+    kept: Kept,
+}
+
+/// What keeps the channels open.
+enum Kept {
+    /// A task, ended with the last handle.
+    Fresh(JoinHandle<()>),
+    /// Nothing changes, but nothing ends either.
+    Fixed { _publisher: Publisher },
+}
+
+/// The writing ends.
+struct Publisher {
+    identity: watch::Sender<Option<Arc<Identity>>>,
+    status: watch::Sender<Status>,
+}
+
+impl Publisher {
+    fn new(
+        identity: Option<Arc<Identity>>,
+        status: Status,
+    ) -> (Self, watch::Receiver<Option<Arc<Identity>>>, watch::Receiver<Status>) {
+        let (identity, identities) = watch::channel(identity);
+        let (status, statuses) = watch::channel(status);
+        (Self { identity, status }, identities, statuses)
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
+        if let Kept::Fresh(task) = &self.kept {
             task.abort();
         }
     }
@@ -135,10 +158,8 @@ impl WorkloadIdentity {
     pub fn fixed_at(identity: Arc<Identity>, clock: Clock) -> Self {
         let mut status = Status::absent("a fixed identity".into());
         status.accept(&identity, clock.now());
-        let (identity_sender, identity) = watch::channel(Some(identity));
-        let (status_sender, status) = watch::channel(status);
-        let _senders = Some((identity_sender, status_sender));
-        Self(Arc::new(Inner { identity, status, clock, task: None, _senders }))
+        let (publisher, identity, status) = Publisher::new(Some(identity), status);
+        Self(Arc::new(Inner { identity, status, clock, kept: Kept::Fixed { _publisher: publisher } }))
     }
 
     /// Keeps an identity fresh from `source`, on the system's clock. Must be called within a tokio
@@ -150,18 +171,11 @@ impl WorkloadIdentity {
     /// As [`WorkloadIdentity::start`], with the clock, the retry delays and the seed of the jitter.
     pub fn start_with(source: impl Source, clock: Clock, backoff: Backoff, seed: u64) -> Self {
         let origin: Arc<str> = source.origin().into();
-        let (identity_sender, identity) = watch::channel(None);
-        let (status_sender, status) = watch::channel(Status::absent(origin));
+        let (publisher, identity, status) = Publisher::new(None, Status::absent(origin));
         let rotation = Rotation::new(clock.now(), source.schedule(), backoff, seed);
-        let keeper = Keeper {
-            source,
-            rotation,
-            clock: clock.clone(),
-            identity: identity_sender,
-            status: status_sender,
-        };
-        let task = Some(tokio::spawn(keeper.run()));
-        Self(Arc::new(Inner { identity, status, clock, task, _senders: None }))
+        let keeper = Keeper { source, rotation, clock: clock.clone(), publisher };
+        let kept = Kept::Fresh(tokio::spawn(keeper.run()));
+        Self(Arc::new(Inner { identity, status, clock, kept }))
     }
 
     /// The identity in hand; none before the first one arrived. It may have expired: see
@@ -210,10 +224,10 @@ impl WorkloadIdentity {
     pub async fn ready_within(&self, patience: Duration) -> Result<Arc<Identity>, IdentityError> {
         let mut identity = self.watch();
         let arrived = identity.wait_for(Option::is_some);
-        if let Ok(Ok(identity)) = tokio::time::timeout(patience, arrived).await {
-            if let Some(identity) = identity.clone() {
-                return Ok(identity);
-            }
+        if let Ok(Ok(identity)) = tokio::time::timeout(patience, arrived).await
+            && let Some(identity) = identity.clone()
+        {
+            return Ok(identity);
         }
         let status = self.status();
         Err(match status.last_error {
@@ -282,8 +296,7 @@ struct Keeper<S> {
     source: S,
     rotation: Rotation,
     clock: Clock,
-    identity: watch::Sender<Option<Arc<Identity>>>,
-    status: watch::Sender<Status>,
+    publisher: Publisher,
 }
 
 impl<S: Source> Keeper<S> {
@@ -307,7 +320,7 @@ impl<S: Source> Keeper<S> {
     }
 
     async fn fetch(&mut self) -> Input {
-        let held = self.identity.borrow().clone();
+        let held = self.publisher.identity.borrow().clone();
         let attempt = tokio::time::timeout(FETCH_LIMIT, self.source.fetch(held.as_ref())).await;
         let now = self.clock.now();
         let fetched = attempt
@@ -320,18 +333,18 @@ impl<S: Source> Keeper<S> {
             Ok(identity) => {
                 let not_after = identity.svid().not_after();
                 if held.is_some_and(|held| Arc::ptr_eq(&held, &identity)) {
-                    self.status.send_modify(|status| status.last_error = None);
+                    self.publisher.status.send_modify(|status| status.last_error = None);
                 } else {
                     tracing::info!(id = %identity.id(), until = %clock::utc(not_after), "identity rotated");
-                    self.status.send_modify(|status| status.accept(&identity, now));
-                    self.identity.send_replace(Some(identity));
+                    self.publisher.status.send_modify(|status| status.accept(&identity, now));
+                    self.publisher.identity.send_replace(Some(identity));
                 }
                 Input::Fetched { not_after }
             }
             Err(error) => {
                 let origin = self.source.origin();
                 tracing::warn!(%origin, %error, "identity not renewed; it will be tried again");
-                self.status.send_modify(|status| status.last_error = Some(error));
+                self.publisher.status.send_modify(|status| status.last_error = Some(error));
                 Input::Failed
             }
         }
@@ -339,7 +352,7 @@ impl<S: Source> Keeper<S> {
 
     /// Tells of a change for the worse where somebody looks: the log, and the status.
     fn report(&self, stage: Stage) {
-        let changed = self.status.send_if_modified(|status| {
+        let changed = self.publisher.status.send_if_modified(|status| {
             let changed = status.stage != stage;
             status.stage = stage;
             changed
@@ -348,7 +361,7 @@ impl<S: Source> Keeper<S> {
             return;
         }
         let (id, not_after) = {
-            let status = self.status.borrow();
+            let status = self.publisher.status.borrow();
             (status.id.as_ref().map(ToString::to_string).unwrap_or_default(), status.not_after)
         };
         let until = clock::utc(not_after.unwrap_or(SystemTime::UNIX_EPOCH));
