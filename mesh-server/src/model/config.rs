@@ -1,0 +1,216 @@
+//! A set of objects with the indexes that questions need. Built once, never changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::MeshSettings;
+use super::authorization::AuthorizationPolicy;
+use super::destination_rule::DestinationRule;
+use super::kubernetes::EndpointSlice;
+use super::object::{Kind, Object, ObjectId};
+use super::peer_authentication::PeerAuthentication;
+use super::service::Service;
+use super::virtual_service::VirtualService;
+use super::workload::{WorkloadEntry, WorkloadGroup};
+
+/// What was written, indexed.
+///
+/// Lists are in Istio's "oldest wins" order: files have no age, so by name, then namespace.
+#[derive(Debug, Default)]
+pub struct Config {
+    settings: Arc<MeshSettings>,
+    objects: Vec<Object>,
+    services: BTreeMap<String, Vec<Arc<Service>>>,
+    virtual_services: Vec<Arc<VirtualService>>,
+    /// Rules as written.
+    destination_rules: Vec<Arc<DestinationRule>>,
+    /// By namespace; rules of one namespace, host and audience are one.
+    merged_rules: HashMap<String, Vec<Arc<DestinationRule>>>,
+    /// By namespace and name of the Service.
+    slices: HashMap<(String, String), Vec<Arc<EndpointSlice>>>,
+    workload_entries: BTreeMap<String, Vec<Arc<WorkloadEntry>>>,
+    workload_groups: BTreeMap<(String, String), Arc<WorkloadGroup>>,
+    peer_authentications: BTreeMap<String, Vec<Arc<PeerAuthentication>>>,
+    authorization_policies: BTreeMap<String, Vec<Arc<AuthorizationPolicy>>>,
+}
+
+impl Config {
+    /// Indexes objects. Of two with the same name the first is used: analysis reports the other.
+    pub fn new(settings: Arc<MeshSettings>, objects: impl IntoIterator<Item = Object>) -> Self {
+        let mut unique: BTreeMap<ObjectId, Object> = BTreeMap::new();
+        for object in objects {
+            unique.entry(object.origin().id.clone()).or_insert(object);
+        }
+        let mut config = Self { settings, ..Self::default() };
+        for object in unique.values() {
+            config.index(object);
+        }
+        config.objects = unique.into_values().collect();
+        config.merged_rules = merge(&config.destination_rules);
+        // A Kubernetes Service is the owner of its name; a ServiceEntry for it only adds to it.
+        for services in config.services.values_mut() {
+            services.sort_by_key(|service| service.origin.id.kind);
+            decorate(services);
+        }
+        config
+    }
+
+    fn index(&mut self, object: &Object) {
+        let ObjectId { name, namespace, .. } = object.origin().id.clone();
+        match object {
+            Object::Service(object) => self.add_service(&object.service),
+            Object::ServiceEntry(object) => {
+                for service in &object.services {
+                    self.add_service(service);
+                }
+            }
+            Object::EndpointSlice(object) => {
+                self.slices.entry((namespace, object.service.clone())).or_default().push(object.clone());
+            }
+            Object::VirtualService(object) => self.virtual_services.push(object.clone()),
+            Object::DestinationRule(object) => self.destination_rules.push(object.clone()),
+            Object::WorkloadEntry(object) => {
+                self.workload_entries.entry(namespace).or_default().push(object.clone());
+            }
+            Object::WorkloadGroup(object) => {
+                self.workload_groups.insert((namespace, name), object.clone());
+            }
+            Object::PeerAuthentication(object) => {
+                self.peer_authentications.entry(namespace).or_default().push(object.clone());
+            }
+            Object::AuthorizationPolicy(object) => {
+                self.authorization_policies.entry(namespace).or_default().push(object.clone());
+            }
+        }
+    }
+
+    fn add_service(&mut self, service: &Arc<Service>) {
+        self.services.entry(service.hostname.clone()).or_default().push(service.clone());
+    }
+
+    /// The settings that its objects were read with.
+    pub fn settings(&self) -> &Arc<MeshSettings> {
+        &self.settings
+    }
+
+    /// All objects, by kind, name and namespace.
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// One object.
+    pub fn object(&self, id: &ObjectId) -> Option<&Object> {
+        let index = self.objects.binary_search_by(|object| object.origin().id.cmp(id)).ok()?;
+        self.objects.get(index)
+    }
+
+    /// All services by host name. A host has several when several namespaces define it.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().flatten()
+    }
+
+    /// The definitions of one host, the one that wins first.
+    pub fn services_named(&self, hostname: &str) -> &[Arc<Service>] {
+        self.services.get(hostname).map_or(&[], Vec::as_slice)
+    }
+
+    /// The service a client in `namespace` means by a host name: of its own namespace first, then
+    /// one that is exported to it.
+    pub fn service(&self, namespace: &str, hostname: &str) -> Option<&Arc<Service>> {
+        let services = self.services_named(hostname);
+        let visible = || services.iter().filter(|service| service.export_to.reaches(namespace));
+        visible().find(|service| service.namespace == namespace).or_else(|| visible().next())
+    }
+
+    /// VirtualServices, oldest first.
+    pub fn virtual_services(&self) -> &[Arc<VirtualService>] {
+        &self.virtual_services
+    }
+
+    /// DestinationRules as written, oldest first.
+    pub fn destination_rules(&self) -> &[Arc<DestinationRule>] {
+        &self.destination_rules
+    }
+
+    /// The DestinationRules of a namespace, merged.
+    pub(crate) fn merged_rules(&self, namespace: &str) -> &[Arc<DestinationRule>] {
+        self.merged_rules.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// The slices of a Kubernetes Service.
+    pub fn slices(&self, namespace: &str, service: &str) -> &[Arc<EndpointSlice>] {
+        self.slices.get(&(namespace.to_owned(), service.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// The WorkloadEntries of a namespace.
+    pub fn workload_entries(&self, namespace: &str) -> &[Arc<WorkloadEntry>] {
+        self.workload_entries.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// A WorkloadGroup: the template for workloads that register.
+    pub fn workload_group(&self, namespace: &str, name: &str) -> Option<&Arc<WorkloadGroup>> {
+        self.workload_groups.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// All WorkloadGroups.
+    pub fn workload_groups(&self) -> impl Iterator<Item = &Arc<WorkloadGroup>> {
+        self.workload_groups.values()
+    }
+
+    /// The PeerAuthentications of a namespace, oldest first.
+    pub fn peer_authentications(&self, namespace: &str) -> &[Arc<PeerAuthentication>] {
+        self.peer_authentications.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// The AuthorizationPolicies written in a namespace, oldest first.
+    pub fn authorization_policies_in(&self, namespace: &str) -> &[Arc<AuthorizationPolicy>] {
+        self.authorization_policies.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when some object of a kind exists.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.objects.iter().any(|object| object.origin().id.kind == kind)
+    }
+}
+
+/// A ServiceEntry for the host of a Kubernetes Service adds its identities to it, and nothing else.
+fn decorate(services: &mut Vec<Arc<Service>>) {
+    let is_kubernetes = |service: &Arc<Service>| service.origin.id.kind == Kind::Service;
+    if services.len() < 2 || !services.first().is_some_and(is_kubernetes) {
+        return;
+    }
+    let names: Vec<String> =
+        services.iter().skip(1).flat_map(|entry| entry.subject_alt_names.iter().cloned()).collect();
+    services.truncate(1);
+    if let Some(service) = services.first_mut().filter(|_| !names.is_empty()) {
+        Arc::make_mut(service).subject_alt_names.extend(names);
+    }
+}
+
+/// Rules of one namespace, host, audience and selector become one: subsets united by name, the
+/// first policy kept (Istio's `ENABLE_ENHANCED_DESTINATIONRULE_MERGE`).
+fn merge(rules: &[Arc<DestinationRule>]) -> HashMap<String, Vec<Arc<DestinationRule>>> {
+    let mut merged: HashMap<String, Vec<Arc<DestinationRule>>> = HashMap::new();
+    for rule in rules {
+        let of_namespace = merged.entry(rule.origin.id.namespace.clone()).or_default();
+        let same = of_namespace.iter_mut().find(|other| {
+            other.host.value == rule.host.value
+                && other.export_to == rule.export_to
+                && other.selector == rule.selector
+        });
+        let Some(same) = same else {
+            of_namespace.push(rule.clone());
+            continue;
+        };
+        let same = Arc::make_mut(same);
+        if same.policy.is_none() {
+            same.policy.clone_from(&rule.policy);
+        }
+        for subset in &rule.subsets {
+            if same.subset(&subset.name.value).is_none() {
+                same.subsets.push(subset.clone());
+            }
+        }
+    }
+    merged
+}

@@ -1,0 +1,271 @@
+//! DestinationRule: how a client treats a service and its subsets.
+//!
+//! <https://istio.io/latest/docs/reference/config/networking/destination-rule/>. Absent means that
+//! Istio's default applies; a zero that Istio cannot tell from absent is absent here too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::object::Origin;
+use super::value::{ExportTo, Host, Labels, Located};
+
+mod read;
+mod traffic;
+
+/// A DestinationRule, or the merge of several for one host (see [`super::Config`]).
+#[derive(Clone, Debug)]
+pub struct DestinationRule {
+    /// What it is called and where it was written.
+    pub origin: Origin,
+    /// The host it is about, fully qualified.
+    pub host: Located<Host>,
+    /// For the whole destination.
+    pub policy: Option<TrafficPolicy>,
+    /// Named parts of the destination.
+    pub subsets: Vec<Subset>,
+    /// Who may use it.
+    pub export_to: ExportTo,
+    /// Only for clients of its own namespace with these labels.
+    pub selector: Option<Labels>,
+}
+
+impl DestinationRule {
+    /// A subset by name.
+    pub fn subset(&self, name: &str) -> Option<&Subset> {
+        self.subsets.iter().find(|subset| subset.name.value == name)
+    }
+}
+
+/// A named part of a destination.
+#[derive(Clone, Debug)]
+pub struct Subset {
+    /// Its name, as routes use it.
+    pub name: Located<String>,
+    /// The object that defined it (a merged rule has several).
+    pub origin: Origin,
+    /// The labels its endpoints have; all endpoints when empty.
+    pub labels: Labels,
+    /// What differs from the destination's policy.
+    pub policy: Option<TrafficPolicy>,
+}
+
+/// How traffic to a destination is treated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrafficPolicy {
+    /// For every port without settings of its own.
+    pub blocks: PolicyBlocks,
+    /// By service port: these replace `blocks` as a whole.
+    pub ports: BTreeMap<u16, PolicyBlocks>,
+    /// Bounds retries in relation to active requests.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// The blocks that a policy consists of and that override one by one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PolicyBlocks {
+    /// Which endpoint.
+    pub load_balancer: Option<LoadBalancer>,
+    /// How much at a time.
+    pub connection_pool: Option<ConnectionPool>,
+    /// When an endpoint is left alone for a while.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// How the connection is secured.
+    pub tls: Option<ClientTls>,
+}
+
+/// Which endpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadBalancer {
+    /// The algorithm; the mesh's default when absent.
+    pub algorithm: Option<Algorithm>,
+    /// What localities mean; the mesh's default when absent.
+    pub locality: Option<LocalityLb>,
+}
+
+/// A load-balancing algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// One after another.
+    RoundRobin,
+    /// The one with fewer outstanding requests of two drawn at random.
+    LeastRequest,
+    /// Any.
+    Random,
+}
+
+/// What localities mean for the choice of an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalityLb {
+    /// False switches locality preferences off.
+    pub enabled: bool,
+    /// Fixed shares by the client's locality; excludes `failover`.
+    pub distribute: Vec<Distribute>,
+    /// From this region to that region.
+    pub failover: Vec<(String, String)>,
+    /// Labels whose common prefix of matches is the priority.
+    pub failover_priority: Vec<FailoverLabel>,
+}
+
+/// Shares for the clients of one locality.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribute {
+    /// `region/zone/*`: the clients.
+    pub from: String,
+    /// Locality to percent; the sum is 100.
+    pub to: Vec<(String, u32)>,
+}
+
+/// One step of `failoverPriority`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverLabel {
+    /// The label that must agree.
+    pub key: String,
+    /// With this value; with the client's own when absent.
+    pub value: Option<String>,
+}
+
+/// How much at a time, per client process and cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConnectionPool {
+    /// TCP connections.
+    pub max_connections: Option<u32>,
+    /// How long connecting may take (10 s).
+    pub connect_timeout: Option<Duration>,
+    /// TCP keepalive.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// A connection's longest life.
+    pub max_connection_duration: Option<Duration>,
+    /// How long an idle TCP connection stays; zero is for ever.
+    pub tcp_idle_timeout: Option<Duration>,
+    /// Requests waiting for a connection.
+    pub max_pending_requests: Option<u32>,
+    /// Requests in flight.
+    pub max_requests: Option<u32>,
+    /// Requests on one connection before it is replaced.
+    pub max_requests_per_connection: Option<u32>,
+    /// Retries in flight.
+    pub max_retries: Option<u32>,
+    /// How long a connection without requests stays.
+    pub idle_timeout: Option<Duration>,
+    /// Streams at a time on one connection.
+    pub max_concurrent_streams: Option<u32>,
+    /// HTTP/2 pings.
+    pub http2_keepalive: Option<Http2Keepalive>,
+}
+
+/// TCP keepalive; what is absent is the operating system's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Unanswered probes before the connection is dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first.
+    pub time: Option<Duration>,
+    /// Time between them.
+    pub interval: Option<Duration>,
+}
+
+/// HTTP/2 pings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Keepalive {
+    /// Time between them.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// When an endpoint is left alone for a while.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutlierDetection {
+    /// Server errors in a row; `Some(0)` switches it off, absent is 5.
+    pub consecutive_5xx_errors: Option<u32>,
+    /// 502, 503 and 504 in a row; off when absent or zero.
+    pub consecutive_gateway_errors: Option<u32>,
+    /// Connection failures in a row, counted apart.
+    pub consecutive_local_origin_failures: Option<u32>,
+    /// Whether connection failures are counted apart.
+    pub split_external_local_origin_errors: bool,
+    /// Time between sweeps (10 s).
+    pub interval: Option<Duration>,
+    /// How long the first time (30 s).
+    pub base_ejection_time: Option<Duration>,
+    /// Of the endpoints, at most so many percent (10).
+    pub max_ejection_percent: Option<u32>,
+    /// Below so many percent of healthy endpoints all are used again; zero never.
+    pub min_health_percent: u32,
+}
+
+/// How the connection is secured. Absent in a policy means automatic mTLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Where it was written.
+    pub at: crate::analysis::Position,
+    /// The mode.
+    pub mode: TlsMode,
+    /// Identities the server may have; the service accounts of the service when empty.
+    pub subject_alt_names: Vec<String>,
+    /// The SNI, when not Istio's.
+    pub sni: Option<String>,
+}
+
+/// A mode of [`ClientTls`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsMode {
+    /// Plaintext.
+    Disable,
+    /// mTLS with the mesh's own identities.
+    IstioMutual,
+}
+
+/// Bounds retries in relation to active requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Retries per hundred active requests (20).
+    pub percent: f64,
+    /// Retries that are always allowed (3).
+    pub min_retry_concurrency: u32,
+    /// Over how long; only now when absent.
+    pub interval: Option<Duration>,
+}
+
+impl TrafficPolicy {
+    /// The policy for a port of a destination and, perhaps, one of its subsets (Istio's rules:
+    /// port settings *replace* the destination's, a subset overrides block by block, and a subset's
+    /// port settings replace everything).
+    pub fn effective(
+        destination: Option<&TrafficPolicy>,
+        subset: Option<&TrafficPolicy>,
+        port: u16,
+    ) -> EffectivePolicy {
+        let at_port = |policy: &TrafficPolicy| policy.ports.get(&port).cloned();
+        let mut blocks = destination
+            .map(|policy| at_port(policy).unwrap_or_else(|| policy.blocks.clone()))
+            .unwrap_or_default();
+        if let Some(policy) = subset {
+            blocks = at_port(policy).unwrap_or_else(|| policy.blocks.clone().or(blocks));
+        }
+        let retry_budget = subset
+            .and_then(|policy| policy.retry_budget)
+            .or(destination.and_then(|policy| policy.retry_budget));
+        EffectivePolicy { blocks, retry_budget }
+    }
+}
+
+impl PolicyBlocks {
+    fn or(self, base: Self) -> Self {
+        Self {
+            load_balancer: self.load_balancer.or(base.load_balancer),
+            connection_pool: self.connection_pool.or(base.connection_pool),
+            outlier_detection: self.outlier_detection.or(base.outlier_detection),
+            tls: self.tls.or(base.tls),
+        }
+    }
+}
+
+/// The policy of one cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EffectivePolicy {
+    /// The blocks that apply.
+    pub blocks: PolicyBlocks,
+    /// Bounds retries in relation to active requests.
+    pub retry_budget: Option<RetryBudget>,
+}

@@ -1,0 +1,380 @@
+//! The blocks of a traffic policy from YAML.
+
+use super::{
+    Algorithm, ClientTls, ConnectionPool, Distribute, FailoverLabel, Http2Keepalive, LoadBalancer,
+    LocalityLb, OutlierDetection, PolicyBlocks, RetryBudget, TcpKeepalive, TlsMode,
+};
+use crate::analysis::Code;
+use crate::model::node::Node;
+use crate::model::read::{self, Map, Report};
+use crate::model::{schema, value};
+
+/// Where blocks were written, for messages that differ by it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Destination,
+    Port,
+}
+
+pub(super) fn blocks(map: &Map<'_>, used: Level, report: &mut Report) -> PolicyBlocks {
+    PolicyBlocks {
+        load_balancer: map.one("loadBalancer", report, load_balancer),
+        connection_pool: map.one("connectionPool", report, connection_pool),
+        outlier_detection: map.one("outlierDetection", report, outlier_detection),
+        tls: map.one("tls", report, |node, report| tls(node, used, report)),
+    }
+}
+
+fn load_balancer(node: &Node, report: &mut Report) -> Option<LoadBalancer> {
+    const FIELDS: &[&str] = &[
+        "consistentHash",
+        "localityLbSetting",
+        "simple",
+        "warmup",
+        "warmupDurationSecs",
+        "zoneAwareLbSetting",
+    ];
+    #[derive(Clone, Copy)]
+    enum Simple {
+        Unspecified,
+        Known(Algorithm),
+        Passthrough,
+    }
+    const SIMPLE: [(&str, Simple); 6] = [
+        ("UNSPECIFIED", Simple::Unspecified),
+        ("ROUND_ROBIN", Simple::Known(Algorithm::RoundRobin)),
+        ("LEAST_REQUEST", Simple::Known(Algorithm::LeastRequest)),
+        ("LEAST_CONN", Simple::Known(Algorithm::LeastRequest)),
+        ("RANDOM", Simple::Known(Algorithm::Random)),
+        ("PASSTHROUGH", Simple::Passthrough),
+    ];
+    let map = report.map(node, "loadBalancer", FIELDS)?;
+    map.exclusive(&["simple", "consistentHash"], report);
+    map.exclusive(&["zoneAwareLbSetting", "localityLbSetting"], report);
+    for (key, shape) in [
+        ("consistentHash", &schema::CONSISTENT_HASH),
+        ("warmup", &schema::WARMUP),
+        ("warmupDurationSecs", &schema::Shape::Duration),
+        ("zoneAwareLbSetting", &schema::ZONE_AWARE),
+    ] {
+        if let Some(block) = map.get(key) {
+            schema::check(block, key, shape, report);
+        }
+    }
+    // Stickiness is what the caller relies on; warming up and zones only shift load.
+    map.unsupported("consistentHash", report, "`consistentHash`");
+    map.ignored("warmup", report, "`warmup`");
+    map.ignored("warmupDurationSecs", report, "`warmupDurationSecs`");
+    map.ignored("zoneAwareLbSetting", report, "`zoneAwareLbSetting`");
+
+    if let Some(simple) = map.get("simple").filter(|node| node.as_text() == Some("LEAST_CONN")) {
+        report.warn(Code::Deprecated, simple.at, "`LEAST_CONN` is deprecated: write `LEAST_REQUEST`");
+    }
+    let algorithm = match map.one("simple", report, read::word("load balancer", &SIMPLE)) {
+        Some(Simple::Known(algorithm)) => Some(algorithm),
+        Some(Simple::Passthrough) => {
+            report.ignored(
+                map.key_at("simple"),
+                "`PASSTHROUGH` (there is no original destination without a proxy)",
+            );
+            None
+        }
+        Some(Simple::Unspecified) | None => None,
+    };
+    Some(LoadBalancer { algorithm, locality: map.one("localityLbSetting", report, locality) })
+}
+
+fn locality(node: &Node, report: &mut Report) -> Option<LocalityLb> {
+    let map =
+        report.map(node, "localityLbSetting", &["distribute", "enabled", "failover", "failoverPriority"])?;
+    map.exclusive(&["distribute", "failover"], report);
+    map.exclusive(&["distribute", "failoverPriority"], report);
+    let distribute = map.many("distribute", report, distribute);
+    for (index, entry) in distribute.iter().enumerate() {
+        if distribute[..index].iter().any(|earlier| localities_overlap(&earlier.from, &entry.from)) {
+            report.error(
+                map.key_at("distribute"),
+                format!("locality `{}` is covered twice in `from`", entry.from),
+            );
+        }
+    }
+    let failover = map.many("failover", report, |node, report| {
+        let map = report.map(node, "failover", &["from", "to"])?;
+        let from = map.required("from", "failover", report, read::some_text);
+        let to = map.required("to", "failover", report, read::some_text);
+        for (key, region) in [("from", &from), ("to", &to)] {
+            if region.as_ref().is_some_and(|region| region.contains(['/', '*'])) {
+                report.error(map.key_at(key), "failover is between regions: no `/` and no `*`");
+            }
+        }
+        let pair = (from?, to?);
+        if pair.0 == pair.1 {
+            report.error(node.at, format!("region `{}` fails over to itself", pair.0));
+        }
+        Some(pair)
+    });
+    let failover_priority = map.many("failoverPriority", report, |node, report| {
+        let text = read::some_text(node, report)?;
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text.as_str(), None),
+        };
+        if !value::is_label_key(key) || value.as_deref().is_some_and(|value| !value::is_label_value(value)) {
+            return report.fail(node.at, format!("{text:?} is neither a label key nor key=value"));
+        }
+        Some(FailoverLabel { key: key.to_owned(), value })
+    });
+    let by_locality = |label: &FailoverLabel| {
+        ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"]
+            .contains(&label.key.as_str())
+    };
+    if !failover.is_empty() && failover_priority.iter().any(by_locality) {
+        let message = "`failoverPriority` by region, zone or subzone excludes `failover`";
+        report.error(map.key_at("failoverPriority"), message);
+    }
+    let enabled = map.one("enabled", report, read::boolean).unwrap_or(true);
+    Some(LocalityLb { enabled, distribute, failover, failover_priority })
+}
+
+fn distribute(node: &Node, report: &mut Report) -> Option<Distribute> {
+    let map = report.map(node, "distribute", &["from", "to"])?;
+    let from = map.required("from", "distribute", report, locality_pattern);
+    let to = map.required("to", "distribute", report, |node, report| {
+        let mut to: Vec<(String, u32)> = Vec::new();
+        for entry in report.entries(node, "distribute.to")? {
+            if let Err(reason) = check_locality(&entry.key) {
+                report.error(entry.key_at, reason);
+            }
+            if to.iter().any(|(earlier, _)| localities_overlap(earlier, &entry.key)) {
+                report.error(entry.key_at, format!("locality `{}` is covered twice", entry.key));
+            }
+            if let Some(weight) = read::integer::<u32>(1..=100)(&entry.node, report) {
+                to.push((entry.key.clone(), weight));
+            }
+        }
+        let sum: u32 = to.iter().map(|(_, weight)| weight).sum();
+        if sum != 100 {
+            report.error(node.at, format!("the weights of a distribution must sum to 100, not {sum}"));
+        }
+        Some(to)
+    });
+    Some(Distribute { from: from?, to: to? })
+}
+
+fn locality_pattern(node: &Node, report: &mut Report) -> Option<String> {
+    let text = read::some_text(node, report)?;
+    match check_locality(&text) {
+        Ok(()) => Some(text),
+        Err(reason) => report.fail(node.at, reason),
+    }
+}
+
+/// `region/zone/subzone`, `*` only as the last part.
+fn check_locality(text: &str) -> Result<(), String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let stars_last = parts.iter().rev().skip(1).all(|part| !part.contains('*'));
+    let last_ok = parts.last().is_none_or(|part| *part == "*" || !part.contains('*'));
+    if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
+        Err(format!("{text:?} is not a locality: region/zone/subzone"))
+    } else if !stars_last || !last_ok {
+        Err(format!("locality {text:?}: `*` may stand only for the last part"))
+    } else {
+        Ok(())
+    }
+}
+
+fn localities_overlap(a: &str, b: &str) -> bool {
+    let parts = |text: &str| -> Vec<String> {
+        text.split('/').filter(|part| *part != "*").map(str::to_owned).collect()
+    };
+    let (a, b) = (parts(a), parts(b));
+    a.iter().zip(&b).all(|(a, b)| a == b)
+}
+
+fn connection_pool(node: &Node, report: &mut Report) -> Option<ConnectionPool> {
+    let map = report.map(node, "connectionPool", &["tcp", "http"])?;
+    if !map.has("tcp") && !map.has("http") {
+        report.error(node.at, "connectionPool needs `tcp` or `http`");
+    }
+    let mut pool = ConnectionPool::default();
+    map.one("tcp", report, |node, report| tcp_pool(node, &mut pool, report));
+    map.one("http", report, |node, report| http_pool(node, &mut pool, report));
+    Some(pool)
+}
+
+/// Zero is "not said": protobuf cannot tell them apart, so Istio does not.
+fn limit(map: &Map<'_>, key: &str, report: &mut Report) -> Option<u32> {
+    map.one(key, report, read::count).filter(|limit| *limit > 0)
+}
+
+fn tcp_pool(node: &Node, pool: &mut ConnectionPool, report: &mut Report) -> Option<()> {
+    const FIELDS: &[&str] =
+        &["connectTimeout", "idleTimeout", "maxConnectionDuration", "maxConnections", "tcpKeepalive"];
+    let map = report.map(node, "connectionPool.tcp", FIELDS)?;
+    pool.max_connections = limit(&map, "maxConnections", report);
+    pool.connect_timeout = map.one("connectTimeout", report, read::duration);
+    pool.max_connection_duration = map.one("maxConnectionDuration", report, read::duration);
+    pool.tcp_idle_timeout = map.one("idleTimeout", report, read::duration_or_zero);
+    pool.tcp_keepalive = map.one("tcpKeepalive", report, |node, report| {
+        let map = report.map(node, "tcpKeepalive", &["probes", "time", "interval"])?;
+        Some(TcpKeepalive {
+            probes: limit(&map, "probes", report),
+            time: map.one("time", report, read::duration),
+            interval: map.one("interval", report, read::duration),
+        })
+    });
+    Some(())
+}
+
+fn http_pool(node: &Node, pool: &mut ConnectionPool, report: &mut Report) -> Option<()> {
+    const FIELDS: &[&str] = &[
+        "h2UpgradePolicy",
+        "http1MaxPendingRequests",
+        "http2KeepAlive",
+        "http2MaxRequests",
+        "idleTimeout",
+        "maxConcurrentStreams",
+        "maxRequestsPerConnection",
+        "maxRetries",
+        "useClientProtocol",
+    ];
+    const UPGRADES: [(&str, bool); 3] = [("DEFAULT", false), ("DO_NOT_UPGRADE", false), ("UPGRADE", true)];
+    let map = report.map(node, "connectionPool.http", FIELDS)?;
+    pool.max_pending_requests = limit(&map, "http1MaxPendingRequests", report);
+    pool.max_requests = limit(&map, "http2MaxRequests", report);
+    pool.max_requests_per_connection = limit(&map, "maxRequestsPerConnection", report);
+    pool.max_retries = limit(&map, "maxRetries", report);
+    pool.max_concurrent_streams = limit(&map, "maxConcurrentStreams", report);
+    pool.idle_timeout = map.one("idleTimeout", report, read::duration);
+    let upgrade = map.one("h2UpgradePolicy", report, read::word("h2UpgradePolicy", &UPGRADES));
+    let keeps_protocol = map.one("useClientProtocol", report, read::boolean);
+    if upgrade == Some(true) && keeps_protocol == Some(true) {
+        report.error(
+            map.key_at("useClientProtocol"),
+            "`useClientProtocol` excludes `h2UpgradePolicy: UPGRADE`",
+        );
+    }
+    map.ignored("h2UpgradePolicy", report, "`h2UpgradePolicy` (gRPC is always HTTP/2)");
+    map.ignored("useClientProtocol", report, "`useClientProtocol` (gRPC is always HTTP/2)");
+    pool.http2_keepalive = map.one("http2KeepAlive", report, |node, report| {
+        let map = report.map(node, "http2KeepAlive", &["interval", "timeout"])?;
+        let interval = map.required("interval", "http2KeepAlive", report, read::duration);
+        let timeout = map.required("timeout", "http2KeepAlive", report, read::duration);
+        Some(Http2Keepalive { interval: interval?, timeout: timeout? })
+    });
+    Some(())
+}
+
+fn outlier_detection(node: &Node, report: &mut Report) -> Option<OutlierDetection> {
+    const FIELDS: &[&str] = &[
+        "baseEjectionTime",
+        "consecutive5xxErrors",
+        "consecutiveErrors",
+        "consecutiveGatewayErrors",
+        "consecutiveLocalOriginFailures",
+        "interval",
+        "maxEjectionPercent",
+        "minHealthPercent",
+        "outlierDetectionHttpErrorCodes",
+        "splitExternalLocalOriginErrors",
+    ];
+    let map = report.map(node, "outlierDetection", FIELDS)?;
+    if map.one("consecutiveErrors", report, read::count).is_some() {
+        let message = "`consecutiveErrors` is deprecated and has no effect: write `consecutive5xxErrors`";
+        report.warn(Code::Deprecated, map.key_at("consecutiveErrors"), message);
+    }
+    let codes = map.many("outlierDetectionHttpErrorCodes", report, read::integer::<u16>(100..=599));
+    if !codes.is_empty() {
+        map.ignored("outlierDetectionHttpErrorCodes", report, "`outlierDetectionHttpErrorCodes`");
+    }
+    let split = map.one("splitExternalLocalOriginErrors", report, read::boolean).unwrap_or(false);
+    let local = map.one("consecutiveLocalOriginFailures", report, read::count);
+    if local.is_some_and(|local| local > 0) && !split {
+        let message = "`consecutiveLocalOriginFailures` needs `splitExternalLocalOriginErrors: true`";
+        report.error(map.key_at("consecutiveLocalOriginFailures"), message);
+    }
+    let percent = read::integer::<u32>(0..=100);
+    Some(OutlierDetection {
+        consecutive_5xx_errors: map.one("consecutive5xxErrors", report, read::count),
+        consecutive_gateway_errors: map.one("consecutiveGatewayErrors", report, read::count),
+        consecutive_local_origin_failures: local,
+        split_external_local_origin_errors: split,
+        interval: map.one("interval", report, read::duration),
+        base_ejection_time: map.one("baseEjectionTime", report, read::duration),
+        max_ejection_percent: map.one("maxEjectionPercent", report, &percent).filter(|percent| *percent > 0),
+        min_health_percent: map.one("minHealthPercent", report, &percent).unwrap_or(0),
+    })
+}
+
+fn tls(node: &Node, used: Level, report: &mut Report) -> Option<ClientTls> {
+    const FILES: [&str; 5] = ["caCertificates", "caCrl", "clientCertificate", "credentialName", "privateKey"];
+    const FIELDS: &[&str] = &[
+        "caCertificates",
+        "caCrl",
+        "clientCertificate",
+        "credentialName",
+        "insecureSkipVerify",
+        "mode",
+        "privateKey",
+        "sni",
+        "subjectAltNames",
+    ];
+    // `None` are the modes that need certificates of their own.
+    const MODES: [(&str, Option<TlsMode>); 4] = [
+        ("DISABLE", Some(TlsMode::Disable)),
+        ("SIMPLE", None),
+        ("MUTUAL", None),
+        ("ISTIO_MUTUAL", Some(TlsMode::IstioMutual)),
+    ];
+    let map = report.map(node, "tls", FIELDS)?;
+    for key in FILES {
+        map.one(key, report, read::text);
+    }
+    let insecure = map.one("insecureSkipVerify", report, read::boolean).unwrap_or(false);
+    let subject_alt_names = map.many("subjectAltNames", report, read::some_text);
+    let sni = map.one("sni", report, read::some_text);
+    let mode = match map.get("mode") {
+        // Protobuf's default: the first value.
+        None => Some(TlsMode::Disable),
+        Some(mode) => read::word("TLS mode", &MODES)(mode, report)?,
+    };
+    let Some(mode) = mode else {
+        report.unsupported(map.key_at("mode"), "TLS with certificates that are not the mesh's own");
+        if insecure || !map.has("caCertificates") && !map.has("credentialName") {
+            let code = match used {
+                Level::Destination => Code::NoServerCertificateVerificationDestinationLevel,
+                Level::Port => Code::NoServerCertificateVerificationPortLevel,
+            };
+            let message = "the server's certificate would be checked only against the system's roots";
+            report.warn(code, map.key_at("mode"), message).help = Some("set `caCertificates`".to_owned());
+        }
+        return None;
+    };
+    if mode == TlsMode::IstioMutual {
+        for key in FILES {
+            if map.has(key) {
+                report
+                    .error(map.key_at(key), format!("ISTIO_MUTUAL uses the mesh's identity: remove `{key}`"));
+            }
+        }
+    }
+    if insecure {
+        report.unsupported(map.key_at("insecureSkipVerify"), "`insecureSkipVerify`");
+    }
+    Some(ClientTls { at: node.at, mode, subject_alt_names, sni })
+}
+
+pub(super) fn retry_budget(node: &Node, report: &mut Report) -> Option<RetryBudget> {
+    let map = report.map(node, "retryBudget", &["percent", "minRetryConcurrency", "budgetInterval"])?;
+    let percent = match map.get("percent") {
+        Some(node) => read::percent_value(node, report)?,
+        None => 20.0,
+    };
+    Some(RetryBudget {
+        percent,
+        min_retry_concurrency: map.one("minRetryConcurrency", report, read::count).unwrap_or(3),
+        interval: map
+            .one("budgetInterval", report, read::duration_or_zero)
+            .filter(|interval| !interval.is_zero()),
+    })
+}

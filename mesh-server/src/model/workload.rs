@@ -1,0 +1,308 @@
+//! Workloads: what listens somewhere and may be selected by a service.
+//!
+//! WorkloadEntry and WorkloadGroup are configuration; a [`RegisteredWorkload`] registers itself and
+//! lives as long as its stream, so [`Workloads`] is a value of its own: an endpoint that comes or
+//! goes does not rebuild the configuration.
+//! <https://istio.io/latest/docs/reference/config/networking/workload-entry/>
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::node::Node;
+use super::object::{Metadata, Origin, spec};
+use super::read::{self, Map, Report};
+use super::schema;
+use super::value::{Host, Labels, Locality};
+
+/// Where a workload listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// An address.
+    Ip(IpAddr),
+    /// A DNS name, for services whose resolution is DNS.
+    Name(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Whether an endpoint should get calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Health {
+    /// Yes.
+    #[default]
+    Healthy,
+    /// No new ones; those it has may end.
+    Draining,
+    /// No.
+    Unhealthy,
+}
+
+/// The namespace and name of a service account: the identity of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The fields of a WorkloadEntry, wherever it is written (an object, a ServiceEntry's endpoint).
+#[derive(Clone, Debug)]
+pub struct WorkloadSpec {
+    /// Where it listens.
+    pub address: Address,
+    /// Port numbers by the service port's name; these beat the service's target port.
+    pub ports: BTreeMap<String, u16>,
+    /// What selectors and subsets see.
+    pub labels: Labels,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its share within its locality; at least one.
+    pub weight: u32,
+    /// What it runs as.
+    pub service_account: Option<String>,
+}
+
+/// A WorkloadEntry object.
+#[derive(Clone, Debug)]
+pub struct WorkloadEntry {
+    /// What it is called and where it was written.
+    pub origin: Origin,
+    /// Its fields; the labels include the object's own.
+    pub spec: WorkloadSpec,
+}
+
+/// A WorkloadGroup: what the workloads that register with it have in common.
+#[derive(Clone, Debug)]
+pub struct WorkloadGroup {
+    /// What it is called and where it was written.
+    pub origin: Origin,
+    /// Labels of every workload in it: `metadata.labels` of the group over the template's.
+    pub labels: Labels,
+    /// Ports by the service port's name.
+    pub ports: BTreeMap<String, u16>,
+    /// Where they run.
+    pub locality: Locality,
+    /// Their share; at least one.
+    pub weight: u32,
+    /// What they must run as.
+    pub service_account: Option<String>,
+}
+
+/// A workload that registered itself and whose stream is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredWorkload {
+    /// Unique in its namespace: `<group>-<address>` in Istio.
+    pub name: String,
+    /// The namespace of its verified identity.
+    pub namespace: String,
+    /// The service account of its verified identity.
+    pub service_account: String,
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Port numbers by service port name; `""` is for every port that is not named.
+    pub ports: BTreeMap<String, u16>,
+    /// What selectors and subsets see; the group's labels are already among them.
+    pub labels: Labels,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its share within its locality; at least one.
+    pub weight: u32,
+    /// Whether it should get calls.
+    pub health: Health,
+    /// The WorkloadGroup it registered with; none is fine when its identity is verified.
+    pub group: Option<String>,
+}
+
+/// The workloads that registered themselves: an immutable value, cheap to change.
+#[derive(Clone, Debug, Default)]
+pub struct Workloads {
+    by_namespace: BTreeMap<String, Arc<BTreeMap<String, Arc<RegisteredWorkload>>>>,
+}
+
+impl Workloads {
+    /// With a workload added, or replaced when its namespace has one of the same name.
+    #[must_use]
+    pub fn with(&self, workload: RegisteredWorkload) -> Self {
+        let mut next = self.clone();
+        let namespace = next.by_namespace.entry(workload.namespace.clone()).or_default();
+        Arc::make_mut(namespace).insert(workload.name.clone(), Arc::new(workload));
+        next
+    }
+
+    /// Without a workload.
+    #[must_use]
+    pub fn without(&self, namespace: &str, name: &str) -> Self {
+        let mut next = self.clone();
+        if let Some(workloads) = next.by_namespace.get_mut(namespace) {
+            Arc::make_mut(workloads).remove(name);
+            if workloads.is_empty() {
+                next.by_namespace.remove(namespace);
+            }
+        }
+        next
+    }
+
+    /// One workload.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<&Arc<RegisteredWorkload>> {
+        self.by_namespace.get(namespace)?.get(name)
+    }
+
+    /// The workloads of a namespace, by name.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<RegisteredWorkload>> {
+        self.by_namespace.get(namespace).into_iter().flat_map(|workloads| workloads.values())
+    }
+
+    /// All of them, by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<RegisteredWorkload>> {
+        self.by_namespace.values().flat_map(|workloads| workloads.values())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_namespace.values().map(|workloads| workloads.len()).sum()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_namespace.is_empty()
+    }
+}
+
+const WORKLOAD: &[&str] = &["address", "labels", "locality", "network", "ports", "serviceAccount", "weight"];
+
+impl WorkloadSpec {
+    pub(crate) fn read(node: &Node, report: &mut Report) -> Option<Self> {
+        let map = report.map(node, "a workload entry", WORKLOAD)?;
+        let template = Template::read(&map, report);
+        let address = map.one("address", report, address);
+        if !map.has("address") {
+            if map.has("network") {
+                report.unsupported(map.key_at("network"), "a workload with a `network` and no `address`");
+            } else {
+                report.error(node.at, "a workload entry needs `address`");
+            }
+        }
+        Some(Self {
+            address: address?,
+            ports: template.ports,
+            labels: template.labels,
+            locality: template.locality,
+            weight: template.weight,
+            service_account: template.service_account,
+        })
+    }
+}
+
+/// What entries and group templates share.
+struct Template {
+    ports: BTreeMap<String, u16>,
+    labels: Labels,
+    locality: Locality,
+    weight: u32,
+    service_account: Option<String>,
+}
+
+impl Template {
+    fn read(map: &Map<'_>, report: &mut Report) -> Self {
+        map.ignored("network", report, "`network`");
+        Self {
+            ports: map.one("ports", report, ports).unwrap_or_default(),
+            labels: map.one("labels", report, read::labels).unwrap_or_default(),
+            locality: map
+                .one("locality", report, read::text)
+                .map(|text| Locality::parse(&text))
+                .unwrap_or_default(),
+            weight: map.one("weight", report, read::count).unwrap_or(0).max(1),
+            service_account: map
+                .one("serviceAccount", report, read::text)
+                .filter(|account| !account.is_empty()),
+        }
+    }
+}
+
+fn ports(node: &Node, report: &mut Report) -> Option<BTreeMap<String, u16>> {
+    let mut ports = BTreeMap::new();
+    for entry in report.entries(node, "ports")? {
+        if entry.key.is_empty() {
+            report.error(entry.key_at, "a port needs a name");
+        }
+        if let Some(port) = read::port(&entry.node, report) {
+            ports.insert(entry.key.clone(), port);
+        }
+    }
+    Some(ports)
+}
+
+fn address(node: &Node, report: &mut Report) -> Option<Address> {
+    let text = read::some_text(node, report)?;
+    if let Ok(ip) = text.parse() {
+        return Some(Address::Ip(ip));
+    }
+    if text.starts_with("unix://") {
+        report.unsupported(node.at, "Unix socket endpoints");
+        return None;
+    }
+    match Host::parse(&text) {
+        Ok(Host::Exact(name)) => Some(Address::Name(name)),
+        Ok(Host::Wildcard(_)) | Err(_) => {
+            report.fail(node.at, format!("{text:?} is neither an IP address nor a host name"))
+        }
+    }
+}
+
+impl WorkloadEntry {
+    pub(crate) fn read(node: &Node, metadata: Metadata, report: &mut Report) -> Option<Self> {
+        let mut spec = WorkloadSpec::read(node, report)?;
+        let mut labels = metadata.labels;
+        labels.append(&mut spec.labels);
+        spec.labels = labels;
+        Some(Self { origin: metadata.origin, spec })
+    }
+}
+
+impl WorkloadGroup {
+    pub(crate) fn read(node: &Node, metadata: Metadata, report: &mut Report) -> Option<Self> {
+        let map = spec(node, report, &["metadata", "template", "probe"])?;
+        if let Some(probe) = map.get("probe") {
+            schema::check(probe, "probe", &schema::PROBE, report);
+            map.ignored("probe", report, "`probe` (a workload reports its health on its own stream)");
+        }
+        let group_labels = map.one("metadata", report, |node, report| {
+            let map = report.map(node, "metadata", &["labels", "annotations"])?;
+            if let Some(annotations) = map.get("annotations") {
+                let texts = schema::Shape::Dict(&schema::Shape::Text);
+                schema::check(annotations, "annotations", &texts, report);
+            }
+            map.one("labels", report, read::labels)
+        });
+        let template = map.required("template", "a WorkloadGroup", report, |node, report| {
+            let map = report.map(node, "template", WORKLOAD)?;
+            for key in ["address", "labels"] {
+                if map.has(key) {
+                    report.error(map.key_at(key), format!("a template must not have `{key}`"));
+                }
+            }
+            Some(Template::read(&map, report))
+        })?;
+        let mut labels = template.labels;
+        labels.extend(group_labels.unwrap_or_default());
+        Some(Self {
+            origin: metadata.origin,
+            labels,
+            ports: template.ports,
+            locality: template.locality,
+            weight: template.weight,
+            service_account: template.service_account,
+        })
+    }
+}
