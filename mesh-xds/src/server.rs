@@ -1,5 +1,26 @@
 //! The serving side of ADS: per-stream machines over immutable views, state-of-the-world and delta.
+//!
+//! A [`View`] is one revision of what one node may see. A stream's machine ([`Sotw`], [`Delta`]) knows what
+//! its client holds and says what it lacks; [`AdsService`] is the only part that does IO. No stream can
+//! delay another, nor the publisher: each reads the latest view when it gets to it.
 
+mod delta;
+mod node;
+mod sotw;
+mod status;
+mod stream;
+mod subscription;
+mod task;
 mod view;
 
+pub use delta::Delta;
+pub use node::read_node;
+pub use sotw::Sotw;
+pub use status::{NackStatus, StreamStatus, TypeStatus, Variant};
+pub use stream::{Input, Outputs, Protocol, Rejection, Settings, Stream};
+pub use task::{AdsService, AdsSettings, StreamEvent};
 pub use view::{Encoded, Node, View, Views};
+
+/// Client feature: the client understands `resource_errors` (xRFC TP3) in state-of-the-world responses,
+/// and is told at once that a resource does not exist. Clients without it wait for their timer.
+pub const RESOURCE_ERRORS_FEATURE: &str = "io.mesh.xds.resource-errors";

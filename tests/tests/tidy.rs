@@ -140,9 +140,13 @@ fn the_client_cannot_sign_a_certificate() {
 
 #[test]
 fn every_crate_takes_the_workspace_lints() {
-    let crates = ["mesh-xds", "mesh-ca", "mesh-client", "mesh-server", "examples", "tests", "benches", "xtask"];
-    let offenders =
-        crates.into_iter().filter(|c| !manifest(c).contains("[lints]\nworkspace = true")).map(Into::into).collect();
+    let crates =
+        ["mesh-xds", "mesh-ca", "mesh-client", "mesh-server", "examples", "tests", "benches", "xtask"];
+    let offenders = crates
+        .into_iter()
+        .filter(|c| !manifest(c).contains("[lints]\nworkspace = true"))
+        .map(Into::into)
+        .collect();
     assert_none("crates without the workspace's lints", offenders);
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     assert!(workspace.contains("unsafe_code = \"forbid\""));

@@ -61,6 +61,11 @@ pub trait Views: Send + Sync + 'static {
         metadata: &tonic::metadata::MetadataMap,
     ) -> Result<Self::Peer, tonic::Status>;
 
+    /// The peer in a word, for status: its identity. Empty when there is nothing to say.
+    fn describe(&self, _peer: &Self::Peer) -> String {
+        String::new()
+    }
+
     /// The current view of a node, after checking that its peer may be that node. The status ends the
     /// stream.
     fn view(&self, peer: &Self::Peer, node: &Node) -> Result<Arc<dyn View>, tonic::Status>;

@@ -1,0 +1,155 @@
+//! Incremental streams (`DeltaAggregatedResources`).
+//!
+//! A response carries what changed and names what is gone. The first response of a type is sent even when
+//! the client, coming back with what it has, lacks nothing: it confirms the revision. Subscriptions in a
+//! request count whatever its nonce, since they are not repeated.
+
+use super::{
+    Node, View,
+    status::Variant,
+    stream::{Input, Outputs, Protocol, Settings, Stream},
+    subscription::{Batch, Subscription},
+};
+use crate::{
+    name::{Name, ResourceType},
+    proto,
+};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use tonic::Status;
+
+/// An incremental stream.
+pub struct Delta {
+    stream: Stream,
+}
+
+impl Protocol for Delta {
+    type Request = proto::DeltaDiscoveryRequest;
+    type Response = proto::DeltaDiscoveryResponse;
+    const VARIANT: Variant = Variant::Delta;
+
+    fn new(_: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
+        Self { stream: Stream::new(view, settings) }
+    }
+
+    fn node(request: &Self::Request) -> Option<&proto::Node> {
+        request.node.as_ref()
+    }
+
+    fn on(&mut self, now: Instant, input: Input<Self::Request>) -> Result<Outputs<Self::Response>, Status> {
+        let mut rejected = None;
+        match input {
+            Input::Request(mut request) => {
+                if let Some(kind) = ResourceType::from_url(&request.type_url) {
+                    let error = request.error_detail.take();
+                    (_, rejected) = self.stream.answer(kind, &request.response_nonce, error, now);
+                    self.subscribe(kind, request, now)?;
+                }
+            }
+            Input::View(view) => self.stream.show(view, now),
+            Input::Tick => {}
+        }
+        let responses = self.stream.flush(now, encode);
+        Ok(Outputs { responses, acked: self.stream.newly_synced(), rejected })
+    }
+
+    fn stream(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl Delta {
+    fn subscribe(
+        &mut self,
+        kind: ResourceType,
+        request: proto::DeltaDiscoveryRequest,
+        now: Instant,
+    ) -> Result<(), Status> {
+        self.stream.admit(kind, &request.resource_names_subscribe, false)?;
+        let limit = self.stream.settings.max_subscriptions;
+        if request.initial_resource_versions.len() > limit {
+            return Err(Status::resource_exhausted(format!(
+                "{} initial versions are more than the limit of {limit}",
+                request.initial_resource_versions.len()
+            )));
+        }
+        let subscription = self.stream.of(kind);
+        let first = !std::mem::replace(&mut subscription.started, true);
+        let mut looks = BTreeSet::new();
+        if first {
+            subscription.must_answer = true;
+            subscription.wildcard = kind.is_complete() && request.resource_names_subscribe.is_empty();
+        }
+        let mut scan = first;
+        for name in request.resource_names_subscribe {
+            if name == "*" {
+                scan |= !std::mem::replace(&mut subscription.wildcard, true);
+                continue;
+            }
+            let name: Name = name.into();
+            // Asking again means that the client no longer has it.
+            subscription.forget(&name);
+            subscription.names.insert(name.clone());
+            looks.insert(name);
+        }
+        for name in request.resource_names_unsubscribe {
+            if name == "*" {
+                subscription.end_wildcard();
+                continue;
+            }
+            subscription.names.remove(name.as_str());
+            subscription.forget(&name);
+            looks.remove(name.as_str());
+            if subscription.wildcard {
+                // The client dropped it, and the wildcard still covers it.
+                looks.insert(name.into());
+            }
+        }
+        if first {
+            for (name, version) in request.initial_resource_versions {
+                if subscription.wildcard || subscription.names.contains(name.as_str()) {
+                    subscription.hold(name.into(), version.into());
+                }
+            }
+        }
+        if scan {
+            self.stream.scan(kind, now);
+        } else {
+            for name in looks {
+                self.stream.look(kind, name, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(
+    kind: ResourceType,
+    batch: Batch,
+    _: &Subscription,
+    nonce: String,
+    revision: Arc<str>,
+) -> Option<proto::DeltaDiscoveryResponse> {
+    let resources: Vec<_> = batch
+        .resources
+        .iter()
+        .map(|encoded| proto::Resource {
+            version: encoded.version.to_string(),
+            resource: Some(proto::Any { type_url: kind.url().to_owned(), value: encoded.body.clone() }),
+            name: encoded.name.to_string(),
+            aliases: Vec::new(),
+        })
+        .collect();
+    let removed_resources: Vec<_> =
+        batch.removed.iter().chain(&batch.missing).map(|name| name.to_string()).collect();
+    (batch.must_answer || !resources.is_empty() || !removed_resources.is_empty()).then(|| {
+        proto::DeltaDiscoveryResponse {
+            system_version_info: revision.to_string(),
+            resources,
+            type_url: kind.url().to_owned(),
+            nonce,
+            removed_resources,
+            control_plane: None,
+            resource_errors: Vec::new(),
+        }
+    })
+}

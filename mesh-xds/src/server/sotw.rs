@@ -1,0 +1,191 @@
+//! State-of-the-world streams (`StreamAggregatedResources`).
+//!
+//! LDS and CDS responses carry everything that the client holds, since omission means deletion; RDS and EDS
+//! responses carry what changed. A request with a stale nonce is ignored: the client answers the response
+//! that crossed it with its full list of names.
+
+use super::{
+    Node, RESOURCE_ERRORS_FEATURE, View,
+    status::Variant,
+    stream::{Input, Outputs, Protocol, Settings, Stream},
+    subscription::{Answer, Batch, Subscription},
+};
+use crate::{
+    name::{Name, ResourceType},
+    proto,
+};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use tonic::Status;
+
+/// gRPC's NOT_FOUND, as a number on the wire.
+const NOT_FOUND: i32 = 5;
+
+/// A state-of-the-world stream.
+pub struct Sotw {
+    stream: Stream,
+    /// The client understands `resource_errors`.
+    resource_errors: bool,
+}
+
+impl Protocol for Sotw {
+    type Request = proto::DiscoveryRequest;
+    type Response = proto::DiscoveryResponse;
+    const VARIANT: Variant = Variant::Sotw;
+
+    fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
+        let resource_errors = node.features.iter().any(|feature| &**feature == RESOURCE_ERRORS_FEATURE);
+        Self { stream: Stream::new(view, settings), resource_errors }
+    }
+
+    fn node(request: &Self::Request) -> Option<&proto::Node> {
+        request.node.as_ref()
+    }
+
+    fn on(&mut self, now: Instant, input: Input<Self::Request>) -> Result<Outputs<Self::Response>, Status> {
+        let mut rejected = None;
+        match input {
+            Input::Request(request) => {
+                // A type that is not ours is not answered: Envoy asks for secrets and runtime layers too.
+                if let Some(kind) = ResourceType::from_url(&request.type_url) {
+                    let (answer, rejection) =
+                        self.stream.answer(kind, &request.response_nonce, request.error_detail, now);
+                    rejected = rejection;
+                    if !matches!(answer, Answer::Stale) {
+                        self.subscribe(kind, request.resource_names, &answer, now)?;
+                    }
+                }
+            }
+            Input::View(view) => self.stream.show(view, now),
+            Input::Tick => {}
+        }
+        let resource_errors = self.resource_errors;
+        let responses = self.stream.flush(now, |kind, batch, subscription, nonce, revision| {
+            encode(kind, batch, subscription, nonce, revision, resource_errors)
+        });
+        Ok(Outputs { responses, acked: self.stream.newly_synced(), rejected })
+    }
+
+    fn stream(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl Sotw {
+    /// Makes the subscription what the request says.
+    fn subscribe(
+        &mut self,
+        kind: ResourceType,
+        names: Vec<String>,
+        answer: &Answer,
+        now: Instant,
+    ) -> Result<(), Status> {
+        self.stream.admit(kind, &names, true)?;
+        let subscription = self.stream.of(kind);
+        let first = !std::mem::replace(&mut subscription.started, true);
+        let star = names.iter().any(|name| name == "*");
+        // An empty list is a wildcard only until the client has named something.
+        subscription.implicit = names.is_empty() && kind.is_complete() && (first || subscription.implicit);
+        let wildcard = star || subscription.implicit;
+        if wildcard != subscription.wildcard {
+            if wildcard {
+                subscription.wildcard = true;
+            } else {
+                subscription.end_wildcard();
+            }
+            // Envoy waits for its first answer even when there is nothing.
+            subscription.must_answer = wildcard;
+            self.replace_names(kind, names);
+            self.stream.scan(kind, now);
+            return Ok(());
+        }
+        let named = names.iter().filter(|name| *name != "*");
+        let same = named.clone().count() == subscription.names.len()
+            && named.clone().all(|name| subscription.names.contains(name.as_str()));
+        if same {
+            // Envoy asks again, with nothing changed, for the endpoints of a cluster that it warms.
+            if matches!(answer, Answer::Again) && !kind.is_complete() {
+                let again: Vec<Name> = subscription.names.iter().cloned().collect();
+                for name in again {
+                    self.stream.of(kind).forget(&name);
+                    self.stream.look(kind, name, now);
+                }
+            }
+            return Ok(());
+        }
+        for name in self.replace_names(kind, names) {
+            self.stream.look(kind, name, now);
+        }
+        Ok(())
+    }
+
+    /// Returns the names that are new.
+    fn replace_names(&mut self, kind: ResourceType, names: Vec<String>) -> Vec<Name> {
+        let subscription = self.stream.of(kind);
+        let before = std::mem::take(&mut subscription.names);
+        let mut now = BTreeSet::new();
+        let mut added = Vec::new();
+        for name in names.into_iter().filter(|name| name != "*") {
+            match before.get(name.as_str()) {
+                Some(known) => {
+                    now.insert(known.clone());
+                }
+                None => {
+                    let name: Name = name.into();
+                    if now.insert(name.clone()) {
+                        added.push(name);
+                    }
+                }
+            }
+        }
+        let wildcard = subscription.wildcard;
+        for gone in before.difference(&now).filter(|_| !wildcard) {
+            subscription.forget(gone);
+        }
+        subscription.names = now;
+        added
+    }
+}
+
+fn encode(
+    kind: ResourceType,
+    batch: Batch,
+    subscription: &Subscription,
+    nonce: String,
+    revision: Arc<str>,
+    resource_errors: bool,
+) -> Option<proto::DiscoveryResponse> {
+    let says_something = batch.must_answer
+        || !batch.resources.is_empty()
+        || (!batch.removed.is_empty() && kind.is_complete())
+        || (resource_errors && !(batch.removed.is_empty() && batch.missing.is_empty()));
+    if !says_something {
+        return None;
+    }
+    let any = |encoded: &Arc<super::Encoded>| proto::Any {
+        type_url: kind.url().to_owned(),
+        value: encoded.body.clone(),
+    };
+    let resources = if kind.is_complete() {
+        subscription.complete().map(any).collect()
+    } else {
+        batch.resources.iter().map(any).collect()
+    };
+    let errors = batch.removed.iter().chain(&batch.missing).filter(|_| resource_errors);
+    let resource_errors = errors
+        .map(|name| proto::ResourceError {
+            resource_name: Some(proto::ResourceName { name: name.to_string() }),
+            error_detail: Some(proto::Status {
+                code: NOT_FOUND,
+                message: format!("the control plane has no {kind} of this name for this node"),
+            }),
+        })
+        .collect();
+    Some(proto::DiscoveryResponse {
+        version_info: revision.to_string(),
+        resources,
+        type_url: kind.url().to_owned(),
+        nonce,
+        control_plane: None,
+        resource_errors,
+    })
+}

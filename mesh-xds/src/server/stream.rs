@@ -1,0 +1,297 @@
+//! What state-of-the-world and delta streams share: order, grace, limits, and what is outstanding.
+//!
+//! - Additions go out as CDS, EDS, LDS, RDS; a type waits until the types before it are answered, but not
+//!   longer than [`Settings::order_wait`]. Removals go out last, in the opposite order, after
+//!   [`Settings::removal_grace`]: make before break (gRFC A74).
+//! - A type has one outstanding response; whatever changes meanwhile is sent when it is answered, once,
+//!   in its latest version. A slow client costs nobody but itself.
+//! - A rejected resource is sent again only when its content changes.
+
+use super::{
+    Node, View,
+    status::{TypeStatus, Variant},
+    subscription::{Answer, Batch, Subscription},
+};
+use crate::{
+    name::{Name, ResourceType},
+    proto,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tonic::Status;
+
+/// Longest part of a client's rejection text that is kept.
+const NACK_TEXT_LIMIT: usize = 8 * 1024;
+
+/// Limits and times of a stream.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Names that a stream may subscribe to, all types together.
+    pub max_subscriptions: usize,
+    /// Bytes of a resource name.
+    pub max_name_length: usize,
+    /// How long a type waits for the answers of the types before it.
+    pub order_wait: Duration,
+    /// How long a resource that is gone stays at the clients that hold it.
+    pub removal_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_subscriptions: 10_000,
+            max_name_length: 2048,
+            order_wait: Duration::from_secs(1),
+            removal_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What happens to a stream.
+pub enum Input<R> {
+    /// The client sent a request.
+    Request(R),
+    /// There is another view for the client.
+    View(Arc<dyn View>),
+    /// [`Stream::deadline`] passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Outputs<R> {
+    /// To be sent, in order.
+    pub responses: Vec<R>,
+    /// The client has just accepted all it asked for of this revision.
+    pub acked: Option<Arc<str>>,
+    /// The client has just rejected a response.
+    pub rejected: Option<Rejection>,
+}
+
+/// A response that the client rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Which type.
+    pub kind: ResourceType,
+    /// What the client said.
+    pub text: Arc<str>,
+}
+
+/// One of the two machines.
+pub trait Protocol: Send + Sized + 'static {
+    /// What the client sends.
+    type Request: Send;
+    /// What it is sent.
+    type Response: Send;
+    /// Which way of ADS.
+    const VARIANT: Variant;
+
+    /// A machine for a node, with its first view.
+    fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self;
+
+    /// The node that a request names.
+    fn node(request: &Self::Request) -> Option<&proto::Node>;
+
+    /// Advances the machine. The status ends the stream.
+    fn on(&mut self, now: Instant, input: Input<Self::Request>) -> Result<Outputs<Self::Response>, Status>;
+
+    /// The state that both machines share.
+    fn stream(&self) -> &Stream;
+}
+
+/// State of a stream, whatever its variant.
+pub struct Stream {
+    pub(super) view: Arc<dyn View>,
+    pub(super) settings: Settings,
+    types: [Subscription; 4],
+    nonce: u64,
+    deadline: Option<Instant>,
+    synced: Option<Arc<str>>,
+}
+
+impl Stream {
+    pub(super) fn new(view: Arc<dyn View>, settings: Settings) -> Self {
+        Self {
+            view,
+            settings,
+            types: ResourceType::ALL.map(Subscription::new),
+            nonce: 0,
+            deadline: None,
+            synced: None,
+        }
+    }
+
+    pub(super) fn of(&mut self, kind: ResourceType) -> &mut Subscription {
+        &mut self.types[kind as usize]
+    }
+
+    /// A new view: compares it with all that the client holds.
+    pub(super) fn show(&mut self, view: Arc<dyn View>, now: Instant) {
+        self.view = view;
+        for subscription in self.types.iter_mut().filter(|s| s.started) {
+            subscription.scan(&*self.view, now, self.settings.removal_grace);
+        }
+    }
+
+    /// Compares everything of one type with the view.
+    pub(super) fn scan(&mut self, kind: ResourceType, now: Instant) {
+        self.types[kind as usize].scan(&*self.view, now, self.settings.removal_grace);
+    }
+
+    /// Compares one name with the view.
+    pub(super) fn look(&mut self, kind: ResourceType, name: Name, now: Instant) {
+        self.types[kind as usize].look(&*self.view, name, now, self.settings.removal_grace);
+    }
+
+    /// Reads the answer in a request.
+    pub(super) fn answer(
+        &mut self,
+        kind: ResourceType,
+        nonce: &str,
+        error: Option<proto::Status>,
+        now: Instant,
+    ) -> (Answer, Option<Rejection>) {
+        let error = error.map(|status| clip(status.message));
+        let answer = self.of(kind).answer(nonce, error, now);
+        let rejection = match &answer {
+            Answer::Rejected(text) => Some(Rejection { kind, text: text.clone() }),
+            _ => None,
+        };
+        (answer, rejection)
+    }
+
+    /// Refuses names that are too long, and more names than a stream may have.
+    pub(super) fn admit(&self, kind: ResourceType, names: &[String], replaces: bool) -> Result<(), Status> {
+        if let Some(long) = names.iter().find(|name| name.len() > self.settings.max_name_length) {
+            return Err(Status::invalid_argument(format!(
+                "a {kind} name of {} bytes is longer than the limit of {}",
+                long.len(),
+                self.settings.max_name_length
+            )));
+        }
+        let present = |i: usize| self.types.get(i).map_or(0, |s| s.names.len());
+        let others: usize = (0..self.types.len()).filter(|i| *i != kind as usize).map(present).sum();
+        let known = &self.types[kind as usize].names;
+        let here = if replaces {
+            names.len()
+        } else {
+            known.len() + names.iter().filter(|name| !known.contains(name.as_str())).count()
+        };
+        let wanted = others + here;
+        if wanted > self.settings.max_subscriptions {
+            return Err(Status::resource_exhausted(format!(
+                "{wanted} subscriptions are more than the limit of {} for a stream",
+                self.settings.max_subscriptions
+            )));
+        }
+        Ok(())
+    }
+
+    /// Sends what is due. `encode` makes a response of a batch, or nothing when this variant has no way to
+    /// say it; it is given the nonce.
+    pub(super) fn flush<R>(
+        &mut self,
+        now: Instant,
+        encode: impl Fn(ResourceType, Batch, &Subscription, String, Arc<str>) -> Option<R>,
+    ) -> Vec<R> {
+        let revision = self.view.revision();
+        let mut responses = Vec::new();
+        let mut send = |subscription: &mut Subscription, kind, batch, nonce: &mut u64| {
+            let next = (*nonce + 1).to_string();
+            let Some(response) = encode(kind, batch, subscription, next.clone(), revision.clone()) else {
+                return false;
+            };
+            *nonce += 1;
+            subscription.sent(next, revision.clone(), now);
+            responses.push(response);
+            true
+        };
+        let mut blocked = false;
+        let mut behind = false;
+        for (kind, subscription) in ResourceType::ALL.into_iter().zip(&mut self.types) {
+            if let Some(since) = subscription.outstanding_since() {
+                behind |= subscription.is_behind();
+                blocked |= now < since + self.settings.order_wait;
+            } else if subscription.is_behind() && !blocked {
+                let batch = subscription.take_additions(&*self.view);
+                blocked |= send(subscription, kind, batch, &mut self.nonce);
+            } else {
+                behind |= subscription.is_behind();
+            }
+        }
+        if !behind && !blocked {
+            for (kind, subscription) in ResourceType::ALL.into_iter().zip(&mut self.types).rev() {
+                if subscription.outstanding_since().is_none()
+                    && subscription.next_removal().is_some_and(|due| due <= now)
+                {
+                    let batch = subscription.take_removals(now);
+                    if send(subscription, kind, batch, &mut self.nonce) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.deadline = self.next_deadline(now);
+        responses
+    }
+
+    /// The next moment at which time alone makes something due. What waits for an answer of the client is
+    /// not due by time, except that the wait for the order of types is bounded.
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let waits = self.types.iter().any(|s| s.is_behind() || s.next_removal().is_some());
+        let order = self.types.iter().filter_map(Subscription::outstanding_since).filter(|_| waits);
+        let order = order.map(|since| since + self.settings.order_wait);
+        let removals = self.types.iter().filter_map(Subscription::next_removal);
+        order.chain(removals).filter(|due| *due > now).min()
+    }
+
+    /// The revision that has just been reached by all types, if one has.
+    pub(super) fn newly_synced(&mut self) -> Option<Arc<str>> {
+        let revision = self.view.revision();
+        let mut all = true;
+        for subscription in self.types.iter_mut().filter(|s| s.started) {
+            if subscription.is_synced() {
+                subscription.reached(&revision);
+            } else {
+                all = false;
+            }
+        }
+        if !all || self.synced.as_ref() == Some(&revision) || !self.types.iter().any(|s| s.started) {
+            return None;
+        }
+        self.synced = Some(revision.clone());
+        Some(revision)
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The revision whose every subscribed resource the client has accepted.
+    pub fn acked_revision(&self) -> Option<Arc<str>> {
+        self.synced.clone()
+    }
+
+    /// The revision that the client is being brought to.
+    pub fn target_revision(&self) -> Arc<str> {
+        self.view.revision()
+    }
+
+    /// State of each type that the client asked for.
+    pub fn types(&self, now: Instant) -> Vec<TypeStatus> {
+        self.types.iter().filter(|s| s.started).map(|s| s.status(now)).collect()
+    }
+}
+
+/// A client's text, cut to what is worth keeping.
+fn clip(mut text: String) -> Arc<str> {
+    if text.len() > NACK_TEXT_LIMIT {
+        let end = (0..=NACK_TEXT_LIMIT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text.into()
+}

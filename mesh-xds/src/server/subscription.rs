@@ -1,0 +1,272 @@
+//! One resource type on one stream: what the client asked for, what it holds, what it lacks.
+//!
+//! Looks only at names that are subscribed; a resource whose version the client holds is never sent.
+
+use super::{
+    Encoded, View,
+    status::{NackStatus, TypeStatus, epoch_seconds},
+};
+use crate::name::{Name, ResourceType};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What the client was sent under a name.
+struct Held {
+    version: Arc<str>,
+    /// Absent when the client brought it from an earlier stream (delta).
+    encoded: Option<Arc<Encoded>>,
+}
+
+/// A response that was neither accepted nor rejected yet.
+struct Outstanding {
+    revision: Arc<str>,
+    at: Instant,
+}
+
+struct Nack {
+    revision: Arc<str>,
+    text: Arc<str>,
+    at: Instant,
+}
+
+/// What the next response of a type has to say.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// New to the client, or changed.
+    pub(super) resources: Vec<Arc<Encoded>>,
+    /// Held by the client, and gone.
+    pub(super) removed: Vec<Name>,
+    /// Asked for, and never there.
+    pub(super) missing: Vec<Name>,
+    /// A response is due even if it says nothing.
+    pub(super) must_answer: bool,
+}
+
+/// How the nonce of a request relates to the last response.
+pub(super) enum Answer {
+    /// Not an answer.
+    None,
+    /// An answer to an earlier response.
+    Stale,
+    /// The last response was accepted just now.
+    Accepted,
+    /// The last response was rejected just now.
+    Rejected(Arc<str>),
+    /// The last response had been answered before.
+    Again,
+}
+
+pub(super) struct Subscription {
+    kind: ResourceType,
+    /// The client asked for this type on this stream.
+    pub(super) started: bool,
+    pub(super) wildcard: bool,
+    /// The wildcard came from an empty list, and lasts as long as lists are empty.
+    pub(super) implicit: bool,
+    pub(super) names: BTreeSet<Name>,
+    held: BTreeMap<Name, Held>,
+    /// In the view in another version than held.
+    changed: BTreeSet<Name>,
+    /// Subscribed by name, not in the view, and the client does not know.
+    missing: BTreeSet<Name>,
+    /// Names of which the client knows that they are missing.
+    told: BTreeSet<Name>,
+    /// Held, not in the view any more; when the client is to be told.
+    leaving: BTreeMap<Name, Instant>,
+    pub(super) must_answer: bool,
+    nonce: String,
+    outstanding: Option<Outstanding>,
+    sent: Option<Arc<str>>,
+    acked: Option<Arc<str>>,
+    rejected: bool,
+    last_nack: Option<Nack>,
+}
+
+impl Subscription {
+    pub(super) fn new(kind: ResourceType) -> Self {
+        Self {
+            kind,
+            started: false,
+            wildcard: false,
+            implicit: false,
+            names: BTreeSet::new(),
+            held: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            told: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            must_answer: false,
+            nonce: String::new(),
+            outstanding: None,
+            sent: None,
+            acked: None,
+            rejected: false,
+            last_nack: None,
+        }
+    }
+
+    /// Compares everything subscribed with the view.
+    pub(super) fn scan(&mut self, view: &dyn View, now: Instant, grace: Duration) {
+        self.changed.clear();
+        self.missing.clear();
+        let mut names: BTreeSet<Name> = self.names.iter().chain(self.held.keys()).cloned().collect();
+        if self.wildcard {
+            names.extend(view.names(self.kind));
+        }
+        for name in names {
+            self.look(view, name, now, grace);
+        }
+    }
+
+    /// Compares one name with the view.
+    pub(super) fn look(&mut self, view: &dyn View, name: Name, now: Instant, grace: Duration) {
+        if let Some(encoded) = view.resource(self.kind, &name) {
+            self.leaving.remove(&name);
+            self.told.remove(&name);
+            self.missing.remove(&name);
+            if self.held.get(&name).is_some_and(|held| held.version == encoded.version) {
+                self.changed.remove(&name);
+            } else {
+                self.changed.insert(name);
+            }
+        } else {
+            self.changed.remove(&name);
+            if self.held.contains_key(&name) {
+                self.leaving.entry(name).or_insert(now + grace);
+            } else if self.names.contains(&name) && !self.told.contains(&name) {
+                self.missing.insert(name);
+            }
+        }
+    }
+
+    /// The client no longer has `name`, or no longer cares.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.held.remove(name);
+        self.changed.remove(name);
+        self.missing.remove(name);
+        self.told.remove(name);
+        self.leaving.remove(name);
+    }
+
+    /// Ends a wildcard: what is not subscribed by name is forgotten.
+    pub(super) fn end_wildcard(&mut self) {
+        self.wildcard = false;
+        let names = &self.names;
+        self.held.retain(|name, _| names.contains(name));
+        self.changed.retain(|name| names.contains(name));
+        self.leaving.retain(|name, _| names.contains(name));
+    }
+
+    /// The client says that it holds `name` in `version` from an earlier stream.
+    pub(super) fn hold(&mut self, name: Name, version: Arc<str>) {
+        self.held.insert(name, Held { version, encoded: None });
+    }
+
+    /// Reads the nonce of a request, and remembers what became of the last response.
+    pub(super) fn answer(&mut self, nonce: &str, error: Option<Arc<str>>, now: Instant) -> Answer {
+        // Before the first response there is nothing to answer; some clients bring a nonce from an earlier
+        // stream.
+        if nonce.is_empty() || self.nonce.is_empty() {
+            return Answer::None;
+        }
+        if nonce != self.nonce {
+            return Answer::Stale;
+        }
+        let Some(outstanding) = self.outstanding.take() else { return Answer::Again };
+        if let Some(text) = error {
+            self.rejected = true;
+            self.last_nack = Some(Nack { revision: outstanding.revision, text: text.clone(), at: now });
+            Answer::Rejected(text)
+        } else {
+            self.rejected = false;
+            Answer::Accepted
+        }
+    }
+
+    /// Whether the client lacks something that is in the view, or does not know that something is not.
+    pub(super) fn is_behind(&self) -> bool {
+        self.must_answer || !self.changed.is_empty() || !self.missing.is_empty()
+    }
+
+    /// When the response that awaits an answer was sent.
+    pub(super) fn outstanding_since(&self) -> Option<Instant> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.at)
+    }
+
+    /// When the next removal is due.
+    pub(super) fn next_removal(&self) -> Option<Instant> {
+        self.leaving.values().min().copied()
+    }
+
+    /// Takes what the client lacks.
+    pub(super) fn take_additions(&mut self, view: &dyn View) -> Batch {
+        let mut batch = Batch { must_answer: std::mem::take(&mut self.must_answer), ..Batch::default() };
+        for name in std::mem::take(&mut self.changed) {
+            if let Some(encoded) = view.resource(self.kind, &name) {
+                let version = encoded.version.clone();
+                self.held.insert(name, Held { version, encoded: Some(encoded.clone()) });
+                batch.resources.push(encoded);
+            }
+        }
+        batch.missing = std::mem::take(&mut self.missing).into_iter().collect();
+        self.told.extend(batch.missing.iter().cloned());
+        batch
+    }
+
+    /// Takes what the client holds and is gone for longer than the grace.
+    pub(super) fn take_removals(&mut self, now: Instant) -> Batch {
+        let removed: Vec<Name> =
+            self.leaving.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone()).collect();
+        for name in &removed {
+            self.leaving.remove(name);
+            self.held.remove(name);
+            if self.names.contains(name) {
+                self.told.insert(name.clone());
+            }
+        }
+        Batch { removed, ..Batch::default() }
+    }
+
+    /// Everything that the client holds, for a response that has to be complete.
+    pub(super) fn complete(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.held.values().filter_map(|held| held.encoded.as_ref())
+    }
+
+    /// A response goes out.
+    pub(super) fn sent(&mut self, nonce: String, revision: Arc<str>, now: Instant) {
+        self.nonce = nonce;
+        self.sent = Some(revision.clone());
+        self.outstanding = Some(Outstanding { revision, at: now });
+    }
+
+    /// Whether the client holds all of the view that it asked for, and said so.
+    pub(super) fn is_synced(&self) -> bool {
+        self.outstanding.is_none() && !self.rejected && !self.is_behind()
+    }
+
+    /// Notes that the client is at `revision`.
+    pub(super) fn reached(&mut self, revision: &Arc<str>) {
+        self.acked = Some(revision.clone());
+    }
+
+    pub(super) fn status(&self, now: Instant) -> TypeStatus {
+        TypeStatus {
+            kind: self.kind.abbreviation(),
+            wildcard: self.wildcard,
+            names: self.names.iter().cloned().collect(),
+            held: self.held.len(),
+            sent_revision: self.sent.clone(),
+            acked_revision: self.acked.clone(),
+            outstanding: self.outstanding.is_some(),
+            last_nack: self.last_nack.as_ref().map(|nack| NackStatus {
+                revision: nack.revision.clone(),
+                text: nack.text.clone(),
+                at: epoch_seconds(now.saturating_duration_since(nack.at)),
+            }),
+            rejected: self.rejected,
+        }
+    }
+}

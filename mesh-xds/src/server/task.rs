@@ -1,0 +1,442 @@
+//! The IO of serving: tonic's ADS service over [`Views`].
+//!
+//! A stream is driven by its own connection: it reads requests, watches for changes and writes responses
+//! only when the transport takes them, so nothing queues up for a slow reader. No task is spawned; dropping
+//! the connection ends the stream and its entry in [`AdsService::streams`].
+
+use super::{
+    Delta, Node, Sotw, Views,
+    node::read_node,
+    status::{StreamStatus, epoch_seconds},
+    stream::{Input, Protocol, Settings},
+};
+use crate::proto::{
+    self,
+    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+};
+use futures_util::{Stream, stream};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{broadcast, watch};
+use tonic::{Request, Response, Status, Streaming};
+
+/// How ADS is served.
+#[derive(Clone, Debug)]
+pub struct AdsSettings {
+    /// Limits and times of each stream.
+    pub stream: Settings,
+    /// Streams at once.
+    pub max_streams: usize,
+    /// Bytes of one request.
+    pub max_request_bytes: usize,
+    /// Bytes of one response.
+    pub max_response_bytes: usize,
+    /// A stream is ended after this, give or take a tenth, so that clients spread over replicas. A client
+    /// comes back at once. `None`: never.
+    pub max_age: Option<Duration>,
+    /// A stream that says nothing for this long after its start is ended.
+    pub first_request_timeout: Duration,
+}
+
+impl Default for AdsSettings {
+    fn default() -> Self {
+        Self {
+            stream: Settings::default(),
+            max_streams: 20_000,
+            max_request_bytes: 4 << 20,
+            max_response_bytes: 256 << 20,
+            max_age: Some(Duration::from_secs(30 * 60)),
+            first_request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Something worth knowing about a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// A node connected.
+    Connected {
+        /// [`StreamStatus::id`].
+        stream: u64,
+        /// Its id.
+        node: Arc<str>,
+    },
+    /// A stream holds all it asked for of a revision, and accepted it.
+    Acked {
+        /// [`StreamStatus::id`].
+        stream: u64,
+        /// Node id.
+        node: Arc<str>,
+        /// Which revision.
+        revision: Arc<str>,
+    },
+    /// A client rejected a response.
+    Rejected {
+        /// [`StreamStatus::id`].
+        stream: u64,
+        /// Node id.
+        node: Arc<str>,
+        /// Which type.
+        kind: crate::name::ResourceType,
+        /// What the client said.
+        text: Arc<str>,
+    },
+    /// A stream ended.
+    Gone {
+        /// [`StreamStatus::id`].
+        stream: u64,
+        /// Node id.
+        node: Arc<str>,
+        /// The node has no other stream here.
+        last: bool,
+    },
+}
+
+/// Serves ADS, both ways, from [`Views`]. Cheap to clone.
+pub struct AdsService<V> {
+    shared: Arc<Shared<V>>,
+}
+
+impl<V> Clone for AdsService<V> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+struct Shared<V> {
+    views: Arc<V>,
+    settings: AdsSettings,
+    streams: Mutex<BTreeMap<u64, Entry>>,
+    next_id: AtomicU64,
+    events: broadcast::Sender<StreamEvent>,
+    closing: watch::Sender<bool>,
+}
+
+/// A stream as the registry knows it.
+struct Entry {
+    node: Arc<str>,
+    status: Arc<dyn Fn() -> StreamStatus + Send + Sync>,
+}
+
+impl<V> Shared<V> {
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
+        lock(&self.streams)
+    }
+
+    fn tell(&self, event: StreamEvent) {
+        // Nobody listening is not an error.
+        drop(self.events.send(event));
+    }
+}
+
+/// Nothing here is left half done by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<V: Views> AdsService<V> {
+    /// A service over `views`.
+    pub fn new(views: Arc<V>, settings: AdsSettings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                views,
+                settings,
+                streams: Mutex::default(),
+                next_id: AtomicU64::new(1),
+                events: broadcast::Sender::new(1024),
+                closing: watch::Sender::new(false),
+            }),
+        }
+    }
+
+    /// The service for tonic's `Server`, with the limits of the settings.
+    pub fn service(&self) -> AggregatedDiscoveryServiceServer<Self> {
+        AggregatedDiscoveryServiceServer::new(self.clone())
+            .max_decoding_message_size(self.shared.settings.max_request_bytes)
+            .max_encoding_message_size(self.shared.settings.max_response_bytes)
+    }
+
+    /// Every connected stream, oldest first.
+    pub fn streams(&self) -> Vec<StreamStatus> {
+        let all: Vec<_> = self.shared.streams().values().map(|entry| entry.status.clone()).collect();
+        all.iter().map(|status| status()).collect()
+    }
+
+    /// What happens from now on. A receiver that lags is told so by its error, and reads
+    /// [`AdsService::streams`] to catch up; it delays nobody.
+    pub fn events(&self) -> broadcast::Receiver<StreamEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Ends every stream, and refuses new ones: for shutdown. Clients keep what they have.
+    pub fn close(&self) {
+        self.shared.closing.send_replace(true);
+    }
+
+    async fn open<P: Protocol>(
+        &self,
+        request: Request<Streaming<P::Request>>,
+    ) -> Result<Response<Responses<P::Response>>, Status> {
+        let shared = &self.shared;
+        if *shared.closing.borrow() {
+            return Err(Status::unavailable("the control plane is shutting down"));
+        }
+        if shared.streams().len() >= shared.settings.max_streams {
+            return Err(Status::unavailable(format!(
+                "this control plane serves its limit of {} streams; try again, or add a replica",
+                shared.settings.max_streams
+            )));
+        }
+        let peer = shared.views.authenticate(request.extensions(), request.metadata())?;
+        let remote = remote(&request, &shared.views.describe(&peer));
+        let changes = shared.views.changes();
+        let opening =
+            Opening { shared: shared.clone(), peer, remote, changes, requests: request.into_inner() };
+        // The node is in the first request, and some clients wait for headers before they send it; so it is
+        // read inside the response.
+        let responses = stream::unfold(Phase::<V, P>::Opening(Box::new(opening)), |phase| async move {
+            let mut serving = match phase {
+                Phase::Opening(opening) => match opening.first::<P>().await {
+                    Ok(serving) => serving?,
+                    Err(status) => return Some((Err(status), Phase::Over)),
+                },
+                Phase::Serving(serving) => serving,
+                Phase::Over => return None,
+            };
+            match serving.next().await {
+                Ok(Some(response)) => Some((Ok(response), Phase::Serving(serving))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), Phase::Over)),
+            }
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+
+/// The peer: who it is, and where, as far as known.
+fn remote<T>(request: &Request<T>, identity: &str) -> Arc<str> {
+    match (request.remote_addr(), identity) {
+        (None, "") => "unknown".into(),
+        (None, identity) => identity.into(),
+        (Some(address), "") => address.to_string().into(),
+        (Some(address), identity) => format!("{identity} at {address}").into(),
+    }
+}
+
+enum Phase<V: Views, P: Protocol> {
+    Opening(Box<Opening<V, P::Request>>),
+    Serving(Box<Serving<V, P>>),
+    Over,
+}
+
+/// A stream whose node is not known yet.
+struct Opening<V: Views, Q> {
+    shared: Arc<Shared<V>>,
+    peer: V::Peer,
+    remote: Arc<str>,
+    changes: watch::Receiver<u64>,
+    requests: Streaming<Q>,
+}
+
+impl<V: Views, Q> Opening<V, Q> {
+    /// `None`: the client left without a word.
+    async fn first<P: Protocol<Request = Q>>(
+        mut self: Box<Self>,
+    ) -> Result<Option<Box<Serving<V, P>>>, Status> {
+        let settings = self.shared.settings.clone();
+        let mut closing = self.shared.closing.subscribe();
+        let first = tokio::select! {
+            first = self.requests.message() => first?,
+            () = tokio::time::sleep(settings.first_request_timeout) => {
+                return Err(Status::deadline_exceeded("no request came; the first one must name the node"));
+            }
+            () = closed(&mut closing) => None,
+        };
+        let Some(first) = first else { return Ok(None) };
+        let Some(node) = P::node(&first).map(read_node) else {
+            return Err(Status::invalid_argument("the first request of a stream must name its node"));
+        };
+        self.changes.borrow_and_update();
+        let view = self.shared.views.view(&self.peer, &node)?;
+        let machine = Arc::new(Mutex::new(P::new(&node, view, settings.stream.clone())));
+        let registration = self.shared.clone().register(&machine, &node, self.remote);
+        let age = settings.max_age.map(|age| now() + age.mul_f64(0.9 + 0.2 * fastrand::f64()));
+        let mut serving = Serving {
+            registration,
+            machine,
+            node,
+            peer: self.peer,
+            changes: self.changes,
+            closing,
+            requests: self.requests,
+            ready: VecDeque::new(),
+            age,
+        };
+        serving.advance(Input::Request(first))?;
+        Ok(Some(Box::new(serving)))
+    }
+}
+
+/// An entry of the registry, as long as its stream lives.
+struct Registration<V> {
+    shared: Arc<Shared<V>>,
+    id: u64,
+    node: Arc<str>,
+}
+
+impl<V> Shared<V> {
+    fn register<P: Protocol>(
+        self: Arc<Self>,
+        machine: &Arc<Mutex<P>>,
+        node: &Node,
+        remote: Arc<str>,
+    ) -> Registration<V> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let started = now();
+        let machine = machine.clone();
+        let (name, cluster, user_agent) = (node.id.clone(), node.cluster.clone(), node.user_agent.clone());
+        let status = move || {
+            let now = now();
+            let machine = lock(&machine);
+            let stream = machine.stream();
+            StreamStatus {
+                id,
+                node: name.clone(),
+                cluster: cluster.clone(),
+                user_agent: user_agent.clone(),
+                peer: remote.clone(),
+                connected_since: epoch_seconds(now.saturating_duration_since(started)),
+                variant: P::VARIANT,
+                acked_revision: stream.acked_revision(),
+                target_revision: stream.target_revision(),
+                types: stream.types(now),
+            }
+        };
+        let node = node.id.clone();
+        self.streams().insert(id, Entry { node: node.clone(), status: Arc::new(status) });
+        self.tell(StreamEvent::Connected { stream: id, node: node.clone() });
+        Registration { shared: self, id, node }
+    }
+}
+
+impl<V> Drop for Registration<V> {
+    fn drop(&mut self) {
+        let last = {
+            let mut streams = self.shared.streams();
+            streams.remove(&self.id);
+            !streams.values().any(|entry| entry.node == self.node)
+        };
+        self.shared.tell(StreamEvent::Gone { stream: self.id, node: self.node.clone(), last });
+    }
+}
+
+/// A stream that is served.
+struct Serving<V: Views, P: Protocol> {
+    registration: Registration<V>,
+    machine: Arc<Mutex<P>>,
+    node: Node,
+    peer: V::Peer,
+    changes: watch::Receiver<u64>,
+    closing: watch::Receiver<bool>,
+    requests: Streaming<P::Request>,
+    /// At most one for each type.
+    ready: VecDeque<P::Response>,
+    age: Option<Instant>,
+}
+
+impl<V: Views, P: Protocol> Serving<V, P> {
+    /// The next response; `None` when the stream is over.
+    async fn next(&mut self) -> Result<Option<P::Response>, Status> {
+        loop {
+            if let Some(response) = self.ready.pop_front() {
+                return Ok(Some(response));
+            }
+            let deadline = lock(&self.machine).stream().deadline();
+            tokio::select! {
+                request = self.requests.message() => match request {
+                    Ok(Some(request)) => self.advance(Input::Request(request))?,
+                    // The client is done, or its connection is.
+                    Ok(None) | Err(_) => return Ok(None),
+                },
+                changed = self.changes.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("the control plane is shutting down"));
+                    }
+                    self.changes.borrow_and_update();
+                    let view = self.registration.shared.views.view(&self.peer, &self.node)?;
+                    self.advance(Input::View(view))?;
+                }
+                () = sleep_until(deadline) => self.advance(Input::Tick)?,
+                () = sleep_until(self.age) => return Ok(None),
+                () = closed(&mut self.closing) => return Ok(None),
+            }
+        }
+    }
+
+    fn advance(&mut self, input: Input<P::Request>) -> Result<(), Status> {
+        let outputs = lock(&self.machine).on(now(), input)?;
+        self.ready.extend(outputs.responses);
+        let Registration { shared, id, node } = &self.registration;
+        if let Some(rejection) = outputs.rejected {
+            tracing::warn!(stream = id, node = %node, kind = %rejection.kind, text = %rejection.text,
+                "the client rejected a response");
+            shared.tell(StreamEvent::Rejected {
+                stream: *id,
+                node: node.clone(),
+                kind: rejection.kind,
+                text: rejection.text,
+            });
+        }
+        if let Some(revision) = outputs.acked {
+            shared.tell(StreamEvent::Acked { stream: *id, node: node.clone(), revision });
+        }
+        Ok(())
+    }
+}
+
+/// Until the service is closed.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that the service is gone, which is as final.
+    drop(closing.wait_for(|closing| *closing).await);
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[tonic::async_trait]
+impl<V: Views> AggregatedDiscoveryService for AdsService<V> {
+    type StreamAggregatedResourcesStream = Responses<proto::DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<proto::DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<proto::DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.open::<Sotw>(request).await
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<proto::DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.open::<Delta>(request).await
+    }
+}
