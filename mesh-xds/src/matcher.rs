@@ -11,6 +11,6 @@ mod string;
 
 pub use domain::DomainPattern;
 pub use fraction::Fraction;
-pub use header::{HeaderMatch, HeaderMatcher};
+pub use header::{HeaderMatch, HeaderMatcher, HeaderOrPseudo, Headers, joined};
 pub use path::PathMatcher;
-pub use string::{FullRegex, StringMatcher, StringPattern};
+pub use string::{FullRegex, InvalidMatcher, StringMatcher, StringPattern};

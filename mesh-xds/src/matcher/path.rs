@@ -1,6 +1,9 @@
 //! Path matching of a route: `/package.Service/Method`.
 
-use super::FullRegex;
+use super::{
+    FullRegex, InvalidMatcher,
+    string::{equal, folded, starts_with},
+};
 use std::sync::Arc;
 
 /// How a route matches the path (query excluded).
@@ -22,4 +25,54 @@ pub enum PathMatcher {
     },
     /// The whole path matches the expression.
     Regex(FullRegex),
+}
+
+impl PathMatcher {
+    /// Every path.
+    pub fn any() -> Self {
+        Self::Prefix { value: "/".into(), ignore_case: false }
+    }
+
+    /// Paths that start with `value`.
+    pub fn prefix(value: &str, ignore_case: bool) -> Self {
+        Self::Prefix { value: folded(value, ignore_case), ignore_case }
+    }
+
+    /// This path.
+    pub fn exact(value: &str, ignore_case: bool) -> Self {
+        Self::Exact { value: folded(value, ignore_case), ignore_case }
+    }
+
+    /// Paths that match the expression as a whole.
+    pub fn regex(expression: &str) -> Result<Self, InvalidMatcher> {
+        FullRegex::new(expression).map(Self::Regex)
+    }
+
+    /// Whether `path`, without query, satisfies it.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Prefix { value, ignore_case } => {
+                starts_with(path.as_bytes(), value.as_bytes(), *ignore_case)
+            }
+            Self::Exact { value, ignore_case } => equal(path.as_bytes(), value.as_bytes(), *ignore_case),
+            Self::Regex(regex) => regex.matches(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_a_string_prefix_and_case_matters_unless_told_otherwise() {
+        assert!(PathMatcher::prefix("/foo", false).matches("/foobar"));
+        assert!(!PathMatcher::prefix("/foo", false).matches("/Foobar"));
+        assert!(PathMatcher::prefix("/Foo", true).matches("/fOObar"));
+        assert!(!PathMatcher::prefix("/foo", false).matches("/fo"));
+        assert!(PathMatcher::any().matches("/a.B/C"));
+        assert!(PathMatcher::exact("/A", true).matches("/a"));
+        assert!(!PathMatcher::exact("/a", true).matches("/ab"));
+        assert!(!PathMatcher::regex("/a").unwrap().matches("/ab"));
+    }
 }

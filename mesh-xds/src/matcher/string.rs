@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+/// Largest compiled program of a regular expression.
+const REGEX_SIZE_LIMIT: usize = 1 << 20;
+
 /// A string predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StringMatcher {
@@ -26,11 +29,166 @@ pub enum StringPattern {
     Regex(FullRegex),
 }
 
+/// Why a matcher cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidMatcher {
+    /// An empty prefix, suffix or contained string would match everything.
+    #[error("{0} must not be empty")]
+    Empty(&'static str),
+    /// The regular expression does not compile.
+    #[error("`{expression}` is not a regular expression of RE2's syntax: {reason}")]
+    Regex {
+        /// As written.
+        expression: Arc<str>,
+        /// The compiler's words.
+        reason: String,
+    },
+    /// Not a domain pattern.
+    #[error("`{0}` is not a domain pattern: use `name`, `*.suffix`, `prefix.*` or `*`")]
+    Domain(String),
+    /// Not a header name.
+    #[error("`{0}` is not a header name")]
+    HeaderName(String),
+}
+
+impl StringMatcher {
+    /// The whole string; may be empty.
+    pub fn exact(value: &str, ignore_case: bool) -> Self {
+        Self { pattern: StringPattern::Exact(folded(value, ignore_case)), ignore_case }
+    }
+
+    /// Its beginning.
+    pub fn prefix(value: &str, ignore_case: bool) -> Result<Self, InvalidMatcher> {
+        let value = not_empty(value, "prefix", ignore_case)?;
+        Ok(Self { pattern: StringPattern::Prefix(value), ignore_case })
+    }
+
+    /// Its end.
+    pub fn suffix(value: &str, ignore_case: bool) -> Result<Self, InvalidMatcher> {
+        let value = not_empty(value, "suffix", ignore_case)?;
+        Ok(Self { pattern: StringPattern::Suffix(value), ignore_case })
+    }
+
+    /// Any part of it.
+    pub fn contains(value: &str, ignore_case: bool) -> Result<Self, InvalidMatcher> {
+        let value = not_empty(value, "contains", ignore_case)?;
+        Ok(Self { pattern: StringPattern::Contains(value), ignore_case })
+    }
+
+    /// The whole string matches the expression.
+    pub fn regex(expression: &str) -> Result<Self, InvalidMatcher> {
+        Ok(Self { pattern: StringPattern::Regex(FullRegex::new(expression)?), ignore_case: false })
+    }
+
+    /// Whether `input` satisfies it.
+    pub fn matches(&self, input: &str) -> bool {
+        self.matches_bytes(input.as_bytes())
+    }
+
+    /// Whether `input`, which need not be UTF-8, satisfies it. A regex never matches what is not UTF-8.
+    pub fn matches_bytes(&self, input: &[u8]) -> bool {
+        let fold = self.ignore_case;
+        match &self.pattern {
+            StringPattern::Exact(value) => equal(input, value.as_bytes(), fold),
+            StringPattern::Prefix(value) => starts_with(input, value.as_bytes(), fold),
+            StringPattern::Suffix(value) => {
+                let start = input.len().checked_sub(value.len());
+                start.is_some_and(|start| equal(&input[start..], value.as_bytes(), fold))
+            }
+            StringPattern::Contains(value) => {
+                input.windows(value.len()).any(|window| equal(window, value.as_bytes(), fold))
+            }
+            StringPattern::Regex(regex) => std::str::from_utf8(input).is_ok_and(|input| regex.matches(input)),
+        }
+    }
+}
+
+/// `value` as it is compared: in lower case when case is ignored.
+pub(super) fn folded(value: &str, ignore_case: bool) -> Arc<str> {
+    if ignore_case { value.to_ascii_lowercase().into() } else { value.into() }
+}
+
+/// Compares with an already folded `value`, without allocating.
+pub(super) fn equal(input: &[u8], value: &[u8], fold: bool) -> bool {
+    if fold { input.eq_ignore_ascii_case(value) } else { input == value }
+}
+
+/// Whether `input` begins with an already folded `value`.
+pub(super) fn starts_with(input: &[u8], value: &[u8], fold: bool) -> bool {
+    input.get(..value.len()).is_some_and(|start| equal(start, value, fold))
+}
+
+fn not_empty(value: &str, what: &'static str, ignore_case: bool) -> Result<Arc<str>, InvalidMatcher> {
+    if value.is_empty() { Err(InvalidMatcher::Empty(what)) } else { Ok(folded(value, ignore_case)) }
+}
+
 /// A regular expression that must match the whole input, in RE2's syntax and in linear time.
+///
+/// As in RE2, `\d`, `\s`, `\w` and `\b` are ASCII; `.` and classes work on characters.
 #[derive(Clone, Debug)]
 pub struct FullRegex {
     source: Arc<str>,
     regex: regex::Regex,
+}
+
+impl FullRegex {
+    /// Compiles an expression.
+    pub fn new(expression: &str) -> Result<Self, InvalidMatcher> {
+        let invalid = |reason: String| InvalidMatcher::Regex { expression: expression.into(), reason };
+        // On its own first: `foo)|bar(?:` would only be valid inside the anchors.
+        regex_syntax_check(expression).map_err(invalid)?;
+        let anchored = format!(r"\A(?:{})\z", ascii_classes(expression));
+        let regex = regex::RegexBuilder::new(&anchored).size_limit(REGEX_SIZE_LIMIT).build();
+        Ok(Self { source: expression.into(), regex: regex.map_err(|error| invalid(error.to_string()))? })
+    }
+
+    /// Whether the whole of `input` matches.
+    pub fn matches(&self, input: &str) -> bool {
+        self.regex.is_match(input)
+    }
+
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+}
+
+fn regex_syntax_check(expression: &str) -> Result<(), String> {
+    let built = regex::RegexBuilder::new(expression).size_limit(REGEX_SIZE_LIMIT).build();
+    built.map(drop).map_err(|error| error.to_string())
+}
+
+/// Perl classes as RE2 reads them: ASCII only.
+fn ascii_classes(expression: &str) -> String {
+    let mut ascii = String::with_capacity(expression.len() + 16);
+    let mut chars = expression.chars();
+    let mut in_class = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('d') => ascii.push_str(if in_class { "0-9" } else { "[0-9]" }),
+                Some('w') => ascii.push_str(if in_class { "0-9A-Za-z_" } else { "[0-9A-Za-z_]" }),
+                Some('s') => ascii.push_str(if in_class { r"\t\n\f\r " } else { r"[\t\n\f\r ]" }),
+                Some('D') if !in_class => ascii.push_str("[^0-9]"),
+                Some('W') if !in_class => ascii.push_str("[^0-9A-Za-z_]"),
+                Some('S') if !in_class => ascii.push_str(r"[^\t\n\f\r ]"),
+                Some('b') if !in_class => ascii.push_str(r"(?-u:\b)"),
+                Some(other) => ascii.extend(['\\', other]),
+                None => ascii.push('\\'),
+            },
+            '[' => {
+                in_class = true;
+                ascii.push(c);
+            }
+            ']' => {
+                in_class = false;
+                ascii.push(c);
+            }
+            _ => ascii.push(c),
+        }
+    }
+    ascii
 }
 
 impl PartialEq for FullRegex {
@@ -40,3 +198,60 @@ impl PartialEq for FullRegex {
 }
 
 impl Eq for FullRegex {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regex_matches_the_whole_input() {
+        let facts: &[(&str, &[&str], &[&str])] = &[
+            ("/a|/b", &["/a", "/b"], &["/aX", "x/a", "/a\n"]),
+            (
+                r"/pkg\.Greeter/SayHello",
+                &["/pkg.Greeter/SayHello"],
+                &["/pkg.Greeter/SayHelloX", "x/pkg.Greeter/SayHello"],
+            ),
+            ("(?m)/a", &["/a"], &["x\n/a\ny"]),
+            (".*", &["", "abc"], &["a\nb"]),
+            ("(?i)/Foo", &["/fOO"], &["/foos"]),
+            ("v[0-9]+", &["v12"], &["v12a", "v"]),
+            (r"\d+", &["12"], &["٣"]),
+            (r"[\w-]+", &["a-b_1"], &["é"]),
+        ];
+        for (expression, matching, others) in facts {
+            let regex = FullRegex::new(expression).unwrap();
+            for input in *matching {
+                assert!(regex.matches(input), "{expression} should match {input:?}");
+            }
+            for input in *others {
+                assert!(!regex.matches(input), "{expression} should not match {input:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_expression_must_stand_on_its_own() {
+        for expression in
+            ["(unclosed", "foo)|bar(?:", "foo)(?:bar", ")(?:", "a)(?:b", "\\", r"\C", "a{100000}{1000}"]
+        {
+            assert!(FullRegex::new(expression).is_err(), "{expression}");
+        }
+    }
+
+    #[test]
+    fn each_kind_honours_case_as_asked() {
+        let kinds: &[(fn(bool) -> StringMatcher, &str, &str)] = &[
+            (|fold| StringMatcher::exact("Ab", fold), "aB", "aBc"),
+            (|fold| StringMatcher::prefix("Ab", fold).unwrap(), "aBc", "a"),
+            (|fold| StringMatcher::suffix("Ab", fold).unwrap(), "caB", "b"),
+            (|fold| StringMatcher::contains("Ab", fold).unwrap(), "caBc", "acb"),
+        ];
+        for (build, other_case, never) in kinds {
+            assert!(build(true).matches(other_case));
+            assert!(!build(false).matches(other_case));
+            assert!(!build(true).matches(never));
+        }
+        assert_eq!(StringMatcher::prefix("", false).unwrap_err().to_string(), "prefix must not be empty");
+    }
+}
