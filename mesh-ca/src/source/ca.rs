@@ -252,8 +252,13 @@ impl<C: Connect> CaSource<C> {
         Identity::new(svid, bundles).map_err(|e| invalid("its answer", &e))
     }
 
-    fn failed(&self, status: &Status) -> SourceError {
-        let text = format!("CA at {}: {}: {}", self.ca.address(), code_name(status.code()), status.message());
+    fn failed(&self, status: &Status, first: bool) -> SourceError {
+        let mut text =
+            format!("CA at {}: {}: {}", self.ca.address(), code_name(status.code()), status.message());
+        if status.code() == Code::Unauthenticated && first && self.token.is_some() {
+            // The CA does not say why; these are the usual reasons.
+            text.push_str(" (a join token works once and until its deadline: has this one been used?)");
+        }
         match status.code() {
             Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument => {
                 SourceError::refused(text)
@@ -295,12 +300,13 @@ impl<C: Connect> Source for CaSource<C> {
             validity_duration: i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX),
             metadata: None,
         });
-        self.credentials(request.metadata_mut(), presentable.is_none()).await?;
+        let first = presentable.is_none();
+        self.credentials(request.metadata_mut(), first).await?;
         let channel = self.ca.connect(presentable).await?;
         let response = IstioCertificateServiceClient::new(channel)
             .create_certificate(request)
             .await
-            .map_err(|status| self.failed(&status))?;
+            .map_err(|status| self.failed(&status, first))?;
         self.accept(response.get_ref(), key, expected).map(Arc::new)
     }
 }
