@@ -3,6 +3,13 @@
 //! An [`XdsConfig`] is published only when every resource it references is there or is known not to be;
 //! a call that reads one therefore never sees half of a change.
 
+mod graph;
+mod lookup;
+mod target;
+
+pub use lookup::{Lookup, Parsed};
+pub use target::{ClientTarget, Resolution, ServerTarget};
+
 use crate::{
     name::{Name, ResourceType},
     resource::{
@@ -70,19 +77,34 @@ pub enum XdsErrorCause {
     Failed(Arc<str>),
 }
 
+impl fmt::Display for XdsErrorCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoesNotExist(why) => write!(f, "does not exist: {why}"),
+            Self::Rejected(why) => write!(f, "was rejected: {why}"),
+            Self::Unreachable(why) => write!(f, "is not known: control plane unreachable: {why}"),
+            Self::Failed(why) => write!(f, "cannot be used: {why}"),
+        }
+    }
+}
+
 impl fmt::Display for XdsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource_type, name, cause, server, node } = self;
-        match cause {
-            XdsErrorCause::DoesNotExist(why) => write!(f, "{resource_type} {name} does not exist: {why}")?,
-            XdsErrorCause::Rejected(why) => write!(f, "{resource_type} {name} was rejected: {why}")?,
-            XdsErrorCause::Unreachable(why) => {
-                write!(f, "{resource_type} {name} is not known: control plane unreachable: {why}")?;
-            }
-            XdsErrorCause::Failed(why) => write!(f, "{resource_type} {name} cannot be used: {why}")?,
-        }
-        write!(f, " (control plane {server}, node {node})")
+        write!(f, "{resource_type} {name} {cause} (control plane {server}, node {node})")
     }
 }
 
 impl std::error::Error for XdsError {}
+
+/// Everything that one server listener needs, at one moment (gRFC A36). Parts that did not change keep their
+/// `Arc`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerXdsConfig {
+    /// The listener; a server listener by construction.
+    pub listener: Arc<Listener>,
+    /// Every RouteConfiguration that its filter chains name.
+    pub routes: BTreeMap<Name, Result<Arc<RouteConfiguration>, XdsError>>,
+    /// Version of the configuration, as the control plane calls it; for errors and status. Empty if unknown.
+    pub version: Arc<str>,
+}

@@ -7,6 +7,7 @@
 //! provider decides what it holds.
 
 pub mod bootstrap;
+pub mod client;
 pub mod config;
 pub mod error;
 pub mod matcher;

@@ -16,6 +16,7 @@ mod view;
 pub use delta::Delta;
 pub use node::read_node;
 pub use sotw::Sotw;
+pub(crate) use status::epoch_seconds;
 pub use status::{NackStatus, StreamStatus, TypeStatus, Variant};
 pub use stream::{Input, Outputs, Protocol, Rejection, Settings, Stream};
 pub use task::{AdsService, AdsSettings, StreamEvent};

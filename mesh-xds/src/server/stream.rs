@@ -13,6 +13,7 @@ use super::{
     subscription::{Answer, Batch, Subscription},
 };
 use crate::{
+    client::clip,
     name::{Name, ResourceType},
     proto,
 };
@@ -153,7 +154,7 @@ impl Stream {
         error: Option<proto::Status>,
         now: Instant,
     ) -> (Answer, Option<Rejection>) {
-        let error = error.map(|status| clip(status.message));
+        let error = error.map(|status| clip(&status.message, NACK_TEXT_LIMIT).into());
         let answer = self.of(kind).answer(nonce, error, now);
         let rejection = match &answer {
             Answer::Rejected(text) => Some(Rejection { kind, text: text.clone() }),
@@ -284,14 +285,4 @@ impl Stream {
     pub fn types(&self, now: Instant) -> Vec<TypeStatus> {
         self.types.iter().filter(|s| s.started).map(|s| s.status(now)).collect()
     }
-}
-
-/// A client's text, cut to what is worth keeping.
-fn clip(mut text: String) -> Arc<str> {
-    if text.len() > NACK_TEXT_LIMIT {
-        let end = (0..=NACK_TEXT_LIMIT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text.into()
 }

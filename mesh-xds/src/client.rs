@@ -1,0 +1,29 @@
+//! The asking side of ADS: one stream to the control plane, any number of targets served from it.
+//!
+//! [`Machine`] is the protocol, without IO; [`XdsClient`] is the handle of the task that does the IO. A
+//! target's configuration arrives complete ([`crate::config`]); the last good one survives rejections and
+//! the loss of the control plane, and a control plane that cannot be reached is reported at once.
+
+mod backoff;
+mod cache;
+mod core;
+mod handle;
+mod machine;
+mod task;
+mod wire;
+
+pub use backoff::BackoffSettings;
+pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
+pub use handle::{ClientStatus, ClusterHold, ConfigWatch, ServerConfigWatch, XdsClient};
+pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
+pub use task::{ClientSettings, Connector};
+pub use wire::{Request, Response};
+
+/// `text`, cut to `limit` bytes.
+pub(crate) fn clip(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", text.get(..end).unwrap_or_default())
+}

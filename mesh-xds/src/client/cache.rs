@@ -1,0 +1,147 @@
+//! What the client knows of each resource it watches: the last good value, and what went wrong since.
+
+use crate::{
+    config::{XdsError, XdsErrorCause},
+    name::Name,
+};
+use bytes::Bytes;
+use serde::Serialize;
+use std::{sync::Arc, time::Instant};
+
+/// What is known of a resource at this moment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Known<R> {
+    /// Nothing yet; an answer is awaited.
+    Pending,
+    /// A value. With a note when something went wrong since it came (an ambient error of gRFC A88).
+    Good {
+        /// The last good one.
+        resource: R,
+        /// What went wrong since.
+        note: Option<Arc<str>>,
+    },
+    /// There is no value to use.
+    Bad(XdsError),
+}
+
+/// State of a watched resource, as CSDS calls it (gRFC A40, A88).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ResourceState {
+    /// Asked for; no answer yet.
+    Requested,
+    /// The control plane does not have it.
+    DoesNotExist,
+    /// The last version was accepted.
+    Acked,
+    /// The last version was rejected; the one before stays in use if there was one.
+    Nacked,
+    /// The control plane reported an error for it.
+    ReceivedError,
+    /// It did not come in time, from a control plane whose silence means nothing.
+    Timeout,
+}
+
+pub(super) struct Good<R> {
+    pub(super) resource: R,
+    pub(super) version: Arc<str>,
+    pub(super) body: Bytes,
+}
+
+pub(super) struct Failure {
+    pub(super) cause: XdsErrorCause,
+    pub(super) version: Arc<str>,
+    pub(super) at: Instant,
+}
+
+pub(super) struct Entry<R> {
+    /// Watchers. Zero: unsubscribed, and kept for a moment (see `Machine::release`).
+    pub(super) references: u32,
+    /// Named in a request on this stream.
+    pub(super) asked: bool,
+    /// When silence means that it does not exist; or, without references, when it is dropped.
+    pub(super) due: Option<Instant>,
+    pub(super) state: ResourceState,
+    pub(super) good: Option<Good<R>>,
+    pub(super) failure: Option<Failure>,
+    pub(super) updated: Option<Instant>,
+}
+
+impl<R> Entry<R> {
+    pub(super) fn new() -> Self {
+        Self {
+            references: 0,
+            asked: false,
+            due: None,
+            state: ResourceState::Requested,
+            good: None,
+            failure: None,
+            updated: None,
+        }
+    }
+
+    /// A new good value; or the same again, when `resource` is absent. Says whether watchers see a difference.
+    pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
+        self.state = ResourceState::Acked;
+        let recovered = self.failure.take().is_some();
+        match new {
+            Some((resource, body)) => {
+                self.good = Some(Good { resource, version, body });
+                self.updated = Some(now);
+                true
+            }
+            None => {
+                if let Some(good) = &mut self.good {
+                    good.version = version;
+                }
+                recovered
+            }
+        }
+    }
+
+    /// Something went wrong. With `drop_data` the last good value goes too. Says whether watchers see a
+    /// difference.
+    pub(super) fn fail(
+        &mut self,
+        cause: XdsErrorCause,
+        state: ResourceState,
+        version: Arc<str>,
+        drop_data: bool,
+        now: Instant,
+    ) -> bool {
+        let dropped = drop_data && self.good.take().is_some();
+        self.state = state;
+        let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
+        self.failure = Some(Failure { cause, version, at: now });
+        dropped || !same
+    }
+}
+
+/// One resource that the client watches.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ResourceStatus {
+    /// `CDS`, `EDS`, `LDS`, `RDS`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Resource name.
+    pub name: Name,
+    /// Version in use; absent when there is none.
+    pub version: Option<Arc<str>>,
+    /// What became of the last answer.
+    pub state: ResourceState,
+    /// What went wrong since the version in use, or why there is none.
+    pub error: Option<ErrorStatus>,
+    /// When the version in use came, in seconds since the epoch.
+    pub updated: Option<f64>,
+}
+
+/// What went wrong with a resource.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ErrorStatus {
+    /// What.
+    pub text: Arc<str>,
+    /// Version that was rejected; empty when that is not it.
+    pub version: Arc<str>,
+    /// When, in seconds since the epoch.
+    pub at: f64,
+}

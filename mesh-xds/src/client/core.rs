@@ -1,0 +1,164 @@
+//! The machine and the targets that are resolved from it: everything of the client but the IO.
+
+use super::{
+    cache::Known,
+    machine::{Input, Key, Machine, Outputs, Parse},
+};
+use crate::{
+    config::{ClientTarget, Lookup, Parsed, ServerTarget, ServerXdsConfig, XdsConfig, XdsError},
+    name::{Name, ResourceType},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+use tokio::sync::watch;
+
+/// Where a target's configuration is published; `None` until something is known.
+pub(super) type Slot<T> = watch::Sender<Option<Result<Arc<T>, XdsError>>>;
+
+/// What handles ask of the task. Targets have ids so that one may end while its successor begins.
+pub(super) enum Command {
+    WatchClient { id: u64, listener: Name, authority: Arc<str>, slot: Slot<XdsConfig> },
+    WatchServer { id: u64, listener: Name, slot: Slot<ServerXdsConfig> },
+    Unwatch { id: u64 },
+    Hold { id: u64, cluster: Name },
+    Release { id: u64, cluster: Name },
+}
+
+enum Target {
+    Client(ClientTarget, Slot<XdsConfig>),
+    Server(ServerTarget, Slot<ServerXdsConfig>),
+}
+
+struct Watched {
+    target: Target,
+    wanted: BTreeSet<Key>,
+}
+
+pub(super) struct Core<P: Parse<Resource = Parsed>> {
+    pub(super) machine: Machine<P>,
+    targets: BTreeMap<u64, Watched>,
+}
+
+impl<P: Parse<Resource = Parsed>> Lookup for Machine<P> {
+    fn known(&self, kind: ResourceType, name: &str) -> Known<Parsed> {
+        Self::known(self, kind, name)
+    }
+
+    fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
+        Self::misfit(self, kind, name, why)
+    }
+
+    fn version(&self) -> Arc<str> {
+        Self::version(self)
+    }
+}
+
+impl<P: Parse<Resource = Parsed>> Core<P> {
+    pub(super) fn new(machine: Machine<P>) -> Self {
+        Self { machine, targets: BTreeMap::new() }
+    }
+
+    /// Carries out commands, together, so that they become as few requests as possible.
+    pub(super) fn command(&mut self, now: Instant, commands: impl IntoIterator<Item = Command>) -> Outputs {
+        let mut dirty = BTreeSet::new();
+        let mut remove = Vec::new();
+        for command in commands {
+            match command {
+                Command::WatchClient { id, listener, authority, slot } => {
+                    let target = Target::Client(ClientTarget::new(listener, authority), slot);
+                    self.targets.insert(id, Watched { target, wanted: BTreeSet::new() });
+                    dirty.insert(id);
+                }
+                Command::WatchServer { id, listener, slot } => {
+                    let target = Target::Server(ServerTarget::new(listener), slot);
+                    self.targets.insert(id, Watched { target, wanted: BTreeSet::new() });
+                    dirty.insert(id);
+                }
+                Command::Unwatch { id } => {
+                    remove.extend(self.targets.remove(&id).into_iter().flat_map(|watched| watched.wanted));
+                }
+                Command::Hold { id, cluster } => {
+                    if let Some(Watched { target: Target::Client(target, _), .. }) = self.targets.get_mut(&id)
+                    {
+                        target.hold(cluster);
+                        dirty.insert(id);
+                    }
+                }
+                Command::Release { id, cluster } => {
+                    if let Some(Watched { target: Target::Client(target, _), .. }) = self.targets.get_mut(&id)
+                    {
+                        target.release(&cluster);
+                        dirty.insert(id);
+                    }
+                }
+            }
+        }
+        let mut out = Outputs::default();
+        self.settle(now, dirty, remove, &mut out);
+        out
+    }
+
+    /// Advances the machine, and publishes what follows.
+    pub(super) fn on(&mut self, now: Instant, input: Input) -> Outputs {
+        let mut out = self.machine.on(now, input);
+        let dirty = self.affected(&out.changed);
+        self.settle(now, dirty, Vec::new(), &mut out);
+        out
+    }
+
+    fn affected(&self, changed: &BTreeSet<Key>) -> BTreeSet<u64> {
+        let affected = self.targets.iter().filter(|(_, watched)| !watched.wanted.is_disjoint(changed));
+        affected.map(|(id, _)| *id).collect()
+    }
+
+    /// Resolves targets until nothing more follows.
+    fn settle(&mut self, now: Instant, mut dirty: BTreeSet<u64>, mut remove: Vec<Key>, out: &mut Outputs) {
+        while !dirty.is_empty() || !remove.is_empty() {
+            let mut add = Vec::new();
+            for id in std::mem::take(&mut dirty) {
+                let Some(watched) = self.targets.get_mut(&id) else { continue };
+                let wanted = watched.target.resolve(&self.machine);
+                add.extend(wanted.difference(&watched.wanted).cloned());
+                remove.extend(watched.wanted.difference(&wanted).cloned());
+                watched.wanted = wanted;
+            }
+            if add.is_empty() && remove.is_empty() {
+                return;
+            }
+            let more = self.machine.on(now, Input::Interest { add, remove: std::mem::take(&mut remove) });
+            dirty = self.affected(&more.changed);
+            out.requests.extend(more.requests);
+            out.connect |= more.connect;
+        }
+    }
+}
+
+impl Target {
+    /// Publishes what follows from what is known; returns what has to be watched.
+    fn resolve(&mut self, lookup: &impl Lookup) -> BTreeSet<Key> {
+        match self {
+            Self::Client(target, slot) => {
+                let resolution = target.resolve(lookup);
+                publish(slot, resolution.publish);
+                resolution.wanted
+            }
+            Self::Server(target, slot) => {
+                let resolution = target.resolve(lookup);
+                publish(slot, resolution.publish);
+                resolution.wanted
+            }
+        }
+    }
+}
+
+fn publish<T>(slot: &Slot<T>, config: Option<Result<Arc<T>, XdsError>>) {
+    if let Some(config) = config {
+        if let Err(error) = &config {
+            tracing::warn!(%error, "a target cannot be resolved");
+        }
+        slot.send_replace(Some(config));
+    }
+}

@@ -1,0 +1,274 @@
+//! Handles of the client: they own the task, and every watch owns what it watches.
+
+use super::{
+    cache::ResourceStatus,
+    core::{Command, Core},
+    machine::{Machine, Parse},
+    task::{self, ClientSettings, Connector},
+};
+use crate::{
+    bootstrap::{Bootstrap, ChannelCredentials, ServerConfig, ServerFeatures},
+    config::{Parsed, ServerXdsConfig, XdsConfig, XdsError},
+    name::Name,
+    server::Variant,
+};
+use serde::Serialize;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::{mpsc, watch};
+
+/// The ADS client of a process. Cheap to clone; the connection ends with the last handle or watch.
+#[derive(Clone)]
+pub struct XdsClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: mpsc::UnboundedSender<Command>,
+    next_id: AtomicU64,
+    clients: Watches<(Name, Arc<str>), XdsConfig>,
+    servers: Watches<Name, ServerXdsConfig>,
+    status: Box<dyn Fn() -> ClientStatus + Send + Sync>,
+}
+
+type Watches<K, T> = Mutex<HashMap<K, Weak<Watch<T>>>>;
+
+/// One watched target, shared by all who watch it.
+struct Watch<T> {
+    shared: Arc<Shared>,
+    id: u64,
+    receiver: watch::Receiver<Option<Result<Arc<T>, XdsError>>>,
+}
+
+impl<T> Drop for Watch<T> {
+    fn drop(&mut self) {
+        self.shared.tell(Command::Unwatch { id: self.id });
+    }
+}
+
+impl Shared {
+    fn tell(&self, command: Command) {
+        // The task only ends before its handles when its runtime does; then there is nobody to tell.
+        drop(self.commands.send(command));
+    }
+
+    /// The watch under `key`, begun if it is not there.
+    fn watch<K: std::hash::Hash + Eq, T>(
+        self: &Arc<Self>,
+        watches: &Watches<K, T>,
+        key: K,
+        begin: impl FnOnce(u64, watch::Sender<Option<Result<Arc<T>, XdsError>>>) -> Command,
+    ) -> Arc<Watch<T>> {
+        let mut watches = lock(watches);
+        if let Some(watch) = watches.get(&key).and_then(Weak::upgrade) {
+            return watch;
+        }
+        watches.retain(|_, watch| watch.strong_count() > 0);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = watch::channel(None);
+        self.tell(begin(id, sender));
+        let watch = Arc::new(Watch { shared: self.clone(), id, receiver });
+        watches.insert(key, Arc::downgrade(&watch));
+        watch
+    }
+}
+
+/// Nothing here is left half done by a panic.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl XdsClient {
+    /// Starts a client with its own parser. Must be called inside a tokio runtime.
+    pub fn spawn_with<P: Parse<Resource = Parsed>>(
+        bootstrap: &Bootstrap,
+        connector: Arc<dyn Connector>,
+        settings: ClientSettings,
+        parser: P,
+    ) -> Self {
+        // A bootstrap that was parsed has a server; without one nothing is reachable, and errors say why.
+        let none = || ServerConfig {
+            address: "(no xds_servers in the bootstrap)".into(),
+            credentials: ChannelCredentials::Insecure,
+            features: ServerFeatures::default(),
+        };
+        let server = bootstrap.servers.first().cloned().unwrap_or_else(none);
+        if bootstrap.servers.len() > 1 {
+            tracing::warn!(used = %server, "only the first of the bootstrap's xds_servers is used");
+        }
+        let settings_of_machine = settings.machine(bootstrap, &server);
+        let (address, node, variant) = (
+            settings_of_machine.server.clone(),
+            Arc::<str>::from(settings_of_machine.node.id.as_str()),
+            settings_of_machine.variant,
+        );
+        let core = Arc::new(Mutex::new(Core::new(Machine::new(parser, settings_of_machine))));
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let watched = core.clone();
+        let status = Box::new(move || {
+            let core = lock(&watched);
+            let (connected, since) = core.machine.link();
+            ClientStatus {
+                server: address.clone(),
+                node: node.clone(),
+                variant,
+                connected,
+                since: since.map(task::epoch),
+                unreachable: core.machine.unreachable(),
+                version: core.machine.version(),
+                resources: core.machine.status(task::epoch),
+            }
+        });
+        tokio::spawn(task::run(core, inbox, connector, server, settings));
+        let shared = Shared {
+            commands,
+            next_id: AtomicU64::new(1),
+            clients: Mutex::default(),
+            servers: Mutex::default(),
+            status,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The configuration of a client's target: its listener, and the authority that selects the virtual
+    /// host. Who asks for the same shares the watch.
+    pub fn config(&self, listener_name: &str, authority: &str) -> ConfigWatch {
+        let (listener, authority): (Name, Arc<str>) = (listener_name.into(), authority.into());
+        let watch =
+            self.shared.watch(&self.shared.clients, (listener.clone(), authority.clone()), |id, slot| {
+                Command::WatchClient { id, listener, authority, slot }
+            });
+        ConfigWatch { receiver: watch.receiver.clone(), watch }
+    }
+
+    /// The configuration of a server, by the name of its listener.
+    pub fn server_config(&self, listener_name: &str) -> ServerConfigWatch {
+        let listener: Name = listener_name.into();
+        let watch = self.shared.watch(&self.shared.servers, listener.clone(), |id, slot| {
+            Command::WatchServer { id, listener, slot }
+        });
+        ServerConfigWatch { receiver: watch.receiver.clone(), watch }
+    }
+
+    /// State of the connection and of every watched resource.
+    pub fn status(&self) -> ClientStatus {
+        (self.shared.status)()
+    }
+}
+
+type Current<'a, T> = watch::Ref<'a, Option<Result<Arc<T>, XdsError>>>;
+
+/// The configuration of a client's target over time. Its resources stay subscribed as long as a clone lives.
+#[derive(Clone)]
+pub struct ConfigWatch {
+    receiver: watch::Receiver<Option<Result<Arc<XdsConfig>, XdsError>>>,
+    watch: Arc<Watch<XdsConfig>>,
+}
+
+impl ConfigWatch {
+    /// The latest; `None` while nothing is known. Do not hold it across an `.await`.
+    pub fn borrow(&self) -> Current<'_, XdsConfig> {
+        self.receiver.borrow()
+    }
+
+    /// The latest, marked as seen for [`Self::changed`].
+    pub fn borrow_and_update(&mut self) -> Current<'_, XdsConfig> {
+        self.receiver.borrow_and_update()
+    }
+
+    /// Waits for one that this watch has not seen. Ends with an error only when the runtime of the client
+    /// ends. Cancel safe.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.receiver.changed().await
+    }
+
+    /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
+    pub async fn known(&mut self) -> Option<Result<Arc<XdsConfig>, XdsError>> {
+        self.receiver.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// Keeps a cluster in the configuration, whether routes name it or not, for as long as the result lives.
+    pub fn hold(&self, cluster: &Name) -> ClusterHold {
+        let hold = ClusterHold { watch: self.watch.clone(), cluster: cluster.clone() };
+        self.watch.shared.tell(Command::Hold { id: self.watch.id, cluster: cluster.clone() });
+        hold
+    }
+}
+
+/// Keeps a cluster subscribed while something in flight uses it.
+pub struct ClusterHold {
+    watch: Arc<Watch<XdsConfig>>,
+    cluster: Name,
+}
+
+impl ClusterHold {
+    /// Which cluster.
+    pub fn cluster(&self) -> &Name {
+        &self.cluster
+    }
+}
+
+impl Drop for ClusterHold {
+    fn drop(&mut self) {
+        let command = Command::Release { id: self.watch.id, cluster: self.cluster.clone() };
+        self.watch.shared.tell(command);
+    }
+}
+
+/// The configuration of a server over time. Its resources stay subscribed as long as a clone lives.
+#[derive(Clone)]
+pub struct ServerConfigWatch {
+    receiver: watch::Receiver<Option<Result<Arc<ServerXdsConfig>, XdsError>>>,
+    // Ends the watch when dropped.
+    #[expect(dead_code, reason = "held for its Drop")]
+    watch: Arc<Watch<ServerXdsConfig>>,
+}
+
+impl ServerConfigWatch {
+    /// The latest; `None` while nothing is known. Do not hold it across an `.await`.
+    pub fn borrow(&self) -> Current<'_, ServerXdsConfig> {
+        self.receiver.borrow()
+    }
+
+    /// The latest, marked as seen for [`Self::changed`].
+    pub fn borrow_and_update(&mut self) -> Current<'_, ServerXdsConfig> {
+        self.receiver.borrow_and_update()
+    }
+
+    /// Waits for one that this watch has not seen. Ends with an error only when the runtime of the client
+    /// ends. Cancel safe.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.receiver.changed().await
+    }
+
+    /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
+    pub async fn known(&mut self) -> Option<Result<Arc<ServerXdsConfig>, XdsError>> {
+        self.receiver.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// State of a client, for status pages and CSDS.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClientStatus {
+    /// Address of the control plane.
+    pub server: Arc<str>,
+    /// Node id sent to it.
+    pub node: Arc<str>,
+    /// Which way of ADS.
+    pub variant: Variant,
+    /// A stream is open.
+    pub connected: bool,
+    /// Since when `connected` is what it is, in seconds since the epoch; absent before the first connection.
+    pub since: Option<f64>,
+    /// Why the control plane cannot be reached, if so.
+    pub unreachable: Option<Arc<str>>,
+    /// Version of the last response that was accepted; empty before the first.
+    pub version: Arc<str>,
+    /// Every watched resource.
+    pub resources: Vec<ResourceStatus>,
+}

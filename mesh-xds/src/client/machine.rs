@@ -1,0 +1,514 @@
+//! The ADS client as a machine, state-of-the-world and delta (gRFC A27, A46, A53, A57, A88; xRFC TP3).
+//!
+//! - A response is taken apart resource by resource: good ones count at once, bad ones are named in one NACK
+//!   and cost neither their neighbours nor the last good version of themselves.
+//! - What is known survives rejections, deletions (unless the control plane has `fail_on_data_errors`) and
+//!   reconnects. [`Machine::known`] is the only truth; [`Outputs::changed`] says where to look.
+//! - It never asks for everything (no wildcard), and never answers a type it did not ask for.
+
+use super::{
+    backoff::{Backoff, BackoffSettings},
+    cache::{Entry, ErrorStatus, Known, ResourceState, ResourceStatus},
+    wire::{Request, Response},
+};
+use crate::{
+    config::{XdsError, XdsErrorCause},
+    name::{Name, ResourceType},
+    proto,
+    server::Variant,
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+mod response;
+
+/// A resource's type and name.
+pub type Key = (ResourceType, Name);
+
+/// How bytes become resources.
+pub trait Parse: Send + 'static {
+    /// What they become; cheap to clone.
+    type Resource: Clone + Send + Sync + 'static;
+
+    /// Parses the value of an `Any` of this type.
+    fn parse(&self, kind: ResourceType, body: &Bytes) -> Result<(Name, Self::Resource), Unparsable>;
+
+    /// The new value, sharing with the old one what is equal.
+    fn share(&self, new: Self::Resource, _old: &Self::Resource) -> Self::Resource {
+        new
+    }
+}
+
+/// Why bytes are no resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unparsable {
+    /// Its name, if that could be read.
+    pub name: Option<Name>,
+    /// Every fault.
+    pub why: String,
+}
+
+/// What a machine is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The control plane, for errors.
+    pub server: Arc<str>,
+    /// Sent in the first request of each stream.
+    pub node: proto::Node,
+    /// Which way of ADS.
+    pub variant: Variant,
+    /// Deletions and rejections drop the last good version (gRFC A88).
+    pub fail_on_data_errors: bool,
+    /// Silence is trouble of the control plane rather than absence of the resource (gRFC A88).
+    pub timer_is_transient: bool,
+    /// Between attempts to connect.
+    pub backoff: BackoffSettings,
+    /// A larger resource is rejected unread.
+    pub max_resource_bytes: usize,
+    /// Of the jitter.
+    pub seed: u64,
+}
+
+/// What happens to a client.
+#[derive(Debug)]
+pub enum Input {
+    /// Watches begin and end; counted for each name.
+    Interest {
+        /// Names watched once more.
+        add: Vec<Key>,
+        /// Names watched once less.
+        remove: Vec<Key>,
+    },
+    /// The stream that [`Outputs::connect`] asked for takes requests.
+    Opened,
+    /// The server accepted the stream.
+    Established,
+    /// A response came.
+    Response(Response),
+    /// The stream, or the attempt to open it, ended; why.
+    Closed(Arc<str>),
+    /// [`Machine::deadline`] passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// To be sent, in order.
+    pub requests: Vec<Request>,
+    /// Resources of which something else is known now.
+    pub changed: BTreeSet<Key>,
+    /// A stream is to be opened.
+    pub connect: bool,
+    /// A response was rejected: the text of the NACK, for the log.
+    pub rejected: Option<Arc<str>>,
+}
+
+enum Link {
+    /// Nothing is watched.
+    Idle,
+    Opening,
+    Open {
+        since: Instant,
+        responded: bool,
+    },
+    Waiting {
+        until: Instant,
+    },
+}
+
+struct TypeState<R> {
+    entries: BTreeMap<Name, Entry<R>>,
+    /// Requested on this stream.
+    asked: bool,
+    /// Of the last response on this stream.
+    nonce: String,
+    /// Last accepted `version_info`; outlives streams.
+    version: Arc<str>,
+}
+
+/// How long an unsubscribed resource is kept in case it is subscribed again. On a state-of-the-world stream
+/// the server may miss both changes, if a response of its own crosses them, and would not send it again.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The ADS client.
+pub struct Machine<P: Parse> {
+    parse: P,
+    settings: Settings,
+    node: Arc<str>,
+    types: [TypeState<P::Resource>; 4],
+    timers: BTreeSet<(Instant, ResourceType, Name)>,
+    link: Link,
+    node_sent: bool,
+    backoff: Backoff,
+    /// Why the control plane cannot be reached.
+    unreachable: Option<Arc<str>>,
+    /// Last accepted version of anything.
+    version: Arc<str>,
+    /// Since when the link is, or is not, open.
+    link_since: Option<Instant>,
+}
+
+impl<P: Parse> Machine<P> {
+    /// A machine that watches nothing.
+    pub fn new(parse: P, settings: Settings) -> Self {
+        let types = ResourceType::ALL.map(|_| TypeState {
+            entries: BTreeMap::new(),
+            asked: false,
+            nonce: String::new(),
+            version: Arc::default(),
+        });
+        Self {
+            backoff: Backoff::new(settings.backoff.clone(), settings.seed),
+            node: settings.node.id.as_str().into(),
+            parse,
+            settings,
+            types,
+            timers: BTreeSet::new(),
+            link: Link::Idle,
+            node_sent: false,
+            unreachable: None,
+            version: Arc::default(),
+            link_since: None,
+        }
+    }
+
+    /// Advances the machine.
+    pub fn on(&mut self, now: Instant, input: Input) -> Outputs {
+        let mut out = Outputs::default();
+        match input {
+            Input::Interest { add, remove } => self.interest(now, add, remove, &mut out),
+            Input::Opened => self.opened(now, &mut out),
+            Input::Established => self.reachable(&mut out),
+            Input::Response(response) => self.response(now, response, &mut out),
+            Input::Closed(why) => self.closed(now, why, &mut out),
+            Input::Tick => {}
+        }
+        self.elapse(now, &mut out);
+        out
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(due, ..)| *due);
+        let retry = match self.link {
+            Link::Waiting { until } => Some(until),
+            _ => None,
+        };
+        timer.into_iter().chain(retry).min()
+    }
+
+    /// What is known of a resource. One that nobody watches is pending.
+    pub fn known(&self, kind: ResourceType, name: &str) -> Known<P::Resource> {
+        let Some((name, entry)) = self.types[kind as usize].entries.get_key_value(name) else {
+            return Known::Pending;
+        };
+        let unreachable = || self.unreachable.clone().map(XdsErrorCause::Unreachable);
+        let cause = entry.failure.as_ref().map(|failure| failure.cause.clone()).or_else(unreachable);
+        let error = cause.map(|cause| XdsError {
+            resource_type: kind,
+            name: name.clone(),
+            cause,
+            server: self.settings.server.clone(),
+            node: self.node.clone(),
+        });
+        match (&entry.good, error) {
+            (Some(good), error) => Known::Good {
+                resource: good.resource.clone(),
+                note: error.map(|error| error.to_string().into()),
+            },
+            (None, Some(error)) => Known::Bad(error),
+            (None, None) => Known::Pending,
+        }
+    }
+
+    /// An error of this client about a resource that is there but does not fit.
+    pub fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
+        XdsError {
+            resource_type: kind,
+            name: name.clone(),
+            cause: XdsErrorCause::Failed(why.into()),
+            server: self.settings.server.clone(),
+            node: self.node.clone(),
+        }
+    }
+
+    /// Version of the last response that was accepted.
+    pub fn version(&self) -> Arc<str> {
+        self.version.clone()
+    }
+
+    /// Whether a stream is open, and since when that is so.
+    pub fn link(&self) -> (bool, Option<Instant>) {
+        (matches!(self.link, Link::Open { .. }), self.link_since)
+    }
+
+    /// Why the control plane cannot be reached, if so.
+    pub fn unreachable(&self) -> Option<Arc<str>> {
+        self.unreachable.clone()
+    }
+
+    /// State of every watched resource. `epoch` turns a moment into seconds since the epoch.
+    pub fn status(&self, epoch: impl Fn(Instant) -> f64) -> Vec<ResourceStatus> {
+        let all = ResourceType::ALL.into_iter().zip(&self.types);
+        all.flat_map(|(kind, state)| state.entries.iter().map(move |(name, entry)| (kind, name, entry)))
+            .filter(|(.., entry)| entry.references > 0)
+            .map(|(kind, name, entry)| ResourceStatus {
+                kind: kind.abbreviation(),
+                name: name.clone(),
+                version: entry.good.as_ref().map(|good| good.version.clone()),
+                state: entry.state,
+                error: entry.failure.as_ref().map(|failure| ErrorStatus {
+                    text: failure.cause.to_string().into(),
+                    version: failure.version.clone(),
+                    at: epoch(failure.at),
+                }),
+                updated: entry.updated.map(&epoch),
+            })
+            .collect()
+    }
+
+    fn of(&mut self, kind: ResourceType) -> &mut TypeState<P::Resource> {
+        &mut self.types[kind as usize]
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.link, Link::Open { .. })
+    }
+
+    fn watches_something(&self) -> bool {
+        self.types.iter().any(|state| state.entries.values().any(|entry| entry.references > 0))
+    }
+
+    fn connect(&mut self, out: &mut Outputs) {
+        self.link = Link::Opening;
+        out.connect = true;
+    }
+
+    fn interest(&mut self, now: Instant, add: Vec<Key>, remove: Vec<Key>, out: &mut Outputs) {
+        // Names whose subscription really changed, by type.
+        let mut started: BTreeMap<ResourceType, BTreeSet<Name>> = BTreeMap::new();
+        let mut ended: BTreeMap<ResourceType, BTreeSet<Name>> = BTreeMap::new();
+        for (kind, name) in add {
+            let entry = self.types[kind as usize].entries.entry(name.clone()).or_insert_with(Entry::new);
+            entry.references += 1;
+            if entry.references == 1 {
+                entry.asked = false;
+                self.disarm(kind, &name);
+                out.changed.insert((kind, name.clone()));
+                started.entry(kind).or_default().insert(name);
+            }
+        }
+        for (kind, name) in remove {
+            let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
+            entry.references = entry.references.saturating_sub(1);
+            if entry.references == 0 {
+                self.release(now, kind, &name);
+                out.changed.remove(&(kind, name.clone()));
+                if !started.get_mut(&kind).is_some_and(|names| names.remove(&name)) {
+                    ended.entry(kind).or_default().insert(name);
+                }
+            }
+        }
+        if self.is_open() {
+            let kinds: BTreeSet<_> = started.keys().chain(ended.keys()).copied().collect();
+            for kind in kinds {
+                let subscribe = started.remove(&kind).unwrap_or_default();
+                let unsubscribe = ended.remove(&kind).unwrap_or_default();
+                if !subscribe.is_empty() || !unsubscribe.is_empty() {
+                    self.ask(now, kind, &subscribe, unsubscribe, out);
+                }
+            }
+        } else if matches!(self.link, Link::Idle) && self.watches_something() {
+            self.connect(out);
+        }
+    }
+
+    /// The last watch of a name ended.
+    fn release(&mut self, now: Instant, kind: ResourceType, name: &Name) {
+        self.disarm(kind, name);
+        let lingers = self.is_open() && self.settings.variant == Variant::Sotw;
+        let state = self.of(kind);
+        match state.entries.get_mut(name) {
+            Some(entry) if lingers && entry.good.is_some() => self.arm(kind, name, now + LINGER),
+            _ => {
+                state.entries.remove(name);
+            }
+        }
+    }
+
+    fn arm(&mut self, kind: ResourceType, name: &Name, due: Instant) {
+        self.disarm(kind, name);
+        if let Some(entry) = self.types[kind as usize].entries.get_mut(name) {
+            entry.due = Some(due);
+            self.timers.insert((due, kind, name.clone()));
+        }
+    }
+
+    fn disarm(&mut self, kind: ResourceType, name: &Name) {
+        if let Some(entry) = self.types[kind as usize].entries.get_mut(name)
+            && let Some(due) = entry.due.take()
+        {
+            self.timers.remove(&(due, kind, name.clone()));
+        }
+    }
+
+    fn opened(&mut self, now: Instant, out: &mut Outputs) {
+        if !matches!(self.link, Link::Opening) {
+            return;
+        }
+        self.link = Link::Open { since: now, responded: false };
+        self.link_since = Some(now);
+        self.node_sent = false;
+        for kind in ResourceType::ALL {
+            let names: BTreeSet<Name> = self.of(kind).entries.keys().cloned().collect();
+            if names.is_empty() {
+                // Nothing of this type is held any more, so its version says nothing.
+                self.of(kind).version = Arc::default();
+            } else {
+                self.ask(now, kind, &names, BTreeSet::new(), out);
+            }
+        }
+    }
+
+    /// Sends the subscription of a type, or its change.
+    fn ask(
+        &mut self,
+        now: Instant,
+        kind: ResourceType,
+        subscribe: &BTreeSet<Name>,
+        unsubscribe: BTreeSet<Name>,
+        out: &mut Outputs,
+    ) {
+        let first = !std::mem::replace(&mut self.of(kind).asked, true);
+        let request = match self.settings.variant {
+            Variant::Sotw => Request::Sotw(self.sotw_request(kind, None)),
+            Variant::Delta => {
+                let initial_resource_versions = if first {
+                    let entries = &self.types[kind as usize].entries;
+                    let held = entries.iter().filter_map(|(name, entry)| Some((name, entry.good.as_ref()?)));
+                    held.map(|(name, good)| (name.to_string(), good.version.to_string())).collect()
+                } else {
+                    BTreeMap::new()
+                };
+                Request::Delta(proto::DeltaDiscoveryRequest {
+                    node: self.first_node(),
+                    type_url: kind.url().to_owned(),
+                    resource_names_subscribe: subscribe.iter().map(|name| name.to_string()).collect(),
+                    resource_names_unsubscribe: unsubscribe.iter().map(|name| name.to_string()).collect(),
+                    initial_resource_versions,
+                    response_nonce: String::new(),
+                    error_detail: None,
+                })
+            }
+        };
+        out.requests.push(request);
+        let patience = Duration::from_secs(if self.settings.timer_is_transient { 30 } else { 15 });
+        for name in subscribe {
+            let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { continue };
+            if entry.references > 0 && !std::mem::replace(&mut entry.asked, true) && entry.good.is_none() {
+                self.arm(kind, name, now + patience);
+            }
+        }
+    }
+
+    fn first_node(&mut self) -> Option<proto::Node> {
+        (!std::mem::replace(&mut self.node_sent, true)).then(|| self.settings.node.clone())
+    }
+
+    fn sotw_request(&mut self, kind: ResourceType, error: Option<proto::Status>) -> proto::DiscoveryRequest {
+        let node = self.first_node();
+        let state = &self.types[kind as usize];
+        let watched = state.entries.iter().filter(|(_, entry)| entry.references > 0);
+        proto::DiscoveryRequest {
+            version_info: state.version.to_string(),
+            node,
+            resource_names: watched.map(|(name, _)| name.to_string()).collect(),
+            type_url: kind.url().to_owned(),
+            response_nonce: state.nonce.clone(),
+            error_detail: error,
+        }
+    }
+
+    /// The control plane answers: what was said about its absence is void.
+    fn reachable(&mut self, out: &mut Outputs) {
+        if self.unreachable.take().is_some() {
+            self.all_changed(out);
+        }
+    }
+
+    fn all_changed(&self, out: &mut Outputs) {
+        for (kind, state) in ResourceType::ALL.into_iter().zip(&self.types) {
+            let watched = state.entries.iter().filter(|(_, entry)| entry.references > 0);
+            out.changed.extend(watched.map(|(name, _)| (kind, name.clone())));
+        }
+    }
+
+    fn closed(&mut self, now: Instant, why: Arc<str>, out: &mut Outputs) {
+        let delay = match self.link {
+            Link::Open { since, responded: true } => {
+                self.backoff.worked(now.saturating_duration_since(since))
+            }
+            Link::Open { .. } | Link::Opening => {
+                if self.unreachable.as_ref() != Some(&why) {
+                    self.unreachable = Some(why);
+                    self.all_changed(out);
+                }
+                self.backoff.failed()
+            }
+            Link::Idle | Link::Waiting { .. } => return,
+        };
+        if self.is_open() {
+            self.link_since = Some(now);
+        }
+        self.link = Link::Waiting { until: now + delay };
+        self.timers.clear();
+        for state in &mut self.types {
+            state.asked = false;
+            state.nonce.clear();
+            state.entries.retain(|_, entry| entry.references > 0);
+            for entry in state.entries.values_mut() {
+                entry.asked = false;
+                entry.due = None;
+            }
+        }
+    }
+
+    /// What time alone brings about.
+    fn elapse(&mut self, now: Instant, out: &mut Outputs) {
+        while let Some((due, kind, name)) = self.timers.first().cloned().filter(|(due, ..)| *due <= now) {
+            self.timers.remove(&(due, kind, name.clone()));
+            let transient = self.settings.timer_is_transient;
+            let state = self.of(kind);
+            let Some(entry) = state.entries.get_mut(&name) else { continue };
+            entry.due = None;
+            if entry.references == 0 {
+                state.entries.remove(&name);
+                continue;
+            }
+            let (cause, outcome) = if transient {
+                let why = "the control plane did not send it within 30 s".into();
+                (XdsErrorCause::Failed(why), ResourceState::Timeout)
+            } else {
+                let why = "the control plane did not send it within 15 s".into();
+                (XdsErrorCause::DoesNotExist(why), ResourceState::DoesNotExist)
+            };
+            if entry.fail(cause, outcome, Arc::default(), false, now) {
+                out.changed.insert((kind, name));
+            }
+        }
+        if let Link::Waiting { until } = self.link
+            && until <= now
+        {
+            if self.watches_something() {
+                self.connect(out);
+            } else {
+                self.link = Link::Idle;
+            }
+        }
+    }
+}

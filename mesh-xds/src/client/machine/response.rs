@@ -1,0 +1,196 @@
+//! What a response does to the machine: each resource for itself (gRFC A46), deletions and explicit errors
+//! (gRFC A88), one ACK or NACK.
+
+use super::{Link, Machine, Outputs, Parse, Unparsable};
+use crate::{
+    client::{
+        cache::ResourceState,
+        wire::{Faults, Incoming, IncomingResource, Request, Response},
+    },
+    config::XdsErrorCause,
+    name::{Name, ResourceType},
+    proto,
+    server::Variant,
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+/// gRPC status codes that speak about data (gRFC A88).
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+
+/// A resource that was read: its name, and its value unless it is the one in use.
+type Read<R> = Result<(Name, Option<(R, Bytes)>), Unparsable>;
+
+impl<P: Parse> Machine<P> {
+    pub(super) fn response(&mut self, now: Instant, response: Response, out: &mut Outputs) {
+        let Link::Open { responded, .. } = &mut self.link else { return };
+        *responded = true;
+        self.reachable(out);
+        let Some(incoming) = Incoming::read(response) else { return };
+        let kind = incoming.kind;
+        if !self.of(kind).asked {
+            // An answer would be a first request with an empty list: a wildcard.
+            return;
+        }
+        self.of(kind).nonce.clone_from(&incoming.nonce);
+        let version = incoming.version.clone();
+        let faults = self.take_apart(now, incoming, out);
+        let error = faults.into_nack();
+        if error.is_none() {
+            self.of(kind).version = version.clone();
+            self.version = version;
+        }
+        out.rejected = error.as_ref().map(|status| status.message.as_str().into());
+        let request = match self.settings.variant {
+            Variant::Sotw => Request::Sotw(self.sotw_request(kind, error)),
+            Variant::Delta => Request::Delta(proto::DeltaDiscoveryRequest {
+                node: self.first_node(),
+                type_url: kind.url().to_owned(),
+                response_nonce: self.of(kind).nonce.clone(),
+                error_detail: error,
+                ..Default::default()
+            }),
+        };
+        out.requests.push(request);
+    }
+
+    /// Takes each resource of a response for itself.
+    fn take_apart(&mut self, now: Instant, incoming: Incoming, out: &mut Outputs) -> Faults {
+        let kind = incoming.kind;
+        let mut faults = Faults::default();
+        let drop_data = self.settings.fail_on_data_errors;
+        // Names that the response speaks about, well or ill.
+        let mut mentioned = BTreeSet::new();
+        // A complete response repeats all that did not change; it is not parsed again.
+        let mut repeated: HashMap<Bytes, Name> = HashMap::new();
+        if incoming.complete {
+            let entries = self.types[kind as usize].entries.iter();
+            repeated.extend(
+                entries.filter_map(|(name, entry)| Some((entry.good.as_ref()?.body.clone(), name.clone()))),
+            );
+        }
+        for IncomingResource { name: said, version, body } in incoming.resources {
+            let version = version.unwrap_or_else(|| incoming.version.clone());
+            let known = said.as_ref().or_else(|| repeated.get(body.as_ref().ok()?)).cloned();
+            let result =
+                match known.filter(|name| body.as_ref().is_ok_and(|body| self.holds(kind, name, body))) {
+                    Some(name) => Ok((name, None)),
+                    None => self.parse(kind, said, body),
+                };
+            let name = match &result {
+                Ok((name, _)) => Some(name.clone()),
+                Err(Unparsable { name, why }) => {
+                    faults.add(kind, name.as_ref(), why);
+                    name.clone()
+                }
+            };
+            let Some(name) = name else { continue };
+            mentioned.insert(name.clone());
+            let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
+            let changed = match result {
+                Ok((_, None)) => entry.accept(None, version, now),
+                Ok((_, Some((new, body)))) => match &entry.good {
+                    Some(good) if good.body == body => entry.accept(None, version, now),
+                    Some(good) => {
+                        let new = self.parse.share(new, &good.resource);
+                        entry.accept(Some((new, body)), version, now)
+                    }
+                    None => entry.accept(Some((new, body)), version, now),
+                },
+                Err(Unparsable { why, .. }) => {
+                    let cause = XdsErrorCause::Rejected(why.into());
+                    entry.fail(cause, ResourceState::Nacked, version, drop_data, now)
+                }
+            };
+            self.settle(kind, name, changed, out);
+        }
+        for error in incoming.errors {
+            mentioned.insert(error.name.clone());
+            self.told(now, kind, error.name, error.code, &error.text, out);
+        }
+        let mut gone = incoming.removed;
+        if incoming.complete {
+            let entries = &self.types[kind as usize].entries;
+            let held = entries.iter().filter(|(_, entry)| entry.good.is_some()).map(|(name, _)| name);
+            gone.extend(held.filter(|name| !mentioned.contains(*name)).cloned());
+        }
+        for name in gone {
+            self.told(now, kind, name, NOT_FOUND, "the control plane does not have it", out);
+        }
+        faults
+    }
+
+    /// Whether these bytes are what is in use under a name.
+    fn holds(&self, kind: ResourceType, name: &str, body: &Bytes) -> bool {
+        let entry = self.types[kind as usize].entries.get(name);
+        entry.and_then(|entry| entry.good.as_ref()).is_some_and(|good| good.body == *body)
+    }
+
+    fn parse(
+        &self,
+        kind: ResourceType,
+        said: Option<Name>,
+        body: Result<Bytes, String>,
+    ) -> Read<P::Resource> {
+        let unparsable = |why| Unparsable { name: said.clone(), why };
+        let body = body.map_err(unparsable)?;
+        let limit = self.settings.max_resource_bytes;
+        if body.len() > limit {
+            return Err(unparsable(format!("{} bytes are more than the limit of {limit}", body.len())));
+        }
+        // A fault of the parser must not end the client, and with it every later update.
+        match catch_unwind(AssertUnwindSafe(|| self.parse.parse(kind, &body))) {
+            Ok(Ok((own, _))) if said.as_ref().is_some_and(|said| *said != own) => {
+                Err(unparsable(format!("the resource calls itself {own}")))
+            }
+            Ok(Ok((own, resource))) => Ok((own, Some((resource, body)))),
+            Ok(Err(error)) => Err(Unparsable { name: said.or(error.name), why: error.why }),
+            Err(_) => Err(unparsable("the parser failed; this is a fault of this client".into())),
+        }
+    }
+
+    /// The control plane says that a resource cannot be had.
+    fn told(
+        &mut self,
+        now: Instant,
+        kind: ResourceType,
+        name: Name,
+        code: i32,
+        text: &str,
+        out: &mut Outputs,
+    ) {
+        let is_data_error = matches!(code, NOT_FOUND | PERMISSION_DENIED);
+        let drop_data = is_data_error && self.settings.fail_on_data_errors;
+        let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { return };
+        if entry.references == 0 && code == NOT_FOUND {
+            self.disarm(kind, &name);
+            self.of(kind).entries.remove(&name);
+            return;
+        }
+        let (cause, state) = if code == NOT_FOUND {
+            (XdsErrorCause::DoesNotExist(text.into()), ResourceState::DoesNotExist)
+        } else {
+            (XdsErrorCause::Failed(text.into()), ResourceState::ReceivedError)
+        };
+        let changed = entry.fail(cause, state, Arc::default(), drop_data, now);
+        self.settle(kind, name, changed, out);
+    }
+
+    /// An answer came for a name: its timer ends, and its watchers hear of a difference.
+    fn settle(&mut self, kind: ResourceType, name: Name, changed: bool, out: &mut Outputs) {
+        let Some(entry) = self.types[kind as usize].entries.get(&name) else { return };
+        if entry.references == 0 {
+            return;
+        }
+        self.disarm(kind, &name);
+        if changed {
+            out.changed.insert((kind, name));
+        }
+    }
+}

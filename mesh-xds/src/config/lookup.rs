@@ -1,0 +1,81 @@
+//! What the resolution of a target reads: resources as they are known at this moment.
+
+use super::XdsError;
+use crate::{
+    client::Known,
+    name::{Name, ResourceType},
+    resource::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration},
+};
+use std::sync::Arc;
+
+/// A parsed resource of any type. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parsed {
+    /// LDS.
+    Listener(Arc<Listener>),
+    /// RDS.
+    Routes(Arc<RouteConfiguration>),
+    /// CDS.
+    Cluster(Arc<Cluster>),
+    /// EDS.
+    Endpoints(Arc<ClusterLoadAssignment>),
+}
+
+impl Parsed {
+    /// The resource's own name.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Listener(listener) => &listener.name,
+            Self::Routes(routes) => &routes.name,
+            Self::Cluster(cluster) => &cluster.name,
+            Self::Endpoints(endpoints) => &endpoints.name,
+        }
+    }
+
+    /// The new value, with the old one's `Arc`s for all that is equal in both: the data path compares
+    /// pointers to see what it has to rebuild.
+    #[must_use]
+    pub fn sharing(self, old: &Self) -> Self {
+        match (self, old) {
+            (Self::Routes(new), Self::Routes(old)) => Self::Routes(share_routes(new, old)),
+            (new, old) if new == *old => old.clone(),
+            (new, _) => new,
+        }
+    }
+}
+
+fn share_routes(new: Arc<RouteConfiguration>, old: &Arc<RouteConfiguration>) -> Arc<RouteConfiguration> {
+    if new == *old {
+        return old.clone();
+    }
+    let mut shared = RouteConfiguration::clone(&new);
+    for host in &mut shared.virtual_hosts {
+        let Some(before) = old.virtual_hosts.iter().find(|before| before.name == host.name) else { continue };
+        if before == host {
+            *host = before.clone();
+            continue;
+        }
+        let mut mixed = (**host).clone();
+        // Routes mostly keep their place; where one is inserted, the rest is found further down.
+        for (i, route) in mixed.routes.iter_mut().enumerate() {
+            let same_place = before.routes.get(i).filter(|old| *old == route);
+            if let Some(old) = same_place.or_else(|| before.routes.iter().find(|old| *old == route)) {
+                *route = old.clone();
+            }
+        }
+        *host = Arc::new(mixed);
+    }
+    Arc::new(shared)
+}
+
+/// Where resources are looked up.
+pub trait Lookup {
+    /// What is known of a resource.
+    fn known(&self, kind: ResourceType, name: &str) -> Known<Parsed>;
+
+    /// An error about a resource that is there but does not fit its use.
+    fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError;
+
+    /// Version of the last response that was accepted.
+    fn version(&self) -> Arc<str>;
+}
