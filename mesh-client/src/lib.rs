@@ -1,1 +1,11 @@
-//! TODO
+//! A service mesh with no proxy: routing, resilience, load balancing and mTLS inside a tonic program.
+
+// Used by the stack above, which is being built on it.
+#[allow(dead_code)]
+mod body;
+#[allow(dead_code)]
+mod cluster;
+#[allow(dead_code)]
+mod endpoint;
+#[allow(dead_code)]
+mod lb;

@@ -1,0 +1,108 @@
+//! A live cluster: from "cluster and request" to the response of a connected endpoint.
+//!
+//! Promises: the request path ([`Cluster::attempt`]) reads one snapshot, takes no lock and never passes through
+//! another task; an update keeps the connections, counters and ejections of every endpoint that stays; the tasks
+//! end with the last handle, while streams that are open go on. gRFC A27, A32, A48, A50, A56, A61, A62.
+//!
+//! Time is tokio's, which tests pause; randomness is seeded; the network and TLS come in through
+//! [`ClusterDeps`]. Must be spawned within a tokio runtime.
+
+mod actor;
+mod attempt;
+pub(crate) mod breaker;
+pub(crate) mod failure;
+mod locality;
+pub(crate) mod outcome;
+mod outlier;
+mod priority;
+mod snapshot;
+pub(crate) mod track;
+
+#[allow(unused_imports)] // By the stack above.
+pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Tried};
+
+use crate::{
+    endpoint::{TlsConfigs, connect::Connect},
+    lb::Dice,
+};
+use actor::Actor;
+use arc_swap::ArcSwap;
+use breaker::{Breakers, Counters, Permit};
+use mesh_xds::{config::ClusterConfig, name::Name, resource::cluster::Discovery};
+use snapshot::Snapshot;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What clusters need of their surroundings; one for a mesh.
+#[derive(Clone)]
+pub(crate) struct ClusterDeps {
+    /// TLS of new connections.
+    pub(crate) tls: Arc<dyn TlsConfigs>,
+    /// The network; [`crate::endpoint::connect::Tcp`] outside tests.
+    pub(crate) connect: Arc<dyn Connect>,
+    /// The circuit breakers' counters, shared by all channels.
+    pub(crate) breakers: Arc<Breakers>,
+    /// Of every random choice.
+    pub(crate) seed: u64,
+}
+
+/// A live cluster. Dropping it ends its tasks.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    shared: Arc<Shared>,
+    updates: watch::Sender<Arc<ClusterConfig>>,
+}
+
+/// What calls and the actor share.
+#[derive(Debug)]
+struct Shared {
+    name: Name,
+    snapshot: ArcSwap<Snapshot>,
+    /// Told whenever `snapshot` was replaced; for calls that wait.
+    changed: watch::Sender<()>,
+    dice: Dice,
+    counters: Arc<Counters>,
+}
+
+impl Cluster {
+    /// Starts a cluster; its first endpoints are dialled at once.
+    pub(crate) fn spawn(config: Arc<ClusterConfig>, deps: &ClusterDeps) -> Arc<Self> {
+        let Discovery::Eds(service) = &config.cluster.discovery else {
+            // The only variant of this vocabulary; of another one the name serves as well.
+            return Self::start(Arc::clone(&config), deps, &config.cluster.name);
+        };
+        Self::start(Arc::clone(&config), deps, service)
+    }
+
+    fn start(config: Arc<ClusterConfig>, deps: &ClusterDeps, service: &Name) -> Arc<Self> {
+        let counters = deps.breakers.counters(&config.cluster.name, service);
+        let (updates, receiver) = watch::channel(Arc::clone(&config));
+        let (shared, actor) = Actor::new(config, deps, counters, receiver);
+        tokio::spawn(actor.run());
+        Arc::new(Self { shared, updates })
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.shared.name
+    }
+
+    /// The configuration that calls see now; an update is seen as soon as the actor took it in.
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        Arc::clone(&self.shared.snapshot.load().config)
+    }
+
+    /// Takes in a new configuration of the same cluster.
+    pub(crate) fn update(&self, config: Arc<ClusterConfig>) {
+        self.updates.send_if_modified(|current| {
+            let changed = *current != config;
+            *current = config;
+            changed
+        });
+    }
+
+    /// Room for one retry, held while it is in flight; none: the retry must not be made.
+    pub(crate) fn retry_permit(&self) -> Option<Permit> {
+        self.shared.counters.retry(&self.shared.snapshot.load().config.cluster.circuit_breakers)
+    }
+}
+

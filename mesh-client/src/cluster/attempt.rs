@@ -1,0 +1,367 @@
+//! One attempt: drop, pick, breaker, send; wait where that can help.
+//!
+//! Promises: nothing here takes a lock or allocates unless the call must wait or fails; an endpoint that is not
+//! connected is never picked; a request that a dying connection hands back goes to another endpoint, unseen by
+//! the caller; waiting ends with the deadline, and every error names the cluster and the cause. Drops are drawn
+//! once per attempt and before anything else (A27); breakers count from the pick to the end of the stream (A32).
+
+use super::{Cluster, Shared, failure, snapshot::Hope, track::Tracking};
+use crate::{
+    body::{CallBody, TrackedBody},
+    cluster::breaker::Permit,
+    endpoint::{Endpoint, Reserved, conn::Stream},
+};
+use http::{Request, Response, uri::Authority};
+use std::{fmt, net::SocketAddr, sync::Arc};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tonic::Status;
+
+/// A request that connections keep handing back is given up after this many.
+const HAND_BACKS: u32 = 16;
+
+/// The endpoints that a call has tried: the latest eight, kept in place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tried {
+    addresses: [Option<SocketAddr>; 8],
+    next: usize,
+}
+
+impl Tried {
+    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&Some(address))
+    }
+
+    /// The one tried last.
+    pub(crate) fn last(&self) -> Option<SocketAddr> {
+        let index = self.next.checked_sub(1)? % self.addresses.len();
+        self.addresses.get(index).copied().flatten()
+    }
+
+    fn push(&mut self, address: SocketAddr) {
+        let index = self.next % self.addresses.len();
+        if let Some(place) = self.addresses.get_mut(index) {
+            *place = Some(address);
+        }
+        self.next += 1;
+    }
+}
+
+/// What a call brings to its attempts, and learns from them. One for all attempts of a call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AttemptContext {
+    /// End of this attempt, up to the response headers: the earlier of the call's deadline and the per-try
+    /// timeout. Whoever set it bounds the response body too; a body dropped after it counts as timed out.
+    pub(crate) deadline: Option<Instant>,
+    /// Wait though every endpoint failed (gRPC's wait-for-ready).
+    pub(crate) wait_for_ready: bool,
+    /// How often a pick is repeated to avoid an endpoint of `tried` (`previous_hosts`); 0: not avoided.
+    pub(crate) selection_attempts: u32,
+    /// Filled in by every attempt; [`Tried::last`] is the endpoint of the last one.
+    pub(crate) tried: Tried,
+    /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
+    pub(crate) auto_host_rewrite: bool,
+}
+
+/// What a retry needs to know of a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptErrorKind {
+    /// Connections ended before the request was sent, again and again. It may be sent again.
+    NeverSent,
+    /// The endpoint refused the stream unprocessed (REFUSED_STREAM, GOAWAY). It may be sent again.
+    RefusedStream,
+    /// The stream was reset or the connection lost; it may have been processed.
+    Reset,
+    /// A circuit breaker is open. Not retried, not counted against an endpoint.
+    LocalOverflow,
+    /// Dropped by `drop_overloads`. Not retried.
+    Dropped,
+    /// No endpoint is connected, nor about to be.
+    NoEndpoint,
+    /// The attempt's deadline passed.
+    DeadlineExceeded,
+}
+
+/// A failed attempt.
+pub(crate) struct AttemptError {
+    /// For the caller: names cluster, endpoint and cause.
+    pub(crate) status: Status,
+    /// For the retry.
+    pub(crate) kind: AttemptErrorKind,
+    /// The request, if it was not sent.
+    pub(crate) request: Option<Box<Request<CallBody>>>,
+}
+
+impl fmt::Debug for AttemptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, kind, request } = self;
+        let unsent = request.is_some();
+        f.debug_struct("AttemptError")
+            .field("kind", kind)
+            .field("status", status)
+            .field("unsent", &unsent)
+            .finish()
+    }
+}
+
+/// What a look at the snapshot gave.
+enum Choice {
+    Go(Stream, Permit),
+    /// Every connection of this endpoint is full, and no other endpoint is free.
+    Busy(Arc<Endpoint>),
+    /// Nothing is ready, but something may be soon.
+    Later,
+    Fail(AttemptErrorKind, String),
+}
+
+/// A call that waits, counted by the breaker.
+struct Waiting {
+    changes: watch::Receiver<()>,
+    _permit: Permit,
+}
+
+impl Cluster {
+    /// Sends a request to an endpoint and returns its response as soon as there are headers.
+    pub(crate) async fn attempt(
+        &self,
+        mut request: Request<CallBody>,
+        context: &mut AttemptContext,
+    ) -> Result<Response<TrackedBody>, AttemptError> {
+        let shared = &*self.shared;
+        if let Some(reason) = shared.draw_drop() {
+            return Err(shared.unsent(AttemptErrorKind::Dropped, &reason, request));
+        }
+        let authority = request.uri().authority().filter(|_| context.auto_host_rewrite).cloned();
+        let mut waiting: Option<Waiting> = None;
+        let mut handed_back = 0;
+        loop {
+            if let Some(waiting) = &mut waiting {
+                // Seen before looking: a change in between ends the wait below.
+                waiting.changes.mark_unchanged();
+            }
+            let busy = match shared.choose(context) {
+                Choice::Go(stream, permit) => {
+                    waiting = None;
+                    if context.auto_host_rewrite {
+                        rewrite_authority(&mut request, stream.endpoint().authority().or(authority.clone()));
+                    }
+                    match shared.exchange(stream, permit, request, context).await {
+                        Ok(response) => return Ok(response),
+                        Err(Failed::Over(error)) => return Err(error),
+                        Err(Failed::HandedBack(back)) => request = *back,
+                    }
+                    handed_back += 1;
+                    if handed_back == HAND_BACKS {
+                        let reason = format!("{HAND_BACKS} connections ended before the request was sent");
+                        return Err(shared.unsent(AttemptErrorKind::NeverSent, &reason, request));
+                    }
+                    continue;
+                }
+                Choice::Busy(endpoint) => Some(endpoint),
+                Choice::Later => None,
+                Choice::Fail(kind, reason) => return Err(shared.unsent(kind, &reason, request)),
+            };
+            match &mut waiting {
+                None => match shared.begin_waiting() {
+                    Ok(begun) => waiting = Some(begun),
+                    Err(reason) => {
+                        return Err(shared.unsent(AttemptErrorKind::LocalOverflow, &reason, request));
+                    }
+                },
+                Some(waiting) => {
+                    if !wait(waiting, busy.as_ref(), context.deadline).await {
+                        let reason = shared.late(busy.as_ref());
+                        return Err(shared.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for something to change; false: the deadline came first.
+async fn wait(waiting: &mut Waiting, busy: Option<&Arc<Endpoint>>, deadline: Option<Instant>) -> bool {
+    let change = async {
+        let released = async {
+            match busy {
+                Some(endpoint) => endpoint.released().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // An error is the end of the cluster's handles, which a call in flight holds one of.
+            _ = waiting.changes.changed() => {}
+            () = released => {}
+        }
+    };
+    match deadline {
+        Some(deadline) => timeout_at(deadline, change).await.is_ok(),
+        None => {
+            change.await;
+            true
+        }
+    }
+}
+
+fn rewrite_authority(request: &mut Request<CallBody>, authority: Option<Authority>) {
+    if authority.is_none() || request.uri().authority() == authority.as_ref() {
+        return;
+    }
+    let original = request.uri().clone();
+    let mut parts = original.clone().into_parts();
+    parts.authority = authority;
+    // Scheme is needed beside an authority; the connection corrects it.
+    parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or(original);
+}
+
+enum Failed {
+    HandedBack(Box<Request<CallBody>>),
+    Over(AttemptError),
+}
+
+impl Shared {
+    fn draw_drop(&self) -> Option<String> {
+        let snapshot = self.snapshot.load();
+        let drops = &snapshot.config.endpoints.drops;
+        if drops.is_empty() {
+            return None;
+        }
+        let mut rng = self.dice.roll();
+        let hit = drops.iter().find(|drop| drop.fraction.hit(rng.u32(0..1_000_000)))?;
+        Some(format!("call dropped by the control plane's drop_overload {}", hit.category))
+    }
+
+    fn choose(&self, context: &mut AttemptContext) -> Choice {
+        let snapshot = self.snapshot.load();
+        for endpoint in &snapshot.idle {
+            endpoint.kick();
+        }
+        let mut busy = None;
+        let mut stream = None;
+        for attempt in 0..=context.selection_attempts {
+            let Some(endpoint) = snapshot.picker.pick(&self.dice) else { break };
+            if attempt < context.selection_attempts && context.tried.contains(endpoint.address) {
+                continue;
+            }
+            match endpoint.reserve() {
+                Reserved::Stream(reserved) => stream = Some(reserved),
+                Reserved::Full => busy = Some(endpoint),
+                Reserved::Gone => {}
+            }
+            break;
+        }
+        if stream.is_none() {
+            // The picker is a moment old: any other that is still there.
+            for endpoint in snapshot.picker.iter(&self.dice) {
+                match endpoint.reserve() {
+                    Reserved::Stream(reserved) => {
+                        stream = Some(reserved);
+                        break;
+                    }
+                    Reserved::Full => busy = Some(endpoint),
+                    Reserved::Gone => {}
+                }
+            }
+        }
+        let breakers = &snapshot.config.cluster.circuit_breakers;
+        match (stream, busy) {
+            (Some(stream), _) => match self.counters.request(breakers) {
+                Some(permit) => {
+                    context.tried.push(stream.endpoint().address);
+                    Choice::Go(stream, permit)
+                }
+                None => {
+                    let limit = breakers.max_requests;
+                    let reason = format!("circuit breaker: max_requests ({limit}) are in flight");
+                    Choice::Fail(AttemptErrorKind::LocalOverflow, reason)
+                }
+            },
+            (None, Some(endpoint)) => Choice::Busy(Arc::clone(endpoint)),
+            (None, None) => match &snapshot.hope {
+                Hope::Fail(reason) if snapshot.picker.is_empty() && !context.wait_for_ready => {
+                    Choice::Fail(AttemptErrorKind::NoEndpoint, reason.to_string())
+                }
+                _ => Choice::Later,
+            },
+        }
+    }
+
+    fn begin_waiting(&self) -> Result<Waiting, String> {
+        let snapshot = self.snapshot.load();
+        let breakers = &snapshot.config.cluster.circuit_breakers;
+        match self.counters.pending(breakers) {
+            Some(permit) => Ok(Waiting { changes: self.changed.subscribe(), _permit: permit }),
+            None => Err(format!(
+                "circuit breaker: max_pending_requests ({}) wait for a connection; {}",
+                breakers.max_pending_requests.unwrap_or(u32::MAX),
+                snapshot.hope.reason()
+            )),
+        }
+    }
+
+    fn late(&self, busy: Option<&Arc<Endpoint>>) -> String {
+        match busy {
+            Some(endpoint) => format!(
+                "deadline exceeded: every connection has max_concurrent_streams calls, endpoint {} among others",
+                endpoint.address
+            ),
+            None => format!("deadline exceeded while waiting: {}", self.snapshot.load().hope.reason()),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: Stream,
+        permit: Permit,
+        request: Request<CallBody>,
+        context: &AttemptContext,
+    ) -> Result<Response<TrackedBody>, Failed> {
+        let mut tracking = Tracking::new(stream, permit, context.deadline);
+        let sending = tracking.stream().send(request);
+        let sent = match context.deadline {
+            Some(deadline) => timeout_at(deadline, sending).await,
+            None => Ok(sending.await),
+        };
+        let mut error = match sent {
+            Ok(Ok(response)) => {
+                tracking.on_headers(response.status(), response.headers());
+                return Ok(response.map(|incoming| TrackedBody::new(incoming, tracking)));
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let endpoint = tracking.endpoint().address;
+                let status = self.status(
+                    AttemptErrorKind::DeadlineExceeded,
+                    &format!("endpoint {endpoint}: no response before the deadline"),
+                );
+                tracking.finish_timed_out();
+                let kind = AttemptErrorKind::DeadlineExceeded;
+                return Err(Failed::Over(AttemptError { status, kind, request: None }));
+            }
+        };
+        if let Some(request) = error.take_message() {
+            tracking.finish_unsent();
+            return Err(Failed::HandedBack(Box::new(request)));
+        }
+        let error = error.into_error();
+        let (kind, status) =
+            (failure::classify(&error), failure::before_response(tracking.endpoint(), &error));
+        tracking.finish_with_reset();
+        Err(Failed::Over(AttemptError { status, kind, request: None }))
+    }
+
+    fn unsent(&self, kind: AttemptErrorKind, reason: &str, request: Request<CallBody>) -> AttemptError {
+        AttemptError { status: self.status(kind, reason), kind, request: Some(Box::new(request)) }
+    }
+
+    fn status(&self, kind: AttemptErrorKind, reason: &str) -> Status {
+        let message = format!("cluster {}: {reason}", self.name);
+        match kind {
+            AttemptErrorKind::DeadlineExceeded => Status::deadline_exceeded(message),
+            _ => Status::unavailable(message),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! How an attempt ended, as outlier detection counts it, and the lock-free tally of one endpoint.
+//!
+//! Promises: an outcome costs a few relaxed atomic operations; the actor hears of an endpoint only when a
+//! consecutive limit is reached, or when the first outcome ends a quiet time. Statistics count as gRFC A50 says
+//! (success is status OK, anything else failure); consecutive errors as Envoy does, which maps gRPC statuses to
+//! HTTP codes and counts 5xx. A call that its caller gave up counts nowhere.
+
+use mesh_xds::resource::cluster::{Consecutive, OutlierDetection};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use tonic::Code;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The endpoint answered with this gRPC status.
+    Status(Code),
+    /// It answered with an HTTP status other than 200.
+    Http(u16),
+    /// The stream was reset or the connection lost: a failure seen here, not an answer.
+    Reset,
+    /// No answer before the deadline: likewise.
+    TimedOut,
+    /// A dial failed: likewise.
+    ConnectFailed,
+    /// The caller gave up.
+    Cancelled,
+}
+
+/// The HTTP code of a gRPC status, as Envoy maps it.
+pub(crate) const fn http_status(code: Code) -> u16 {
+    match code {
+        Code::Ok => 200,
+        Code::Cancelled => 499,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+        Code::DeadlineExceeded => 504,
+        Code::NotFound => 404,
+        Code::AlreadyExists | Code::Aborted => 409,
+        Code::PermissionDenied => 403,
+        Code::Unauthenticated => 401,
+        Code::ResourceExhausted => 429,
+        Code::Unimplemented => 501,
+        Code::Unavailable => 503,
+        Code::Unknown | Code::Internal | Code::DataLoss => 500,
+    }
+}
+
+/// Which consecutive limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Streak {
+    /// 5xx.
+    ServerError,
+    /// 502, 503, 504.
+    Gateway,
+    /// Failures seen here.
+    LocalOrigin,
+}
+
+/// What the actor must hear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notice {
+    /// A limit was reached.
+    pub(crate) streak: Option<Streak>,
+    /// Outcomes come in again.
+    pub(crate) awake: bool,
+}
+
+/// The limits of a cluster, shared by the tallies of its endpoints; 0 is off.
+#[derive(Debug, Default)]
+pub(crate) struct Thresholds {
+    server_error: AtomicU32,
+    gateway: AtomicU32,
+    local_origin: AtomicU32,
+    split: AtomicBool,
+    /// The actor sleeps until something is counted.
+    asleep: AtomicBool,
+}
+
+impl Thresholds {
+    /// Takes in a configuration; without one nothing is counted as consecutive.
+    pub(crate) fn set(&self, config: Option<&OutlierDetection>) {
+        let threshold = |limit: Option<Consecutive>| limit.map_or(0, |limit| limit.threshold);
+        self.server_error.store(threshold(config.and_then(|c| c.consecutive_5xx)), Relaxed);
+        self.gateway.store(threshold(config.and_then(|c| c.consecutive_gateway_failure)), Relaxed);
+        self.local_origin.store(threshold(config.and_then(|c| c.consecutive_local_origin_failure)), Relaxed);
+        self.split.store(config.is_some_and(|c| c.split_external_local_origin_errors), Relaxed);
+    }
+
+    /// Asks for a [`Notice::awake`] at the next outcome.
+    pub(crate) fn sleep(&self) {
+        self.asleep.store(true, Relaxed);
+    }
+}
+
+/// What was counted of one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    successes: AtomicU64,
+    failures: AtomicU64,
+    server_errors: AtomicU32,
+    gateway_errors: AtomicU32,
+    local_origin: AtomicU32,
+}
+
+impl Tally {
+    /// Counts one outcome.
+    pub(crate) fn record(&self, outcome: Outcome, thresholds: &Thresholds) -> Notice {
+        let split = thresholds.split.load(Relaxed);
+        let (http, local) = match outcome {
+            Outcome::Cancelled => return Notice::default(),
+            Outcome::Status(code) => (http_status(code), false),
+            Outcome::Http(status) => (status, false),
+            Outcome::Reset => (503, true),
+            Outcome::TimedOut => (504, true),
+            // No call failed by it: the picker does not offer what is not connected. Only whoever asks for
+            // local-origin failures wants it counted.
+            Outcome::ConnectFailed if !split => return Notice::default(),
+            Outcome::ConnectFailed => (503, true),
+        };
+        if outcome != Outcome::ConnectFailed {
+            let success = outcome == Outcome::Status(Code::Ok);
+            if success { &self.successes } else { &self.failures }.fetch_add(1, Relaxed);
+        }
+        let awake = thresholds.asleep.load(Relaxed) && thresholds.asleep.swap(false, Relaxed);
+        Notice { streak: self.count_streaks(http, local, split, thresholds), awake }
+    }
+
+    fn count_streaks(&self, http: u16, local: bool, split: bool, limits: &Thresholds) -> Option<Streak> {
+        if split {
+            let reached = count(&self.local_origin, local, &limits.local_origin);
+            if local {
+                return reached.then_some(Streak::LocalOrigin);
+            }
+        }
+        let gateway = count(&self.gateway_errors, matches!(http, 502..=504), &limits.gateway);
+        let server = count(&self.server_errors, (500..=599).contains(&http), &limits.server_error);
+        if gateway { Some(Streak::Gateway) } else { server.then_some(Streak::ServerError) }
+    }
+
+    /// Successes and failures since the last time.
+    pub(crate) fn take(&self) -> (u64, u64) {
+        (self.successes.swap(0, Relaxed), self.failures.swap(0, Relaxed))
+    }
+
+    /// Forgets what was consecutive: the endpoint comes back with a clean slate.
+    pub(crate) fn clear_streaks(&self) {
+        for streak in [&self.server_errors, &self.gateway_errors, &self.local_origin] {
+            streak.store(0, Relaxed);
+        }
+    }
+}
+
+/// Lengthens or ends a streak; true exactly once per `limit` errors in a row.
+fn count(streak: &AtomicU32, error: bool, limit: &AtomicU32) -> bool {
+    if !error {
+        if streak.load(Relaxed) != 0 {
+            streak.store(0, Relaxed);
+        }
+        return false;
+    }
+    let limit = limit.load(Relaxed);
+    if limit == 0 {
+        return false;
+    }
+    let reached = streak.fetch_add(1, Relaxed) + 1 == limit;
+    if reached {
+        streak.store(0, Relaxed);
+    }
+    reached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn thresholds(split: bool) -> Thresholds {
+        let limit = |threshold| Some(Consecutive { threshold, enforcing: 100 });
+        let thresholds = Thresholds::default();
+        thresholds.set(Some(&OutlierDetection {
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 10,
+            consecutive_5xx: limit(3),
+            consecutive_gateway_failure: limit(2),
+            consecutive_local_origin_failure: limit(2),
+            split_external_local_origin_errors: split,
+            success_rate: None,
+            failure_percentage: None,
+        }));
+        thresholds
+    }
+
+    fn streaks(split: bool, outcomes: &[Outcome]) -> Vec<Option<Streak>> {
+        let (tally, thresholds) = (Tally::default(), thresholds(split));
+        outcomes.iter().map(|outcome| tally.record(*outcome, &thresholds).streak).collect()
+    }
+
+    #[test]
+    fn statuses_that_map_to_5xx_count_and_any_other_answer_ends_the_streak() {
+        let bad = [Code::Unknown, Code::Internal, Code::DataLoss, Code::Unimplemented].map(Outcome::Status);
+        for outcome in bad {
+            assert_eq!(streaks(false, &[outcome; 3])[2], Some(Streak::ServerError));
+        }
+        for good in [Code::Ok, Code::NotFound, Code::ResourceExhausted, Code::Cancelled] {
+            let good = Outcome::Status(good);
+            assert_eq!(streaks(false, &[bad[0], bad[0], good, bad[0]]), [None; 4]);
+        }
+    }
+
+    #[test]
+    fn unavailable_and_deadline_exceeded_are_gateway_errors() {
+        for outcome in [
+            Outcome::Status(Code::Unavailable),
+            Outcome::Status(Code::DeadlineExceeded),
+            Outcome::Http(502),
+            Outcome::Reset,
+            Outcome::TimedOut,
+        ] {
+            assert_eq!(streaks(false, &[outcome; 2]), [None, Some(Streak::Gateway)]);
+        }
+    }
+
+    #[test]
+    fn a_streak_is_reported_once_and_counted_anew() {
+        let reported = streaks(false, &[Outcome::Http(500); 7]);
+        let expected: Vec<_> = (1..=7).map(|n| (n % 3 == 0).then_some(Streak::ServerError)).collect();
+        assert_eq!(reported, expected);
+    }
+
+    #[test]
+    fn split_errors_are_counted_apart() {
+        let (reset, refused) = (Outcome::Reset, Outcome::ConnectFailed);
+        assert_eq!(streaks(true, &[reset, refused]), [None, Some(Streak::LocalOrigin)]);
+        assert_eq!(streaks(true, &[reset, Outcome::Http(500), refused]), [None; 3]);
+        assert_eq!(streaks(false, &[refused; 5]), [None; 5]);
+    }
+
+    #[test]
+    fn a_cancelled_call_counts_nowhere() {
+        let (tally, thresholds) = (Tally::default(), thresholds(false));
+        tally.record(Outcome::Cancelled, &thresholds);
+        tally.record(Outcome::Status(Code::Ok), &thresholds);
+        tally.record(Outcome::Status(Code::NotFound), &thresholds);
+        assert_eq!(tally.take(), (1, 1));
+        assert_eq!(tally.take(), (0, 0));
+    }
+
+    #[test]
+    fn only_the_first_outcome_wakes_the_sleeper() {
+        let (tally, thresholds) = (Tally::default(), thresholds(false));
+        thresholds.sleep();
+        assert!(!tally.record(Outcome::Cancelled, &thresholds).awake);
+        assert!(tally.record(Outcome::Status(Code::Ok), &thresholds).awake);
+        assert!(!tally.record(Outcome::Status(Code::Ok), &thresholds).awake);
+    }
+}

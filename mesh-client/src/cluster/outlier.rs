@@ -1,0 +1,240 @@
+//! Outlier detection: who is ejected, and when they come back. Sans-IO (gRFC A50; Envoy's consecutive errors).
+//!
+//! Promises: consecutive errors eject at once, statistics at the sweep; the share of ejected endpoints is
+//! checked before each ejection, so that one always may be as long as the limit is above zero; an ejection
+//! lasts the base time times how often it happened lately, capped, and ends at a sweep; an endpoint that is
+//! removed frees its share, and one that comes back before its time is still ejected.
+
+use super::outcome::Streak;
+use mesh_xds::resource::cluster::{FailurePercentage, OutlierDetection, SuccessRate};
+use std::{collections::HashMap, net::SocketAddr};
+use tokio::time::Instant;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Host {
+    /// Part of the cluster now.
+    present: bool,
+    ejected_at: Option<Instant>,
+    multiplier: u32,
+}
+
+/// What one endpoint did since the last sweep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) successes: u64,
+    pub(crate) failures: u64,
+}
+
+impl Sample {
+    fn volume(&self) -> u64 {
+        self.successes + self.failures
+    }
+}
+
+/// The ejections of a cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Ejector {
+    config: Option<OutlierDetection>,
+    hosts: HashMap<SocketAddr, Host>,
+    swept_at: Option<Instant>,
+    /// Nothing was counted since the last sweep.
+    quiet: bool,
+}
+
+impl Ejector {
+    /// Takes in a configuration; the phase of the sweeps is kept. True: the counts so far do not matter any
+    /// more, because statistics were just switched on. Switched off, nobody is ejected.
+    pub(crate) fn configure(&mut self, now: Instant, config: Option<&OutlierDetection>) -> bool {
+        let had = self.config.as_ref().is_some_and(has_statistics);
+        self.config = config.cloned();
+        if self.config.is_none() {
+            self.hosts
+                .values_mut()
+                .for_each(|host| *host = Host { present: host.present, ..Host::default() });
+            self.swept_at = None;
+            return false;
+        }
+        self.swept_at.get_or_insert(now);
+        self.quiet = false;
+        !had && self.config.as_ref().is_some_and(has_statistics)
+    }
+
+    /// The endpoints of the cluster, of all priorities.
+    pub(crate) fn populate(&mut self, endpoints: impl Iterator<Item = SocketAddr>) {
+        self.hosts.values_mut().for_each(|host| host.present = false);
+        for endpoint in endpoints {
+            self.hosts.entry(endpoint).or_default().present = true;
+        }
+        self.hosts.retain(|_, host| host.present || host.ejected_at.is_some());
+    }
+
+    pub(crate) fn is_ejected(&self, endpoint: SocketAddr) -> bool {
+        self.hosts.get(&endpoint).is_some_and(|host| host.ejected_at.is_some())
+    }
+
+    /// A consecutive limit was reached. True: the endpoint is ejected by it.
+    pub(crate) fn on_streak(
+        &mut self,
+        now: Instant,
+        endpoint: SocketAddr,
+        streak: Streak,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let Some(config) = &self.config else { return false };
+        let limit = match streak {
+            Streak::ServerError => config.consecutive_5xx,
+            Streak::Gateway => config.consecutive_gateway_failure,
+            Streak::LocalOrigin => config.consecutive_local_origin_failure,
+        };
+        let percent = config.max_ejection_percent;
+        limit.is_some_and(|limit| self.may_eject(percent) && self.eject(now, endpoint, limit.enforcing, rng))
+    }
+
+    /// Something was counted after a quiet time.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        if std::mem::take(&mut self.quiet) {
+            self.swept_at = Some(now);
+        }
+    }
+
+    /// When to sweep next; `None` while there is nothing to sweep.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let config = self.config.as_ref()?;
+        let statistics = has_statistics(config) && !self.quiet;
+        let recovering = self.hosts.values().any(|host| host.ejected_at.is_some() || host.multiplier > 0);
+        (statistics || recovering).then_some(self.swept_at? + config.interval)
+    }
+
+    /// Whether the caller should ask to be woken by the next outcome.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// The periodic sweep. True: who is ejected changed; `returned` gets those that came back.
+    pub(crate) fn sweep(
+        &mut self,
+        now: Instant,
+        samples: &[Sample],
+        rng: &mut fastrand::Rng,
+        returned: &mut Vec<SocketAddr>,
+    ) -> bool {
+        let Some(config) = self.config.clone() else { return false };
+        self.swept_at = Some(now);
+        self.quiet = samples.iter().all(|sample| sample.volume() == 0);
+        let mut changed = false;
+        if let Some(algorithm) = &config.success_rate {
+            changed |= self.sweep_success_rate(now, &config, algorithm, samples, rng);
+        }
+        if let Some(algorithm) = &config.failure_percentage {
+            changed |= self.sweep_failure_percentage(now, &config, algorithm, samples, rng);
+        }
+        for (endpoint, host) in &mut self.hosts {
+            match host.ejected_at {
+                None => host.multiplier = host.multiplier.saturating_sub(1),
+                Some(at) => {
+                    let longest = config.max_ejection_time.max(config.base_ejection_time);
+                    let time = config.base_ejection_time.saturating_mul(host.multiplier).min(longest);
+                    if now > at + time {
+                        host.ejected_at = None;
+                        returned.push(*endpoint);
+                        changed = true;
+                    }
+                }
+            }
+        }
+        self.hosts.retain(|_, host| host.present || host.ejected_at.is_some());
+        changed
+    }
+
+    fn sweep_success_rate(
+        &mut self,
+        now: Instant,
+        config: &OutlierDetection,
+        algorithm: &SuccessRate,
+        samples: &[Sample],
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let volume = u64::from(algorithm.request_volume);
+        let rates: Vec<(SocketAddr, f64)> = samples
+            .iter()
+            .filter(|sample| sample.volume() > 0 && sample.volume() >= volume)
+            .map(|sample| (sample.endpoint, ratio(sample.successes, sample.volume())))
+            .collect();
+        if rates.is_empty() || rates.len() < count(algorithm.minimum_hosts) {
+            return false;
+        }
+        let hosts = rates.len() as f64;
+        let mean = rates.iter().map(|(_, rate)| rate).sum::<f64>() / hosts;
+        let variance = rates.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / hosts;
+        let least = mean - variance.sqrt() * f64::from(algorithm.stdev_factor) / 1000.0;
+        let mut changed = false;
+        for (endpoint, rate) in rates {
+            if !self.may_eject(config.max_ejection_percent) {
+                break;
+            }
+            changed |= rate < least && self.eject(now, endpoint, algorithm.enforcing, rng);
+        }
+        changed
+    }
+
+    fn sweep_failure_percentage(
+        &mut self,
+        now: Instant,
+        config: &OutlierDetection,
+        algorithm: &FailurePercentage,
+        samples: &[Sample],
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let volume = u64::from(algorithm.request_volume);
+        let enough = |sample: &&Sample| sample.volume() > 0 && sample.volume() >= volume;
+        if samples.iter().filter(enough).count() < count(algorithm.minimum_hosts) {
+            return false;
+        }
+        let mut changed = false;
+        for sample in samples.iter().filter(enough) {
+            if !self.may_eject(config.max_ejection_percent) {
+                break;
+            }
+            // Multiplied, not divided: 101 of 200 is more than 50 %.
+            let failing = sample.failures * 100 > u64::from(algorithm.threshold) * sample.volume();
+            changed |= failing && self.eject(now, sample.endpoint, algorithm.enforcing, rng);
+        }
+        changed
+    }
+
+    fn may_eject(&self, max_percent: u32) -> bool {
+        let present = self.hosts.values().filter(|host| host.present);
+        let (mut total, mut ejected) = (0_u64, 0_u64);
+        for host in present {
+            total += 1;
+            ejected += u64::from(host.ejected_at.is_some());
+        }
+        ejected * 100 < u64::from(max_percent) * total
+    }
+
+    fn eject(&mut self, now: Instant, endpoint: SocketAddr, enforcing: u32, rng: &mut fastrand::Rng) -> bool {
+        let Some(host) = self.hosts.get_mut(&endpoint) else { return false };
+        if !host.present || host.ejected_at.is_some() || rng.u32(0..100) >= enforcing {
+            return false;
+        }
+        host.ejected_at = Some(now);
+        host.multiplier = host.multiplier.saturating_add(1);
+        true
+    }
+}
+
+fn has_statistics(config: &OutlierDetection) -> bool {
+    config.success_rate.is_some() || config.failure_percentage.is_some()
+}
+
+fn count(minimum: u32) -> usize {
+    usize::try_from(minimum).unwrap_or(usize::MAX)
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The guards of an attempt and its outcome, from the moment a stream is reserved to the end of the response.
+
+use super::{breaker::Permit, outcome::Outcome};
+use crate::endpoint::{Endpoint, conn::Stream};
+use http::{HeaderMap, StatusCode};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tonic::Code;
+
+/// Holds one stream and one request of the breaker; records an outcome once, at the latest when dropped.
+#[derive(Debug)]
+pub(crate) struct Tracking {
+    stream: Stream,
+    _permit: Permit,
+    deadline: Option<Instant>,
+    recorded: bool,
+}
+
+impl Tracking {
+    pub(crate) fn new(stream: Stream, permit: Permit, deadline: Option<Instant>) -> Self {
+        Self { stream, _permit: permit, deadline, recorded: false }
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        self.stream.endpoint()
+    }
+
+    /// Response headers came; if they say how it ended, that is it.
+    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if status != StatusCode::OK {
+            self.record(Outcome::Http(status.as_u16()));
+        } else if let Some(code) = grpc_status(headers) {
+            self.record(Outcome::Status(code));
+        }
+    }
+
+    pub(crate) fn finish_with_trailers(mut self, trailers: &HeaderMap) {
+        self.record(Outcome::Status(grpc_status(trailers).unwrap_or(Code::Unknown)));
+    }
+
+    /// gRPC: an answer without status is status UNKNOWN.
+    pub(crate) fn finish_without_trailers(mut self) {
+        self.record(Outcome::Status(Code::Unknown));
+    }
+
+    pub(crate) fn finish_with_reset(mut self) {
+        self.record(Outcome::Reset);
+    }
+
+    pub(crate) fn finish_timed_out(mut self) {
+        self.record(Outcome::TimedOut);
+    }
+
+    /// It never reached the endpoint.
+    pub(crate) fn finish_unsent(mut self) {
+        self.recorded = true;
+    }
+
+    /// The caller let go: because the time was over, or for reasons of its own.
+    pub(crate) fn finish_dropped(self) {
+        drop(self);
+    }
+
+    fn record(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.recorded, true) {
+            self.stream.record(outcome);
+        }
+    }
+}
+
+impl Drop for Tracking {
+    fn drop(&mut self) {
+        if !self.recorded {
+            let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            self.record(if late { Outcome::TimedOut } else { Outcome::Cancelled });
+        }
+    }
+}
+
+/// `grpc-status` of headers or trailers; one that is not a number of one or two digits is UNKNOWN.
+fn grpc_status(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}

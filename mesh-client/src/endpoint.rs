@@ -1,0 +1,211 @@
+//! One endpoint of a cluster: its connections, and what calls need to know of it.
+//!
+//! Promises: a call finds a connection without a lock; the connection is one that was seen to speak HTTP/2
+//! (gRPC's rule: SETTINGS arrived), over TLS where the configuration demands it and never in plaintext instead;
+//! an endpoint that stays keeps its connections and counters whatever else changes. The task that owns the
+//! connections is in [`task`], its decisions in [`machine`].
+
+pub(crate) mod conn;
+pub(crate) mod connect;
+pub(crate) mod io;
+pub(crate) mod machine;
+pub(crate) mod task;
+
+use crate::cluster::outcome::{Notice, Outcome, Tally, Thresholds};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use conn::{Conn, Stream};
+use http::uri::Authority;
+use machine::Connectivity;
+use mesh_xds::{name::Name, resource::tls::UpstreamTls};
+use rustls::pki_types::ServerName;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+/// TLS of connections that are made now. Implemented over mesh-ca; asked at every dial, so that a rotated
+/// identity is used by the next connection.
+pub(crate) trait TlsConfigs: Send + Sync {
+    /// The client side for an endpoint of this hostname (from EDS). An error fails the dial with this reason.
+    fn client_tls(&self, tls: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String>;
+}
+
+/// TLS for one connection. Its ALPN must offer `h2` alone.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientTls {
+    /// Live configuration: the current identity, roots and verifier.
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    /// Server name sent.
+    pub(crate) server_name: ServerName<'static>,
+    /// The connection is replaced (made before broken) by then: the identity it was made with expires.
+    pub(crate) reconnect_before: Option<Instant>,
+}
+
+/// What an endpoint tells the actor of its cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) address: SocketAddr,
+    /// Tells an endpoint from an earlier one of the same address.
+    pub(crate) generation: u64,
+    pub(crate) what: What,
+}
+
+/// The news.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Connectivity(Connectivity),
+    Outcome(Notice),
+}
+
+/// The part of an endpoint that calls share.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) cluster: Name,
+    pub(crate) address: SocketAddr,
+    generation: u64,
+    connections: ArcSwap<Vec<Arc<Conn>>>,
+    in_flight: AtomicU32,
+    tally: Tally,
+    thresholds: Arc<Thresholds>,
+    events: mpsc::UnboundedSender<Event>,
+    authority: ArcSwapOption<Authority>,
+    /// Wakes the task, which then reads the flags.
+    signal: Notify,
+    kicked: AtomicBool,
+    wants_more: AtomicBool,
+    max_connections: AtomicU32,
+    /// Streams on a connection at most; 0: as the peer says.
+    max_streams: AtomicU32,
+    /// Requests on a connection before it is replaced; 0: any number.
+    max_requests: AtomicU32,
+    /// Calls that wait for a stream to end.
+    waiting: AtomicU32,
+    released: Notify,
+}
+
+/// What an endpoint has for a call.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    Stream(Stream),
+    /// Every connection has as many streams as configured.
+    Full,
+    /// No connection: lost since the picker was built.
+    Gone,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        cluster: Name,
+        address: SocketAddr,
+        generation: u64,
+        thresholds: Arc<Thresholds>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self {
+            cluster,
+            address,
+            generation,
+            connections: ArcSwap::default(),
+            in_flight: AtomicU32::new(0),
+            tally: Tally::default(),
+            thresholds,
+            events,
+            authority: ArcSwapOption::empty(),
+            signal: Notify::new(),
+            kicked: AtomicBool::new(false),
+            wants_more: AtomicBool::new(false),
+            max_connections: AtomicU32::new(1),
+            max_streams: AtomicU32::new(0),
+            max_requests: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            released: Notify::new(),
+        }
+    }
+
+    /// Attempts in flight, streams included.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Its hostname as an authority, for `auto_host_rewrite` (gRFC A81).
+    pub(crate) fn authority(&self) -> Option<Authority> {
+        self.authority.load().as_deref().cloned()
+    }
+
+    /// A stream on the least used connection.
+    pub(crate) fn reserve(self: &Arc<Self>) -> Reserved {
+        let connections = self.connections.load();
+        let open = connections.iter().filter(|conn| !conn.is_closed());
+        let Some(conn) = open.min_by_key(|conn| conn.streams()) else { return Reserved::Gone };
+        let cap = match self.max_streams.load(Relaxed) {
+            0 => u32::MAX,
+            cap => cap,
+        };
+        let full = conn.streams() >= cap.min(conn.peer_limit());
+        if full && connections.len() < usize::try_from(self.max_connections.load(Relaxed)).unwrap_or(1) {
+            self.wants_more.store(true, Relaxed);
+            self.signal.notify_one();
+        }
+        let Some(requests) = conn.enter(cap) else { return Reserved::Full };
+        self.in_flight.fetch_add(1, Relaxed);
+        if requests == self.max_requests.load(Relaxed) {
+            self.signal.notify_one();
+        }
+        Reserved::Stream(Stream::new(Arc::clone(self), Arc::clone(conn)))
+    }
+
+    /// Waits until a stream ended, if all are taken.
+    pub(crate) async fn released(self: &Arc<Self>) {
+        struct Waiting<'a>(&'a AtomicU32);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+        self.waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let _waiting = Waiting(&self.waiting);
+        // Looked at after the announcement: a stream that ended in between is not missed.
+        let cap = self.max_streams.load(Relaxed);
+        let full = self.connections.load().iter().all(|conn| cap != 0 && conn.streams() >= cap);
+        if full && !self.connections.load().is_empty() {
+            self.released.notified().await;
+        }
+    }
+
+    fn leave(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        if self.waiting.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+            self.released.notify_one();
+        }
+    }
+
+    /// A call wants a connection of this idle endpoint.
+    pub(crate) fn kick(&self) {
+        self.kicked.store(true, Relaxed);
+        self.signal.notify_one();
+    }
+
+    /// Counts how an attempt ended.
+    pub(crate) fn record(&self, outcome: Outcome) {
+        let notice = self.tally.record(outcome, &self.thresholds);
+        if notice != Notice::default() {
+            self.tell(What::Outcome(notice));
+        }
+    }
+
+    fn tell(&self, what: What) {
+        // Without an actor the cluster is gone, and nobody needs to know.
+        let _ = self.events.send(Event { address: self.address, generation: self.generation, what });
+    }
+}

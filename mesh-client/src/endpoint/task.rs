@@ -1,0 +1,390 @@
+//! The task of one endpoint: the only code that awaits IO for its [`Machine`].
+//!
+//! Promises: connections are offered to calls before the actor hears of them, and withdrawn before it hears of
+//! their end; a connection is replaced (age, number of requests, expiring identity) by one that is up already;
+//! a withdrawn connection finishes its streams; changed TLS settings withdraw all connections at once, because
+//! keeping them would keep what the new configuration forbids. Other options hold for the next connection,
+//! except limits and lifetimes, which hold at once.
+
+use super::{
+    Endpoint, TlsConfigs, What,
+    conn::Conn,
+    connect::{Connect, Connection, Dialled, Dialler, explain},
+    io::{ENHANCE_YOUR_CALM, Seen},
+    machine::{Connectivity, Input, Machine},
+};
+use crate::cluster::{
+    breaker::{Counters, Permit},
+    outcome::Outcome,
+};
+use mesh_xds::resource::{self, tls::UpstreamTls};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What an endpoint is told; a change of it is all that reaches the task from above.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Spec {
+    pub(crate) cluster: Arc<resource::Cluster>,
+    pub(crate) endpoint: resource::endpoint::Endpoint,
+    /// Connections are wanted.
+    pub(crate) wanted: bool,
+}
+
+impl Spec {
+    /// TLS of this endpoint: auto-mTLS leaves out endpoints that do not speak it.
+    fn tls(&self) -> Option<&Arc<UpstreamTls>> {
+        self.cluster.tls.as_ref().filter(|tls| !tls.only_mesh_endpoints || self.endpoint.mesh_tls)
+    }
+}
+
+/// What an endpoint's task needs of its surroundings.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) tls: Arc<dyn TlsConfigs>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// A connection that is offered to calls.
+struct Live {
+    id: u64,
+    conn: Arc<Conn>,
+    since: Instant,
+    reconnect_before: Option<Instant>,
+    /// Checked for idleness then; `seen_requests` is what had been begun when that was set.
+    idle_check: Option<Instant>,
+    seen_requests: u32,
+    /// To go when a newer one is up.
+    worn: bool,
+}
+
+/// The end of a connection.
+struct Ended {
+    id: u64,
+    reason: String,
+    too_many_pings: bool,
+}
+
+enum Woken {
+    Spec(bool),
+    Signal,
+    Ended(Option<Ended>),
+    Dialled(Result<Dialled, String>),
+    Time,
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, String>> + Send>>;
+
+/// Runs an endpoint until the sender of its spec, or the future, is dropped.
+pub(crate) struct Task {
+    endpoint: Arc<Endpoint>,
+    around: Surroundings,
+    rng: fastrand::Rng,
+    spec: watch::Receiver<Spec>,
+    current: Spec,
+    machine: Machine,
+    live: Vec<Live>,
+    next_id: u64,
+    drivers: JoinSet<Ended>,
+    dialling: Option<Dialling>,
+    /// Room for one connection more than the first.
+    extra: Option<Permit>,
+    patience: u32,
+    reported: Connectivity,
+}
+
+impl Task {
+    pub(crate) fn new(
+        endpoint: Arc<Endpoint>,
+        around: Surroundings,
+        mut spec: watch::Receiver<Spec>,
+        seed: u64,
+    ) -> Self {
+        let current = spec.borrow_and_update().clone();
+        Self {
+            endpoint,
+            around,
+            rng: fastrand::Rng::with_seed(seed),
+            spec,
+            current,
+            machine: Machine::new(),
+            live: Vec::new(),
+            next_id: 0,
+            drivers: JoinSet::new(),
+            dialling: None,
+            extra: None,
+            patience: 1,
+            reported: Connectivity::Idle,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        self.apply_limits();
+        if self.current.wanted {
+            self.feed(Input::Wanted);
+        }
+        loop {
+            self.report();
+            match self.next().await {
+                Woken::Spec(false) => return,
+                Woken::Spec(true) => self.on_spec(),
+                Woken::Signal => self.on_signal(),
+                Woken::Ended(ended) => self.on_ended(ended),
+                Woken::Dialled(result) => self.on_dialled(result),
+                Woken::Time => self.on_time(),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Woken {
+        let wake = self.wake_at();
+        let dialling = &mut self.dialling;
+        let dialled = poll_fn(|cx| match dialling {
+            Some(dialling) => dialling.as_mut().poll(cx),
+            None => std::task::Poll::Pending,
+        });
+        tokio::select! {
+            changed = self.spec.changed() => Woken::Spec(changed.is_ok()),
+            Some(ended) = self.drivers.join_next() => Woken::Ended(ended.ok()),
+            () = self.endpoint.signal.notified() => Woken::Signal,
+            result = dialled => Woken::Dialled(result),
+            () = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            } => Woken::Time,
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        if self.machine.on(Instant::now(), input, &mut self.rng) {
+            let dialler = Dialler {
+                addresses: self.current.endpoint.addresses.clone(),
+                hostname: self.current.endpoint.hostname.clone(),
+                tls: self.current.tls().cloned(),
+                options: self.current.cluster.connection.clone(),
+                patience: self.patience,
+                connect: Arc::clone(&self.around.connect),
+                tls_configs: Arc::clone(&self.around.tls),
+            };
+            self.dialling = Some(Box::pin(dialler.dial()));
+        }
+    }
+
+    fn on_spec(&mut self) {
+        let next = self.spec.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.current, next);
+        self.apply_limits();
+        if before.tls() != self.current.tls() {
+            self.withdraw_all();
+            self.feed(Input::Reset);
+        }
+        match (before.wanted, self.current.wanted) {
+            (false, true) => self.feed(Input::Wanted),
+            (true, false) => {
+                self.withdraw_all();
+                self.feed(Input::Unwanted);
+            }
+            _ => {}
+        }
+        let idle_timeout = self.idle_timeout();
+        for live in &mut self.live {
+            live.idle_check = idle_timeout.map(|timeout| Instant::now() + timeout);
+        }
+    }
+
+    fn apply_limits(&self) {
+        let (endpoint, cluster) = (&self.endpoint, &self.current.cluster);
+        let connections = cluster.circuit_breakers.max_connections_per_endpoint;
+        endpoint.max_connections.store(connections.clamp(1, 10), Relaxed);
+        endpoint.max_streams.store(cluster.connection.max_concurrent_streams.unwrap_or(0), Relaxed);
+        endpoint.max_requests.store(cluster.connection.max_requests_per_connection, Relaxed);
+        let authority = self.current.endpoint.hostname.as_ref().and_then(|name| name.parse().ok());
+        endpoint.authority.store(authority.map(Arc::new));
+    }
+
+    fn on_signal(&mut self) {
+        if self.endpoint.kicked.swap(false, Relaxed) {
+            self.feed(Input::Kicked);
+        }
+        let limit = self.endpoint.max_requests.load(Relaxed);
+        if limit > 0 && self.live.iter().any(|live| !live.worn && live.conn.requests() >= limit) {
+            for live in self.live.iter_mut().filter(|live| live.conn.requests() >= limit) {
+                live.worn = true;
+            }
+            self.feed(Input::More);
+        }
+        if self.endpoint.wants_more.swap(false, Relaxed) && self.dialling.is_none() {
+            self.extra = self.around.counters.connection(&self.current.cluster.circuit_breakers, false);
+            if self.extra.is_some() {
+                self.feed(Input::More);
+            }
+        }
+    }
+
+    fn on_ended(&mut self, ended: Option<Ended>) {
+        let Some(ended) = ended else { return };
+        if ended.too_many_pings {
+            self.patience = self.patience.saturating_mul(2);
+        }
+        // Unknown: it was withdrawn before.
+        let Some(index) = self.live.iter().position(|live| live.id == ended.id) else { return };
+        let live = self.live.remove(index);
+        self.offer();
+        let reason = format!("{}: {}", self.endpoint.address, ended.reason).into();
+        self.feed(Input::Lost { lived: live.since.elapsed(), reason });
+    }
+
+    fn on_dialled(&mut self, result: Result<Dialled, String>) {
+        self.dialling = None;
+        let dialled = match result {
+            Ok(dialled) => dialled,
+            Err(reason) => {
+                self.extra = None;
+                self.endpoint.record(Outcome::ConnectFailed);
+                return self.feed(Input::DialFailed(reason.into()));
+            }
+        };
+        let breakers = &self.current.cluster.circuit_breakers;
+        let permit = self.extra.take().or_else(|| self.around.counters.connection(breakers, true));
+        let conn = Arc::new(Conn::new(dialled.sender, dialled.scheme, permit));
+        let (id, now) = (self.next_id, Instant::now());
+        self.next_id += 1;
+        self.drivers.spawn(drive(id, dialled.connection, Arc::downgrade(&conn), dialled.seen));
+        if let Some(worn) = self.live.iter().position(|live| live.worn) {
+            self.live.remove(worn);
+            self.machine.on(now, Input::Replaced, &mut self.rng);
+        }
+        self.live.push(Live {
+            id,
+            conn,
+            since: now,
+            reconnect_before: dialled.reconnect_before,
+            idle_check: self.idle_timeout().map(|timeout| now + timeout),
+            seen_requests: 0,
+            worn: false,
+        });
+        self.offer();
+        self.feed(Input::Dialled);
+        if self.live.iter().any(|live| live.worn) {
+            self.feed(Input::More);
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        let longest = self.current.cluster.connection.max_connection_duration;
+        let mut wear = false;
+        for live in &mut self.live {
+            let due = live.replace_at(longest).is_some_and(|at| at <= now);
+            wear |= due && !live.worn;
+            live.worn |= due;
+        }
+        let idle_timeout = self.idle_timeout();
+        let before = self.live.len();
+        self.live.retain_mut(|live| !live.is_idle(now, idle_timeout));
+        let idled = before - self.live.len();
+        if idled > 0 {
+            self.offer();
+        }
+        for _ in 0..idled {
+            self.feed(Input::IdledOut);
+        }
+        self.feed(if wear && !self.live.is_empty() { Input::More } else { Input::Woke });
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let longest = self.current.cluster.connection.max_connection_duration;
+        let times = |live: &Live| [live.idle_check, live.replace_at(longest).filter(|_| !live.worn)];
+        self.live.iter().flat_map(times).chain([self.machine.wake_at()]).flatten().min()
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        let timeout = self.current.cluster.connection.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT);
+        (!timeout.is_zero()).then_some(timeout)
+    }
+
+    fn withdraw_all(&mut self) {
+        self.live.clear();
+        self.dialling = None;
+        self.extra = None;
+        self.offer();
+    }
+
+    /// Publishes the connections to calls.
+    fn offer(&self) {
+        let connections = self.live.iter().map(|live| Arc::clone(&live.conn)).collect();
+        self.endpoint.connections.store(Arc::new(connections));
+        // Whoever waits for a stream of a connection that is gone must look elsewhere.
+        self.endpoint.released.notify_waiters();
+    }
+
+    fn report(&mut self) {
+        let connectivity = self.machine.connectivity();
+        if connectivity != self.reported {
+            self.reported = connectivity.clone();
+            self.endpoint.tell(What::Connectivity(connectivity));
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.withdraw_all();
+    }
+}
+
+impl Live {
+    fn replace_at(&self, longest: Option<Duration>) -> Option<Instant> {
+        let age = longest.map(|longest| self.since + longest);
+        [age, self.reconnect_before].into_iter().flatten().min()
+    }
+
+    /// No call since the last look, which was an idle timeout ago. A busy connection is looked at again an idle
+    /// timeout later, so that calls need not read a clock; it closes after one to two of them.
+    fn is_idle(&mut self, now: Instant, timeout: Option<Duration>) -> bool {
+        if self.idle_check.is_none_or(|at| at > now) {
+            return false;
+        }
+        let requests = self.conn.requests();
+        if self.conn.streams() == 0 && requests == self.seen_requests {
+            return true;
+        }
+        self.seen_requests = requests;
+        self.idle_check = timeout.map(|timeout| now + timeout);
+        false
+    }
+}
+
+/// Runs a connection until it ends or the peer takes no more streams; streams that are open then go on in
+/// hyper's own task.
+async fn drive(id: u64, connection: Connection, conn: std::sync::Weak<Conn>, seen: Arc<Seen>) -> Ended {
+    let mut connection = connection;
+    let run = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        if let Some(conn) = conn.upgrade() {
+            let limit = connection.current_max_send_streams();
+            if usize::try_from(conn.peer_limit()).ok() != Some(limit) {
+                conn.set_peer_limit(limit);
+            }
+        }
+        ended
+    });
+    let mut run = pin!(run);
+    let reason = tokio::select! {
+        ended = &mut run => match ended {
+            Ok(()) => seen.error().unwrap_or("the peer closed the connection").to_owned(),
+            Err(error) => explain(&error, &seen),
+        },
+        code = seen.going_away() => format!("the peer is going away (GOAWAY, code {code:#x})"),
+    };
+    Ended { id, reason, too_many_pings: seen.goaway_code() == Some(ENHANCE_YOUR_CALM) }
+}
