@@ -75,3 +75,6 @@ pub struct Model {
     /// What registered itself.
     pub workloads: Arc<Workloads>,
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -6,6 +6,12 @@ use std::sync::Arc;
 use crate::analysis::Finding;
 use crate::model::Config;
 
+mod dir;
+mod last_good;
+mod scan;
+
+pub use dir::{Directory, SourceError, load};
+
 /// One state of the configuration, as a source has it.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {

@@ -170,3 +170,6 @@ impl AuthorizationPolicy {
         Self { origin, selector, action: Action::Deny, dry_run: false, rules }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,3 +214,6 @@ fn merge(rules: &[Arc<DestinationRule>]) -> HashMap<String, Vec<Arc<DestinationR
     }
     merged
 }
+
+#[cfg(test)]
+mod tests;

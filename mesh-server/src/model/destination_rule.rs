@@ -269,3 +269,6 @@ pub struct EffectivePolicy {
     /// Bounds retries in relation to active requests.
     pub retry_budget: Option<RetryBudget>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -221,3 +221,6 @@ fn with_topology(labels: &Labels, locality: &Locality) -> Labels {
     }
     labels
 }
+
+#[cfg(test)]
+mod tests;

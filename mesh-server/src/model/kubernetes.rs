@@ -262,3 +262,6 @@ fn endpoint(node: &Node, kind: AddressType, region: &str, report: &mut Report) -
             .collect(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -430,3 +430,6 @@ pub(crate) fn spec<'n>(node: &'n Node, report: &mut Report, known: &[&str]) -> O
     let what = format!("{}.spec", report.id.kind);
     report.map(node, &what, known)
 }
+
+#[cfg(test)]
+mod tests;

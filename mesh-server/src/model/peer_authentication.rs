@@ -73,3 +73,6 @@ impl PeerAuthentication {
 fn mtls(node: &Node, report: &mut Report) -> Option<Option<MtlsMode>> {
     report.map(node, "mtls", &["mode"])?.one("mode", report, read::word("mode", &MODES)).or(Some(None))
 }
+
+#[cfg(test)]
+mod tests;

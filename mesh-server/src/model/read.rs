@@ -330,7 +330,7 @@ pub(crate) fn word<T: Copy>(
             return Some(*value);
         }
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        report.error(node.at, format!("`{text}` is not a {what}")).help = Some(meant(&text, &known));
+        report.error(node.at, format!("`{text}` is no {what}")).help = Some(meant(&text, &known));
         None
     }
 }

@@ -181,3 +181,6 @@ impl Config {
         of_mesh.chain(of_namespace).filter(move |policy| selects(&policy.selector, &labels))
     }
 }
+
+#[cfg(test)]
+mod tests;

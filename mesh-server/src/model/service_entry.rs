@@ -226,3 +226,6 @@ fn endpoints(
         None => EndpointSource::Fixed(entries),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,3 +248,6 @@ impl HttpMatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

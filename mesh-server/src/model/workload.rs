@@ -306,3 +306,6 @@ impl WorkloadGroup {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

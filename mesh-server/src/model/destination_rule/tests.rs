@@ -1,0 +1,225 @@
+//! DestinationRule: validation, and how policies override each other.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Object;
+use crate::model::fixture::{assert_refused, lines, object, parsed};
+
+fn read(spec: &str) -> std::sync::Arc<DestinationRule> {
+    let parsed = parsed(&object("DestinationRule", spec));
+    match parsed.objects.as_slice() {
+        [Object::DestinationRule(object)] => object.clone(),
+        _ => panic!("refused: {:#?}", lines(&parsed)),
+    }
+}
+
+fn policy(fields: &str) -> String {
+    format!("host: a\ntrafficPolicy: {fields}")
+}
+
+#[test]
+fn every_field_of_a_policy_is_read() {
+    let rule = read(
+        "
+host: reviews
+exportTo: [.]
+workloadSelector: {matchLabels: {app: productpage}}
+trafficPolicy:
+  loadBalancer:
+    simple: LEAST_REQUEST
+    localityLbSetting:
+      failover: [{from: eu, to: us}]
+      failoverPriority: [rack, 'tier=gold']
+  connectionPool:
+    tcp: {maxConnections: 0, connectTimeout: 1s, idleTimeout: 0s, tcpKeepalive: {probes: 3, time: 60s, interval: 5s}}
+    http:
+      http1MaxPendingRequests: 7
+      http2MaxRequests: 10
+      maxRequestsPerConnection: 100
+      maxRetries: 2
+      idleTimeout: 30s
+      maxConcurrentStreams: 50
+      http2KeepAlive: {interval: 10s, timeout: 2s}
+  outlierDetection:
+    consecutive5xxErrors: 0
+    consecutiveGatewayErrors: 4
+    splitExternalLocalOriginErrors: true
+    consecutiveLocalOriginFailures: 6
+    interval: 1s
+    baseEjectionTime: 3s
+    maxEjectionPercent: 100
+    minHealthPercent: 50
+  tls: {mode: ISTIO_MUTUAL, subjectAltNames: [spiffe://a/b], sni: x}
+  retryBudget: {percent: 30, minRetryConcurrency: 5, budgetInterval: 10s}
+  portLevelSettings:
+  - port: {number: 9080}
+    loadBalancer: {simple: RANDOM}
+subsets:
+- name: v1
+  labels: {version: v1}
+",
+    );
+    let policy = rule.policy.as_ref().expect("policy");
+    let pool = policy.blocks.connection_pool.as_ref().expect("pool");
+    assert_eq!(pool.max_connections, None, "zero is not said");
+    assert_eq!(
+        (pool.max_requests, pool.max_pending_requests, pool.max_retries),
+        (Some(10), Some(7), Some(2))
+    );
+    assert_eq!(pool.tcp_idle_timeout, Some(Duration::ZERO));
+    let outlier = policy.blocks.outlier_detection.as_ref().expect("outlier detection");
+    assert_eq!(outlier.consecutive_5xx_errors, Some(0), "zero switches it off");
+    assert_eq!((outlier.consecutive_local_origin_failures, outlier.min_health_percent), (Some(6), 50));
+    let balancer = policy.blocks.load_balancer.as_ref().expect("load balancer");
+    assert_eq!(balancer.algorithm, Some(Algorithm::LeastRequest));
+    let locality = balancer.locality.as_ref().expect("locality");
+    assert_eq!(locality.failover, [("eu".to_owned(), "us".to_owned())]);
+    assert_eq!(locality.failover_priority[1].value.as_deref(), Some("gold"));
+    assert_eq!(policy.blocks.tls.as_ref().map(|tls| tls.mode), Some(TlsMode::IstioMutual));
+    assert_eq!(policy.retry_budget.map(|budget| budget.percent), Some(30.0));
+    assert_eq!(
+        policy.ports[&9080].load_balancer.as_ref().and_then(|balancer| balancer.algorithm),
+        Some(Algorithm::Random)
+    );
+    assert_eq!(rule.subset("v1").map(|subset| subset.labels["version"].as_str()), Some("v1"));
+}
+
+#[test]
+fn invalid_rules_are_refused_where_they_are_wrong() {
+    let cases: &[(&str, &str)] = &[
+        ("subsets: []", "5:3 a DestinationRule needs `host`"),
+        ("host: a\nsubsets: [{name: v1}, {name: v1}]", "6:32 subset `v1` is defined twice"),
+        ("host: a\nsubsets: [{labels: {a: b}}]", "6:13 a subset needs `name`"),
+        ("host: a\nsubsets: [{name: v1, labels: {version: 1}}]", "6:42 expected a text, found the number 1"),
+        (
+            "host: a\nworkloadSelector: {matchLabels: {a: b}}\nexportTo: ['*']",
+            "7:3 a rule with `workloadSelector`",
+        ),
+        (&policy("{}"), "6:18 trafficPolicy must say something"),
+        (&policy("{loadBalancer: {simple: ROUNDROBIN}}"), "6:42 `ROUNDROBIN` is no load balancer"),
+        (&policy("{connectionPool: {}}"), "6:35 connectionPool needs `tcp` or `http`"),
+        (
+            &policy("{connectionPool: {http: {http2KeepAlive: {interval: 1s}}}}"),
+            "6:59 http2KeepAlive needs `timeout`",
+        ),
+        (&policy("{connectionPool: {tcp: {connectTimeout: 0s}}}"), "6:58 must be at least 1ms"),
+        (
+            &policy("{outlierDetection: {consecutiveLocalOriginFailures: 1}}"),
+            "6:38 `consecutiveLocalOriginFailures` needs",
+        ),
+        (&policy("{outlierDetection: {maxEjectionPercent: 101}}"), "6:58 101 is out of range"),
+        (
+            &policy("{tls: {mode: ISTIO_MUTUAL, privateKey: a}}"),
+            "6:45 ISTIO_MUTUAL uses the mesh's identity: remove `privateKey`",
+        ),
+        (
+            &policy("{portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]}"),
+            "6:61 port 1 has two portLevelSettings",
+        ),
+        (&policy("{portLevelSettings: [{tls: {mode: DISABLE}}]}"), "6:39 portLevelSettings needs `port`"),
+        (
+            &policy("{loadBalancer: {localityLbSetting: {distribute: [{from: 'a/*', to: {a: 50}}]}}}"),
+            "6:85 the weights of a distribution must sum to 100, not 50",
+        ),
+        (
+            &policy("{loadBalancer: {localityLbSetting: {distribute: [{from: 'a/*/c', to: {a: 100}}]}}}"),
+            "6:74 locality \"a/*/c\": `*` may stand only for the last part",
+        ),
+        (
+            &policy("{loadBalancer: {localityLbSetting: {failover: [{from: a, to: a}]}}}"),
+            "6:65 region `a` fails over to itself",
+        ),
+        (
+            &policy("{loadBalancer: {localityLbSetting: {failover: [], distribute: []}}}"),
+            "6:54 `failover` excludes `distribute`",
+        ),
+    ];
+    assert_refused("DestinationRule", cases);
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_or_reported() {
+    let cases: &[(&str, &str)] = &[
+        (
+            "{tls: {mode: MUTUAL, caCertificates: a}}",
+            "error 6:25 not supported by this version: TLS with certificates",
+        ),
+        ("{tls: {mode: SIMPLE}}", "error 6:25 not supported by this version: TLS with certificates"),
+        (
+            "{loadBalancer: {consistentHash: {httpHeaderName: a}}}",
+            "error 6:34 not supported by this version: `consistentHash`",
+        ),
+        ("{tunnel: {targetHost: a, targetPort: 1}}", "error 6:19 not supported by this version: `tunnel`"),
+        ("{proxyProtocol: {version: V1}}", "error 6:19 not supported by this version: `proxyProtocol`"),
+        (
+            "{loadBalancer: {simple: PASSTHROUGH}}",
+            "warning 6:34 not supported by this version: `PASSTHROUGH`",
+        ),
+        ("{loadBalancer: {warmup: {duration: 10s}}}", "warning 6:34 not supported by this version: `warmup`"),
+        (
+            "{outlierDetection: {outlierDetectionHttpErrorCodes: [500]}}",
+            "warning 6:38 not supported by this version: `outlierDetectionHttpErrorCodes`",
+        ),
+    ];
+    for (fields, expected) in cases {
+        let parsed = parsed(&object("DestinationRule", &policy(fields)));
+        let found = lines(&parsed);
+        assert!(found[0].starts_with(&format!("MESH0001 {expected}")), "{found:#?}");
+        assert_eq!(parsed.objects.is_empty(), expected.starts_with("error"), "{fields}");
+    }
+}
+
+#[test]
+fn tls_that_verifies_nobody_has_istios_code_for_where_it_is() {
+    let parsed_lines = |fields: &str| lines(&parsed(&object("DestinationRule", &policy(fields))));
+    assert!(parsed_lines("{tls: {mode: SIMPLE}}")[1].starts_with("IST0128 warning 6:25"));
+    let at_port = "{portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}";
+    assert!(parsed_lines(at_port)[1].starts_with("IST0129 warning 6:67"));
+}
+
+fn blocks(tag: Option<u32>, tls: bool) -> PolicyBlocks {
+    PolicyBlocks {
+        connection_pool: tag
+            .map(|tag| ConnectionPool { max_requests: Some(tag), ..ConnectionPool::default() }),
+        tls: tls.then(|| ClientTls {
+            at: crate::analysis::Position::default(),
+            mode: TlsMode::Disable,
+            subject_alt_names: Vec::new(),
+            sni: None,
+        }),
+        ..PolicyBlocks::default()
+    }
+}
+
+#[test]
+fn port_settings_replace_and_subsets_override_block_by_block() {
+    let destination = TrafficPolicy {
+        blocks: blocks(Some(1), true),
+        ports: [(80, blocks(Some(2), false))].into(),
+        retry_budget: None,
+    };
+    let effective = |subset: Option<&TrafficPolicy>, port| {
+        let blocks = TrafficPolicy::effective(Some(&destination), subset, port).blocks;
+        (blocks.connection_pool.and_then(|pool| pool.max_requests), blocks.tls.is_some())
+    };
+    assert_eq!(effective(None, 90), (Some(1), true));
+    assert_eq!(effective(None, 80), (Some(2), false), "the destination's tls is gone at port 80");
+    let subset = TrafficPolicy { blocks: blocks(Some(3), false), ..TrafficPolicy::default() };
+    assert_eq!(effective(Some(&subset), 90), (Some(3), true), "only the pool is overridden");
+    assert_eq!(effective(Some(&subset), 80), (Some(3), false));
+    let subset = TrafficPolicy { ports: [(90, blocks(None, false))].into(), ..subset };
+    assert_eq!(effective(Some(&subset), 90), (None, false), "port settings of a subset replace everything");
+}
+
+proptest! {
+    #[test]
+    fn a_subset_without_a_policy_changes_nothing(tag in proptest::option::of(1u32..9), tls: bool, port in 1u16..4) {
+        let destination = TrafficPolicy { blocks: blocks(tag, tls), ports: [(2, blocks(None, !tls))].into(), retry_budget: None };
+        let empty = TrafficPolicy::default();
+        prop_assert_eq!(
+            TrafficPolicy::effective(Some(&destination), Some(&empty), port),
+            TrafficPolicy::effective(Some(&destination), None, port)
+        );
+    }
+}

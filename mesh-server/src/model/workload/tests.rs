@@ -1,0 +1,89 @@
+//! WorkloadEntry, WorkloadGroup, and the set of registered workloads.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Object;
+use crate::model::fixture::{assert_refused, lines, object, parsed};
+
+#[test]
+fn the_labels_of_the_object_are_labels_of_the_workload() {
+    let text = object("WorkloadEntry", "address: 10.0.0.1\nlabels: {version: v2}")
+        .replace("{name: x,", "{name: x, labels: {app: reviews, version: v1},");
+    let parsed = parsed(&text);
+    let [Object::WorkloadEntry(entry)] = parsed.objects.as_slice() else { panic!("{:#?}", lines(&parsed)) };
+    let labels: Vec<_> = entry.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(labels, ["app=reviews", "version=v2"]);
+    assert_eq!(entry.spec.weight, 1, "no weight is one");
+}
+
+#[test]
+fn a_group_gives_its_labels_precedence_over_nothing_else() {
+    let spec = "metadata: {labels: {app: reviews}}\ntemplate: {ports: {http: 9080}, serviceAccount: reviews}\nprobe: {httpGet: {port: 80}}";
+    let parsed = parsed(&object("WorkloadGroup", spec));
+    let [Object::WorkloadGroup(group)] = parsed.objects.as_slice() else { panic!("{:#?}", lines(&parsed)) };
+    assert_eq!((group.labels["app"].as_str(), group.ports["http"]), ("reviews", 9080));
+    assert_eq!(group.service_account.as_deref(), Some("reviews"));
+    assert!(lines(&parsed)[0].starts_with("MESH0001 warning 7:3 not supported by this version: `probe`"));
+}
+
+#[test]
+fn invalid_objects_are_refused_where_they_are_wrong() {
+    assert_refused(
+        "WorkloadEntry",
+        &[
+            ("labels: {a: b}", "5:3 a workload entry needs `address`"),
+            ("address: 'a b'", "5:12 \"a b\" is neither an IP address nor a host name"),
+            ("address: 10.0.0.1\nports: {http: 0}", "6:17 0 is not a port"),
+            ("address: 10.0.0.1\nweight: -1", "6:11 -1 is out of range"),
+        ],
+    );
+    assert_refused(
+        "WorkloadGroup",
+        &[
+            ("metadata: {}", "5:3 a WorkloadGroup needs `template`"),
+            ("template: {address: 10.0.0.1}", "5:14 a template must not have `address`"),
+            ("template: {labels: {a: b}}", "5:14 a template must not have `labels`"),
+            ("template: {}\nprobe: {htpGet: {}}", "6:11 unknown field `htpGet` in probe"),
+        ],
+    );
+}
+
+fn workload(namespace: &str, name: &str, weight: u32) -> RegisteredWorkload {
+    RegisteredWorkload {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        service_account: "sa".to_owned(),
+        address: IpAddr::from([127, 0, 0, 1]),
+        ports: BTreeMap::new(),
+        labels: Labels::new(),
+        locality: Locality::default(),
+        weight,
+        health: Health::Healthy,
+        group: None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn registered_workloads_behave_like_a_map(ops in prop::collection::vec(("[ab]", "[xyz]", any::<bool>(), 1u32..9), 0..20)) {
+        let mut workloads = Workloads::default();
+        let mut expected = BTreeMap::new();
+        for (namespace, name, add, weight) in ops {
+            let before = workloads.clone();
+            let (was, key) = (before.len(), (namespace.clone(), name.clone()));
+            if add {
+                workloads = workloads.with(workload(&namespace, &name, weight));
+                expected.insert(key, weight);
+            } else {
+                workloads = workloads.without(&namespace, &name);
+                expected.remove(&key);
+            }
+            prop_assert_eq!(before.len(), was, "a value does not change behind its owner");
+        }
+        let found: BTreeMap<_, _> = workloads.iter().map(|w| ((w.namespace.clone(), w.name.clone()), w.weight)).collect();
+        prop_assert_eq!(workloads.len(), expected.len());
+        prop_assert_eq!(workloads.is_empty(), expected.is_empty());
+        prop_assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,266 @@
+//! From what a directory holds to what is served: the last good version of everything that is
+//! broken, and nothing lost that nobody deleted.
+//!
+//! Sans-IO: scans in, [`Loaded`] out. Rules:
+//! - An object that is refused keeps its last good version from the same file.
+//! - A file (or a document) of which nobody can say what it is keeps everything it held.
+//! - A deleted file or document deletes its objects; deleting the last object of all is held until
+//!   it is confirmed.
+//! - A security policy that is refused and has no last good version is served as a denial.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use super::scan::Scan;
+use super::{Loaded, SourceFile};
+use crate::analysis::{Code, Finding, Place, Position, Severity, analyze};
+use crate::model::{Config, MeshSettings, Model, Object, ObjectId, ParsedFile, Workloads, parse};
+
+/// What every file last said, and what of it is served.
+pub(crate) struct LastGood {
+    settings: Arc<MeshSettings>,
+    files: BTreeMap<String, FileState>,
+    revision: String,
+    /// The scan that would delete everything.
+    held: Option<Scan>,
+}
+
+/// One file.
+#[derive(Clone, Default)]
+struct FileState {
+    /// `Err` while it cannot be read.
+    text: Option<Result<String, String>>,
+    objects: Vec<Served>,
+    findings: Vec<Finding>,
+}
+
+/// One object, and why it is served. In the order of preference when several files define it.
+#[derive(Clone)]
+struct Served {
+    standing: Standing,
+    object: Object,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// As written now.
+    Fresh,
+    /// As written before: what is written now is refused.
+    Kept,
+    /// What is written now is refused, and there is nothing to fall back on.
+    StandIn,
+}
+
+impl LastGood {
+    pub(crate) fn new(settings: Arc<MeshSettings>) -> Self {
+        Self { settings, files: BTreeMap::new(), revision: String::new(), held: None }
+    }
+
+    /// True when some file lost all its text: it may be in the middle of being written.
+    pub(crate) fn looks_unfinished(&self, scan: &Scan) -> bool {
+        scan.files.iter().any(|(path, text)| {
+            let was = self.files.get(path).and_then(|file| file.text.as_ref());
+            matches!(text, Ok(text) if text.is_empty()) && matches!(was, Some(Ok(was)) if !was.is_empty())
+        })
+    }
+
+    /// Takes a scan; `None` when nothing changed.
+    pub(crate) fn apply(&mut self, scan: Scan) -> Option<Loaded> {
+        let unchanged = scan.files.len() == self.files.len()
+            && scan.files.iter().all(|(path, text)| {
+                self.files.get(path).is_some_and(|file| file.text.as_ref() == Some(text))
+            });
+        let same_hold = self.held.as_ref() == Some(&scan);
+        if same_hold || unchanged && self.held.is_none() && !self.revision.is_empty() {
+            return None;
+        }
+        let next = self.next(&scan);
+        let had = self.files.values().any(|file| !file.objects.is_empty());
+        let has = next.values().any(|file| !file.objects.is_empty());
+        if had && !has {
+            self.held = Some(scan);
+            return Some(self.loaded());
+        }
+        self.accept(next, &scan);
+        Some(self.loaded())
+    }
+
+    /// Lets a held deletion happen; `None` when nothing is held.
+    pub(crate) fn confirm(&mut self) -> Option<Loaded> {
+        let scan = self.held.take()?;
+        let next = self.next(&scan);
+        self.accept(next, &scan);
+        Some(self.loaded())
+    }
+
+    fn accept(&mut self, next: BTreeMap<String, FileState>, scan: &Scan) {
+        self.held = None;
+        self.files = next;
+        self.revision = revision(scan);
+    }
+
+    fn next(&self, scan: &Scan) -> BTreeMap<String, FileState> {
+        scan.files
+            .iter()
+            .map(|(path, text)| {
+                let before = self.files.get(path);
+                let next = match before {
+                    Some(before) if before.text.as_ref() == Some(text) => before.clone(),
+                    _ => self.read(path, text, before),
+                };
+                (path.clone(), next)
+            })
+            .collect()
+    }
+
+    fn read(&self, path: &str, text: &Result<String, String>, before: Option<&FileState>) -> FileState {
+        let good: Vec<Object> = before
+            .map(|file| file.objects.iter().filter(|served| served.standing != Standing::StandIn))
+            .into_iter()
+            .flatten()
+            .map(|served| served.object.clone())
+            .collect();
+        match text {
+            Ok(content) => {
+                let file = Arc::new(SourceFile::new(path, content.as_str()));
+                let parsed = parse(&file, &self.settings);
+                let (objects, findings) = fall_back(parsed, good, &file);
+                FileState { text: Some(text.clone()), objects, findings }
+            }
+            Err(error) => {
+                let kept = good.len();
+                let objects =
+                    good.into_iter().map(|object| Served { standing: Standing::Kept, object }).collect();
+                let message = format!("{path} cannot be read: {error}");
+                let mut finding = Finding::new(Code::Unreadable, Severity::Error, message);
+                if kept > 0 {
+                    finding = finding.with_help(format!("its {kept} objects are served as last read"));
+                }
+                FileState { text: Some(text.clone()), objects, findings: vec![finding] }
+            }
+        }
+    }
+
+    /// What is served now, with everything there is to say about it.
+    fn loaded(&self) -> Loaded {
+        let mut findings: Vec<Finding> =
+            self.files.values().flat_map(|file| file.findings.iter().cloned()).collect();
+        if self.held.is_some() {
+            let count: usize = self.files.values().map(|file| file.objects.len()).sum();
+            findings.push(
+                Finding::new(
+                    Code::ChangeHeld,
+                    Severity::Error,
+                    format!("the change would delete all {count} objects of the mesh: held"),
+                )
+                .with_help("put a file back, or confirm the deletion"),
+            );
+        }
+        let objects = self.choose(&mut findings);
+        let config = Arc::new(Config::new(self.settings.clone(), objects));
+        let model = Model { config: config.clone(), workloads: Arc::new(Workloads::default()) };
+        findings.extend(analyze(&model));
+        sort(&mut findings);
+        Loaded { config, findings, revision: self.revision.clone() }
+    }
+
+    /// Of several definitions of one object: what is written now, before what was; then by path.
+    fn choose(&self, findings: &mut Vec<Finding>) -> Vec<Object> {
+        let mut chosen: BTreeMap<&ObjectId, &Served> = BTreeMap::new();
+        for served in self.files.values().flat_map(|file| &file.objects) {
+            let id = &served.object.origin().id;
+            match chosen.get_mut(id) {
+                None => drop(chosen.insert(id, served)),
+                Some(first) if served.standing < first.standing => *first = served,
+                Some(first) if served.standing == Standing::Fresh => {
+                    let place = first.object.origin().place();
+                    findings.push(
+                        Finding::new(
+                            Code::DuplicateObject,
+                            Severity::Error,
+                            format!("{id} is defined twice"),
+                        )
+                        .at(served.object.origin().place())
+                        .about(id)
+                        .with_help(format!("the definition at {place} is used, this one is ignored"))
+                        .with_related(place, "first defined here"),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        chosen.into_values().map(|served| served.object.clone()).collect()
+    }
+}
+
+/// Adds to what a file says what it said before, where it has to be.
+fn fall_back(parsed: ParsedFile, good: Vec<Object>, file: &Arc<SourceFile>) -> (Vec<Served>, Vec<Finding>) {
+    let mut findings = parsed.findings;
+    let fresh: BTreeSet<ObjectId> = parsed.objects.iter().map(|object| object.origin().id.clone()).collect();
+    let refused: BTreeSet<&ObjectId> = parsed.refused.iter().map(|refused| &refused.origin.id).collect();
+    let mut served: Vec<Served> =
+        parsed.objects.into_iter().map(|object| Served { standing: Standing::Fresh, object }).collect();
+    let mut kept = Vec::new();
+    for object in good {
+        let id = object.origin().id.clone();
+        if !fresh.contains(&id) && (parsed.unidentified || refused.contains(&id)) {
+            kept.push(id);
+            served.push(Served { standing: Standing::Kept, object });
+        }
+    }
+    if !kept.is_empty() {
+        let names: Vec<String> = kept.iter().map(ToString::to_string).collect();
+        let message = format!("the last good version is still served of: {}", names.join(", "));
+        let position = Position { line: 1, column: 1, width: 1 };
+        findings.push(
+            Finding::new(Code::LastGoodKept, Severity::Warning, message)
+                .at(Place { file: file.clone(), position }),
+        );
+    }
+    for refused in &parsed.refused {
+        let id = &refused.origin.id;
+        let Some(object) = refused.stand_in.clone().filter(|_| !kept.contains(id) && !fresh.contains(id))
+        else {
+            continue;
+        };
+        findings.push(
+            Finding::new(
+                Code::FailedClosed,
+                Severity::Error,
+                format!(
+                    "{id} is refused and has no last good version: its workloads refuse what it might refuse"
+                ),
+            )
+            .at(refused.origin.place())
+            .about(id)
+            .with_help("correct the policy, or delete it"),
+        );
+        served.push(Served { standing: Standing::StandIn, object });
+    }
+    (served, findings)
+}
+
+/// Errors first, then by place.
+fn sort(findings: &mut [Finding]) {
+    let place = |finding: &Finding| {
+        finding.place.as_ref().map(|place| (place.file.path().to_owned(), place.position))
+    };
+    findings.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| place(a).cmp(&place(b))));
+}
+
+fn revision(scan: &Scan) -> String {
+    let mut hash = twox_hash::XxHash64::with_seed(0);
+    for (path, text) in &scan.files {
+        // Lengths keep neighbours apart.
+        let text = text.as_deref().unwrap_or_default();
+        hash.write_usize(path.len());
+        hash.write(path.as_bytes());
+        hash.write_usize(text.len());
+        hash.write(text.as_bytes());
+    }
+    format!("{:016x}", hash.finish())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! What is served after which change. Scans in, [`Loaded`] out; no files.
+
+use super::*;
+use crate::model::Action;
+
+fn service(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+    )
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    )
+}
+
+fn files(files: &[(&str, &str)]) -> Scan {
+    Scan { files: files.iter().map(|(path, text)| ((*path).to_owned(), Ok((*text).to_owned()))).collect() }
+}
+
+fn state() -> LastGood {
+    LastGood::new(Arc::default())
+}
+
+/// `name:port` of each service, and the codes of the findings.
+fn shown(loaded: &Loaded) -> (Vec<String>, Vec<&'static str>) {
+    let services = loaded.config.services();
+    let services = services.map(|service| format!("{}:{}", service.origin.id.name, service.ports[0].number));
+    (services.collect(), loaded.findings.iter().map(|finding| finding.code.id()).collect())
+}
+
+#[test]
+fn the_same_text_is_no_change() {
+    let mut state = state();
+    let scan = files(&[("a.yaml", &service("a", 1))]);
+    assert!(state.apply(scan.clone()).is_some());
+    assert!(state.apply(scan).is_none());
+}
+
+#[test]
+fn an_empty_directory_is_a_configuration_too_and_only_once() {
+    let mut state = state();
+    let loaded = state.apply(Scan::default()).expect("the first load");
+    assert!(loaded.config.objects().is_empty() && loaded.findings.is_empty());
+    assert!(state.apply(Scan::default()).is_none());
+}
+
+#[test]
+fn the_revision_names_the_text_and_where_it_is() {
+    let revision = |scan: Scan| state().apply(scan).expect("loaded").revision;
+    let a = service("a", 1);
+    assert_eq!(revision(files(&[("a.yaml", &a)])), revision(files(&[("a.yaml", &a)])));
+    assert_ne!(revision(files(&[("a.yaml", &a)])), revision(files(&[("b.yaml", &a)])));
+    assert_ne!(revision(files(&[("a.yaml", &a)])), revision(files(&[("a.yaml", &service("a", 2))])));
+}
+
+#[test]
+fn a_file_that_is_not_yaml_keeps_everything_it_held_and_says_so() {
+    let mut state = state();
+    let good = format!("{}---\n{}", service("a", 1), service("b", 2));
+    state.apply(files(&[("a.yaml", &good), ("b.yaml", &service("c", 3))]));
+    let loaded = state.apply(files(&[("a.yaml", "a: ["), ("b.yaml", &service("c", 4))])).expect("a change");
+    assert_eq!(shown(&loaded), (vec!["a:1".into(), "b:2".into(), "c:4".into()], vec!["IST0106", "MESH0004"]));
+    assert!(loaded.findings[1].message.ends_with("Service default/a, Service default/b"));
+    // Breaking it further keeps the same last good version.
+    let loaded = state.apply(files(&[("a.yaml", "{"), ("b.yaml", &service("c", 4))])).expect("a change");
+    assert_eq!(shown(&loaded).0, ["a:1", "b:2", "c:4"]);
+    let loaded = state.apply(files(&[("a.yaml", &service("a", 9)), ("b.yaml", &service("c", 4))]));
+    assert_eq!(shown(&loaded.expect("a change")), (vec!["a:9".into(), "c:4".into()], vec![]));
+}
+
+#[test]
+fn a_refused_object_keeps_its_last_good_one_and_its_neighbours_move_on() {
+    let mut state = state();
+    state.apply(files(&[("a.yaml", &format!("{}---\n{}", service("a", 1), service("b", 2)))]));
+    let broken = format!("{}---\n{}", service("a", 0), service("b", 3));
+    let loaded = state.apply(files(&[("a.yaml", &broken)])).expect("a change");
+    assert_eq!(shown(&loaded), (vec!["a:1".into(), "b:3".into()], vec!["IST0106", "MESH0004"]));
+}
+
+#[test]
+fn a_document_that_cannot_be_named_may_be_any_object_that_is_gone() {
+    let mut state = state();
+    state.apply(files(&[("a.yaml", &format!("{}---\n{}", service("a", 1), service("b", 2)))]));
+    let nameless = format!("{}---\n{}", service("a", 3), service("b", 4).replace("name: b", "nam: b"));
+    let loaded = state.apply(files(&[("a.yaml", &nameless)])).expect("a change");
+    assert_eq!(shown(&loaded).0, ["a:3", "b:2"]);
+}
+
+#[test]
+fn deleting_a_file_or_a_document_deletes_its_objects() {
+    let mut state = state();
+    let both = format!("{}---\n{}", service("a", 1), service("b", 2));
+    state.apply(files(&[("a.yaml", &both), ("b.yaml", &service("c", 3))]));
+    let loaded = state.apply(files(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("c", 3))]));
+    assert_eq!(shown(&loaded.expect("a change")).0, ["a:1", "c:3"]);
+    let loaded = state.apply(files(&[("a.yaml", &service("a", 1))])).expect("a change");
+    assert_eq!(shown(&loaded), (vec!["a:1".into()], vec![]));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_what_it_held() {
+    let mut state = state();
+    state.apply(files(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 1))]));
+    let mut scan = files(&[("b.yaml", &service("b", 2))]);
+    scan.files.insert("a.yaml".to_owned(), Err("permission denied".to_owned()));
+    let loaded = state.apply(scan).expect("a change");
+    assert_eq!(shown(&loaded), (vec!["a:1".into(), "b:2".into()], vec!["MESH0006"]));
+}
+
+#[test]
+fn deleting_everything_is_held_until_it_is_confirmed() {
+    let mut state = state();
+    let first = state.apply(files(&[("a.yaml", &service("a", 1))])).expect("loaded");
+    let held = state.apply(Scan::default()).expect("a report");
+    assert_eq!(shown(&held), (vec!["a:1".into()], vec!["MESH0005"]));
+    assert_eq!(held.revision, first.revision, "what is served is still the first");
+    assert!(state.apply(Scan::default()).is_none(), "said once");
+    let confirmed = state.confirm().expect("a change");
+    assert_eq!(shown(&confirmed), (vec![], vec![]));
+    assert!(state.confirm().is_none(), "nothing is held any more");
+}
+
+#[test]
+fn putting_the_files_back_ends_the_hold() {
+    let mut state = state();
+    let scan = files(&[("a.yaml", &service("a", 1))]);
+    state.apply(scan.clone());
+    state.apply(Scan::default());
+    assert_eq!(shown(&state.apply(scan).expect("a change")), (vec!["a:1".into()], vec![]));
+    assert!(state.confirm().is_none());
+}
+
+#[test]
+fn an_object_of_two_files_is_reported_and_the_first_by_path_is_served() {
+    let scan = files(&[("b.yaml", &service("a", 2)), ("a.yaml", &service("a", 1))]);
+    let loaded = state().apply(scan).expect("loaded");
+    assert_eq!(shown(&loaded), (vec!["a:1".into()], vec!["MESH0003"]));
+    let place = loaded.findings[0].place.as_ref().expect("place").to_string();
+    assert_eq!(place, "b.yaml:3:18");
+    assert!(loaded.findings[0].help.as_deref().is_some_and(|help| help.contains("a.yaml:3:18")));
+}
+
+#[test]
+fn an_object_moved_out_of_a_file_that_breaks_is_served_from_its_new_one() {
+    let mut state = state();
+    state.apply(files(&[("a.yaml", &service("a", 1))]));
+    let loaded = state.apply(files(&[("a.yaml", "{"), ("b.yaml", &service("a", 2))])).expect("a change");
+    assert_eq!(shown(&loaded).0, ["a:2"]);
+}
+
+fn actions(loaded: &Loaded) -> Vec<Action> {
+    loaded.config.authorization_policies_in("default").iter().map(|policy| policy.action).collect()
+}
+
+#[test]
+fn a_broken_policy_denies_unless_a_good_one_is_known() {
+    let broken = policy("p", "{rules: [{form: []}]}");
+    let mut fresh = state();
+    let loaded = fresh.apply(files(&[("a.yaml", &broken)])).expect("loaded");
+    assert_eq!(actions(&loaded), [Action::Deny]);
+    assert!(shown(&loaded).1.contains(&"MESH0007"));
+
+    let mut warm = state();
+    warm.apply(files(&[("a.yaml", &policy("p", "{rules: [{}]}"))]));
+    let loaded = warm.apply(files(&[("a.yaml", &broken)])).expect("a change");
+    assert_eq!(actions(&loaded), [Action::Allow], "the last good one");
+
+    // A denial that stood in is not a last good version.
+    let loaded = fresh.apply(files(&[("a.yaml", &format!("{broken}# again\n"))])).expect("a change");
+    assert_eq!(shown(&loaded).1.iter().filter(|code| **code == "MESH0004").count(), 0);
+    let loaded = fresh.apply(files(&[("a.yaml", &policy("p", "{rules: [{}]}"))])).expect("a change");
+    assert_eq!(actions(&loaded), [Action::Allow]);
+}
+
+#[test]
+fn a_file_that_became_empty_may_be_half_written() {
+    let mut state = state();
+    state.apply(files(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 1))]));
+    assert!(state.looks_unfinished(&files(&[("a.yaml", ""), ("b.yaml", &service("b", 1))])));
+    assert!(!state.looks_unfinished(&files(&[("b.yaml", &service("b", 1))])));
+    assert!(!state.looks_unfinished(&files(&[("new.yaml", "")])));
+}
+
+#[test]
+fn errors_come_first() {
+    let vs = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: a}\n";
+    let loaded = state().apply(files(&[("a.yaml", vs), ("b.yaml", "{")])).expect("loaded");
+    let severities: Vec<_> = loaded.findings.iter().map(|finding| finding.severity).collect();
+    assert_eq!(severities, [Severity::Error, Severity::Warning]);
+}
