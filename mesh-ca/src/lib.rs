@@ -13,6 +13,33 @@
 //! What it does not do: it knows nothing of xDS, and it revokes by short lifetimes only (no CRL, no
 //! OCSP).
 //!
+//! A workload joins its mesh with a token, and serves with whatever identity it has at the moment:
+//!
+//! ```no_run
+//! use mesh_ca::{
+//!     bundle::{TrustBundle, TrustBundles},
+//!     channel::Target,
+//!     rustls::{ClientAuth, ServerTrust, default_provider, server_config},
+//!     source::ca::{CaSource, JoinToken},
+//!     spiffe_id::{SpiffeId, TrustDomain},
+//!     verifier::ServerCheck,
+//!     workload::WorkloadIdentity,
+//! };
+//!
+//! # async fn join() -> Result<(), Box<dyn std::error::Error>> {
+//! let domain = TrustDomain::parse("cluster.local")?;
+//! let roots = TrustBundles::of(TrustBundle::from_pem(domain.clone(), &std::fs::read("root-cert.pem")?)?);
+//! let trust = ServerTrust::Bundles(roots, ServerCheck::exact(SpiffeId::mesh_server(&domain)));
+//! let ca = CaSource::new(Target::tls("127.0.0.1:15012", trust, None)?).token(JoinToken::file("token"));
+//!
+//! let identity = WorkloadIdentity::start(ca);
+//! println!("I am {}", identity.ready().await?.id());
+//! let config = server_config(&identity, ClientAuth::Require, &[b"h2"], default_provider())?;
+//! # let _ = config;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Specifications: [SPIFFE-ID], [X509-SVID], gRFC A29 (file watcher), Istio's `ca.proto`.
 //!
 //! [SPIFFE-ID]: https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md

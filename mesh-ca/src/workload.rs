@@ -68,6 +68,16 @@ pub enum IdentityError {
         /// What went wrong last.
         cause: SourceError,
     },
+    /// There is one, but it has expired, and the source has given no other.
+    #[error("{reason}; {origin} has given no newer one{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Expired {
+        /// Where the identity was to come from, as configured.
+        origin: Arc<str>,
+        /// Whose it was, when it ended, and what the clock says.
+        reason: String,
+        /// Why it could not be renewed, when an attempt has failed.
+        cause: Option<SourceError>,
+    },
     /// The source did not answer within the caller's patience.
     #[error("no workload identity from {origin} within {waited:?}: it has not answered yet")]
     Slow {
@@ -194,18 +204,23 @@ impl WorkloadIdentity {
         self.0.status.clone()
     }
 
-    /// Waits for the first identity, but not for ever: as soon as an attempt has failed and there is
-    /// none, this returns why. The source is asked again in the background, so a later call may succeed.
+    /// The valid identity, waiting for the first one, but not for ever: as soon as an attempt has failed
+    /// and there is none, or the one in hand has expired, this returns why. The source is asked again in
+    /// the background, so a later call may succeed.
     pub async fn ready(&self) -> Result<Arc<Identity>, IdentityError> {
         let (mut identity, mut status) = (self.watch(), self.watch_status());
         loop {
-            if let Some(identity) = identity.borrow_and_update().clone() {
-                return Ok(identity);
-            }
+            let held = identity.borrow_and_update().clone();
             let (origin, failed) = {
                 let status = status.borrow_and_update();
                 (status.origin.clone(), status.last_error.clone())
             };
+            if let Some(identity) = held {
+                return match identity.svid().validity_error(self.clock().now()) {
+                    Some(reason) => Err(IdentityError::Expired { origin, reason, cause: failed }),
+                    None => Ok(identity),
+                };
+            }
             if let Some(cause) = failed {
                 return Err(IdentityError::Source { origin, cause });
             }

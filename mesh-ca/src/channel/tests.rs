@@ -6,6 +6,7 @@ use crate::{
     proto::istio_ca::{
         IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
     },
+    rustls::{ClientAuth, server_config},
     spiffe_id::{SpiffeId, TrustDomain},
     testing::Ca,
     verifier::ServerCheck,
@@ -75,6 +76,24 @@ async fn a_server_that_speaks_no_tls_is_unavailable_and_said_so() {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains(&format!("TLS handshake with {address}")), "{status:?}");
     drop(server.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_agree_on_http2_is_refused() {
+    let ca = Ca::new("root");
+    let id = SpiffeId::mesh_server(&TrustDomain::parse("td").unwrap());
+    let identity = WorkloadIdentity::fixed(ca.identity(id.as_str()));
+    let config = server_config(&identity, ClientAuth::None, &[], default_provider()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+    });
+    let status = call(&Target::tls(&address, mesh_server(&ca), None).unwrap()).await;
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("did not agree to speak HTTP/2"), "{status:?}");
+    server.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ mod tests {
     use super::*;
     use crate::{csr, key::PrivateKey};
     use base64::{Engine, engine::general_purpose::STANDARD};
+    use proptest::prelude::*;
 
     fn pem(body: &str) -> String {
         format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n")
@@ -95,6 +96,22 @@ mod tests {
     #[test]
     fn a_request_signed_by_its_own_key_is_accepted() {
         SigningRequest::parse(&good()).unwrap();
+    }
+
+    #[test]
+    fn keys_of_every_supported_kind_are_accepted() {
+        // Istio's agent asks with RSA 2048 unless told otherwise.
+        for kind in [
+            &rcgen::PKCS_RSA_SHA256,
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ED25519,
+        ] {
+            let key = rcgen::KeyPair::generate_for(kind).unwrap();
+            let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+            let request = SigningRequest::parse(&csr.pem().unwrap());
+            assert!(request.is_ok(), "{kind:?}: {request:?}");
+        }
     }
 
     #[test]
@@ -119,6 +136,18 @@ mod tests {
         for (text, reason) in cases {
             let error = SigningRequest::parse(&text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text:.60}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Nobody is authenticated yet: whatever arrives must be refused in good order.
+        #[test]
+        fn no_changed_request_is_accepted(at: proptest::sample::Index, flip in 1_u8..) {
+            static GOOD: std::sync::LazyLock<String> = std::sync::LazyLock::new(good);
+            let mut der = CertificateSigningRequestDer::from_pem_slice(GOOD.as_bytes()).unwrap().to_vec();
+            let at = at.index(der.len());
+            der[at] ^= flip;
+            prop_assert!(SigningRequest::parse(&pem(&STANDARD.encode(der))).is_err(), "byte {at}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The first request goes over server-authenticated TLS with a bearer token (or, in development, a
 //! claim that the CA believes from loopback); each later one over mTLS with the certificate in hand and
-//! without the token. An expired certificate falls back to the first way. The key is made here, anew
+//! without the token. An expired certificate, or one that the CA refuses, falls back to the first way. The key is made here, anew
 //! for each certificate, and never leaves. What comes back is verified before it is believed: it must
 //! carry the expected id, fit the key, chain to the roots that came with it, and be valid now.
 
@@ -137,10 +137,13 @@ pub struct CaSource<C = Target> {
     expected: Option<SpiffeId>,
     lifetime: Duration,
     schedule: Schedule,
+    /// The CA has refused the certificate in hand: prove who we are as at first.
+    start_over: bool,
 }
 
 impl<C: Connect> CaSource<C> {
-    /// The CA at `ca`. Its target must not present an identity: this source presents its own.
+    /// The CA at `ca`. The first request presents what the target presents, usually nothing; each later
+    /// one this source's own certificate.
     pub fn new(ca: C) -> Self {
         Self {
             ca,
@@ -149,6 +152,7 @@ impl<C: Connect> CaSource<C> {
             expected: None,
             lifetime: Duration::ZERO,
             schedule: Schedule::HALF_LIFE,
+            start_over: false,
         }
     }
 
@@ -289,7 +293,9 @@ impl<C: Connect> Source for CaSource<C> {
     }
 
     async fn fetch(&mut self, held: Option<&Arc<Identity>>) -> Result<Arc<Identity>, SourceError> {
-        let presentable = held.filter(|held| held.svid().validity_error(self.ca.now()).is_none());
+        let start_over = std::mem::take(&mut self.start_over);
+        let presentable =
+            held.filter(|held| !start_over && held.svid().validity_error(self.ca.now()).is_none());
         // A workload keeps its name for life.
         let expected = self.expected.as_ref().or_else(|| held.map(|held| held.id()));
         let invalid = |error: &dyn fmt::Display| SourceError::invalid(error.to_string());
@@ -303,10 +309,13 @@ impl<C: Connect> Source for CaSource<C> {
         let first = presentable.is_none();
         self.credentials(request.metadata_mut(), first).await?;
         let channel = self.ca.connect(presentable).await?;
-        let response = IstioCertificateServiceClient::new(channel)
-            .create_certificate(request)
-            .await
-            .map_err(|status| self.failed(&status, first))?;
-        self.accept(response.get_ref(), key, expected).map(Arc::new)
+        let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await;
+        match answer {
+            Ok(response) => self.accept(response.get_ref(), key, expected).map(Arc::new),
+            Err(status) => {
+                self.start_over = !first && status.code() == Code::Unauthenticated;
+                Err(self.failed(&status, first))
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::{Ca, Issued, Leaf};
+use proptest::prelude::*;
 use rcgen::{CustomExtension, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
 use std::time::Duration;
 
@@ -169,4 +170,29 @@ fn a_server_outside_the_mesh_is_known_by_its_dns_name_or_address() {
     assert!(error.contains("expected a certificate for mesh.other"), "{error}");
     assert!(error.contains("mesh.example") && error.contains("127.0.0.1"), "{error}");
     judge("mesh.example", Ca::new("foreign").bundle("td").roots()).unwrap_err();
+}
+
+proptest! {
+    /// Every byte of a certificate counts, and none of them makes a parser panic.
+    #[test]
+    fn no_changed_leaf_verifies(at: proptest::sample::Index, flip in 1_u8..) {
+        static MADE: std::sync::LazyLock<(Ca, Issued)> = std::sync::LazyLock::new(|| {
+            let ca = Ca::new("root");
+            let leaf = Leaf::new(ID).issue_by(&ca);
+            (ca, leaf)
+        });
+        let (ca, leaf) = &*MADE;
+        let mut der = leaf.der.to_vec();
+        let at = at.index(der.len());
+        der[at] ^= flip;
+        let bundles = TrustBundles::of(ca.bundle("td"));
+        let changed = CertificateDer::from(der);
+        let judged = verify_svid(&changed, &[], &bundles, Role::Server, &algorithms(), UnixTime::now());
+        prop_assert!(judged.is_err(), "byte {at}");
+    }
+
+    #[test]
+    fn no_bytes_make_the_certificate_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+        prop_assert!(PeerCertificate::from_der(&CertificateDer::from(bytes)).is_err());
+    }
 }

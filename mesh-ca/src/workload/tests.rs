@@ -142,7 +142,12 @@ async fn the_identity_in_hand_serves_until_it_expires_while_renewal_fails() {
         let status = identity.status();
         assert_eq!(status.stage, stage);
         assert_eq!(status.last_error.unwrap().to_string(), "the script is over");
+        assert_eq!(identity.ready().await.is_ok(), stage != Stage::Expired);
     }
+    // Not wedged in a healthy look: whoever asks is told both what ended and why nothing followed.
+    let error = identity.ready().await.unwrap_err().to_string();
+    assert!(error.contains(ID) && error.contains("expired at"), "{error}");
+    assert!(error.contains("a script has given no newer one: the script is over"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,6 +190,17 @@ fn an_identity_needs_the_roots_of_its_own_domain() {
     let svid = Leaf::new(ID).issue_by(&ca).svid();
     let error = Identity::new(svid, TrustBundles::of(ca.bundle("other"))).unwrap_err();
     assert!(error.to_string().contains(TrustDomain::parse("td").unwrap().as_str()), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_identity_that_has_expired_is_not_ready() {
+    let identity = Ca::new("root").identity(ID);
+    let (clock, hand) = Clock::manual(SystemTime::now());
+    let fixed = WorkloadIdentity::fixed_at(identity, clock);
+    fixed.ready().await.unwrap();
+    hand.advance(seconds(7200));
+    assert!(matches!(fixed.ready().await.unwrap_err(), IdentityError::Expired { .. }));
+    assert_eq!(fixed.status().stage, Stage::Expired);
 }
 
 #[tokio::test]

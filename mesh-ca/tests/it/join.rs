@@ -260,6 +260,27 @@ async fn a_token_file_is_read_when_it_is_used() {
     assert!(matches!(world.tokens.redeem(&token).unwrap_err(), TokenError::Unknown));
 }
 
+#[tokio::test]
+async fn a_refused_certificate_falls_back_to_the_token() {
+    let world = World::new(Clock::system()).await;
+    // A control plane that believes tokens only.
+    let attestors = Attestors::none().and(JoinTokenAttestor::new(world.tokens.clone()));
+    let service = CertificateService::new(world.authority.clone(), attestors);
+    let server = serve(service, Some(&world.identity), "127.0.0.1:0".parse().unwrap()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    let write = || {
+        let token = world.tokens.create(&id(ID), Duration::from_secs(60)).unwrap();
+        std::fs::write(&path, token.as_bytes()).unwrap();
+    };
+    write();
+    let target = world.target(server.address, SpiffeId::mesh_server(&domain()));
+    let identity = hasty(CaSource::new(target).token(JoinToken::file(&path)));
+    identity.ready().await.unwrap();
+    write();
+    rotations(&identity, 2).await;
+}
+
 #[test]
 fn tokens_are_not_shown() {
     let source = CaSource::new(Target::plaintext("h:1").unwrap()).token(JoinToken::value("mesh-join-secret"));
