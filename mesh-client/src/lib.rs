@@ -5,7 +5,15 @@
 mod body;
 #[allow(dead_code)]
 mod cluster;
+pub mod context;
 #[allow(dead_code)]
 mod endpoint;
 #[allow(dead_code)]
 mod lb;
+pub mod registration;
+pub mod server;
+#[cfg(test)]
+mod testing;
+#[allow(dead_code)]
+mod timeout;
+pub mod tls;

@@ -1,0 +1,194 @@
+use super::*;
+use futures_util::future::BoxFuture;
+use std::{convert::Infallible, task::Poll};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, body::Body, server::Grpc, transport::Server};
+use tonic_prost::ProstCodec;
+
+/// Requests as the control plane reads them; how each stream is answered is the test's choice.
+type Streams = mpsc::UnboundedSender<(tonic::Streaming<RegisterRequest>, Answers)>;
+type Answers = mpsc::UnboundedSender<Result<proto::RegisterResponse, Status>>;
+
+/// A control plane that hands every stream to the test, or refuses them all with a status.
+#[derive(Clone)]
+struct ControlPlane {
+    streams: Streams,
+    refusal: Option<Status>,
+}
+
+impl tonic::server::NamedService for ControlPlane {
+    const NAME: &'static str = "mesh.v1.WorkloadRegistration";
+}
+
+impl tower_service::Service<http::Request<Body>> for ControlPlane {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let codec = ProstCodec::<proto::RegisterResponse, RegisterRequest>::default();
+            let register = |request: Request<tonic::Streaming<RegisterRequest>>| {
+                let this = this.clone();
+                async move {
+                    if let Some(refusal) = this.refusal {
+                        return Err(refusal);
+                    }
+                    let (answers, outgoing) = mpsc::unbounded_channel();
+                    this.streams.send((request.into_inner(), answers)).unwrap();
+                    let outgoing = tokio_stream::wrappers::UnboundedReceiverStream::new(outgoing);
+                    Ok(Response::new(outgoing))
+                }
+            };
+            Ok(Grpc::new(codec).streaming(tower::service_fn(register), request).await)
+        })
+    }
+}
+
+struct World {
+    registration: Registration,
+    streams: mpsc::UnboundedReceiver<(tonic::Streaming<RegisterRequest>, Answers)>,
+    _plane: JoinSet<()>,
+}
+
+async fn world(refusal: Option<Status>) -> World {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, streams) = mpsc::unbounded_channel();
+    let mut plane = JoinSet::new();
+    let service = ControlPlane { streams: sender, refusal };
+    plane.spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+    });
+    let channel = mesh_ca::channel::connect(&mesh_ca::channel::Target::plaintext(&address).unwrap());
+    let info =
+        WorkloadInfo { name: "reviews".into(), namespace: "default".into(), ..WorkloadInfo::default() };
+    let retry = Retry { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
+    let ports = BTreeMap::from([(String::new(), 9080)]);
+    let registration = Registration::start(channel, info, [127, 0, 0, 1].into(), ports, retry);
+    World { registration, streams, _plane: plane }
+}
+
+fn revision(revision: &str) -> Result<proto::RegisterResponse, Status> {
+    let (workload_entry, revision) = ("reviews-127.0.0.1".to_owned(), revision.to_owned());
+    Ok(proto::RegisterResponse { workload_entry, revision })
+}
+
+async fn until(world: &World, done: impl FnMut(&RegistrationState) -> bool) -> RegistrationState {
+    world.registration.watch().wait_for(done).await.unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_workload_says_what_it_is_and_is_registered_once_that_is_served() {
+    let mut world = world(None).await;
+    let (mut requests, answers) = world.streams.recv().await.unwrap();
+    let first = requests.message().await.unwrap().unwrap();
+    let workload = first.workload.unwrap();
+    assert_eq!((workload.name.as_str(), workload.address.as_str()), ("reviews", "127.0.0.1"));
+    assert_eq!(workload.ports, BTreeMap::from([(String::new(), 9080)]));
+    assert_eq!(first.health, i32::from(Health::Healthy));
+    assert_eq!(*world.registration.state.borrow(), RegistrationState::Pending(None));
+    answers.send(revision("7")).unwrap();
+    registered(world.registration.watch()).await.unwrap();
+    let state = world.registration.state.borrow().clone();
+    assert_eq!(state.to_string(), "registered as reviews-127.0.0.1 since revision 7");
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_opened_again_and_says_it_all_again() {
+    let mut world = world(None).await;
+    let (mut requests, answers) = world.streams.recv().await.unwrap();
+    requests.message().await.unwrap();
+    answers.send(revision("1")).unwrap();
+    until(&world, |state| matches!(state, RegistrationState::Registered { .. })).await;
+    drop((requests, answers));
+    let (mut requests, answers) = world.streams.recv().await.unwrap();
+    assert!(requests.message().await.unwrap().unwrap().workload.is_some());
+    assert!(matches!(*world.registration.state.borrow(), RegistrationState::Lost(_)));
+    answers.send(revision("2")).unwrap();
+    until(&world, |state| state.to_string().ends_with("revision 2")).await;
+}
+
+#[tokio::test]
+async fn a_drain_is_done_when_the_served_configuration_says_so() {
+    let mut world = world(None).await;
+    let (mut requests, answers) = world.streams.recv().await.unwrap();
+    requests.message().await.unwrap();
+    answers.send(revision("1")).unwrap();
+    registered(world.registration.watch()).await.unwrap();
+    let control_plane = async {
+        let request = requests.message().await.unwrap().unwrap();
+        assert_eq!((request.workload, request.health), (None, i32::from(Health::Draining)));
+        assert!(!world.registration.state.borrow().to_string().starts_with("draining"));
+        answers.send(revision("2")).unwrap();
+    };
+    tokio::join!(world.registration.drain(), control_plane);
+    assert_eq!(
+        world.registration.state.borrow().to_string(),
+        "draining as reviews-127.0.0.1 since revision 2"
+    );
+}
+
+#[tokio::test]
+async fn a_control_plane_that_comes_back_during_a_drain_is_told_of_it_first() {
+    let mut world = world(None).await;
+    let (requests, answers) = world.streams.recv().await.unwrap();
+    drop((requests, answers));
+    let control_plane = async {
+        loop {
+            let (mut requests, answers) = world.streams.recv().await.unwrap();
+            let first = requests.message().await.unwrap().unwrap();
+            assert!(first.workload.is_some());
+            if first.health == i32::from(Health::Draining) {
+                answers.send(revision("2")).unwrap();
+                return answers;
+            }
+        }
+    };
+    let (_, _open) = tokio::join!(world.registration.drain(), control_plane);
+}
+
+#[tokio::test]
+async fn a_control_plane_without_registration_is_left_alone() {
+    let world = world(Some(Status::unimplemented("no such service"))).await;
+    registered(world.registration.watch()).await.unwrap();
+    until(&world, |state| *state == RegistrationState::Unsupported).await;
+    world.registration.drain().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_an_error_in_the_words_of_the_control_plane() {
+    let world = world(Some(Status::permission_denied("default/reviews is not yours"))).await;
+    let refused = registered(world.registration.watch()).await.unwrap_err();
+    assert_eq!(refused, RegistrationError::Refused("default/reviews is not yours".into()));
+    assert!(until(&world, |_| true).await.to_string().contains("not yours"));
+    world.registration.drain().await;
+}
+
+#[tokio::test]
+async fn the_endpoint_lives_as_long_as_the_handle() {
+    let mut world = world(None).await;
+    let (mut requests, _answers) = world.streams.recv().await.unwrap();
+    requests.message().await.unwrap();
+    drop(world.registration);
+    // The stream ends, in one way or the other.
+    assert!(!matches!(requests.message().await, Ok(Some(_))));
+}
+
+#[test]
+fn delays_grow_to_their_bound_and_the_first_is_spread_out() {
+    let retry = Retry { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
+    for _ in 0..100 {
+        assert!(retry.delay(1) <= Duration::from_millis(1600));
+        assert!(retry.delay(3) >= Duration::from_millis(3200));
+        assert!(retry.delay(60) <= Duration::from_secs(12));
+        assert!(retry.delay(u32::MAX) >= Duration::from_secs(8));
+    }
+}

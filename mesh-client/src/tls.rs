@@ -1,0 +1,229 @@
+//! From the TLS contexts of xDS to rustls configurations (gRFC A29, A101).
+//!
+//! A context names certificate providers; [`Providers`] knows what each name stands for. What cannot be
+//! honoured is refused with the reason; nothing ever falls back to plaintext or to a weaker check. The
+//! configurations are live: certificates and roots are read at every handshake, so a rotation needs no
+//! new one. No session is resumed, since resumption skips verification.
+
+mod san;
+
+use crate::endpoint::{ClientTls, TlsConfigs};
+use mesh_ca::{
+    certificate::PeerCertificate,
+    rustls::{ClientAuth, Provider, ServerTrust, client_config_with, default_provider, server_config},
+    verifier::ServerCheck,
+    workload::WorkloadIdentity,
+};
+use mesh_xds::{
+    matcher::StringMatcher,
+    resource::tls::{DownstreamTls, Roots, UpstreamTls},
+};
+use rustls::pki_types::ServerName;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::time::Instant;
+
+const ALPN: &[&[u8]] = &[b"h2"];
+
+/// Why a TLS context cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A context names an instance that nobody configured.
+    #[error(
+        "certificate provider instance `{instance}` is not configured (known: {known}); add it to \
+         `certificate_providers` of the bootstrap, or give the mesh an identity"
+    )]
+    UnknownProvider {
+        /// The name in the context.
+        instance: Arc<str>,
+        /// What is configured.
+        known: String,
+    },
+    /// The roots of the operating system are asked for.
+    #[error("`system_root_certs` is not supported: name a `ca_certificate_provider_instance`")]
+    SystemRoots,
+    /// A server's certificate and its clients' roots come from different providers.
+    #[error(
+        "the server's certificate comes from provider instance `{identity}` and its clients' roots from \
+         `{roots}`: both must be the same provider"
+    )]
+    SplitProviders {
+        /// Instance of the certificate.
+        identity: Arc<str>,
+        /// Instance of the roots.
+        roots: Arc<str>,
+    },
+    /// The peer must have the name that was sent, and none is.
+    #[error(
+        "`auto_sni_san_validation` without a name to send: set `sni`, or `auto_host_sni` and give the endpoint \
+         a hostname"
+    )]
+    NoName,
+    /// The name to send is not one.
+    #[error("`{0}` cannot be sent as server name: it is not a DNS name")]
+    BadName(String),
+    /// The provider has not delivered yet.
+    #[error("certificate provider instance `{instance}` has no certificate yet: {cause}")]
+    NoIdentity {
+        /// The provider.
+        instance: Arc<str>,
+        /// What is known of why.
+        cause: String,
+    },
+    /// rustls cannot be configured so.
+    #[error("TLS cannot be configured: {0}")]
+    Rustls(String),
+}
+
+/// When the current certificate of an identity ends.
+fn end(identity: &WorkloadIdentity) -> Option<Instant> {
+    let not_after = identity.current()?.svid().not_after();
+    let left = not_after.duration_since(identity.clock().now()).unwrap_or_default();
+    Instant::now().checked_add(left)
+}
+
+/// The certificate provider instances of a process, by name.
+#[derive(Clone)]
+pub struct Providers {
+    instances: BTreeMap<Arc<str>, WorkloadIdentity>,
+    crypto: Provider,
+    warned: Arc<AtomicBool>,
+}
+
+impl Providers {
+    /// These instances, with the default cryptography.
+    pub fn new(instances: impl IntoIterator<Item = (Arc<str>, WorkloadIdentity)>) -> Self {
+        Self::with_crypto(instances, default_provider())
+    }
+
+    /// These instances.
+    pub fn with_crypto(
+        instances: impl IntoIterator<Item = (Arc<str>, WorkloadIdentity)>,
+        crypto: Provider,
+    ) -> Self {
+        let instances = instances.into_iter().collect();
+        Self { instances, crypto, warned: Arc::default() }
+    }
+
+    /// The identity behind an instance.
+    pub fn identity(&self, instance: &Arc<str>) -> Result<&WorkloadIdentity, TlsError> {
+        self.instances.get(instance).ok_or_else(|| {
+            let known: Vec<&str> = self.instances.keys().map(|name| &**name).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            TlsError::UnknownProvider { instance: instance.clone(), known }
+        })
+    }
+
+    /// A client's side, for an endpoint of this hostname. Whether the server is the right one is decided in the
+    /// handshake: any SAN of it must satisfy any matcher of the context.
+    pub(crate) fn client_tls(
+        &self,
+        context: &UpstreamTls,
+        hostname: Option<&str>,
+    ) -> Result<ClientTls, TlsError> {
+        let roots = match &context.roots {
+            Roots::Provider(instance) => self.ready(instance)?,
+            Roots::System => return Err(TlsError::SystemRoots),
+        };
+        let identity = context.identity.as_ref().map(|instance| self.ready(instance)).transpose()?;
+        let name = match (context.auto_host_sni, hostname) {
+            (true, Some(hostname)) => Some(hostname),
+            _ => context.sni.as_deref(),
+        };
+        let check = self.server_check(context, name)?;
+        let trust = ServerTrust::Mesh(roots.clone(), check);
+        let config = client_config_with(trust, identity, ALPN, self.crypto.clone(), roots.clock().clone())
+            .map_err(|error| TlsError::Rustls(error.to_string()))?;
+        let server_name = match name {
+            // rustls sends no server name for an address.
+            None => ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into()),
+            Some(name) => {
+                ServerName::try_from(name.to_owned()).map_err(|_| TlsError::BadName(name.to_owned()))?
+            }
+        };
+        Ok(ClientTls { config, server_name, reconnect_before: identity.and_then(end) })
+    }
+
+    /// A provider that has delivered.
+    fn ready(&self, instance: &Arc<str>) -> Result<&WorkloadIdentity, TlsError> {
+        let identity = self.identity(instance)?;
+        if identity.current().is_none() {
+            let status = identity.status();
+            let cause = match status.last_error {
+                Some(error) => error.to_string(),
+                None => format!("{} has not answered yet", status.origin),
+            };
+            return Err(TlsError::NoIdentity { instance: instance.clone(), cause });
+        }
+        Ok(identity)
+    }
+
+    fn server_check(&self, context: &UpstreamTls, name: Option<&str>) -> Result<ServerCheck, TlsError> {
+        if context.auto_sni_san_validation {
+            let name: Arc<str> = name.ok_or(TlsError::NoName)?.into();
+            return Ok(ServerCheck::named(&format!("DNS name {name}"), move |peer: &PeerCertificate| {
+                if san::has_dns_name(peer, &name) {
+                    Ok(())
+                } else {
+                    Err(format!("expected DNS name {name}, found {}", peer.names()))
+                }
+            }));
+        }
+        if context.sans.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a cluster's TLS context names no server identity (no SAN matcher): any workload that its \
+                 roots vouch for is accepted as its server"
+            );
+        }
+        let sans: Arc<[StringMatcher]> = context.sans.clone().into();
+        let shown = san::Shown(&sans).to_string();
+        Ok(ServerCheck::named(&shown, move |peer: &PeerCertificate| {
+            if sans.is_empty() || sans.iter().any(|matcher| san::matches(peer, matcher)) {
+                Ok(())
+            } else {
+                Err(format!("expected {}, found {}", san::Shown(&sans), peer.names()))
+            }
+        }))
+    }
+
+    /// A server's side.
+    pub fn server_tls(&self, context: &DownstreamTls) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+        let identity = self.identity(&context.identity)?;
+        let clients = match &context.client_roots {
+            None => ClientAuth::None,
+            Some(roots) => {
+                self.identity(roots)?;
+                if *roots != context.identity {
+                    let identity = context.identity.clone();
+                    return Err(TlsError::SplitProviders { identity, roots: roots.clone() });
+                }
+                if context.require_client_certificate { ClientAuth::Require } else { ClientAuth::Optional }
+            }
+        };
+        server_config(identity, clients, ALPN, self.crypto.clone())
+            .map_err(|error| TlsError::Rustls(error.to_string()))
+    }
+}
+
+impl TlsConfigs for Providers {
+    fn client_tls(&self, tls: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String> {
+        Self::client_tls(self, tls, hostname).map_err(|error| error.to_string())
+    }
+}
+
+impl fmt::Debug for Providers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.instances).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Matching the names of a certificate (gRFC A29, "Server Authorization").
+
+use mesh_ca::certificate::PeerCertificate;
+use mesh_xds::matcher::{StringMatcher, StringPattern};
+use std::fmt;
+
+/// Whether any name of the peer satisfies the matcher.
+///
+/// A DNS name is compared without regard to case when the matcher is exact, and a wildcard in the
+/// certificate (`*.example.com`) then stands for one label. URIs and IP addresses are compared as text.
+pub(super) fn matches(peer: &PeerCertificate, matcher: &StringMatcher) -> bool {
+    let dns = |name: &String| match &matcher.pattern {
+        StringPattern::Exact(wanted) => dns_name_covers(name, wanted),
+        _ => matcher.matches(name),
+    };
+    peer.uri_sans.iter().any(|uri| matcher.matches(uri))
+        || peer.dns_sans.iter().any(dns)
+        || peer.ip_sans.iter().any(|ip| matcher.matches(&ip.to_string()))
+}
+
+/// Whether the peer's certificate is good for this DNS name.
+pub(super) fn has_dns_name(peer: &PeerCertificate, name: &str) -> bool {
+    peer.dns_sans.iter().any(|san| dns_name_covers(san, name))
+}
+
+/// Whether a DNS name of a certificate, perhaps a wildcard, covers a name: `*` must be the whole leftmost
+/// label, stands for exactly one label, and at least two labels must follow it.
+fn dns_name_covers(san: &str, name: &str) -> bool {
+    let (san, name) = (san.trim_end_matches('.'), name.trim_end_matches('.'));
+    if san.is_empty() || name.is_empty() {
+        return false;
+    }
+    match san.strip_prefix("*.") {
+        None => !san.contains('*') && san.eq_ignore_ascii_case(name),
+        Some(parent) => {
+            parent.contains('.')
+                && !parent.contains('*')
+                && name
+                    .split_once('.')
+                    .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
+        }
+    }
+}
+
+/// Matchers, for a message.
+pub(super) struct Shown<'a>(pub(super) &'a [StringMatcher]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("any name");
+        }
+        for (i, matcher) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" or ")?;
+            }
+            match &matcher.pattern {
+                StringPattern::Exact(text) => f.write_str(text)?,
+                StringPattern::Prefix(text) => write!(f, "{text}*")?,
+                StringPattern::Suffix(text) => write!(f, "*{text}")?,
+                StringPattern::Contains(text) => write!(f, "*{text}*")?,
+                StringPattern::Regex(_) => f.write_str("a regular expression")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dns_name_covers;
+
+    #[test]
+    fn a_wildcard_stands_for_one_whole_leftmost_label() {
+        for (san, name, covers) in [
+            ("reviews.example.com", "Reviews.Example.com", true),
+            ("reviews.example.com", "reviews.example.com.", true),
+            ("reviews.example.com", "ratings.example.com", false),
+            ("*.example.com", "reviews.example.com", true),
+            ("*.example.com", "a.reviews.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*.com", "example.com", false),
+            ("rev*.example.com", "reviews.example.com", false),
+            ("reviews.*.com", "reviews.example.com", false),
+            ("*.*.com", "reviews.example.com", false),
+            ("*", "reviews", false),
+            ("", "", false),
+        ] {
+            assert_eq!(dns_name_covers(san, name), covers, "{san} {name}");
+        }
+    }
+}
