@@ -53,20 +53,31 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
         strict_booleans: true,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
     };
-    let nodes: Vec<Node> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| SyntaxError::new(&error))?;
+    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| SyntaxError::new(&error, text))?;
     Ok(nodes.into_iter().filter(|node| !matches!(node.value, Value::Null)).collect())
 }
 
 impl SyntaxError {
-    fn new(error: &serde_saphyr::Error) -> Self {
-        let location = error.location();
-        let mut message = error.without_snippet().to_string();
+    fn new(error: &serde_saphyr::Error, text: &str) -> Self {
+        let formatter = serde_saphyr::UserMessageFormatter;
+        let error = error.without_snippet();
+        let mut message = match error {
+            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                format!("the key `{key}` is given twice")
+            }
+            other => other.render_with_formatter(&formatter),
+        };
         // The parser ends its text with the place, which a finding shows in its own way.
         if let Some(end) = message.rfind(" at line ") {
             message.truncate(end);
         }
-        Self { at: location.map_or(Position { line: 1, column: 1, width: 1 }, position), message }
+        let mut at = error.location().map_or(Position { line: 1, column: 1, width: 1 }, position);
+        let line = text.lines().nth(at.line as usize - 1).unwrap_or_default();
+        let is_word = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let word = line.chars().skip(at.column as usize - 1).take_while(is_word).count();
+        at.width = u32::try_from(word).unwrap_or(1).max(1);
+        Self { at, message: format!("invalid YAML: {message}") }
     }
 }
 
@@ -220,7 +231,7 @@ mod tests {
     fn a_duplicate_key_is_an_error_where_it_is_repeated() {
         let error = documents("a: 1\nb:\n  c: 1\n  c: 2\n").expect_err("duplicate");
         assert_eq!((error.at.line, error.at.column), (4, 3));
-        assert!(error.message.contains("duplicate"), "{}", error.message);
+        assert_eq!(error.message, "invalid YAML: the key `c` is given twice");
     }
 
     #[test]

@@ -235,10 +235,16 @@ fn document(node: &Node, file: &Arc<SourceFile>, settings: &Arc<MeshSettings>, p
     };
     let (api_text, kind) = (api.as_text().unwrap_or_default(), kind_node.as_text().unwrap_or_default());
     if (api_text, kind) == ("v1", "List") {
-        if let Some(Node { value: Value::List(items), .. }) = node.get("items") {
-            for item in items {
-                document(item, file, settings, parsed);
+        match node.get("items") {
+            Some(Node { value: Value::List(items), .. }) => {
+                for item in items {
+                    document(item, file, settings, parsed);
+                }
             }
+            Some(other) => {
+                header.lost(other.at, format!("`items` must be a list, found {}", other.found()), None)
+            }
+            None => {}
         }
         return;
     }

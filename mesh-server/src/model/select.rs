@@ -106,11 +106,8 @@ impl Config {
         });
         let exported =
             |rule: &DestinationRule| rule.selector.is_none() && rule.export_to.reaches(&client.namespace);
-        own.or_else(|| {
-            self.best_rule(&service.namespace, client, &service.hostname, exported)
-                .filter(|_| service.namespace != client.namespace || client.namespace == root)
-        })
-        .or_else(|| self.best_rule(root, client, &service.hostname, exported))
+        own.or_else(|| self.best_rule(&service.namespace, client, &service.hostname, exported))
+            .or_else(|| self.best_rule(root, client, &service.hostname, exported))
     }
 
     fn best_rule(

@@ -33,6 +33,8 @@ struct FileState {
     text: Option<Result<String, String>>,
     objects: Vec<Served>,
     findings: Vec<Finding>,
+    /// True while something in it cannot be named and nothing it held before is known.
+    blind: bool,
 }
 
 /// One object, and why it is served. In the order of preference when several files define it.
@@ -121,12 +123,15 @@ impl LastGood {
             .flatten()
             .map(|served| served.object.clone())
             .collect();
+        // Blind once is blind until everything can be named: what was kept meanwhile is not all.
+        let unknown = before.is_none_or(|file| file.blind || file.objects.is_empty());
         match text {
             Ok(content) => {
                 let file = Arc::new(SourceFile::new(path, content.as_str()));
                 let parsed = parse(&file, &self.settings);
+                let blind = parsed.unidentified && unknown;
                 let (objects, findings) = fall_back(parsed, good, &file);
-                FileState { text: Some(text.clone()), objects, findings }
+                FileState { text: Some(text.clone()), objects, findings, blind }
             }
             Err(error) => {
                 let kept = good.len();
@@ -137,7 +142,7 @@ impl LastGood {
                 if kept > 0 {
                     finding = finding.with_help(format!("its {kept} objects are served as last read"));
                 }
-                FileState { text: Some(text.clone()), objects, findings: vec![finding] }
+                FileState { text: Some(text.clone()), objects, findings: vec![finding], blind: unknown }
             }
         }
     }
@@ -162,7 +167,8 @@ impl LastGood {
         let model = Model { config: config.clone(), workloads: Arc::new(Workloads::default()) };
         findings.extend(analyze(&model));
         sort(&mut findings);
-        Loaded { config, findings, revision: self.revision.clone() }
+        let incomplete = self.files.values().any(|file| file.blind);
+        Loaded { config, findings, incomplete, revision: self.revision.clone() }
     }
 
     /// Of several definitions of one object: what is written now, before what was; then by path.

@@ -1,5 +1,7 @@
 //! Documents: what is accepted, what is refused and where, what is ignored.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::fixture::{assert_findings, lines, object, parsed};
 
@@ -91,7 +93,6 @@ http:
         lines(&parsed),
         [
             "IST0106 error 5:3 unknown field `hots` in VirtualService.spec",
-            "MESH0001 warning 3:18 not supported by this version: a delegate VirtualService (one without `hosts`) has no effect",
             "IST0106 error 8:36 unknown field `subst` in a destination",
             "IST0106 error 8:53 a port selector must be a mapping, found the number 9080",
             "IST0106 error 9:15 -1 is out of range: 0 to 2147483647 are allowed",
@@ -101,7 +102,7 @@ http:
         ]
     );
     assert_eq!(parsed.findings[0].help.as_deref(), Some("did you mean `hosts`?"));
-    assert_eq!(parsed.findings[2].help.as_deref(), Some("did you mean `subset`?"));
+    assert_eq!(parsed.findings[1].help.as_deref(), Some("did you mean `subset`?"));
     assert!(parsed.objects.is_empty());
     assert_eq!(parsed.refused[0].origin.id.to_string(), "VirtualService shop/x");
 }
@@ -125,6 +126,20 @@ items:
 ";
     let names: Vec<_> = parsed(yaml).objects.iter().map(|object| object.origin().id.to_string()).collect();
     assert_eq!(names, ["Service default/a", "Service default/b"]);
+}
+
+#[test]
+fn nesting_without_end_is_an_error_and_not_the_end() {
+    let deep =
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {}\n", "[".repeat(100_000));
+    assert!(parsed(&deep).unidentified);
+    let closed = format!("{}{}\n", "[".repeat(1_500), "]".repeat(1_500));
+    assert!(parsed(&closed).unidentified);
+    let bomb = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n\
+                c: &c [*b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c]\n\
+                e: &e [*d, *d, *d, *d, *d, *d, *d, *d]\nf: &f [*e, *e, *e, *e, *e, *e, *e, *e]\n\
+                g: [*f, *f, *f, *f, *f, *f, *f, *f]\n";
+    assert!(parsed(bomb).unidentified);
 }
 
 #[test]
@@ -160,4 +175,42 @@ rules: [{}]
 
     let refused = parsed(&object("AuthorizationPolicy", "action: AUDIT\nrules: [{}]")).refused;
     assert!(refused[0].stand_in.is_none(), "refusing AUDIT opens nothing");
+}
+
+const WHOLE: &str = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{headers: {end-user: {exact: jason}}}]
+    fault: {delay: {percentage: {value: 50}, fixedDelay: 7s}}
+    route:
+    - destination: {host: reviews, subset: v2}
+      weight: 100
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: a}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [x]}}]}]}
+";
+
+proptest! {
+    #[test]
+    fn a_damaged_text_never_panics_and_never_loses_an_object_silently(
+        start in 0..WHOLE.len(), length in 0usize..12, noise in "[a-z:{}\\[\\]&*!|>'\"%@ \n-]{0,6}",
+    ) {
+        let end = (start + length).min(WHOLE.len());
+        let text = format!("{}{noise}{}", &WHOLE[..start], &WHOLE[end..]);
+        let parsed = parsed(&text);
+        let named = parsed.objects.len() + parsed.refused.len();
+        let errors = parsed.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+        prop_assert!(parsed.refused.is_empty() && !parsed.unidentified || errors > 0, "refused without a word");
+        for finding in &parsed.findings {
+            let place = finding.place.as_ref().expect("a finding of a file has a place");
+            prop_assert!(place.position.line >= 1 && place.position.column >= 1);
+            prop_assert!(!crate::analysis::render(finding, false).is_empty());
+        }
+        prop_assert!(named <= 3);
+    }
 }

@@ -175,6 +175,15 @@ fn a_broken_policy_denies_unless_a_good_one_is_known() {
 }
 
 #[test]
+fn a_start_with_something_that_cannot_be_named_is_incomplete() {
+    let mut cold = state();
+    assert!(cold.apply(files(&[("a.yaml", "{"), ("b.yaml", &service("b", 1))])).expect("loaded").incomplete);
+    assert!(!cold.apply(files(&[("a.yaml", &service("a", 1)), ("b.yaml", "")])).expect("loaded").incomplete);
+    // From here on the last good version stands in.
+    assert!(!cold.apply(files(&[("a.yaml", "{"), ("b.yaml", "")])).expect("loaded").incomplete);
+}
+
+#[test]
 fn a_file_that_became_empty_may_be_half_written() {
     let mut state = state();
     state.apply(files(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 1))]));
