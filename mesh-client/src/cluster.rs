@@ -22,7 +22,7 @@ pub(crate) mod track;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Tried};
 
 use crate::{
-    endpoint::{TlsConfigs, connect::Connect},
+    endpoint::{Room, TlsConfigs, connect::Connect},
     lb::Dice,
 };
 use actor::Actor;
@@ -62,6 +62,7 @@ struct Shared {
     changed: watch::Sender<()>,
     dice: Dice,
     counters: Arc<Counters>,
+    room: Arc<Room>,
 }
 
 impl Cluster {
@@ -106,3 +107,5 @@ impl Cluster {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 use tokio::{
@@ -85,9 +88,45 @@ pub(crate) struct Endpoint {
     max_streams: AtomicU32,
     /// Requests on a connection before it is replaced; 0: any number.
     max_requests: AtomicU32,
-    /// Calls that wait for a stream to end.
+    room: Arc<Room>,
+}
+
+/// Where calls of a cluster wait when every connection has as many streams as it may.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
     waiting: AtomicU32,
-    released: Notify,
+    freed: Notify,
+}
+
+/// A call that waits for room. What is freed from its creation on ends [`Room::freed`].
+#[derive(Debug)]
+pub(crate) struct WaitingForRoom(Arc<Room>);
+
+impl Room {
+    pub(crate) fn enter(self: &Arc<Self>) -> WaitingForRoom {
+        self.waiting.fetch_add(1, SeqCst);
+        WaitingForRoom(Arc::clone(self))
+    }
+
+    fn free_one(&self) {
+        if self.waiting.load(SeqCst) > 0 {
+            // Kept if nobody listens at this moment.
+            self.freed.notify_one();
+        }
+    }
+}
+
+impl WaitingForRoom {
+    /// Waits until a stream ended or there is a new connection.
+    pub(crate) async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+}
+
+impl Drop for WaitingForRoom {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
 }
 
 /// What an endpoint has for a call.
@@ -106,6 +145,7 @@ impl Endpoint {
         address: SocketAddr,
         generation: u64,
         thresholds: Arc<Thresholds>,
+        room: Arc<Room>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Self {
@@ -124,14 +164,19 @@ impl Endpoint {
             max_connections: AtomicU32::new(1),
             max_streams: AtomicU32::new(0),
             max_requests: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
-            released: Notify::new(),
+            room,
         }
     }
 
     /// Attempts in flight, streams included.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Pretends that so many attempts are in flight.
+    #[cfg(test)]
+    pub(crate) fn occupy(&self, attempts: u32) {
+        self.in_flight.store(attempts, Relaxed);
     }
 
     pub(crate) fn tally(&self) -> &Tally {
@@ -148,12 +193,10 @@ impl Endpoint {
         let connections = self.connections.load();
         let open = connections.iter().filter(|conn| !conn.is_closed());
         let Some(conn) = open.min_by_key(|conn| conn.streams()) else { return Reserved::Gone };
-        let cap = match self.max_streams.load(Relaxed) {
-            0 => u32::MAX,
-            cap => cap,
-        };
-        let full = conn.streams() >= cap.min(conn.peer_limit());
-        if full && connections.len() < usize::try_from(self.max_connections.load(Relaxed)).unwrap_or(1) {
+        let cap = self.cap(conn);
+        if conn.streams() >= cap
+            && connections.len() < usize::try_from(self.max_connections.load(Relaxed)).unwrap_or(1)
+        {
             self.wants_more.store(true, Relaxed);
             self.signal.notify_one();
         }
@@ -165,29 +208,24 @@ impl Endpoint {
         Reserved::Stream(Stream::new(Arc::clone(self), Arc::clone(conn)))
     }
 
-    /// Waits until a stream ended, if all are taken.
-    pub(crate) async fn released(self: &Arc<Self>) {
-        struct Waiting<'a>(&'a AtomicU32);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
-            }
-        }
-        self.waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let _waiting = Waiting(&self.waiting);
-        // Looked at after the announcement: a stream that ended in between is not missed.
-        let cap = self.max_streams.load(Relaxed);
-        let full = self.connections.load().iter().all(|conn| cap != 0 && conn.streams() >= cap);
-        if full && !self.connections.load().is_empty() {
-            self.released.notified().await;
-        }
+    /// Streams on a connection at most, by configuration and by the peer's word. Beyond that calls wait here and
+    /// not in hyper's queue, from where a dying connection would not hand them back. A peer that says 0 will
+    /// say something else later, of which nobody tells: hyper's queue waits for that.
+    fn cap(&self, conn: &Conn) -> u32 {
+        let unlimited = |limit| if limit == 0 { u32::MAX } else { limit };
+        unlimited(self.max_streams.load(Relaxed)).min(unlimited(conn.peer_limit()))
+    }
+
+    /// Offers these connections to calls, and no others.
+    pub(crate) fn offer(&self, connections: Vec<Arc<Conn>>) {
+        self.connections.store(Arc::new(connections));
+        self.room.freed.notify_waiters();
+        self.room.free_one();
     }
 
     fn leave(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
-        if self.waiting.load(std::sync::atomic::Ordering::SeqCst) > 0 {
-            self.released.notify_one();
-        }
+        self.room.free_one();
     }
 
     /// A call wants a connection of this idle endpoint.

@@ -168,3 +168,5 @@ impl Balancer {
     }
 }
 
+#[cfg(test)]
+mod tests;

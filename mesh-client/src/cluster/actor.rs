@@ -124,6 +124,7 @@ impl Actor {
             changed: watch::Sender::new(()),
             dice: Dice::new(deps.seed),
             counters: Arc::clone(&counters),
+            room: Arc::default(),
         });
         let (reporter, events) = mpsc::unbounded_channel();
         let around =
@@ -225,6 +226,7 @@ impl Actor {
                         address,
                         self.generations,
                         Arc::clone(&self.thresholds),
+                        Arc::clone(&self.shared.room),
                         self.reporter.clone(),
                     ));
                     let spec =

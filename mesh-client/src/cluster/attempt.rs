@@ -9,10 +9,10 @@ use super::{Cluster, Shared, failure, snapshot::Hope, track::Tracking};
 use crate::{
     body::{CallBody, TrackedBody},
     cluster::breaker::Permit,
-    endpoint::{Endpoint, Reserved, conn::Stream},
+    endpoint::{Reserved, WaitingForRoom, conn::Stream},
 };
 use http::{Request, Response, uri::Authority};
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -109,8 +109,8 @@ impl fmt::Debug for AttemptError {
 /// What a look at the snapshot gave.
 enum Choice {
     Go(Stream, Permit),
-    /// Every connection of this endpoint is full, and no other endpoint is free.
-    Busy(Arc<Endpoint>),
+    /// Every connection has as many streams as it may; this endpoint's among them.
+    Busy(SocketAddr),
     /// Nothing is ready, but something may be soon.
     Later,
     Fail(AttemptErrorKind, String),
@@ -119,6 +119,7 @@ enum Choice {
 /// A call that waits, counted by the breaker.
 struct Waiting {
     changes: watch::Receiver<()>,
+    room: WaitingForRoom,
     _permit: Permit,
 }
 
@@ -159,7 +160,7 @@ impl Cluster {
                     }
                     continue;
                 }
-                Choice::Busy(endpoint) => Some(endpoint),
+                Choice::Busy(address) => Some(address),
                 Choice::Later => None,
                 Choice::Fail(kind, reason) => return Err(shared.unsent(kind, &reason, request)),
             };
@@ -171,8 +172,8 @@ impl Cluster {
                     }
                 },
                 Some(waiting) => {
-                    if !wait(waiting, busy.as_ref(), context.deadline).await {
-                        let reason = shared.late(busy.as_ref());
+                    if !wait(waiting, busy.is_some(), context.deadline).await {
+                        let reason = shared.late(busy);
                         return Err(shared.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
                     }
                 }
@@ -182,18 +183,12 @@ impl Cluster {
 }
 
 /// Waits for something to change; false: the deadline came first.
-async fn wait(waiting: &mut Waiting, busy: Option<&Arc<Endpoint>>, deadline: Option<Instant>) -> bool {
+async fn wait(waiting: &mut Waiting, busy: bool, deadline: Option<Instant>) -> bool {
     let change = async {
-        let released = async {
-            match busy {
-                Some(endpoint) => endpoint.released().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            // An error is the end of the cluster's handles, which a call in flight holds one of.
+            // An error would be the end of the cluster, which the caller holds.
             _ = waiting.changes.changed() => {}
-            () = released => {}
+            () = waiting.room.freed(), if busy => {}
         }
     };
     match deadline {
@@ -279,7 +274,7 @@ impl Shared {
                     Choice::Fail(AttemptErrorKind::LocalOverflow, reason)
                 }
             },
-            (None, Some(endpoint)) => Choice::Busy(Arc::clone(endpoint)),
+            (None, Some(endpoint)) => Choice::Busy(endpoint.address),
             (None, None) => match &snapshot.hope {
                 Hope::Fail(reason) if snapshot.picker.is_empty() && !context.wait_for_ready => {
                     Choice::Fail(AttemptErrorKind::NoEndpoint, reason.to_string())
@@ -293,7 +288,10 @@ impl Shared {
         let snapshot = self.snapshot.load();
         let breakers = &snapshot.config.cluster.circuit_breakers;
         match self.counters.pending(breakers) {
-            Some(permit) => Ok(Waiting { changes: self.changed.subscribe(), _permit: permit }),
+            Some(permit) => {
+                let (changes, room) = (self.changed.subscribe(), self.room.enter());
+                Ok(Waiting { changes, room, _permit: permit })
+            }
             None => Err(format!(
                 "circuit breaker: max_pending_requests ({}) wait for a connection; {}",
                 breakers.max_pending_requests.unwrap_or(u32::MAX),
@@ -302,11 +300,11 @@ impl Shared {
         }
     }
 
-    fn late(&self, busy: Option<&Arc<Endpoint>>) -> String {
+    fn late(&self, busy: Option<SocketAddr>) -> String {
         match busy {
-            Some(endpoint) => format!(
-                "deadline exceeded: every connection has max_concurrent_streams calls, endpoint {} among others",
-                endpoint.address
+            Some(address) => format!(
+                "deadline exceeded while waiting: every connection, endpoint {address}'s among them, has as many \
+                 streams as it may"
             ),
             None => format!("deadline exceeded while waiting: {}", self.snapshot.load().hope.reason()),
         }

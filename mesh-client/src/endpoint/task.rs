@@ -321,10 +321,7 @@ impl Task {
 
     /// Publishes the connections to calls.
     fn offer(&self) {
-        let connections = self.live.iter().map(|live| Arc::clone(&live.conn)).collect();
-        self.endpoint.connections.store(Arc::new(connections));
-        // Whoever waits for a stream of a connection that is gone must look elsewhere.
-        self.endpoint.released.notify_waiters();
+        self.endpoint.offer(self.live.iter().map(|live| Arc::clone(&live.conn)).collect());
     }
 
     fn report(&mut self) {

@@ -1,0 +1,7 @@
+//! The wired path: a cluster, its endpoints and real HTTP/2 over a simulated network, in paused time.
+
+mod calls;
+mod change;
+mod health;
+mod net;
+mod tls;

@@ -1,0 +1,437 @@
+//! A network in memory, servers on it whose behaviour a test changes, and clusters that use it.
+
+use crate::{
+    body::{CallBody, TrackedBody},
+    cluster::{AttemptContext, AttemptError, Cluster, ClusterDeps, breaker::Breakers},
+    endpoint::{
+        ClientTls, TlsConfigs,
+        connect::{Connect, Connecting},
+        io::BoxIo,
+    },
+};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh_xds::{
+    config::ClusterConfig,
+    resource::{
+        self, ClusterLoadAssignment, Locality,
+        cluster::{CircuitBreakers, ConnectionOptions, Discovery, LbPolicy, TcpKeepalive},
+        endpoint::{Endpoint, HealthStatus, LocalityEndpoints, Priority},
+        tls::UpstreamTls,
+    },
+};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    num::NonZeroU32,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tonic::Code;
+
+pub(super) fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// What a server does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Headers, a message, this status in trailers.
+    Status(Code),
+    /// This status in the headers, nothing else.
+    TrailersOnly(Code),
+    /// Headers at once; the rest when the server is released.
+    Hold,
+    /// No headers until the server is released.
+    Silent,
+    /// RST_STREAM.
+    Reset,
+    /// An HTTP error.
+    Http(u16),
+}
+
+/// What happens to a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Open,
+    Refuses,
+    Hangs,
+    /// Accepts, and closes without a word.
+    HangsUp,
+}
+
+/// What a server does to its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Serve,
+    Kill,
+    GoAway,
+}
+
+pub(super) struct Server {
+    pub(super) answer: Mutex<Answer>,
+    pub(super) door: Mutex<Door>,
+    pub(super) hits: AtomicUsize,
+    pub(super) dials: AtomicUsize,
+    pub(super) max_streams: AtomicU32,
+    pub(super) seen_uris: Mutex<Vec<String>>,
+    pub(super) tls: Mutex<Option<Arc<rustls::ServerConfig>>>,
+    release: Notify,
+    fate: Mutex<watch::Sender<Fate>>,
+}
+
+impl Server {
+    pub(super) fn hits(&self) -> usize {
+        self.hits.swap(0, SeqCst)
+    }
+
+    pub(super) fn dials(&self) -> usize {
+        self.dials.load(SeqCst)
+    }
+
+    pub(super) fn answer(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    pub(super) fn door(&self, door: Door) {
+        *self.door.lock().unwrap() = door;
+    }
+
+    pub(super) fn release(&self) {
+        self.release.notify_waiters();
+    }
+
+    /// Cuts all connections; later ones are served.
+    pub(super) fn kill(&self) {
+        self.fate(Fate::Kill);
+    }
+
+    /// Says GOAWAY on all connections; later ones are served.
+    pub(super) fn go_away(&self) {
+        self.fate(Fate::GoAway);
+    }
+
+    fn fate(&self, fate: Fate) {
+        let old = std::mem::replace(&mut *self.fate.lock().unwrap(), watch::Sender::new(Fate::Serve));
+        old.send_replace(fate);
+        // The receivers keep the value.
+    }
+
+    async fn serve(self: Arc<Self>, io: BoxIo) {
+        let mut fate = self.fate.lock().unwrap().subscribe();
+        let tls = self.tls.lock().unwrap().clone();
+        let io: BoxIo = match tls {
+            None => io,
+            Some(tls) => match tokio_rustls::TlsAcceptor::from(tls).accept(io).await {
+                Ok(stream) => Box::new(stream),
+                Err(_) => return,
+            },
+        };
+        let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        http2.max_concurrent_streams(self.max_streams.load(SeqCst));
+        let server = Arc::clone(&self);
+        let service = hyper::service::service_fn(move |request| Arc::clone(&server).respond(request));
+        let connection = http2.serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
+        loop {
+            tokio::select! {
+                biased;
+                _ = fate.changed() => match *fate.borrow_and_update() {
+                    Fate::Kill => return,
+                    Fate::GoAway => connection.as_mut().graceful_shutdown(),
+                    Fate::Serve => {}
+                },
+                _ = &mut connection => return,
+            }
+            if *fate.borrow() == Fate::GoAway {
+                let _ = connection.await;
+                return;
+            }
+        }
+    }
+
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error> {
+        self.hits.fetch_add(1, SeqCst);
+        self.seen_uris.lock().unwrap().push(request.uri().to_string());
+        let answer = *self.answer.lock().unwrap();
+        let mut response = Response::new(());
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let body = match answer {
+            Answer::Status(code) => full(Some(code)),
+            Answer::TrailersOnly(code) => {
+                response.headers_mut().extend(trailers(code));
+                full(None)
+            }
+            Answer::Http(status) => {
+                *response.status_mut() = status.try_into().unwrap();
+                full(None)
+            }
+            Answer::Reset => return Err(io::Error::other("reset on purpose")),
+            Answer::Silent => {
+                self.release.notified().await;
+                full(Some(Code::Ok))
+            }
+            Answer::Hold => {
+                let server = Arc::clone(&self);
+                StreamBody::new(futures_util::stream::once(async move {
+                    server.release.notified().await;
+                    Ok(Frame::trailers(trailers(Code::Ok)))
+                }))
+                .boxed_unsync()
+            }
+        };
+        Ok(response.map(|()| body))
+    }
+}
+
+fn full(code: Option<Code>) -> UnsyncBoxBody<Bytes, io::Error> {
+    let frames = code
+        .map(|code| vec![Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(trailers(code)))]);
+    match frames {
+        Some(frames) => StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync(),
+        None => http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync(),
+    }
+}
+
+fn trailers(code: Code) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", i32::from(code).to_string().parse().unwrap());
+    trailers
+}
+
+/// Servers by address, and the number of bytes that clients wrote.
+#[derive(Clone, Default)]
+pub(super) struct Net {
+    servers: Arc<Mutex<HashMap<SocketAddr, Arc<Server>>>>,
+    pub(super) written: Arc<AtomicUsize>,
+}
+
+impl Net {
+    pub(super) fn server(&self, port: u16) -> Arc<Server> {
+        let server = Arc::new(Server {
+            answer: Mutex::new(Answer::Status(Code::Ok)),
+            door: Mutex::new(Door::Open),
+            hits: AtomicUsize::new(0),
+            dials: AtomicUsize::new(0),
+            max_streams: AtomicU32::new(1000),
+            seen_uris: Mutex::default(),
+            tls: Mutex::new(None),
+            release: Notify::new(),
+            fate: Mutex::new(watch::Sender::new(Fate::Serve)),
+        });
+        self.servers.lock().unwrap().insert(address(port), Arc::clone(&server));
+        server
+    }
+
+    pub(super) fn servers<const N: usize>(&self) -> [Arc<Server>; N] {
+        std::array::from_fn(|index| self.server(u16::try_from(index).unwrap() + 1))
+    }
+}
+
+impl Connect for Net {
+    fn connect(&self, address: SocketAddr, _: Option<TcpKeepalive>) -> Connecting<'_> {
+        Box::pin(async move {
+            let server = self.servers.lock().unwrap().get(&address).cloned();
+            let server = server.ok_or_else(|| io::Error::from_raw_os_error(111))?;
+            server.dials.fetch_add(1, SeqCst);
+            let door = *server.door.lock().unwrap();
+            match door {
+                Door::Refuses => return Err(io::Error::from_raw_os_error(111)),
+                Door::Hangs => std::future::pending().await,
+                Door::Open | Door::HangsUp => {}
+            }
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            if door == Door::Open {
+                tokio::spawn(server.serve(Box::new(theirs)));
+            }
+            let counted: BoxIo = Box::new(Counted { io: ours, written: Arc::clone(&self.written) });
+            Ok(counted)
+        })
+    }
+}
+
+struct Counted {
+    io: tokio::io::DuplexStream,
+    written: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.fetch_add(buf.len(), SeqCst);
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// No TLS material at all.
+pub(super) struct NoTls;
+
+impl TlsConfigs for NoTls {
+    fn client_tls(&self, _: &UpstreamTls, _: Option<&str>) -> Result<ClientTls, String> {
+        Err("no identity yet".to_owned())
+    }
+}
+
+pub(super) fn deps(net: &Net) -> ClusterDeps {
+    ClusterDeps {
+        tls: Arc::new(NoTls),
+        connect: Arc::new(net.clone()),
+        breakers: Arc::new(Breakers::default()),
+        seed: 42,
+    }
+}
+
+pub(super) fn endpoint(port: u16) -> Endpoint {
+    Endpoint {
+        addresses: vec![address(port)],
+        weight: NonZeroU32::MIN,
+        health: HealthStatus::Unknown,
+        hostname: None,
+        mesh_tls: false,
+    }
+}
+
+pub(super) fn locality(zone: &str, weight: u32, endpoints: Vec<Endpoint>) -> LocalityEndpoints {
+    let locality = Locality { zone: zone.into(), ..Locality::default() };
+    LocalityEndpoints { locality, weight: NonZeroU32::new(weight).unwrap(), endpoints }
+}
+
+/// A configuration to be changed by hand.
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) cluster: resource::Cluster,
+    pub(super) endpoints: ClusterLoadAssignment,
+    pub(super) note: Option<Arc<str>>,
+}
+
+impl Config {
+    /// One priority, one locality, these endpoints.
+    pub(super) fn of(ports: &[u16]) -> Self {
+        Self::with_priorities(&[ports])
+    }
+
+    pub(super) fn with_priorities(priorities: &[&[u16]]) -> Self {
+        let cluster = resource::Cluster {
+            name: "reviews".into(),
+            discovery: Discovery::Eds("reviews".into()),
+            lb: LbPolicy::RoundRobin,
+            circuit_breakers: CircuitBreakers::default(),
+            outlier_detection: None,
+            tls: None,
+            connection: ConnectionOptions::default(),
+            panic_threshold: None,
+            origin: None,
+        };
+        let priority = |ports: &&[u16]| Priority {
+            localities: vec![locality("a", 1, ports.iter().copied().map(endpoint).collect())],
+        };
+        let priorities = priorities.iter().map(priority).collect();
+        let endpoints = ClusterLoadAssignment { name: "reviews".into(), priorities, drops: Vec::new() };
+        Self { cluster, endpoints, note: None }
+    }
+
+    pub(super) fn endpoint(&mut self, index: usize) -> &mut Endpoint {
+        self.endpoints
+            .priorities
+            .iter_mut()
+            .flat_map(|priority| &mut priority.localities)
+            .flat_map(|locality| &mut locality.endpoints)
+            .nth(index)
+            .unwrap()
+    }
+
+    pub(super) fn build(&self) -> Arc<ClusterConfig> {
+        Arc::new(ClusterConfig {
+            cluster: Arc::new(self.cluster.clone()),
+            endpoints: Arc::new(self.endpoints.clone()),
+            note: self.note.clone(),
+        })
+    }
+
+    pub(super) fn spawn(&self, net: &Net) -> Arc<Cluster> {
+        Cluster::spawn(self.build(), &deps(net))
+    }
+}
+
+pub(super) fn request() -> Request<CallBody> {
+    let body = http_body_util::Full::new(Bytes::from_static(&[0; 5]));
+    Request::post("http://reviews:9080/reviews.Reviews/Get")
+        .body(CallBody::Tonic(tonic::body::Body::new(body)))
+        .unwrap()
+}
+
+/// Sends one request with `context`.
+pub(super) async fn attempt(
+    cluster: &Cluster,
+    context: &mut AttemptContext,
+) -> Result<Response<TrackedBody>, AttemptError> {
+    cluster.attempt(request(), context).await
+}
+
+/// Sends one request and reads the response to its end: the status.
+pub(super) async fn call(cluster: &Cluster) -> Result<Code, AttemptError> {
+    let response = attempt(cluster, &mut AttemptContext::default()).await?;
+    Ok(status(response).await)
+}
+
+/// Reads a response to its end: the status.
+pub(super) async fn status(response: Response<TrackedBody>) -> Code {
+    let in_headers = response.headers().get("grpc-status").cloned();
+    let mut body = response.into_body();
+    let mut status = in_headers;
+    while !body.is_end_stream() {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                status = frame.into_trailers().ok().and_then(|t| t.get("grpc-status").cloned())
+            }
+            Some(Err(error)) => return error.code(),
+            None => break,
+        }
+    }
+    status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes()))
+}
+
+/// Waits until all that is under way has come to rest; time passes only a little.
+pub(super) async fn rest() {
+    pass(Duration::from_millis(1)).await;
+}
+
+/// Lets time pass. In paused time, the runtime first does all there is to do.
+pub(super) async fn pass(time: Duration) {
+    tokio::time::sleep_until(Instant::now() + time).await;
+}
