@@ -21,7 +21,7 @@ pub struct AuthorizationPolicy {
     pub selector: Labels,
     /// What happens to a request that a rule matches.
     pub action: Action,
-    /// Evaluated, and not enforced (annotation `istio.io/dry-run`).
+    /// Must not be enforced (annotation `istio.io/dry-run`).
     pub dry_run: bool,
     /// A request matches when any of these does; none match when there is none.
     pub rules: Vec<Rule>,

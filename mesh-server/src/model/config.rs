@@ -22,6 +22,9 @@ pub struct Config {
     objects: Vec<Object>,
     services: BTreeMap<String, Vec<Arc<Service>>>,
     virtual_services: Vec<Arc<VirtualService>>,
+    /// Indexes into `virtual_services` by exact host; those with a wildcard host are in `wildcards`.
+    exact_hosts: HashMap<String, Vec<usize>>,
+    wildcards: Vec<usize>,
     /// Rules as written.
     destination_rules: Vec<Arc<DestinationRule>>,
     /// By namespace; rules of one namespace, host and audience are one.
@@ -67,7 +70,7 @@ impl Config {
             Object::EndpointSlice(object) => {
                 self.slices.entry((namespace, object.service.clone())).or_default().push(object.clone());
             }
-            Object::VirtualService(object) => self.virtual_services.push(object.clone()),
+            Object::VirtualService(object) => self.add_virtual_service(object),
             Object::DestinationRule(object) => self.destination_rules.push(object.clone()),
             Object::WorkloadEntry(object) => {
                 self.workload_entries.entry(namespace).or_default().push(object.clone());
@@ -80,6 +83,20 @@ impl Config {
             }
             Object::AuthorizationPolicy(object) => {
                 self.authorization_policies.entry(namespace).or_default().push(object.clone());
+            }
+        }
+    }
+
+    fn add_virtual_service(&mut self, object: &Arc<VirtualService>) {
+        let age = self.virtual_services.len();
+        self.virtual_services.push(object.clone());
+        for host in &object.hosts {
+            let ages = match host.value.exact() {
+                Some(name) => self.exact_hosts.entry(name.to_owned()).or_default(),
+                None => &mut self.wildcards,
+            };
+            if ages.last() != Some(&age) {
+                ages.push(age);
             }
         }
     }
@@ -125,6 +142,12 @@ impl Config {
     /// VirtualServices, oldest first.
     pub fn virtual_services(&self) -> &[Arc<VirtualService>] {
         &self.virtual_services
+    }
+
+    /// The VirtualServices that may claim a host, each with its age: smaller is older.
+    pub(crate) fn claimants(&self, hostname: &str) -> impl Iterator<Item = (usize, &Arc<VirtualService>)> {
+        let exact = self.exact_hosts.get(hostname).into_iter().flatten();
+        exact.chain(&self.wildcards).filter_map(|age| Some((*age, self.virtual_services.get(*age)?)))
     }
 
     /// DestinationRules as written, oldest first.

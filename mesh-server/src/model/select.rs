@@ -79,9 +79,7 @@ impl Config {
     /// private before exported before public, then the oldest. One whose routes are all for other
     /// clients does not count.
     pub fn virtual_service_for(&self, client: &ClientScope, hostname: &str) -> Option<&Arc<VirtualService>> {
-        self.virtual_services()
-            .iter()
-            .enumerate()
+        self.claimants(hostname)
             .filter_map(|(age, object)| {
                 let rank =
                     (object.claims(hostname)?, std::cmp::Reverse(object.closeness(&client.namespace)?));

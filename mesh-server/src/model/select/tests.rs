@@ -211,3 +211,49 @@ fn authorization_policies_are_those_of_the_root_and_of_the_own_namespace() {
     assert_eq!(names("shop"), ["mesh", "selected", "all"]);
     assert_eq!(names("istio-system"), ["mesh", "selected"], "each policy once");
 }
+
+mod against_a_scan {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The index must find what looking at every object would.
+        #[test]
+        fn the_chosen_virtual_service_is_the_one_a_scan_would_choose(
+            objects in prop::collection::vec(
+                (prop::sample::select(vec!["a.b.c", "'*.b.c'", "'*.c'", "x.y"]), 0usize..3, "[pqr]"),
+                0..6,
+            ),
+            host in prop::sample::select(vec!["a.b.c", "d.b.c", "x.y", "none"]),
+        ) {
+            let exports = ["", ", exportTo: [.]", ", exportTo: [p, q]"];
+            let yaml: String = objects
+                .iter()
+                .enumerate()
+                .map(|(index, (host, export, namespace))| {
+                    routes(&format!("{namespace}/n{index}"), host, exports[*export])
+                })
+                .collect();
+            let config = config(&yaml);
+            let client = client("p");
+            let scanned = config
+                .virtual_services()
+                .iter()
+                .filter(|object| object.export_to.reaches("p"))
+                .filter_map(|object| {
+                    let own = &object.hosts[0].value;
+                    let specificity = own.matches(host).then(|| own.specificity())?;
+                    let tier = match &object.export_to {
+                        crate::model::ExportTo::All => 2,
+                        export if export.is_private_to(&object.origin.id.namespace) => 0,
+                        _ => 1,
+                    };
+                    Some((std::cmp::Reverse(specificity), tier, object.origin.id.name.clone()))
+                })
+                .min();
+            let chosen = config.virtual_service_for(&client, host).map(|object| object.origin.id.name.clone());
+            prop_assert_eq!(chosen, scanned.map(|(_, _, name)| name));
+        }
+    }
+}
