@@ -1,73 +1,18 @@
+//! A workload and its control plane, over a real channel.
+
 use super::*;
-use futures_util::future::BoxFuture;
-use std::{convert::Infallible, task::Poll};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, body::Body, server::Grpc, transport::Server};
-use tonic_prost::ProstCodec;
-
-/// Requests as the control plane reads them; how each stream is answered is the test's choice.
-type Streams = mpsc::UnboundedSender<(tonic::Streaming<RegisterRequest>, Answers)>;
-type Answers = mpsc::UnboundedSender<Result<proto::RegisterResponse, Status>>;
-
-/// A control plane that hands every stream to the test, or refuses them all with a status.
-#[derive(Clone)]
-struct ControlPlane {
-    streams: Streams,
-    refusal: Option<Status>,
-}
-
-impl tonic::server::NamedService for ControlPlane {
-    const NAME: &'static str = "mesh.v1.WorkloadRegistration";
-}
-
-impl tower_service::Service<http::Request<Body>> for ControlPlane {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            let codec = ProstCodec::<proto::RegisterResponse, RegisterRequest>::default();
-            let register = |request: Request<tonic::Streaming<RegisterRequest>>| {
-                let this = this.clone();
-                async move {
-                    if let Some(refusal) = this.refusal {
-                        return Err(refusal);
-                    }
-                    let (answers, outgoing) = mpsc::unbounded_channel();
-                    this.streams.send((request.into_inner(), answers)).unwrap();
-                    let outgoing = tokio_stream::wrappers::UnboundedReceiverStream::new(outgoing);
-                    Ok(Response::new(outgoing))
-                }
-            };
-            Ok(Grpc::new(codec).streaming(tower::service_fn(register), request).await)
-        })
-    }
-}
+use crate::testing::control_plane::{Streams, serve};
+use mesh_ca::channel::{Target, connect};
 
 struct World {
     registration: Registration,
-    streams: mpsc::UnboundedReceiver<(tonic::Streaming<RegisterRequest>, Answers)>,
+    streams: Streams,
     _plane: JoinSet<()>,
 }
 
 async fn world(refusal: Option<Status>) -> World {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (sender, streams) = mpsc::unbounded_channel();
-    let mut plane = JoinSet::new();
-    let service = ControlPlane { streams: sender, refusal };
-    plane.spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
-        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-    });
-    let channel = mesh_ca::channel::connect(&mesh_ca::channel::Target::plaintext(&address).unwrap());
+    let (address, streams, plane) = serve(refusal).await;
+    let channel = connect(&Target::plaintext(&address).unwrap());
     let info =
         WorkloadInfo { name: "reviews".into(), namespace: "default".into(), ..WorkloadInfo::default() };
     let retry = Retry { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
@@ -77,8 +22,7 @@ async fn world(refusal: Option<Status>) -> World {
 }
 
 fn revision(revision: &str) -> Result<proto::RegisterResponse, Status> {
-    let (workload_entry, revision) = ("reviews-127.0.0.1".to_owned(), revision.to_owned());
-    Ok(proto::RegisterResponse { workload_entry, revision })
+    Ok(crate::testing::control_plane::revision(revision))
 }
 
 async fn until(world: &World, done: impl FnMut(&RegistrationState) -> bool) -> RegistrationState {

@@ -180,3 +180,5 @@ fn matches(wanted: &RouteMatch, call: &Call<'_>) -> bool {
         && wanted.fraction.is_none_or(|fraction| fraction.hit(fastrand::u32(..1_000_000)))
 }
 
+#[cfg(test)]
+mod tests;

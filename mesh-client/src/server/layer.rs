@@ -131,7 +131,10 @@ fn admit<B>(server: &Shared, request: &mut Request<B>) -> Result<Incoming, Statu
         }
         Verdict::Unavailable(reason) => {
             tracing::warn!(remote = %connection.remote, path, %reason, "request refused");
-            return Err(Status::unavailable(format!("the server cannot take this call: {reason}")));
+            // Names of the configuration are not for everyone who can connect.
+            return Err(Status::unavailable(
+                "the mesh does not let this server take the call: its log says why",
+            ));
         }
     }
     let incoming = Incoming::from_headers(request.headers(), Instant::now());

@@ -3,6 +3,7 @@
 mod world;
 
 use super::{ServerBuilder, ServerError, ServingState, registration};
+use crate::testing::control_plane::{revision, serve};
 use mesh_xds::resource::{
     listener::{ListenerKind, ServerListener},
     rbac::{Principal, RbacAction},
@@ -330,6 +331,68 @@ async fn a_layer_without_the_connections_of_its_server_refuses_every_call() {
     let response = tower_service::Service::call(&mut guarded, request).await.unwrap();
     let status = tonic::Status::from_header_map(response.headers()).unwrap();
     assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_takes_too_long_is_given_up() {
+    let world = World::start().await;
+    world.configure(permissive(vec![])).await;
+    for first in [&b""[..], b"\x16\x03\x01\x02\x00"] {
+        let mut slow = TcpStream::connect(world.address()).await.unwrap();
+        slow.write_all(first).await.unwrap();
+        closed(&mut slow).await;
+    }
+    assert_eq!(world.status().refused_connections, 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_leave_when_asked_is_cut() {
+    let world = World::start_with(|builder| builder.connection_patience(Duration::ZERO)).await;
+    world.configure(disabled(vec![])).await;
+    let mut running = stream(&world.plaintext()).await.unwrap();
+    world.configure(strict(vec![])).await;
+    assert!(running.message().await.is_err());
+    world.until(|status| status.connections == 0).await;
+}
+
+#[tokio::test]
+async fn clients_hear_of_a_drain_from_the_control_plane_before_they_are_asked_to_leave() {
+    let (address, mut streams, _plane) = serve(None).await;
+    let world = World::start_at(Some(&address), |builder| {
+        builder
+            .drain_grace(Duration::ZERO)
+            .port_name("grpc")
+            .label("version", "v1")
+            .weight(3)
+            .group("reviews")
+    })
+    .await;
+    world.configure(strict(vec![])).await;
+    let (mut requests, answers) = streams.recv().await.unwrap();
+    let workload = requests.message().await.unwrap().unwrap().workload.unwrap();
+    assert_eq!(workload.address, "127.0.0.1");
+    assert_eq!(workload.ports["grpc"], u32::from(world.address().port()));
+    assert_eq!(
+        (workload.labels["version"].as_str(), workload.weight, workload.group.as_str()),
+        ("v1", 3, "reviews")
+    );
+    answers.send(Ok(revision("1"))).unwrap();
+    world.server.registered().await.unwrap();
+
+    let client = world.client("productpage").await;
+    let drained = world.server.drained();
+    let mut drained = std::pin::pin!(drained);
+    let server = world.server.clone();
+    let drain = tokio::spawn(async move { server.drain().await });
+    let told = requests.message().await.unwrap().unwrap();
+    assert_eq!(told.health, 2);
+    // Until that is published, everything is served.
+    assert!(say(&client).await.is_ok());
+    assert!(futures_util::poll!(&mut drained).is_pending());
+    answers.send(Ok(revision("2"))).unwrap();
+    drained.await;
+    drain.await.unwrap();
+    assert!(world.status().registration.to_string().starts_with("draining as"));
 }
 
 #[tokio::test]

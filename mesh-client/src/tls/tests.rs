@@ -1,3 +1,5 @@
+//! TLS contexts become configurations: who believes whom, in real handshakes.
+
 use super::*;
 use crate::testing::{authority, id, identity};
 use mesh_ca::issuer::Authority;

@@ -4,7 +4,7 @@
 pub(super) use crate::testing::{authority, id, identity};
 use crate::{
     registration::WorkloadInfo,
-    server::{MeshServer, PeerIdentity, ServerBuilder, ServerStatus, Surroundings},
+    server::{ControlPlane, MeshServer, PeerIdentity, ServerBuilder, ServerStatus, Surroundings},
     tls::Providers,
 };
 use futures_util::{StreamExt, future::BoxFuture};
@@ -73,9 +73,21 @@ impl World {
     }
 
     pub(super) async fn start_with(change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        Self::start_at(None, change).await
+    }
+
+    /// A server that registers with the control plane at this address.
+    pub(super) async fn start_at(
+        control_plane: Option<&str>,
+        change: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Self {
         let authority = authority();
         let (config, watch) = watch::channel(None);
-        let surroundings = surroundings(&authority, watch).await;
+        let mut surroundings = surroundings(&authority, watch).await;
+        surroundings.control_plane = control_plane.map(|address| ControlPlane {
+            channel: channel::connect(&Target::plaintext(address).unwrap()),
+            address: address.to_owned(),
+        });
         let builder = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap());
         let server = change(builder).await.unwrap();
         let release = watch::Sender::new(false);
