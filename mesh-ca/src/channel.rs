@@ -2,8 +2,12 @@
 //!
 //! tonic's TLS cannot take a rustls verifier, so the connector is ours. A channel is lazy and
 //! reconnects by itself; a connection that cannot be made fails the call with `UNAVAILABLE`, the
-//! address and the cause. Every new connection reads the current identity.
+//! address and the cause ([`clarify`] does the same for one that breaks). Every new connection reads
+//! the current identity.
 
+mod io;
+
+use self::io::Named;
 use crate::{
     clock::Clock,
     rustls::{Provider, ServerTrust, client_config_with, default_provider},
@@ -13,11 +17,14 @@ use http::{Uri, uri::Authority};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
 
 /// Longest time for TCP connection and TLS handshake together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -46,6 +53,9 @@ pub enum InvalidTarget {
 #[derive(Clone)]
 pub struct Target {
     address: Authority,
+    /// The address as tonic wants it, and as the server shall see it.
+    at: Uri,
+    origin: Uri,
     security: Security,
     connect_limit: Duration,
 }
@@ -69,11 +79,7 @@ struct Tls {
 impl Target {
     /// Without encryption or authentication: for development on one machine.
     pub fn plaintext(address: &str) -> Result<Self, InvalidTarget> {
-        Ok(Self {
-            address: parse_address(address)?,
-            security: Security::Plaintext,
-            connect_limit: CONNECT_LIMIT,
-        })
+        Self::new(parse_address(address)?, "http", Security::Plaintext)
     }
 
     /// With TLS: `trust` knows the server, `identity` is presented to it.
@@ -100,7 +106,17 @@ impl Target {
             .map_err(InvalidTarget::Tls)?;
         let presents_identity = identity.is_some();
         let tls = Tls { trust, provider, clock, name, config, presents_identity };
-        Ok(Self { address, security: Security::Tls(Box::new(tls)), connect_limit: CONNECT_LIMIT })
+        Self::new(address, "https", Security::Tls(Box::new(tls)))
+    }
+
+    fn new(address: Authority, scheme: &str, security: Security) -> Result<Self, InvalidTarget> {
+        let uri = |scheme: &str| {
+            let uri = Uri::builder().scheme(scheme).authority(address.clone()).path_and_query("/").build();
+            uri.map_err(|_| InvalidTarget::Address(address.to_string()))
+        };
+        // For tonic the address is plain `http` always: it must not look for TLS of its own.
+        let (at, origin) = (uri("http")?, uri(scheme)?);
+        Ok(Self { address, at, origin, security, connect_limit: CONNECT_LIMIT })
     }
 
     /// The same server, with this identity presented to it. Changes nothing without TLS.
@@ -206,26 +222,34 @@ pub enum ConnectError {
 /// A lazy channel to the target: connects at the first call, again whenever the connection is lost.
 /// Must be called within a tokio runtime.
 pub fn connect(target: &Target) -> Channel {
-    let scheme = if target.is_plaintext() { "http" } else { "https" };
-    let (mut at, mut origin) = (http::uri::Parts::default(), http::uri::Parts::default());
-    for (parts, scheme) in [(&mut at, "http"), (&mut origin, scheme)] {
-        parts.scheme = scheme.parse().ok();
-        parts.authority = Some(target.address.clone());
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    }
-    let uri = |parts| Uri::from_parts(parts).unwrap_or_default();
+    let (at, origin) = (target.at.clone(), target.origin.clone());
     let target = target.clone();
-    // The endpoint's own URI is plain `http`: tonic must not look for its TLS. What the server sees is
-    // the origin.
-    Endpoint::from(uri(at))
-        .origin(uri(origin))
+    Endpoint::from(at)
+        .origin(origin)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_LIMIT)
         .keep_alive_while_idle(true)
         .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let target = target.clone();
-            async move { dial(&target).await.map(TokioIo::new) }
+            async move {
+                let stream = dial(&target).await?;
+                Ok::<_, ConnectError>(TokioIo::new(Named::new(stream, target.address())))
+            }
         }))
+}
+
+/// Says what broke. tonic reports a connection that broke (and, in TLS 1.3, a server that refused our
+/// certificate: it judges when the client is done) as `UNKNOWN: transport error`; this makes it
+/// `UNAVAILABLE` with address and cause. A status that came from the server is left as it is.
+pub fn clarify(status: Status) -> Status {
+    // Only tonic's own statuses have sources.
+    let Some(mut cause) = status.source().filter(|_| status.code() == Code::Unknown) else {
+        return status;
+    };
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Status::unavailable(cause.to_string())
 }
 
 /// One connection to the target.

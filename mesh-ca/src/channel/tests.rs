@@ -12,7 +12,6 @@ use crate::{
     verifier::ServerCheck,
 };
 use tokio::net::TcpListener;
-use tonic::{Code, Status};
 
 fn mesh_server(ca: &Ca) -> ServerTrust {
     let check = ServerCheck::exact(SpiffeId::mesh_server(&TrustDomain::parse("td").unwrap()));
@@ -105,6 +104,14 @@ async fn a_server_that_says_nothing_is_given_up() {
     let status = call(&target).await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains("nothing within 20ms"), "{status:?}");
+}
+
+#[test]
+fn a_status_of_the_servers_own_is_left_as_it_is() {
+    let status = clarify(Status::unknown("the server's words"));
+    assert_eq!((status.code(), status.message()), (Code::Unknown, "the server's words"));
+    let status = clarify(Status::unauthenticated("no"));
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "no"));
 }
 
 #[test]

@@ -313,6 +313,7 @@ impl<C: Connect> Source for CaSource<C> {
         match answer {
             Ok(response) => self.accept(response.get_ref(), key, expected).map(Arc::new),
             Err(status) => {
+                let status = channel::clarify(status);
                 self.start_over = !first && status.code() == Code::Unauthenticated;
                 Err(self.failed(&status, first))
             }

@@ -2,11 +2,14 @@
 
 use crate::server::{Running, serve};
 use mesh_ca::{
-    channel::Target,
+    channel::{self, Target},
     clock::Clock,
     issuer::{
         Attestors, Authority, CertificateAttestor, CertificateService, JoinTokenAttestor, JoinTokens,
         LoopbackAttestor, Policy, ServerNames, TokenError,
+    },
+    proto::istio_ca::{
+        IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
     },
     rotation::{Backoff, Schedule},
     rustls::ServerTrust,
@@ -160,6 +163,20 @@ async fn a_server_of_a_foreign_authority_gets_no_token() {
     let error = WorkloadIdentity::start(source).ready().await.unwrap_err().to_string();
     assert!(error.contains("TLS handshake") && error.contains("mesh-server"), "{error}");
     ours.tokens.redeem(&token).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_server_refuses_is_unavailable_with_its_alert() {
+    let (ours, foreign) = (World::new(Clock::system()).await, World::new(Clock::system()).await);
+    let server = ours.serve().await;
+    let target = ours.target(server.address, SpiffeId::mesh_server(&domain()));
+    let channel = channel::connect(&target.presenting(&foreign.identity).unwrap());
+    let mut client = IstioCertificateServiceClient::new(channel);
+    let answer = client.create_certificate(IstioCertificateRequest::default()).await;
+    let status = channel::clarify(answer.unwrap_err());
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    assert!(status.message().contains(&server.address.to_string()), "{status:?}");
+    assert!(status.message().contains("CertificateUnknown"), "{status:?}");
 }
 
 #[tokio::test]
