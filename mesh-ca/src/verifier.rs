@@ -227,7 +227,7 @@ fn explain(error: &webpki::Error, shown: &str) -> String {
             )
         }
         webpki::Error::CertNotValidYet { time: now, not_before } => {
-            svid::validity_error(&what, time(not_before), SystemTime::now(), time(now))
+            svid::validity_error(&what, time(not_before), time(not_before), time(now))
                 .unwrap_or_else(|| format!("{what} is not valid yet"))
         }
         webpki::Error::UnknownIssuer => {
