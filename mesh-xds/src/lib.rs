@@ -10,6 +10,7 @@ pub mod bootstrap;
 pub mod client;
 pub mod config;
 pub mod error;
+mod field_path;
 pub mod matcher;
 pub mod name;
 pub mod resource;

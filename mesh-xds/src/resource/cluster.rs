@@ -1,5 +1,8 @@
 //! Clusters (gRFC A27, A32, A48, A50, A62, A105 and the fields of Envoy that Istio uses).
 
+mod outlier;
+pub(super) mod wire;
+
 use super::tls::UpstreamTls;
 use crate::{matcher::Fraction, name::Name};
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,7 @@
 //! Endpoints of a cluster (gRFC A27, A56, A61).
 
+mod wire;
+
 use super::Locality;
 use crate::{matcher::Fraction, name::Name};
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};

@@ -1,5 +1,7 @@
 //! Fault injection (gRFC A33, Envoy's HTTPFault).
 
+pub(super) mod wire;
+
 use crate::matcher::{Fraction, HeaderMatcher};
 use std::time::Duration;
 

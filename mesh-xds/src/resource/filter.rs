@@ -2,6 +2,8 @@
 //!
 //! An unknown required filter is a fault; an unknown optional one is skipped when parsed.
 
+pub(super) mod wire;
+
 use super::{fault::Fault, rbac::Rbac};
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,7 @@
 //! Listeners: what a client's target or a server's address resolves to (gRFC A27, A36).
 
+pub(super) mod wire;
+
 use super::{filter::HttpFilter, route::RouteConfiguration, tls::DownstreamTls};
 use crate::name::Name;
 use ipnet::IpNet;

@@ -1,5 +1,10 @@
 //! Role-based access control (gRFC A41). What cannot be expressed here is a fault of the resource.
 
+mod engine;
+pub(super) mod wire;
+
+pub use engine::{Decision, RbacRequest};
+
 use crate::matcher::{HeaderMatcher, StringMatcher};
 use ipnet::IpNet;
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};

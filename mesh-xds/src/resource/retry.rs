@@ -1,5 +1,7 @@
 //! Retry policy (gRFC A44 and Envoy's further fields).
 
+pub(super) mod wire;
+
 use super::route::HeaderName;
 use crate::matcher::HeaderMatcher;
 use std::time::Duration;

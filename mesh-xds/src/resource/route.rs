@@ -1,5 +1,7 @@
 //! Routes (gRFC A27, A28, A31, A36, A42, A44 and the fields of Envoy that Istio uses).
 
+pub(super) mod wire;
+
 use super::{filter::FilterOverrides, retry::RetryPolicy};
 use crate::{
     matcher::{DomainPattern, Fraction, HeaderMatcher, PathMatcher, StringMatcher},
@@ -231,4 +233,52 @@ pub enum AppendAction {
     OverwriteIfExistsOrAdd,
     /// Only when it is there.
     OverwriteIfExists,
+}
+
+impl RouteConfiguration {
+    /// The virtual host for an authority: exact before suffix before prefix before `*`, the longest pattern
+    /// inside a class, the first of equals. ASCII case is ignored.
+    pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        let mut best: Option<((u8, usize), &Arc<VirtualHost>)> = None;
+        for host in &self.virtual_hosts {
+            let rank = host.domains.iter().filter_map(|domain| domain.rank(authority)).max();
+            if let Some(rank) = rank {
+                if best.is_none_or(|(other, _)| rank > other) {
+                    best = Some((rank, host));
+                }
+            }
+        }
+        best.map(|(_, host)| host)
+    }
+}
+
+impl VirtualHost {
+    /// Every cluster that its routes name, mirrors included; a name may come more than once.
+    pub fn clusters(&self) -> impl Iterator<Item = &Name> {
+        self.routes.iter().flat_map(|route| {
+            let forward = match &route.action {
+                RouteAction::Forward(forward) => Some(forward),
+                RouteAction::NonForwarding | RouteAction::Unsupported(_) => None,
+            };
+            forward.into_iter().flat_map(|forward| {
+                let destinations: Vec<&Name> = match &forward.destination {
+                    Destination::Cluster(name) => vec![name],
+                    Destination::Weighted(clusters) => clusters.iter().map(|c| &c.cluster).collect(),
+                };
+                destinations.into_iter().chain(forward.mirrors.iter().map(|mirror| &mirror.cluster))
+            })
+        })
+    }
+}
+
+impl QueryMatcher {
+    /// Whether a query string (`a=1&b`) satisfies it: any value of the parameter counts. Nothing is decoded.
+    pub fn matches(&self, query: &str) -> bool {
+        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let mut values = pairs.filter(|(name, _)| *name == &*self.name).map(|(_, value)| value);
+        match &self.value {
+            Some(matcher) => values.any(|value| matcher.matches(value)),
+            None => values.next().is_some(),
+        }
+    }
 }

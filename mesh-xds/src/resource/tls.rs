@@ -1,5 +1,7 @@
 //! TLS contexts (gRFC A29, A82, A101). They name certificate providers; they hold no certificate.
 
+pub(super) mod wire;
+
 use crate::matcher::StringMatcher;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ pub struct UpstreamTls {
     /// The peer must have the name that was sent, instead of `sans`.
     pub auto_sni_san_validation: bool,
     /// Auto-mTLS: only endpoints that are marked as speaking mesh mTLS get TLS, others plaintext. From
-    /// `metadata.filter_metadata["io.mesh"].auto_mtls` of the cluster; false for any other control plane.
+    /// `metadata.filter_metadata["io.mesh.tls"].auto` of the cluster; false for any other control plane.
     pub only_mesh_endpoints: bool,
 }
 

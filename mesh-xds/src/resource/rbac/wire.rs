@@ -1,0 +1,278 @@
+//! RBAC, to and from protobuf (gRFC A41). What cannot be evaluated rejects the resource.
+
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
+use super::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use crate::{
+    field_path::{Faults, Path},
+    matcher::{HeaderMatcher, HeaderOrPseudo},
+    resource::wire,
+};
+use envoy_types::pb::envoy::{
+    config::rbac::v3::{self as proto, permission::Rule, principal::Identifier, rbac::Action},
+    config::route::v3::HeaderMatcher as HeaderMatcherProto,
+    extensions::filters::http::rbac::v3::Rbac as FilterProto,
+    r#type::{matcher::v3 as matcher, v3::Int32Range},
+};
+use prost::Message;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
+    sync::Arc,
+};
+
+pub(in crate::resource) fn parse(proto: &FilterProto, at: &Path<'_>, faults: &mut Faults) -> Option<Rbac> {
+    if proto.matcher.is_some() {
+        return faults.reject(&at.field("matcher"), "is not supported; use `rules`");
+    }
+    match &proto.rules {
+        None => Some(Rbac { rules: None }),
+        Some(rules) => Some(Rbac { rules: parse_rules(rules, &at.field("rules"), faults)? }),
+    }
+}
+
+/// `Some(None)`: the action is LOG, which decides nothing.
+fn parse_rules(proto: &proto::Rbac, at: &Path<'_>, faults: &mut Faults) -> Option<Option<Rules>> {
+    let action = match Action::try_from(proto.action) {
+        Ok(Action::Allow) => RbacAction::Allow,
+        Ok(Action::Deny) => RbacAction::Deny,
+        Ok(Action::Log) => return Some(None),
+        Err(_) => return faults.reject(&at.field("action"), format!("{} is unknown", proto.action)),
+    };
+    if proto.audit_logging_options.is_some() {
+        faults.reject::<()>(&at.field("audit_logging_options"), "is not supported by this version");
+    }
+    let mut policies = BTreeMap::new();
+    let mut all_right = true;
+    let at = at.field("policies");
+    for (name, proto) in proto.policies.iter().collect::<BTreeMap<_, _>>() {
+        match policy(proto, &at.key(name), faults) {
+            Some(policy) => {
+                policies.insert(Arc::from(name.as_str()), policy);
+            }
+            None => all_right = false,
+        }
+    }
+    all_right.then_some(Some(Rules { action, policies }))
+}
+
+fn policy(proto: &proto::Policy, at: &Path<'_>, faults: &mut Faults) -> Option<Policy> {
+    for (unsupported, field) in
+        [(proto.condition.is_some(), "condition"), (proto.checked_condition.is_some(), "checked_condition")]
+    {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported");
+        }
+    }
+    let permissions = wire::every(&proto.permissions, &at.field("permissions"), faults, permission);
+    let principals = wire::every(&proto.principals, &at.field("principals"), faults, principal);
+    let (permissions, principals) = (permissions?, principals?);
+    if permissions.is_empty() {
+        faults.reject::<()>(&at.field("permissions"), "must not be empty");
+    }
+    if principals.is_empty() {
+        faults.reject::<()>(&at.field("principals"), "must not be empty");
+    }
+    Some(Policy { permissions, principals })
+}
+
+fn permission(proto: &proto::Permission, at: &Path<'_>, faults: &mut Faults) -> Option<Permission> {
+    let Some(rule) = &proto.rule else { return faults.reject(at, "says nothing") };
+    Some(match rule {
+        Rule::Any(true) => Permission::Any,
+        Rule::Any(false) => return faults.reject(&at.field("any"), "must be true"),
+        Rule::AndRules(set) => {
+            let at = at.field("and_rules");
+            Permission::And(not_empty(&set.rules, &at.field("rules"), faults, permission)?)
+        }
+        Rule::OrRules(set) => {
+            let at = at.field("or_rules");
+            Permission::Or(not_empty(&set.rules, &at.field("rules"), faults, permission)?)
+        }
+        Rule::NotRule(rule) => Permission::Not(Box::new(permission(rule, &at.field("not_rule"), faults)?)),
+        Rule::Header(matcher) => Permission::Header(header(matcher, &at.field("header"), faults)?),
+        Rule::UrlPath(path) => Permission::UrlPath(url_path(path, &at.field("url_path"), faults)?),
+        Rule::DestinationIp(range) => {
+            Permission::DestinationIp(wire::cidr(range, &at.field("destination_ip"), faults)?)
+        }
+        Rule::DestinationPort(value) => {
+            let at = at.field("destination_port");
+            let port =
+                faults.take(&at, u16::try_from(*value).map_err(|_| format!("{value} is not a port")))?;
+            Permission::DestinationPort(port..=port)
+        }
+        Rule::DestinationPortRange(range) => {
+            Permission::DestinationPort(ports(range, &at.field("destination_port_range"), faults)?)
+        }
+        Rule::Metadata(matcher) => Permission::Metadata { invert: matcher.invert },
+        Rule::RequestedServerName(name) => {
+            let at = at.field("requested_server_name");
+            Permission::RequestedServerName(wire::string_matcher(name, &at, faults)?)
+        }
+        Rule::Matcher(_) => return faults.reject(&at.field("matcher"), "is not supported"),
+        Rule::UriTemplate(_) => return faults.reject(&at.field("uri_template"), "is not supported"),
+        Rule::SourcedMetadata(_) => return faults.reject(&at.field("sourced_metadata"), "is not supported"),
+    })
+}
+
+fn principal(proto: &proto::Principal, at: &Path<'_>, faults: &mut Faults) -> Option<Principal> {
+    let Some(identifier) = &proto.identifier else { return faults.reject(at, "says nothing") };
+    Some(match identifier {
+        Identifier::Any(true) => Principal::Any,
+        Identifier::Any(false) => return faults.reject(&at.field("any"), "must be true"),
+        Identifier::AndIds(set) => {
+            let at = at.field("and_ids");
+            Principal::And(not_empty(&set.ids, &at.field("ids"), faults, principal)?)
+        }
+        Identifier::OrIds(set) => {
+            let at = at.field("or_ids");
+            Principal::Or(not_empty(&set.ids, &at.field("ids"), faults, principal)?)
+        }
+        Identifier::NotId(id) => Principal::Not(Box::new(principal(id, &at.field("not_id"), faults)?)),
+        Identifier::Authenticated(authenticated) => {
+            let at = at.field("authenticated");
+            let at = at.field("principal_name");
+            Principal::Authenticated(match &authenticated.principal_name {
+                Some(name) => Some(wire::string_matcher(name, &at, faults)?),
+                None => None,
+            })
+        }
+        Identifier::SourceIp(range) => {
+            Principal::RemoteIp(wire::cidr(range, &at.field("source_ip"), faults)?)
+        }
+        Identifier::DirectRemoteIp(range) => {
+            Principal::RemoteIp(wire::cidr(range, &at.field("direct_remote_ip"), faults)?)
+        }
+        Identifier::RemoteIp(range) => {
+            Principal::RemoteIp(wire::cidr(range, &at.field("remote_ip"), faults)?)
+        }
+        Identifier::Header(matcher) => Principal::Header(header(matcher, &at.field("header"), faults)?),
+        Identifier::UrlPath(path) => Principal::UrlPath(url_path(path, &at.field("url_path"), faults)?),
+        Identifier::Metadata(matcher) => Principal::Metadata { invert: matcher.invert },
+        Identifier::FilterState(_) => return faults.reject(&at.field("filter_state"), "is not supported"),
+        Identifier::SourcedMetadata(_) => {
+            return faults.reject(&at.field("sourced_metadata"), "is not supported");
+        }
+        Identifier::Custom(_) => return faults.reject(&at.field("custom"), "is not supported"),
+    })
+}
+
+fn not_empty<T, U>(
+    items: &[T],
+    at: &Path<'_>,
+    faults: &mut Faults,
+    parse: impl Fn(&T, &Path<'_>, &mut Faults) -> Option<U>,
+) -> Option<Vec<U>> {
+    if items.is_empty() {
+        return faults.reject(at, "must not be empty");
+    }
+    wire::every(items, at, faults, parse)
+}
+
+/// gRPC's own headers are not the application's to decide by (A41).
+fn header(proto: &HeaderMatcherProto, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderMatcher> {
+    let matcher = wire::header_matcher(proto, at, faults)?;
+    if matcher.name == HeaderOrPseudo::Scheme || matcher.name.as_str().starts_with("grpc-") {
+        return faults.reject(&at.field("name"), format!("`{}` cannot be matched", proto.name));
+    }
+    Some(matcher)
+}
+
+fn url_path(
+    proto: &matcher::PathMatcher,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<crate::matcher::StringMatcher> {
+    match &proto.rule {
+        Some(matcher::path_matcher::Rule::Path(path)) => {
+            wire::string_matcher(path, &at.field("path"), faults)
+        }
+        None => faults.reject(&at.field("path"), "is required"),
+    }
+}
+
+/// `[start, end)`.
+fn ports(range: &Int32Range, at: &Path<'_>, faults: &mut Faults) -> Option<RangeInclusive<u16>> {
+    let start = u16::try_from(range.start);
+    let last = range.end.checked_sub(1).and_then(|last| u16::try_from(last).ok());
+    match (start, last) {
+        (Ok(start), Some(last)) if start <= last => Some(start..=last),
+        _ => faults.reject(at, format!("[{}, {}) is not a range of ports", range.start, range.end)),
+    }
+}
+
+/// The filter's message, encoded: policies in the order of their names.
+pub(in crate::resource) fn encode(rbac: &Rbac) -> Vec<u8> {
+    let Some(rules) = &rbac.rules else { return Vec::new() };
+    let filter = |rules| FilterProto { rules: Some(rules), ..Default::default() };
+    let action = match rules.action {
+        RbacAction::Allow => Action::Allow,
+        RbacAction::Deny => Action::Deny,
+    };
+    let mut bytes = filter(proto::Rbac { action: action.into(), ..Default::default() }).encode_to_vec();
+    // One message for each policy: concatenated messages merge, and no hash map decides the order.
+    for (name, policy) in &rules.policies {
+        let policies = HashMap::from([(name.to_string(), policy_proto(policy))]);
+        bytes.extend(filter(proto::Rbac { policies, ..Default::default() }).encode_to_vec());
+    }
+    bytes
+}
+
+fn policy_proto(policy: &Policy) -> proto::Policy {
+    proto::Policy {
+        permissions: policy.permissions.iter().map(permission_proto).collect(),
+        principals: policy.principals.iter().map(principal_proto).collect(),
+        ..Default::default()
+    }
+}
+
+fn path_proto(path: &crate::matcher::StringMatcher) -> matcher::PathMatcher {
+    matcher::PathMatcher { rule: Some(matcher::path_matcher::Rule::Path(wire::string_matcher_proto(path))) }
+}
+
+fn metadata_proto(invert: bool) -> matcher::MetadataMatcher {
+    matcher::MetadataMatcher { invert, ..Default::default() }
+}
+
+fn permission_proto(permission: &Permission) -> proto::Permission {
+    let set =
+        |rules: &[Permission]| proto::permission::Set { rules: rules.iter().map(permission_proto).collect() };
+    let rule = match permission {
+        Permission::Any => Rule::Any(true),
+        Permission::Header(matcher) => Rule::Header(wire::header_matcher_proto(matcher)),
+        Permission::UrlPath(path) => Rule::UrlPath(path_proto(path)),
+        Permission::DestinationIp(net) => Rule::DestinationIp(wire::cidr_proto(net)),
+        Permission::DestinationPort(range) if range.start() == range.end() => {
+            Rule::DestinationPort((*range.start()).into())
+        }
+        Permission::DestinationPort(range) => Rule::DestinationPortRange(Int32Range {
+            start: (*range.start()).into(),
+            end: i32::from(*range.end()) + 1,
+        }),
+        Permission::RequestedServerName(name) => Rule::RequestedServerName(wire::string_matcher_proto(name)),
+        Permission::Metadata { invert } => Rule::Metadata(metadata_proto(*invert)),
+        Permission::Not(rule) => Rule::NotRule(Box::new(permission_proto(rule))),
+        Permission::And(rules) => Rule::AndRules(set(rules)),
+        Permission::Or(rules) => Rule::OrRules(set(rules)),
+    };
+    proto::Permission { rule: Some(rule) }
+}
+
+fn principal_proto(principal: &Principal) -> proto::Principal {
+    let set = |ids: &[Principal]| proto::principal::Set { ids: ids.iter().map(principal_proto).collect() };
+    let identifier = match principal {
+        Principal::Any => Identifier::Any(true),
+        Principal::Authenticated(name) => Identifier::Authenticated(proto::principal::Authenticated {
+            principal_name: name.as_ref().map(wire::string_matcher_proto),
+        }),
+        Principal::RemoteIp(net) => Identifier::DirectRemoteIp(wire::cidr_proto(net)),
+        Principal::Header(matcher) => Identifier::Header(wire::header_matcher_proto(matcher)),
+        Principal::UrlPath(path) => Identifier::UrlPath(path_proto(path)),
+        Principal::Metadata { invert } => Identifier::Metadata(metadata_proto(*invert)),
+        Principal::Not(id) => Identifier::NotId(Box::new(principal_proto(id))),
+        Principal::And(ids) => Identifier::AndIds(set(ids)),
+        Principal::Or(ids) => Identifier::OrIds(set(ids)),
+    };
+    proto::Principal { identifier: Some(identifier) }
+}

@@ -1,0 +1,235 @@
+//! Retry policy, to and from protobuf.
+
+use super::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+use crate::{
+    field_path::{Faults, Path},
+    resource::{route::HeaderName, wire},
+};
+use envoy_types::pb::{
+    envoy::{
+        config::route::v3::{
+            self as proto,
+            retry_policy::{
+                RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
+                retry_host_predicate,
+            },
+        },
+        extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
+    },
+    google::protobuf::UInt32Value,
+};
+use std::time::Duration;
+
+const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+const DEFAULT_BASE: Duration = Duration::from_millis(25);
+const SHORTEST: Duration = Duration::from_millis(1);
+const DEFAULT_RATE_LIMITED_MAX: Duration = Duration::from_secs(300);
+
+/// Every token of `retry_on`, and the field that it sets.
+macro_rules! tokens {
+    ($($token:literal => $field:ident,)*) => {
+        impl RetryOn {
+            /// Reads a comma-separated list; unknown tokens are ignored (gRFC A44).
+            pub fn parse(list: &str) -> Self {
+                let mut on = Self::default();
+                for token in list.split(',').map(str::trim) {
+                    match token {
+                        $($token => on.$field = true,)*
+                        _ => {}
+                    }
+                }
+                on
+            }
+
+            /// The list.
+            pub fn tokens(&self) -> Vec<&'static str> {
+                let mut tokens = Vec::new();
+                $(if self.$field { tokens.push($token); })*
+                tokens
+            }
+        }
+    };
+}
+
+tokens! {
+    "cancelled" => cancelled,
+    "deadline-exceeded" => deadline_exceeded,
+    "internal" => internal,
+    "resource-exhausted" => resource_exhausted,
+    "unavailable" => unavailable,
+    "5xx" => server_error,
+    "gateway-error" => gateway_error,
+    "reset" => reset,
+    "reset-before-request" => reset_before_request,
+    "connect-failure" => connect_failure,
+    "refused-stream" => refused_stream,
+    "retriable-4xx" => retriable_4xx,
+    "retriable-status-codes" => retriable_status_codes,
+    "retriable-headers" => retriable_headers,
+    "envoy-ratelimited" => envoy_ratelimited,
+}
+
+pub(in crate::resource) fn parse(
+    proto: &proto::RetryPolicy,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<RetryPolicy> {
+    for (unsupported, field) in [
+        (proto.retry_priority.is_some(), "retry_priority"),
+        (!proto.retry_options_predicates.is_empty(), "retry_options_predicates"),
+    ] {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported by this version");
+        }
+    }
+    let num_retries = match proto.num_retries {
+        None => 1,
+        Some(UInt32Value { value: 0 }) => return faults.reject(&at.field("num_retries"), "must not be 0"),
+        Some(UInt32Value { value }) => value,
+    };
+    let back_off = match &proto.retry_back_off {
+        None => Some(BackOff { base: DEFAULT_BASE, max: DEFAULT_BASE * 10 }),
+        Some(proto) => back_off(proto, &at.field("retry_back_off"), faults),
+    };
+    let avoid =
+        wire::every(&proto.retry_host_predicate, &at.field("retry_host_predicate"), faults, predicate);
+    let codes = wire::every(
+        &proto.retriable_status_codes,
+        &at.field("retriable_status_codes"),
+        faults,
+        |code, at, faults| {
+            faults.take(at, u16::try_from(*code).map_err(|_| format!("{code} is no HTTP status")))
+        },
+    );
+    let headers =
+        wire::every(&proto.retriable_headers, &at.field("retriable_headers"), faults, wire::header_matcher);
+    let request_headers = wire::every(
+        &proto.retriable_request_headers,
+        &at.field("retriable_request_headers"),
+        faults,
+        wire::header_matcher,
+    );
+    let rate_limited = match &proto.rate_limited_retry_back_off {
+        None => Some(None),
+        Some(proto) => rate_limited(proto, &at.field("rate_limited_retry_back_off"), faults).map(Some),
+    };
+    Some(RetryPolicy {
+        on: RetryOn::parse(&proto.retry_on),
+        num_retries,
+        per_try_timeout: positive(&proto.per_try_timeout, &at.field("per_try_timeout"), faults),
+        per_try_idle_timeout: positive(
+            &proto.per_try_idle_timeout,
+            &at.field("per_try_idle_timeout"),
+            faults,
+        ),
+        back_off: back_off?,
+        avoid_previous_hosts: avoid?.contains(&true),
+        host_selection_attempts: u32::try_from(proto.host_selection_retry_max_attempts.max(1))
+            .unwrap_or(u32::MAX),
+        retriable_status_codes: codes?,
+        retriable_headers: headers?,
+        retriable_request_headers: request_headers?,
+        rate_limited: rate_limited?,
+    })
+}
+
+/// In Envoy, a timeout of zero is none.
+fn positive(
+    proto: &Option<envoy_types::pb::google::protobuf::Duration>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Duration> {
+    wire::optional_duration(proto, at, faults).filter(|timeout| !timeout.is_zero())
+}
+
+/// Whether it is the predicate of previous hosts; no other is known.
+fn predicate(proto: &RetryHostPredicate, at: &Path<'_>, faults: &mut Faults) -> Option<bool> {
+    if proto.name == PREVIOUS_HOSTS {
+        return Some(true);
+    }
+    faults.reject(&at.field("name"), format!("`{}` is not supported; use {PREVIOUS_HOSTS}", proto.name))
+}
+
+fn back_off(proto: &RetryBackOff, at: &Path<'_>, faults: &mut Faults) -> Option<BackOff> {
+    faults.required(&at.field("base_interval"), &proto.base_interval)?;
+    let base = wire::positive_duration(&proto.base_interval, &at.field("base_interval"), faults);
+    let max = match &proto.max_interval {
+        None => base.map(|base| base * 10),
+        Some(_) => wire::positive_duration(&proto.max_interval, &at.field("max_interval"), faults),
+    };
+    let (base, max) = (base?, max?);
+    if max < base {
+        return faults.reject(&at.field("max_interval"), "is less than base_interval");
+    }
+    Some(BackOff { base: base.max(SHORTEST), max: max.max(SHORTEST) })
+}
+
+fn rate_limited(
+    proto: &RateLimitedRetryBackOff,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<RateLimitedBackOff> {
+    let headers =
+        wire::every(&proto.reset_headers, &at.field("reset_headers"), faults, |header, at, faults| {
+            let name = HeaderName::try_from(header.name.as_str());
+            let name = faults
+                .take(&at.field("name"), name.map_err(|_| format!("`{}` is no header", header.name)))?;
+            match ResetHeaderFormat::try_from(header.format) {
+                Ok(ResetHeaderFormat::Seconds) => Some((name, ResetFormat::Seconds)),
+                Ok(ResetHeaderFormat::UnixTimestamp) => Some((name, ResetFormat::UnixTimestamp)),
+                Err(_) => faults.reject(&at.field("format"), format!("{} is unknown", header.format)),
+            }
+        })?;
+    if headers.is_empty() {
+        return faults.reject(&at.field("reset_headers"), "must not be empty");
+    }
+    let max = match &proto.max_interval {
+        None => DEFAULT_RATE_LIMITED_MAX,
+        Some(_) => wire::positive_duration(&proto.max_interval, &at.field("max_interval"), faults)?,
+    };
+    Some(RateLimitedBackOff { headers, max })
+}
+
+pub(in crate::resource) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {
+    let previous_hosts = || RetryHostPredicate {
+        name: PREVIOUS_HOSTS.into(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(wire::any(
+            &PreviousHostsPredicate {},
+        ))),
+    };
+    proto::RetryPolicy {
+        retry_on: policy.on.tokens().join(","),
+        num_retries: wire::u32_value(policy.num_retries),
+        per_try_timeout: policy.per_try_timeout.map(wire::duration_proto),
+        per_try_idle_timeout: policy.per_try_idle_timeout.map(wire::duration_proto),
+        retry_host_predicate: policy.avoid_previous_hosts.then(previous_hosts).into_iter().collect(),
+        host_selection_retry_max_attempts: policy.host_selection_attempts.into(),
+        retriable_status_codes: policy.retriable_status_codes.iter().copied().map(u32::from).collect(),
+        retry_back_off: Some(RetryBackOff {
+            base_interval: Some(wire::duration_proto(policy.back_off.base)),
+            max_interval: Some(wire::duration_proto(policy.back_off.max)),
+        }),
+        retriable_headers: policy.retriable_headers.iter().map(wire::header_matcher_proto).collect(),
+        retriable_request_headers: policy
+            .retriable_request_headers
+            .iter()
+            .map(wire::header_matcher_proto)
+            .collect(),
+        rate_limited_retry_back_off: policy.rate_limited.as_ref().map(|limited| RateLimitedRetryBackOff {
+            reset_headers: limited
+                .headers
+                .iter()
+                .map(|(name, format)| ResetHeader {
+                    name: name.to_string(),
+                    format: match format {
+                        ResetFormat::Seconds => ResetHeaderFormat::Seconds,
+                        ResetFormat::UnixTimestamp => ResetHeaderFormat::UnixTimestamp,
+                    }
+                    .into(),
+                })
+                .collect(),
+            max_interval: Some(wire::duration_proto(limited.max)),
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,116 @@
+//! Header changes, to and from protobuf.
+
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
+use crate::{
+    field_path::{Faults, Path},
+    resource::{
+        route::{AppendAction, HeaderAddition, HeaderMutation, HeaderMutations, HeaderName, HeaderValue},
+        wire,
+    },
+};
+use envoy_types::pb::envoy::config::core::v3::{
+    HeaderValue as HeaderValueProto, HeaderValueOption, header_value_option::HeaderAppendAction,
+};
+
+/// Headers of the gRPC transport, which no rule may touch.
+const RESERVED: [&str; 5] = ["host", "content-type", "te", "connection", "transfer-encoding"];
+
+/// The four lists of a level.
+pub(super) struct Protos<'a> {
+    pub(super) request_add: &'a [HeaderValueOption],
+    pub(super) request_remove: &'a [String],
+    pub(super) response_add: &'a [HeaderValueOption],
+    pub(super) response_remove: &'a [String],
+}
+
+/// The four lists, encoded.
+pub(super) struct Encoded {
+    pub(super) request_add: Vec<HeaderValueOption>,
+    pub(super) request_remove: Vec<String>,
+    pub(super) response_add: Vec<HeaderValueOption>,
+    pub(super) response_remove: Vec<String>,
+}
+
+pub(super) fn parse(protos: Protos<'_>, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderMutations> {
+    let request_add = wire::every(protos.request_add, &at.field("request_headers_to_add"), faults, addition);
+    let request_remove =
+        wire::every(protos.request_remove, &at.field("request_headers_to_remove"), faults, removal);
+    let response_add =
+        wire::every(protos.response_add, &at.field("response_headers_to_add"), faults, addition);
+    let response_remove =
+        wire::every(protos.response_remove, &at.field("response_headers_to_remove"), faults, removal);
+    Some(HeaderMutations {
+        request: HeaderMutation { add: request_add?, remove: request_remove? },
+        response: HeaderMutation { add: response_add?, remove: response_remove? },
+    })
+}
+
+fn name(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderName> {
+    let lower = text.to_ascii_lowercase();
+    if lower.starts_with(':') || lower.starts_with("grpc-") || RESERVED.contains(&lower.as_str()) {
+        return faults.reject(at, format!("`{text}` belongs to the transport and cannot be changed"));
+    }
+    faults.take(at, HeaderName::try_from(lower).map_err(|_| format!("`{text}` is not a header name")))
+}
+
+fn removal(text: &String, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderName> {
+    name(text, at, faults)
+}
+
+fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderAddition> {
+    let header_at = at.field("header");
+    let header = faults.required(&header_at, &proto.header)?;
+    let name = name(&header.key, &header_at.field("key"), faults);
+    let value_at = header_at.field("value");
+    if header.value.contains('%') {
+        return faults.reject(&value_at, "Envoy's %…% formatters are not supported");
+    }
+    let bytes = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    let value = HeaderValue::from_bytes(bytes).map_err(|_| "is not a header value");
+    let value = faults.take(&value_at, value);
+    let action = match (&proto.append, HeaderAppendAction::try_from(proto.append_action)) {
+        // The deprecated field, where it is set.
+        (Some(append), _) if append.value => AppendAction::AppendIfExistsOrAdd,
+        (Some(_), _) => AppendAction::OverwriteIfExistsOrAdd,
+        (None, Ok(HeaderAppendAction::AppendIfExistsOrAdd)) => AppendAction::AppendIfExistsOrAdd,
+        (None, Ok(HeaderAppendAction::AddIfAbsent)) => AppendAction::AddIfAbsent,
+        (None, Ok(HeaderAppendAction::OverwriteIfExistsOrAdd)) => AppendAction::OverwriteIfExistsOrAdd,
+        (None, Ok(HeaderAppendAction::OverwriteIfExists)) => AppendAction::OverwriteIfExists,
+        (None, Err(_)) => return faults.reject(&at.field("append_action"), "is unknown"),
+    };
+    Some(HeaderAddition { name: name?, value: value?, action })
+}
+
+pub(super) fn encode(headers: &HeaderMutations) -> Encoded {
+    let add = |mutation: &HeaderMutation| mutation.add.iter().map(encode_addition).collect();
+    let remove = |mutation: &HeaderMutation| mutation.remove.iter().map(ToString::to_string).collect();
+    Encoded {
+        request_add: add(&headers.request),
+        request_remove: remove(&headers.request),
+        response_add: add(&headers.response),
+        response_remove: remove(&headers.response),
+    }
+}
+
+fn encode_addition(addition: &HeaderAddition) -> HeaderValueOption {
+    let action = match addition.action {
+        AppendAction::AppendIfExistsOrAdd => HeaderAppendAction::AppendIfExistsOrAdd,
+        AppendAction::AddIfAbsent => HeaderAppendAction::AddIfAbsent,
+        AppendAction::OverwriteIfExistsOrAdd => HeaderAppendAction::OverwriteIfExistsOrAdd,
+        AppendAction::OverwriteIfExists => HeaderAppendAction::OverwriteIfExists,
+    };
+    let mut header = HeaderValueProto { key: addition.name.to_string(), ..Default::default() };
+    match addition.value.to_str() {
+        // An escaped value goes raw: Envoy would read its percent signs as formatters.
+        Ok(text) if !text.contains('%') => header.value = text.into(),
+        _ => header.raw_value = addition.value.as_bytes().to_vec(),
+    }
+    HeaderValueOption {
+        header: Some(header),
+        append_action: action.into(),
+        keep_empty_value: true,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,309 @@
+//! TLS contexts, to and from protobuf.
+//!
+//! Both the current and the deprecated provider fields are written, as Istio does, and the current ones are
+//! preferred when read.
+
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
+use super::{DownstreamTls, Roots, UpstreamTls};
+use crate::{
+    field_path::{Faults, Path},
+    resource::{ParseContext, wire},
+};
+use envoy_types::pb::{
+    envoy::{
+        config::core::v3::{TransportSocket, transport_socket::ConfigType},
+        extensions::transport_sockets::tls::v3::{
+            self as proto, CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+            common_tls_context::{
+                CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
+            },
+            subject_alt_name_matcher::SanType,
+        },
+    },
+    google::protobuf::BoolValue,
+};
+use prost::{Message, Name};
+use std::sync::Arc;
+
+/// Name that gRPC and Envoy want the socket to have.
+const SOCKET: &str = "envoy.transport_sockets.tls";
+const MAX_SNI: usize = 255;
+
+pub(in crate::resource) fn upstream(
+    socket: &TransportSocket,
+    only_mesh_endpoints: bool,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<UpstreamTls> {
+    let tls: proto::UpstreamTlsContext = typed_config(socket, at, faults)?;
+    let at = at.field("typed_config");
+    let common_at = at.field("common_tls_context");
+    let common = faults.required(&common_at, &tls.common_tls_context)?;
+    let identity = identity(common, context, &common_at, faults);
+    let validation = validation(common, context, &common_at, faults);
+    if tls.sni.len() > MAX_SNI {
+        faults.reject::<()>(&at.field("sni"), format!("is longer than {MAX_SNI} bytes"));
+    }
+    let Validation { roots, sans } = validation?;
+    let Some(roots) = roots else {
+        return faults.reject(
+            &common_at.field("validation_context"),
+            "names nothing to verify the server with: ca_certificate_provider_instance or system_root_certs",
+        );
+    };
+    Some(UpstreamTls {
+        identity: identity?,
+        roots,
+        sans,
+        sni: (!tls.sni.is_empty()).then(|| tls.sni.as_str().into()),
+        auto_host_sni: tls.auto_host_sni,
+        auto_sni_san_validation: tls.auto_sni_san_validation,
+        only_mesh_endpoints,
+    })
+}
+
+pub(in crate::resource) fn downstream(
+    socket: &TransportSocket,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<DownstreamTls> {
+    let tls: proto::DownstreamTlsContext = typed_config(socket, at, faults)?;
+    let at = at.field("typed_config");
+    let is_true = |value: &Option<BoolValue>| value.as_ref().is_some_and(|value| value.value);
+    if is_true(&tls.require_sni) {
+        faults.reject::<()>(&at.field("require_sni"), "is not supported");
+    }
+    if tls.ocsp_staple_policy != proto::downstream_tls_context::OcspStaplePolicy::LenientStapling as i32 {
+        faults.reject::<()>(&at.field("ocsp_staple_policy"), "only LENIENT_STAPLING is supported");
+    }
+    let common_at = at.field("common_tls_context");
+    let common = faults.required(&common_at, &tls.common_tls_context)?;
+    let identity = identity(common, context, &common_at, faults);
+    let Validation { roots, sans } = validation(common, context, &common_at, faults)?;
+    let validation_at = common_at.field("validation_context");
+    if !sans.is_empty() {
+        faults.reject::<()>(&validation_at, "SAN matchers are not used on servers; use authorization");
+    }
+    let client_roots = match roots {
+        Some(Roots::System) => return faults.reject(&validation_at, "system_root_certs is for clients only"),
+        Some(Roots::Provider(instance)) => Some(instance),
+        None => None,
+    };
+    let require_client_certificate = is_true(&tls.require_client_certificate);
+    if require_client_certificate && client_roots.is_none() {
+        let at = at.field("require_client_certificate");
+        faults.reject::<()>(&at, "needs ca_certificate_provider_instance to verify clients with");
+    }
+    let Some(identity) = identity? else {
+        return faults.reject(&common_at.field("tls_certificate_provider_instance"), "is required");
+    };
+    Some(DownstreamTls { identity, client_roots, require_client_certificate })
+}
+
+fn typed_config<M: Message + Name + Default>(
+    socket: &TransportSocket,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<M> {
+    let at = at.field("typed_config");
+    match &socket.config_type {
+        Some(ConfigType::TypedConfig(any)) => wire::unpack(any, &at, faults),
+        None => faults.reject(&at, "is required"),
+    }
+}
+
+/// The provider instance, checked against the bootstrap.
+fn instance(name: &str, context: &ParseContext, at: &Path<'_>, faults: &mut Faults) -> Option<Arc<str>> {
+    match context.certificate_providers.get(name) {
+        Some(name) => Some(name.clone()),
+        None => faults.reject(
+            at,
+            format!("certificate provider instance `{name}` is not in the bootstrap's certificate_providers"),
+        ),
+    }
+}
+
+fn identity(
+    common: &CommonTlsContext,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<Arc<str>>> {
+    for (unsupported, field) in [
+        (common.tls_params.is_some(), "tls_params"),
+        (common.custom_handshaker.is_some(), "custom_handshaker"),
+        (common.custom_tls_certificate_selector.is_some(), "custom_tls_certificate_selector"),
+    ] {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported");
+        }
+    }
+    if let Some(provider) = &common.tls_certificate_provider_instance {
+        let at = at.field("tls_certificate_provider_instance");
+        return instance(&provider.instance_name, context, &at, faults).map(Some);
+    }
+    if let Some(provider) = &common.tls_certificate_certificate_provider_instance {
+        let at = at.field("tls_certificate_certificate_provider_instance");
+        return instance(&provider.instance_name, context, &at, faults).map(Some);
+    }
+    for (unsupported, field) in [
+        (!common.tls_certificates.is_empty(), "tls_certificates"),
+        (!common.tls_certificate_sds_secret_configs.is_empty(), "tls_certificate_sds_secret_configs"),
+    ] {
+        if unsupported {
+            let reason = "is not supported without tls_certificate_provider_instance";
+            return faults.reject(&at.field(field), reason);
+        }
+    }
+    Some(None)
+}
+
+struct Validation {
+    roots: Option<Roots>,
+    sans: Vec<crate::matcher::StringMatcher>,
+}
+
+fn validation(
+    common: &CommonTlsContext,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Validation> {
+    let none = CertificateValidationContext::default();
+    let (validation, deprecated, field) = match &common.validation_context_type {
+        None => return Some(Validation { roots: None, sans: Vec::new() }),
+        Some(ValidationContextType::ValidationContext(validation)) => {
+            (validation, None, "validation_context")
+        }
+        Some(ValidationContextType::CombinedValidationContext(combined)) => (
+            combined.default_validation_context.as_ref().unwrap_or(&none),
+            combined.validation_context_certificate_provider_instance.as_ref(),
+            "combined_validation_context.default_validation_context",
+        ),
+        Some(ValidationContextType::ValidationContextCertificateProviderInstance(provider)) => {
+            (&none, Some(provider), "validation_context_certificate_provider_instance")
+        }
+        Some(_) => {
+            let reason = "only certificate provider instances and system_root_certs are supported";
+            return faults.reject(&at.field("validation_context_type"), reason);
+        }
+    };
+    let at = at.field(field);
+    refuse_unsupported(validation, &at, faults);
+    let provider = validation.ca_certificate_provider_instance.as_ref().map(|p| &p.instance_name);
+    let roots = match provider.or(deprecated.map(|p| &p.instance_name)) {
+        Some(name) => {
+            let at = at.field("ca_certificate_provider_instance");
+            Some(Roots::Provider(instance(name, context, &at, faults)?))
+        }
+        None => validation.system_root_certs.is_some().then_some(Roots::System),
+    };
+    Some(Validation { roots, sans: sans(validation, &at, faults)? })
+}
+
+fn refuse_unsupported(validation: &CertificateValidationContext, at: &Path<'_>, faults: &mut Faults) {
+    for (unsupported, field) in [
+        (!validation.verify_certificate_spki.is_empty(), "verify_certificate_spki"),
+        (!validation.verify_certificate_hash.is_empty(), "verify_certificate_hash"),
+        (
+            validation.require_signed_certificate_timestamp.as_ref().is_some_and(|value| value.value),
+            "require_signed_certificate_timestamp",
+        ),
+        (validation.crl.is_some(), "crl"),
+        (validation.custom_validator_config.is_some(), "custom_validator_config"),
+    ] {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported");
+        }
+    }
+}
+
+/// The typed list wins over the deprecated one; types other than DNS, URI, email and IP cannot be matched.
+fn sans(
+    validation: &CertificateValidationContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Vec<crate::matcher::StringMatcher>> {
+    if validation.match_typed_subject_alt_names.is_empty() {
+        let list = at.field("match_subject_alt_names");
+        return wire::every(&validation.match_subject_alt_names, &list, faults, wire::string_matcher);
+    }
+    let list = at.field("match_typed_subject_alt_names");
+    wire::every(&validation.match_typed_subject_alt_names, &list, faults, |typed, at, faults| {
+        match SanType::try_from(typed.san_type) {
+            Ok(SanType::Dns | SanType::Uri | SanType::Email | SanType::IpAddress) => {}
+            _ => return faults.reject(&at.field("san_type"), "must be DNS, URI, EMAIL or IP_ADDRESS"),
+        }
+        let at = at.field("matcher");
+        wire::string_matcher(faults.required(&at, &typed.matcher)?, &at, faults)
+    })
+}
+
+pub(in crate::resource) fn upstream_proto(tls: &UpstreamTls) -> TransportSocket {
+    let validation = CertificateValidationContext {
+        match_subject_alt_names: tls.sans.iter().map(wire::string_matcher_proto).collect(),
+        ..CertificateValidationContext::default()
+    };
+    socket(&proto::UpstreamTlsContext {
+        common_tls_context: Some(common_proto(tls.identity.as_ref(), Some(&tls.roots), validation)),
+        sni: tls.sni.as_deref().unwrap_or_default().into(),
+        auto_host_sni: tls.auto_host_sni,
+        auto_sni_san_validation: tls.auto_sni_san_validation,
+        ..Default::default()
+    })
+}
+
+pub(in crate::resource) fn downstream_proto(tls: &DownstreamTls) -> TransportSocket {
+    let roots = tls.client_roots.clone().map(Roots::Provider);
+    let validation = CertificateValidationContext::default();
+    socket(&proto::DownstreamTlsContext {
+        common_tls_context: Some(common_proto(Some(&tls.identity), roots.as_ref(), validation)),
+        require_client_certificate: Some(BoolValue { value: tls.require_client_certificate }),
+        ..Default::default()
+    })
+}
+
+fn socket<M: Message + Name>(context: &M) -> TransportSocket {
+    TransportSocket { name: SOCKET.into(), config_type: Some(ConfigType::TypedConfig(wire::any(context))) }
+}
+
+/// Istio's names for what a provider instance holds; no implementation looks at them.
+const IDENTITY_CERTIFICATE: &str = "default";
+const ROOT_CERTIFICATE: &str = "ROOTCA";
+
+fn common_proto(
+    identity: Option<&Arc<str>>,
+    roots: Option<&Roots>,
+    mut validation: CertificateValidationContext,
+) -> CommonTlsContext {
+    let current = |name: &Arc<str>, certificate: &str| CertificateProviderPluginInstance {
+        instance_name: name.to_string(),
+        certificate_name: certificate.into(),
+    };
+    let deprecated = |name: &Arc<str>, certificate: &str| CertificateProviderInstance {
+        instance_name: name.to_string(),
+        certificate_name: certificate.into(),
+    };
+    let mut combined = CombinedCertificateValidationContext::default();
+    match roots {
+        Some(Roots::Provider(name)) => {
+            validation.ca_certificate_provider_instance = Some(current(name, ROOT_CERTIFICATE));
+            combined.validation_context_certificate_provider_instance =
+                Some(deprecated(name, ROOT_CERTIFICATE));
+        }
+        Some(Roots::System) => validation.system_root_certs = Some(Default::default()),
+        None => {}
+    }
+    combined.default_validation_context = Some(validation);
+    CommonTlsContext {
+        tls_certificate_provider_instance: identity.map(|name| current(name, IDENTITY_CERTIFICATE)),
+        tls_certificate_certificate_provider_instance: identity
+            .map(|name| deprecated(name, IDENTITY_CERTIFICATE)),
+        validation_context_type: roots.map(|_| ValidationContextType::CombinedValidationContext(combined)),
+        ..CommonTlsContext::default()
+    }
+}
