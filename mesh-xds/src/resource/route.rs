@@ -242,10 +242,10 @@ impl RouteConfiguration {
         let mut best: Option<((u8, usize), &Arc<VirtualHost>)> = None;
         for host in &self.virtual_hosts {
             let rank = host.domains.iter().filter_map(|domain| domain.rank(authority)).max();
-            if let Some(rank) = rank {
-                if best.is_none_or(|(other, _)| rank > other) {
-                    best = Some((rank, host));
-                }
+            if let Some(rank) = rank
+                && best.is_none_or(|(other, _)| rank > other)
+            {
+                best = Some((rank, host));
             }
         }
         best.map(|(_, host)| host)

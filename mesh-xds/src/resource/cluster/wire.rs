@@ -153,7 +153,7 @@ fn list<const N: usize>(policies: [Any; N]) -> LoadBalancingPolicy {
 
 /// Endpoint weights inside localities, by locality weight.
 fn in_localities(policy: Any) -> Any {
-    wire::any(&WrrLocality { endpoint_picking_policy: Some(list([policy])), ..Default::default() })
+    wire::any(&WrrLocality { endpoint_picking_policy: Some(list([policy])) })
 }
 
 fn thresholds_proto(breakers: &CircuitBreakers) -> Thresholds {
@@ -403,13 +403,12 @@ fn breakers(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) -> Optio
             });
         }
     }
-    if let Some(thresholds) = breakers.per_host_thresholds.iter().find(default) {
-        if let Some(connections) = value(&thresholds.max_connections) {
-            if connections == 0 {
-                return faults.reject(&at.field("per_host_thresholds.max_connections"), "must not be 0");
-            }
-            parsed.max_connections_per_endpoint = connections.min(MAX_CONNECTIONS_PER_ENDPOINT);
+    let per_host = breakers.per_host_thresholds.iter().find(default);
+    if let Some(connections) = per_host.and_then(|thresholds| value(&thresholds.max_connections)) {
+        if connections == 0 {
+            return faults.reject(&at.field("per_host_thresholds.max_connections"), "must not be 0");
         }
+        parsed.max_connections_per_endpoint = connections.min(MAX_CONNECTIONS_PER_ENDPOINT);
     }
     Some(parsed)
 }

@@ -35,12 +35,20 @@ pub(super) struct Encoded {
 
 pub(super) fn parse(protos: Protos<'_>, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderMutations> {
     let request_add = wire::every(protos.request_add, &at.field("request_headers_to_add"), faults, addition);
-    let request_remove =
-        wire::every(protos.request_remove, &at.field("request_headers_to_remove"), faults, removal);
+    let request_remove = wire::every(
+        protos.request_remove,
+        &at.field("request_headers_to_remove"),
+        faults,
+        |text, at, faults| name(text, at, faults),
+    );
     let response_add =
         wire::every(protos.response_add, &at.field("response_headers_to_add"), faults, addition);
-    let response_remove =
-        wire::every(protos.response_remove, &at.field("response_headers_to_remove"), faults, removal);
+    let response_remove = wire::every(
+        protos.response_remove,
+        &at.field("response_headers_to_remove"),
+        faults,
+        |text, at, faults| name(text, at, faults),
+    );
     Some(HeaderMutations {
         request: HeaderMutation { add: request_add?, remove: request_remove? },
         response: HeaderMutation { add: response_add?, remove: response_remove? },
@@ -53,10 +61,6 @@ fn name(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderName> {
         return faults.reject(at, format!("`{text}` belongs to the transport and cannot be changed"));
     }
     faults.take(at, HeaderName::try_from(lower).map_err(|_| format!("`{text}` is not a header name")))
-}
-
-fn removal(text: &String, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderName> {
-    name(text, at, faults)
 }
 
 fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderAddition> {
