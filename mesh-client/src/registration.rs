@@ -117,6 +117,29 @@ pub enum RegistrationError {
     Ended,
 }
 
+/// What clients are told to connect to.
+#[derive(Clone, Debug)]
+pub(crate) enum Advertise {
+    /// This.
+    Address(IpAddr),
+    /// The local address by which this `host:port` is reached; looked up at every attempt.
+    Towards(String),
+}
+
+impl Advertise {
+    async fn address(&self) -> Result<IpAddr, Status> {
+        let target = match self {
+            Self::Address(address) => return Ok(*address),
+            Self::Towards(target) => target,
+        };
+        address_towards(target).await.map_err(|error| {
+            Status::unavailable(format!(
+                "no local address by which the control plane {target} is reached ({error}); use `advertise`"
+            ))
+        })
+    }
+}
+
 /// Delays between attempts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
@@ -155,13 +178,13 @@ impl Registration {
     pub(crate) fn start(
         channel: Channel,
         info: WorkloadInfo,
-        address: IpAddr,
+        advertise: Advertise,
         ports: BTreeMap<String, u16>,
         retry: Retry,
     ) -> Self {
         let (health, wanted) = watch::channel(Health::Healthy);
         let (sender, state) = watch::channel(RegistrationState::Pending(None));
-        let keeper = Keeper { channel, workload: info.at(address, ports), wanted, state: sender, retry };
+        let keeper = Keeper { channel, info, advertise, ports, wanted, state: sender, retry };
         let mut task = JoinSet::new();
         task.spawn(keeper.run());
         Self { health, state, _task: task }
@@ -202,7 +225,7 @@ pub(crate) async fn registered(
 
 /// The local address by which a control plane is reached: what to advertise when listening on every
 /// address. Nothing is sent.
-pub(crate) async fn address_towards(control_plane: impl ToSocketAddrs) -> std::io::Result<IpAddr> {
+async fn address_towards(control_plane: impl ToSocketAddrs) -> std::io::Result<IpAddr> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for target in tokio::net::lookup_host(control_plane).await? {
         match toward(target).await {
@@ -226,7 +249,9 @@ async fn toward(target: SocketAddr) -> std::io::Result<IpAddr> {
 /// The task's state.
 struct Keeper {
     channel: Channel,
-    workload: Workload,
+    info: WorkloadInfo,
+    advertise: Advertise,
+    ports: BTreeMap<String, u16>,
     wanted: watch::Receiver<Health>,
     state: watch::Sender<RegistrationState>,
     retry: Retry,
@@ -276,7 +301,8 @@ impl Keeper {
         let (requests, outgoing) = mpsc::channel(2);
         let ended = || Status::unavailable("the stream to the control plane ended");
         let first = *self.wanted.borrow_and_update();
-        let workload = Some(self.workload.clone());
+        let address = self.advertise.address().await?;
+        let workload = Some(self.info.clone().at(address, self.ports.clone()));
         requests.send(RegisterRequest { workload, health: first.into() }).await.map_err(|_| ended())?;
         // What was sent and is not answered; answers come in order.
         let mut sent = VecDeque::from([first]);

@@ -6,6 +6,30 @@
 //! from the next request on, TLS by asking the connection's peer to come again.
 //!
 //! Connectivity to the control plane is no condition for serving: the last good configuration stays.
+//!
+//! A program that ends on SIGTERM without failing a call:
+//!
+//! ```no_run
+//! use mesh_client::server::MeshServer;
+//! use tokio::signal::unix::{SignalKind, signal};
+//! use tonic::{service::Routes, transport::Server};
+//!
+//! async fn serve(server: MeshServer, services: Routes) -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut terminate = signal(SignalKind::terminate())?;
+//!     let going = server.clone();
+//!     tokio::spawn(async move {
+//!         terminate.recv().await;
+//!         going.drain().await;
+//!     });
+//!     let signal = server.drained();
+//!     Server::builder()
+//!         .layer(server.layer())
+//!         .add_routes(services)
+//!         .serve_with_incoming_shutdown(server.incoming(), signal)
+//!         .await?;
+//!     Ok(())
+//! }
+//! ```
 
 mod authz;
 mod connection;
@@ -26,7 +50,9 @@ pub use self::{
     layer::{Inbound, InboundBody, InboundFuture, InboundLayer},
 };
 use crate::{
-    registration::{self, Registration, RegistrationError, RegistrationState, Retry, WorkloadInfo},
+    registration::{
+        self, Advertise, Registration, RegistrationError, RegistrationState, Retry, WorkloadInfo,
+    },
     tls::Providers,
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
@@ -262,8 +288,18 @@ impl ServerBuilder {
                     true => BTreeMap::from([(String::new(), local.port())]),
                     false => port_names.into_iter().map(|name| (name, local.port())).collect(),
                 };
-                let address = advertised(advertise, local, &plane).await;
-                Some(Registration::start(plane.channel, surroundings.info, address, ports, Retry::default()))
+                let advertise = match advertise {
+                    Some(address) => Advertise::Address(address),
+                    None if local.ip().is_unspecified() => Advertise::Towards(plane.address),
+                    None => Advertise::Address(local.ip()),
+                };
+                Some(Registration::start(
+                    plane.channel,
+                    surroundings.info,
+                    advertise,
+                    ports,
+                    Retry::default(),
+                ))
             }
         };
         let (drained, drain_once) = (watch::Sender::new(false), OnceCell::new());
@@ -286,24 +322,6 @@ impl IntoFuture for ServerBuilder {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.start())
-    }
-}
-
-/// What clients are told to connect to.
-async fn advertised(asked: Option<IpAddr>, local: SocketAddr, plane: &ControlPlane) -> IpAddr {
-    if let Some(address) = asked {
-        return address;
-    }
-    if !local.ip().is_unspecified() {
-        return local.ip();
-    }
-    match registration::address_towards(&plane.address).await {
-        Ok(address) => address,
-        Err(error) => {
-            let control_plane = &plane.address;
-            tracing::error!(%error, control_plane, "no address to advertise could be found: use `advertise`");
-            local.ip()
-        }
     }
 }
 

@@ -17,7 +17,7 @@ async fn world(refusal: Option<Status>) -> World {
         WorkloadInfo { name: "reviews".into(), namespace: "default".into(), ..WorkloadInfo::default() };
     let retry = Retry { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
     let ports = BTreeMap::from([(String::new(), 9080)]);
-    let registration = Registration::start(channel, info, [127, 0, 0, 1].into(), ports, retry);
+    let registration = Registration::start(channel, info, Advertise::Towards(address), ports, retry);
     World { registration, streams, _plane: plane }
 }
 
@@ -124,6 +124,16 @@ async fn the_endpoint_lives_as_long_as_the_handle() {
     drop(world.registration);
     // The stream ends, in one way or the other.
     assert!(!matches!(requests.message().await, Ok(Some(_))));
+}
+
+#[tokio::test]
+async fn without_an_address_to_advertise_the_status_says_what_to_do() {
+    let nowhere = Advertise::Towards("without-a-port".into());
+    let why = nowhere.address().await.unwrap_err();
+    assert!(
+        why.message().contains("without-a-port") && why.message().contains("`advertise`"),
+        "{why}"
+    );
 }
 
 #[test]

@@ -22,12 +22,27 @@ use std::{
 /// Who a peer proved to be in its TLS handshake. Cheap to clone. Handlers find it in the extensions of
 /// their request; a peer without certificate has none.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PeerIdentity(Arc<PeerCertificate>);
+pub struct PeerIdentity(Arc<Names>);
+
+#[derive(PartialEq, Eq)]
+struct Names {
+    spiffe_id: Option<SpiffeId>,
+    uri_sans: Vec<Arc<str>>,
+    dns_sans: Vec<Arc<str>>,
+    shown: String,
+}
 
 impl PeerIdentity {
     /// From the certificate that a handshake verified.
     pub(super) fn verified(certificate: PeerCertificate) -> Self {
-        Self(Arc::new(certificate))
+        let shown = certificate.names();
+        let shared = |names: Vec<String>| names.into_iter().map(Arc::from).collect();
+        Self(Arc::new(Names {
+            spiffe_id: certificate.spiffe_id,
+            uri_sans: shared(certificate.uri_sans),
+            dns_sans: shared(certificate.dns_sans),
+            shown,
+        }))
     }
 
     /// The SPIFFE id, e.g. `spiffe://cluster.local/ns/default/sa/reviews`.
@@ -36,25 +51,25 @@ impl PeerIdentity {
     }
 
     /// All URI names of the certificate.
-    pub fn uri_sans(&self) -> &[String] {
+    pub fn uri_sans(&self) -> &[Arc<str>] {
         &self.0.uri_sans
     }
 
     /// All DNS names of the certificate.
-    pub fn dns_sans(&self) -> &[String] {
+    pub fn dns_sans(&self) -> &[Arc<str>] {
         &self.0.dns_sans
     }
 }
 
 impl fmt::Debug for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PeerIdentity({})", self.0.names())
+        write!(f, "PeerIdentity({})", self.0.shown)
     }
 }
 
 impl fmt::Display for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.names())
+        f.write_str(&self.0.shown)
     }
 }
 

@@ -130,7 +130,7 @@ fn admit<B>(server: &Shared, request: &mut Request<B>) -> Result<Incoming, Statu
             return Err(Status::permission_denied("RBAC: access denied"));
         }
         Verdict::Unavailable(reason) => {
-            tracing::warn!(remote = %connection.remote, path, %reason, "request refused");
+            tracing::info!(remote = %connection.remote, path, %reason, "request refused");
             // Names of the configuration are not for everyone who can connect.
             return Err(Status::unavailable(
                 "the mesh does not let this server take the call: its log says why",

@@ -2,7 +2,7 @@
 
 mod world;
 
-use super::{ServerBuilder, ServerError, ServingState, registration};
+use super::{ServerBuilder, ServerError, ServingState};
 use crate::testing::control_plane::{revision, serve};
 use mesh_xds::resource::{
     listener::{ListenerKind, ServerListener},
@@ -413,10 +413,4 @@ async fn without_a_listener_template_a_server_does_not_start() {
     surroundings.listener = Box::new(|_| None);
     let refused = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap()).await.unwrap_err();
     assert!(refused.to_string().contains("server_listener_resource_name_template"));
-}
-
-#[tokio::test]
-async fn the_address_to_advertise_is_the_one_that_reaches_the_control_plane() {
-    let towards = registration::address_towards("127.0.0.1:15012").await.unwrap();
-    assert_eq!(towards.to_string(), "127.0.0.1");
 }
