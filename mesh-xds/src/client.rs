@@ -10,6 +10,8 @@ mod core;
 mod handle;
 mod machine;
 mod task;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;
 
 pub use backoff::BackoffSettings;

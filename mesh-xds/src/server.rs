@@ -5,12 +5,18 @@
 //! delay another, nor the publisher: each reads the latest view when it gets to it.
 
 mod delta;
+#[cfg(test)]
+mod model;
 mod node;
 mod sotw;
 mod status;
 mod stream;
 mod subscription;
 mod task;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use delta::Delta;

@@ -59,6 +59,8 @@ pub(super) struct Entry<R> {
     pub(super) references: u32,
     /// Named in a request on this stream.
     pub(super) asked: bool,
+    /// Subscribed again on this stream; what was known is still good, or bad, if anything was known.
+    pub(super) restored: bool,
     /// When silence means that it does not exist; or, without references, when it is dropped.
     pub(super) due: Option<Instant>,
     pub(super) state: ResourceState,
@@ -72,12 +74,18 @@ impl<R> Entry<R> {
         Self {
             references: 0,
             asked: false,
+            restored: false,
             due: None,
             state: ResourceState::Requested,
             good: None,
             failure: None,
             updated: None,
         }
+    }
+
+    /// Whether anything was ever said about it.
+    pub(super) fn is_answered(&self) -> bool {
+        self.good.is_some() || self.failure.is_some()
     }
 
     /// A new good value; or the same again, when `resource` is absent. Says whether watchers see a difference.

@@ -25,6 +25,8 @@ use std::{
 };
 
 mod response;
+#[cfg(test)]
+mod tests;
 
 /// A resource's type and name.
 pub type Key = (ResourceType, Name);
@@ -298,6 +300,7 @@ impl<P: Parse> Machine<P> {
             entry.references += 1;
             if entry.references == 1 {
                 entry.asked = false;
+                entry.restored = true;
                 self.disarm(kind, &name);
                 out.changed.insert((kind, name.clone()));
                 started.entry(kind).or_default().insert(name);
@@ -334,7 +337,7 @@ impl<P: Parse> Machine<P> {
         let lingers = self.is_open() && self.settings.variant == Variant::Sotw;
         let state = self.of(kind);
         match state.entries.get_mut(name) {
-            Some(entry) if lingers && entry.good.is_some() => self.arm(kind, name, now + LINGER),
+            Some(entry) if lingers && entry.is_answered() => self.arm(kind, name, now + LINGER),
             _ => {
                 state.entries.remove(name);
             }
@@ -389,8 +392,11 @@ impl<P: Parse> Machine<P> {
             Variant::Sotw => Request::Sotw(self.sotw_request(kind, None)),
             Variant::Delta => {
                 let initial_resource_versions = if first {
-                    let entries = &self.types[kind as usize].entries;
-                    let held = entries.iter().filter_map(|(name, entry)| Some((name, entry.good.as_ref()?)));
+                    let entries = self.types[kind as usize].entries.iter();
+                    // What is in trouble is asked for anew: if the control plane has gone back to the
+                    // version in use, it would otherwise say nothing, and the trouble would never end.
+                    let sound = entries.filter(|(_, entry)| entry.failure.is_none());
+                    let held = sound.filter_map(|(name, entry)| Some((name, entry.good.as_ref()?)));
                     held.map(|(name, good)| (name.to_string(), good.version.to_string())).collect()
                 } else {
                     BTreeMap::new()
@@ -410,7 +416,9 @@ impl<P: Parse> Machine<P> {
         let patience = Duration::from_secs(if self.settings.timer_is_transient { 30 } else { 15 });
         for name in subscribe {
             let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { continue };
-            if entry.references > 0 && !std::mem::replace(&mut entry.asked, true) && entry.good.is_none() {
+            let restored = std::mem::take(&mut entry.restored) && entry.is_answered();
+            let again = std::mem::replace(&mut entry.asked, true);
+            if entry.references > 0 && !again && entry.good.is_none() && !restored {
                 self.arm(kind, name, now + patience);
             }
         }
@@ -473,6 +481,7 @@ impl<P: Parse> Machine<P> {
             state.entries.retain(|_, entry| entry.references > 0);
             for entry in state.entries.values_mut() {
                 entry.asked = false;
+                entry.restored = false;
                 entry.due = None;
             }
         }

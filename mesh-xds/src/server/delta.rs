@@ -28,7 +28,7 @@ impl Protocol for Delta {
     const VARIANT: Variant = Variant::Delta;
 
     fn new(_: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
-        Self { stream: Stream::new(view, settings) }
+        Self { stream: Stream::new(Self::VARIANT, view, settings) }
     }
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {

@@ -1,8 +1,8 @@
 //! State-of-the-world streams (`StreamAggregatedResources`).
 //!
 //! LDS and CDS responses carry everything that the client holds, since omission means deletion; RDS and EDS
-//! responses carry what changed. A request with a stale nonce is ignored: the client answers the response
-//! that crossed it with its full list of names.
+//! responses carry what changed. A request with a stale nonce changes no subscription: the client answers the
+//! response that crossed it with its full list of names.
 
 use super::{
     Node, RESOURCE_ERRORS_FEATURE, View,
@@ -34,7 +34,7 @@ impl Protocol for Sotw {
 
     fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
         let resource_errors = node.features.iter().any(|feature| &**feature == RESOURCE_ERRORS_FEATURE);
-        Self { stream: Stream::new(view, settings), resource_errors }
+        Self { stream: Stream::new(Self::VARIANT, view, settings), resource_errors }
     }
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
@@ -50,7 +50,9 @@ impl Protocol for Sotw {
                     let (answer, rejection) =
                         self.stream.answer(kind, &request.response_nonce, request.error_detail, now);
                     rejected = rejection;
-                    if !matches!(answer, Answer::Stale) {
+                    if matches!(answer, Answer::Stale) {
+                        self.crossed(kind, &request.resource_names, now);
+                    } else {
                         self.subscribe(kind, request.resource_names, &answer, now)?;
                     }
                 }
@@ -71,6 +73,22 @@ impl Protocol for Sotw {
 }
 
 impl Sotw {
+    /// A request crossed a response, and says nothing about the subscription; but what it does not name the
+    /// client no longer holds. If it names it again by the time it answers the response, it has to be sent
+    /// again.
+    fn crossed(&mut self, kind: ResourceType, names: &[String], now: Instant) {
+        let subscription = self.stream.of(kind);
+        if subscription.wildcard {
+            return;
+        }
+        let named: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let dropped = subscription.names.iter().filter(|name| !named.contains(&***name));
+        for name in dropped.cloned().collect::<Vec<_>>() {
+            self.stream.of(kind).forget(&name);
+            self.stream.look(kind, name, now);
+        }
+    }
+
     /// Makes the subscription what the request says.
     fn subscribe(
         &mut self,
@@ -87,6 +105,9 @@ impl Sotw {
         subscription.implicit = names.is_empty() && kind.is_complete() && (first || subscription.implicit);
         let wildcard = star || subscription.implicit;
         if wildcard != subscription.wildcard {
+            // Under the wildcard nothing that it covered is forgotten; then it ends.
+            self.replace_names(kind, names);
+            let subscription = self.stream.of(kind);
             if wildcard {
                 subscription.wildcard = true;
             } else {
@@ -94,7 +115,6 @@ impl Sotw {
             }
             // Envoy waits for its first answer even when there is nothing.
             subscription.must_answer = wildcard;
-            self.replace_names(kind, names);
             self.stream.scan(kind, now);
             return Ok(());
         }

@@ -59,8 +59,8 @@ pub struct TypeStatus {
     pub outstanding: bool,
     /// The last rejection; kept after later ACKs.
     pub last_nack: Option<NackStatus>,
-    /// The last response was rejected, and nothing was accepted since.
-    pub rejected: bool,
+    /// Resources that the client rejected, as far as its text says which, and that did not change since.
+    pub rejected: Vec<Name>,
 }
 
 /// A rejection.

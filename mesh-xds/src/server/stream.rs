@@ -106,6 +106,7 @@ pub trait Protocol: Send + Sized + 'static {
 pub struct Stream {
     pub(super) view: Arc<dyn View>,
     pub(super) settings: Settings,
+    variant: Variant,
     types: [Subscription; 4],
     nonce: u64,
     deadline: Option<Instant>,
@@ -113,10 +114,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(view: Arc<dyn View>, settings: Settings) -> Self {
+    pub(super) fn new(variant: Variant, view: Arc<dyn View>, settings: Settings) -> Self {
         Self {
             view,
             settings,
+            variant,
             types: ResourceType::ALL.map(Subscription::new),
             nonce: 0,
             deadline: None,
@@ -198,14 +200,20 @@ impl Stream {
         encode: impl Fn(ResourceType, Batch, &Subscription, String, Arc<str>) -> Option<R>,
     ) -> Vec<R> {
         let revision = self.view.revision();
+        let variant = self.variant;
         let mut responses = Vec::new();
-        let mut send = |subscription: &mut Subscription, kind, batch, nonce: &mut u64| {
+        let mut send = |subscription: &mut Subscription, kind, batch: Batch, nonce: &mut u64| {
+            let names = if variant == Variant::Sotw && ResourceType::is_complete(kind) {
+                subscription.held().cloned().collect()
+            } else {
+                batch.resources.iter().map(|encoded| encoded.name.clone()).collect()
+            };
             let next = (*nonce + 1).to_string();
             let Some(response) = encode(kind, batch, subscription, next.clone(), revision.clone()) else {
                 return false;
             };
             *nonce += 1;
-            subscription.sent(next, revision.clone(), now);
+            subscription.sent(next, names, revision.clone(), now);
             responses.push(response);
             true
         };
@@ -257,6 +265,10 @@ impl Stream {
                 subscription.reached(&revision);
             } else {
                 all = false;
+                // What was asked for later, at the same revision, may be what is rejected.
+                if subscription.unreached(&revision) && self.synced.as_ref() == Some(&revision) {
+                    self.synced = None;
+                }
             }
         }
         if !all || self.synced.as_ref() == Some(&revision) || !self.types.iter().any(|s| s.started) {

@@ -24,6 +24,8 @@ struct Held {
 struct Outstanding {
     revision: Arc<str>,
     at: Instant,
+    /// What it says.
+    names: Vec<Name>,
 }
 
 struct Nack {
@@ -81,7 +83,8 @@ pub(super) struct Subscription {
     outstanding: Option<Outstanding>,
     sent: Option<Arc<str>>,
     acked: Option<Arc<str>>,
-    rejected: bool,
+    /// Held by the client's word, but rejected, as far as its text says which.
+    refused: BTreeSet<Name>,
     last_nack: Option<Nack>,
 }
 
@@ -103,7 +106,7 @@ impl Subscription {
             outstanding: None,
             sent: None,
             acked: None,
-            rejected: false,
+            refused: BTreeSet::new(),
             last_nack: None,
         }
     }
@@ -149,6 +152,7 @@ impl Subscription {
         self.missing.remove(name);
         self.told.remove(name);
         self.leaving.remove(name);
+        self.refused.remove(name);
     }
 
     /// Ends a wildcard: what is not subscribed by name is forgotten.
@@ -158,6 +162,7 @@ impl Subscription {
         self.held.retain(|name, _| names.contains(name));
         self.changed.retain(|name| names.contains(name));
         self.leaving.retain(|name, _| names.contains(name));
+        self.refused.retain(|name| names.contains(name));
     }
 
     /// The client says that it holds `name` in `version` from an earlier stream.
@@ -176,14 +181,21 @@ impl Subscription {
             return Answer::Stale;
         }
         let Some(outstanding) = self.outstanding.take() else { return Answer::Again };
+        let Outstanding { revision, names, .. } = outstanding;
         if let Some(text) = error {
-            self.rejected = true;
-            self.last_nack = Some(Nack { revision: outstanding.revision, text: text.clone(), at: now });
-            Answer::Rejected(text)
-        } else {
-            self.rejected = false;
-            Answer::Accepted
+            // The protocol does not say which resource of a response was rejected, but every client's text
+            // names it. When in doubt, all of them.
+            let named: Vec<_> = names.iter().filter(|name| text.contains(&***name)).cloned().collect();
+            let refused = if named.is_empty() { names } else { named };
+            // One that was unsubscribed meanwhile is no matter any more.
+            self.refused.extend(refused.into_iter().filter(|name| self.held.contains_key(name)));
+            self.last_nack = Some(Nack { revision, text: text.clone(), at: now });
+            return Answer::Rejected(text);
         }
+        for name in &names {
+            self.refused.remove(name);
+        }
+        Answer::Accepted
     }
 
     /// Whether the client lacks something that is in the view, or does not know that something is not.
@@ -223,6 +235,7 @@ impl Subscription {
         for name in &removed {
             self.leaving.remove(name);
             self.held.remove(name);
+            self.refused.remove(name);
             if self.names.contains(name) {
                 self.told.insert(name.clone());
             }
@@ -235,21 +248,35 @@ impl Subscription {
         self.held.values().filter_map(|held| held.encoded.as_ref())
     }
 
+    /// Names of everything that the client holds.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Name> {
+        self.held.keys()
+    }
+
     /// A response goes out.
-    pub(super) fn sent(&mut self, nonce: String, revision: Arc<str>, now: Instant) {
+    pub(super) fn sent(&mut self, nonce: String, names: Vec<Name>, revision: Arc<str>, now: Instant) {
         self.nonce = nonce;
         self.sent = Some(revision.clone());
-        self.outstanding = Some(Outstanding { revision, at: now });
+        self.outstanding = Some(Outstanding { revision, at: now, names });
     }
 
     /// Whether the client holds all of the view that it asked for, and said so.
     pub(super) fn is_synced(&self) -> bool {
-        self.outstanding.is_none() && !self.rejected && !self.is_behind()
+        self.outstanding.is_none() && self.refused.is_empty() && !self.is_behind()
     }
 
     /// Notes that the client is at `revision`.
     pub(super) fn reached(&mut self, revision: &Arc<str>) {
         self.acked = Some(revision.clone());
+    }
+
+    /// Whether the client rejected something that it holds at `revision`, which is then not reached.
+    pub(super) fn unreached(&mut self, revision: &Arc<str>) -> bool {
+        let rejecting = !self.refused.is_empty();
+        if rejecting && self.acked.as_ref() == Some(revision) {
+            self.acked = None;
+        }
+        rejecting
     }
 
     pub(super) fn status(&self, now: Instant) -> TypeStatus {
@@ -266,7 +293,7 @@ impl Subscription {
                 text: nack.text.clone(),
                 at: epoch_seconds(now.saturating_duration_since(nack.at)),
             }),
-            rejected: self.rejected,
+            rejected: self.refused.iter().cloned().collect(),
         }
     }
 }

@@ -1,0 +1,45 @@
+//! A view of toy resources for tests: `name=value` under a name.
+
+use super::{Encoded, Node, RESOURCE_ERRORS_FEATURE, View};
+use crate::name::{Name, ResourceType};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// An immutable set of toy resources.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Toys {
+    pub(crate) revision: u64,
+    pub(crate) resources: BTreeMap<(ResourceType, Name), Arc<str>>,
+}
+
+impl Toys {
+    pub(crate) fn of(revision: u64, resources: &[(ResourceType, &str, &str)]) -> Arc<dyn View> {
+        let resources =
+            resources.iter().map(|(kind, name, value)| ((*kind, Name::from(*name)), Arc::from(*value)));
+        Arc::new(Self { revision, resources: resources.collect() })
+    }
+}
+
+impl View for Toys {
+    fn revision(&self) -> Arc<str> {
+        format!("r{}", self.revision).into()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        let ((_, name), value) = self.resources.get_key_value(&(kind, Name::from(name)))?;
+        Some(Arc::new(Encoded {
+            name: name.clone(),
+            version: format!("h:{value}").into(),
+            body: format!("{name}={value}").into_bytes().into(),
+        }))
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<Name> {
+        self.resources.keys().filter(|(other, _)| *other == kind).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+/// A node, of our own kind or of another.
+pub(crate) fn node(ours: bool) -> Node {
+    let features = ours.then(|| Arc::from(RESOURCE_ERRORS_FEATURE)).into_iter().collect();
+    Node { id: "me".into(), features, ..Node::default() }
+}

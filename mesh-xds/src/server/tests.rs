@@ -1,0 +1,435 @@
+//! The server's rules, one script each.
+
+use super::{
+    testing::{Toys, node},
+    *,
+};
+use crate::{
+    name::ResourceType::{
+        self, Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
+    },
+    proto,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A machine with a clock, and shorthands.
+struct Script<P: Protocol> {
+    machine: P,
+    now: Instant,
+}
+
+/// A response as text: `CDS r1#1 a=1 b=2 -gone`.
+trait Brief {
+    fn brief(&self) -> String;
+}
+
+fn text(any: &proto::Any) -> String {
+    String::from_utf8(any.value.to_vec()).unwrap()
+}
+
+impl Brief for proto::DiscoveryResponse {
+    fn brief(&self) -> String {
+        let kind = ResourceType::from_url(&self.type_url).unwrap();
+        let mut words = vec![kind.abbreviation().to_owned(), format!("{}#{}", self.version_info, self.nonce)];
+        words.extend(self.resources.iter().map(|any| {
+            assert_eq!(any.type_url, self.type_url);
+            text(any)
+        }));
+        words.extend(self.resource_errors.iter().map(|error| {
+            assert_eq!(error.error_detail.as_ref().unwrap().code, 5);
+            format!("-{}", error.resource_name.as_ref().unwrap().name)
+        }));
+        words.join(" ")
+    }
+}
+
+impl Brief for proto::DeltaDiscoveryResponse {
+    fn brief(&self) -> String {
+        let kind = ResourceType::from_url(&self.type_url).unwrap();
+        let mut words =
+            vec![kind.abbreviation().to_owned(), format!("{}#{}", self.system_version_info, self.nonce)];
+        words.extend(self.resources.iter().map(|resource| {
+            let body = text(resource.resource.as_ref().unwrap());
+            assert_eq!(body, format!("{}={}", resource.name, resource.version.strip_prefix("h:").unwrap()));
+            body
+        }));
+        words.extend(self.removed_resources.iter().map(|name| format!("-{name}")));
+        words.join(" ")
+    }
+}
+
+impl<P: Protocol<Response: Brief>> Script<P> {
+    fn new(ours: bool, view: Arc<dyn View>) -> Self {
+        Self { machine: P::new(&node(ours), view, Settings::default()), now: Instant::now() }
+    }
+
+    fn on(&mut self, input: Input<P::Request>) -> Vec<String> {
+        let outputs = self.machine.on(self.now, input).unwrap();
+        outputs.responses.iter().map(Brief::brief).collect()
+    }
+
+    fn view(&mut self, view: Arc<dyn View>) -> Vec<String> {
+        self.on(Input::View(view))
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<String> {
+        self.now += time;
+        self.on(Input::Tick)
+    }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+impl Script<Sotw> {
+    fn ask(&mut self, kind: ResourceType, nonce: &str, subscribed: &[&str]) -> Vec<String> {
+        self.on(Input::Request(sotw(kind, nonce, subscribed)))
+    }
+
+    fn reject(&mut self, kind: ResourceType, nonce: &str, subscribed: &[&str]) -> Vec<String> {
+        let error_detail = Some(proto::Status { code: 3, message: "no".into() });
+        self.on(Input::Request(proto::DiscoveryRequest { error_detail, ..sotw(kind, nonce, subscribed) }))
+    }
+}
+
+fn sotw(kind: ResourceType, nonce: &str, subscribed: &[&str]) -> proto::DiscoveryRequest {
+    proto::DiscoveryRequest {
+        type_url: kind.url().into(),
+        response_nonce: nonce.into(),
+        resource_names: names(subscribed),
+        ..Default::default()
+    }
+}
+
+impl Script<Delta> {
+    fn ask(
+        &mut self,
+        kind: ResourceType,
+        nonce: &str,
+        subscribe: &[&str],
+        unsubscribe: &[&str],
+    ) -> Vec<String> {
+        self.on(Input::Request(delta(kind, nonce, subscribe, unsubscribe)))
+    }
+}
+
+fn delta(
+    kind: ResourceType,
+    nonce: &str,
+    subscribe: &[&str],
+    unsubscribe: &[&str],
+) -> proto::DeltaDiscoveryRequest {
+    proto::DeltaDiscoveryRequest {
+        type_url: kind.url().into(),
+        response_nonce: nonce.into(),
+        resource_names_subscribe: names(subscribe),
+        resource_names_unsubscribe: names(unsubscribe),
+        ..Default::default()
+    }
+}
+
+const NOTHING: [String; 0] = [];
+
+#[test]
+fn sotw_answers_a_subscription_and_then_only_changes() {
+    let mut script =
+        Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1"), (EDS, "b", "1"), (EDS, "x", "1")]));
+    assert_eq!(script.ask(EDS, "", &["a"]), ["EDS r1#1 a=1"]);
+    assert_eq!(script.ask(EDS, "1", &["a"]), NOTHING, "an ACK is not answered");
+    assert_eq!(script.ask(EDS, "1", &["a", "b"]), ["EDS r1#2 b=1"], "only what is new");
+    script.ask(EDS, "2", &["a", "b"]);
+    assert_eq!(script.view(Toys::of(2, &[(EDS, "a", "1"), (EDS, "b", "1"), (EDS, "x", "2")])), NOTHING);
+    assert_eq!(
+        script.view(Toys::of(3, &[(EDS, "a", "1"), (EDS, "b", "2"), (EDS, "x", "2")])),
+        ["EDS r3#3 b=2"]
+    );
+}
+
+#[test]
+fn sotw_responses_of_listeners_and_clusters_are_complete() {
+    let mut script =
+        Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "x", "1")]));
+    assert_eq!(script.ask(CDS, "", &["a"]), ["CDS r1#1 a=1"]);
+    assert_eq!(script.ask(CDS, "1", &["a", "b"]), ["CDS r1#2 a=1 b=1"]);
+    script.ask(CDS, "2", &["a", "b"]);
+    assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "2"), (CDS, "b", "1")])), ["CDS r2#3 a=2 b=1"]);
+}
+
+#[test]
+fn sotw_an_initial_empty_list_is_a_wildcard_and_a_later_one_is_not() {
+    let view = || Toys::of(1, &[(LDS, "a", "1"), (LDS, "b", "1")]);
+    let mut envoy = Script::<Sotw>::new(false, view());
+    assert_eq!(envoy.ask(LDS, "", &[]), ["LDS r1#1 a=1 b=1"]);
+    assert_eq!(envoy.ask(LDS, "1", &[]), NOTHING, "still a wildcard");
+    assert_eq!(envoy.view(Toys::of(2, &[(LDS, "a", "1"), (LDS, "b", "1"), (LDS, "c", "1")])).len(), 1);
+    assert_eq!(envoy.ask(LDS, "2", &["a"]), NOTHING, "named now");
+    assert_eq!(envoy.view(Toys::of(3, &[(LDS, "a", "1"), (LDS, "b", "3"), (LDS, "c", "1")])), NOTHING);
+    assert_eq!(envoy.ask(LDS, "2", &["*", "a"]), ["LDS r3#3 a=1 b=3 c=1"], "an explicit wildcard");
+
+    let mut grpc = Script::<Sotw>::new(false, view());
+    grpc.ask(LDS, "", &["a"]);
+    assert_eq!(grpc.ask(LDS, "1", &[]), NOTHING, "unsubscribed from everything");
+    assert_eq!(grpc.view(Toys::of(2, &[(LDS, "a", "2"), (LDS, "b", "2")])), NOTHING);
+    assert_eq!(grpc.ask(LDS, "1", &["a"]), ["LDS r2#2 a=2"]);
+    assert_eq!(grpc.ask(RDS, "", &[]), NOTHING, "routes have no wildcard");
+}
+
+#[test]
+fn sotw_an_empty_wildcard_is_answered_because_envoy_waits_for_it() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[]));
+    assert_eq!(script.ask(CDS, "", &[]), ["CDS r1#1"]);
+}
+
+#[test]
+fn sotw_a_stale_nonce_is_ignored() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1"), (EDS, "b", "1")]));
+    script.ask(EDS, "", &["a"]);
+    script.ask(EDS, "1", &["a"]);
+    assert_eq!(script.view(Toys::of(2, &[(EDS, "a", "2"), (EDS, "b", "1")])), ["EDS r2#2 a=2"]);
+    // Crosses the response.
+    assert_eq!(script.ask(EDS, "1", &["a", "b"]), NOTHING);
+    assert_eq!(script.ask(EDS, "2", &["a", "b"]), ["EDS r2#3 b=1"]);
+    // Given up and asked for again while a response is under way: the client no longer has it.
+    script.ask(EDS, "3", &["a", "b"]);
+    assert_eq!(script.view(Toys::of(3, &[(EDS, "a", "2"), (EDS, "b", "3")])), ["EDS r3#4 b=3"]);
+    assert_eq!(script.ask(EDS, "3", &["b"]), NOTHING);
+    assert_eq!(script.ask(EDS, "3", &["a", "b"]), NOTHING);
+    assert_eq!(script.ask(EDS, "4", &["a", "b"]), ["EDS r3#5 a=2"]);
+    // A nonce from an earlier stream, before anything was sent, is no reason to ignore a client forever.
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1")]));
+    assert_eq!(script.ask(EDS, "77", &["a"]), ["EDS r1#1 a=1"]);
+}
+
+#[test]
+fn one_response_of_a_type_is_outstanding_and_the_latest_follows() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1")]));
+    script.ask(EDS, "", &["a"]);
+    for revision in 2..50 {
+        assert_eq!(script.view(Toys::of(revision, &[(EDS, "a", &revision.to_string())])), NOTHING);
+    }
+    assert_eq!(script.ask(EDS, "1", &["a"]), ["EDS r49#2 a=49"]);
+}
+
+#[test]
+fn a_rejected_version_is_not_sent_again_until_it_changes() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(RDS, "a", "1")]));
+    script.ask(RDS, "", &["a"]);
+    assert_eq!(script.reject(RDS, "1", &["a"]), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(60)), NOTHING);
+    assert_eq!(script.view(Toys::of(2, &[(RDS, "a", "1")])), NOTHING);
+    let status = &script.machine.stream().types(script.now)[0];
+    let nack = status.last_nack.as_ref().unwrap();
+    assert_eq!((&*nack.revision, &*nack.text), ("r1", "no"));
+    assert_eq!(status.rejected, [Arc::from("a")]);
+    assert_eq!(script.machine.stream().acked_revision(), None);
+    assert_eq!(script.view(Toys::of(3, &[(RDS, "a", "2")])), ["RDS r3#2 a=2"]);
+    script.ask(RDS, "2", &["a"]);
+    assert_eq!(script.machine.stream().acked_revision().as_deref(), Some("r3"));
+}
+
+#[test]
+fn what_does_not_exist_is_said_at_once_to_clients_that_understand() {
+    let mut ours = Script::<Sotw>::new(true, Toys::of(1, &[(LDS, "b", "1")]));
+    assert_eq!(ours.ask(EDS, "", &["a"]), ["EDS r1#1 -a"]);
+    assert_eq!(ours.ask(EDS, "1", &["a"]), NOTHING);
+    assert_eq!(ours.view(Toys::of(2, &[])), NOTHING, "said once");
+    assert_eq!(ours.view(Toys::of(3, &[(EDS, "a", "1")])), ["EDS r3#2 a=1"]);
+    let mut other = Script::<Sotw>::new(false, Toys::of(1, &[]));
+    assert_eq!(other.ask(EDS, "", &["a"]), NOTHING);
+    assert_eq!(other.ask(LDS, "", &["a"]), NOTHING, "an empty listener response would say too much");
+    assert_eq!(other.view(Toys::of(2, &[(EDS, "a", "1")])), ["EDS r2#1 a=1"]);
+    let mut delta = Script::<Delta>::new(false, Toys::of(1, &[]));
+    assert_eq!(delta.ask(RDS, "", &["a"], &[]), ["RDS r1#1 -a"]);
+}
+
+#[test]
+fn removals_come_last_and_after_the_grace() {
+    let grace = Settings::default().removal_grace;
+    let mut envoy =
+        Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "old", "1"), (LDS, "l", "1"), (RDS, "r", "old")]));
+    envoy.ask(CDS, "", &[]);
+    envoy.ask(LDS, "", &[]);
+    assert_eq!(envoy.ask(CDS, "1", &[]), ["LDS r1#2 l=1"]);
+    envoy.ask(LDS, "2", &[]);
+    assert_eq!(envoy.ask(RDS, "", &["r"]), ["RDS r1#3 r=old"]);
+    envoy.ask(RDS, "3", &["r"]);
+    // The new cluster first, with the old one still there; then the route.
+    let next = Toys::of(2, &[(CDS, "new", "1"), (LDS, "l", "1"), (RDS, "r", "new")]);
+    assert_eq!(envoy.view(next), ["CDS r2#4 new=1 old=1"]);
+    assert_eq!(envoy.ask(CDS, "4", &[]), ["RDS r2#5 r=new"]);
+    assert_eq!(envoy.ask(RDS, "5", &["r"]), NOTHING);
+    assert_eq!(envoy.machine.stream().acked_revision().as_deref(), Some("r2"), "a grace delays no receipt");
+    assert_eq!(envoy.machine.stream().deadline(), Some(envoy.now + grace));
+    assert_eq!(envoy.pass(grace), ["CDS r2#6 new=1"]);
+    assert_eq!(envoy.machine.stream().deadline(), None);
+}
+
+#[test]
+fn a_removal_waits_for_a_route_that_is_not_acknowledged_and_is_called_off_by_a_return() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
+    script.ask(CDS, "", &["c"], &[]);
+    script.ask(CDS, "1", &[], &[]);
+    script.ask(RDS, "", &["r"], &[]);
+    script.ask(RDS, "2", &[], &[]);
+    assert_eq!(script.view(Toys::of(2, &[(RDS, "r", "2")])), ["RDS r2#3 r=2"]);
+    assert_eq!(script.view(Toys::of(3, &[(RDS, "r", "3")])), NOTHING);
+    assert_eq!(
+        script.pass(Duration::from_secs(60)),
+        NOTHING,
+        "the client is still at a route that may need it"
+    );
+    assert_eq!(script.machine.stream().deadline(), None, "only an answer helps");
+    assert_eq!(script.ask(RDS, "3", &[], &[]), ["RDS r3#4 r=3"]);
+    assert_eq!(script.ask(RDS, "4", &[], &[]), ["CDS r3#5 -c"]);
+    script.ask(CDS, "5", &[], &[]);
+    assert_eq!(script.view(Toys::of(4, &[(CDS, "c", "1"), (RDS, "r", "3")])), ["CDS r4#6 c=1"]);
+    script.ask(CDS, "6", &[], &[]);
+    assert_eq!(script.view(Toys::of(5, &[(RDS, "r", "3")])), NOTHING);
+    assert_eq!(script.view(Toys::of(6, &[(CDS, "c", "1"), (RDS, "r", "3")])), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(60)), NOTHING);
+}
+
+#[test]
+fn a_client_that_never_answers_one_type_delays_the_others_only_a_little() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
+    script.ask(CDS, "", &["c"]);
+    assert_eq!(script.ask(RDS, "", &["r"]), NOTHING);
+    let wait = Settings::default().order_wait;
+    assert_eq!(script.machine.stream().deadline(), Some(script.now + wait));
+    assert_eq!(script.pass(wait), ["RDS r1#2 r=1"]);
+    assert_eq!(script.machine.stream().deadline(), None);
+}
+
+#[test]
+fn sotw_tells_of_removed_routes_only_who_understands() {
+    for (ours, expected) in [(true, vec!["RDS r2#2 -r".to_owned()]), (false, vec![])] {
+        let mut script = Script::<Sotw>::new(ours, Toys::of(1, &[(RDS, "r", "1")]));
+        script.ask(RDS, "", &["r"]);
+        script.ask(RDS, "1", &["r"]);
+        assert_eq!(script.view(Toys::of(2, &[])), NOTHING);
+        assert_eq!(script.pass(Duration::from_secs(2)), expected);
+        assert_eq!(script.machine.stream().deadline(), None);
+    }
+}
+
+#[test]
+fn endpoints_are_sent_again_when_envoy_asks_again() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1")]));
+    script.ask(EDS, "", &["a"]);
+    assert_eq!(script.ask(EDS, "1", &["a"]), NOTHING, "the ACK");
+    assert_eq!(script.ask(EDS, "1", &["a"]), ["EDS r1#2 a=1"], "a cluster is being warmed");
+}
+
+#[test]
+fn delta_sends_differences() {
+    let mut script =
+        Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "c", "1")]));
+    assert_eq!(script.ask(CDS, "", &["a", "b"], &[]), ["CDS r1#1 a=1 b=1"]);
+    assert_eq!(script.ask(CDS, "1", &[], &[]), NOTHING);
+    assert_eq!(script.ask(CDS, "", &["c"], &["a"]), ["CDS r1#2 c=1"]);
+    script.ask(CDS, "2", &[], &[]);
+    assert_eq!(
+        script.view(Toys::of(2, &[(CDS, "a", "2"), (CDS, "b", "2"), (CDS, "c", "1")])),
+        ["CDS r2#3 b=2"]
+    );
+    script.ask(CDS, "3", &[], &[]);
+    assert_eq!(script.ask(CDS, "", &["b"], &[]), ["CDS r2#4 b=2"], "asking again means not having it");
+}
+
+#[test]
+fn delta_subscriptions_count_whatever_the_nonce() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    script.ask(CDS, "", &["a"], &[]);
+    assert_eq!(script.ask(CDS, "99", &["b"], &[]), NOTHING, "one is outstanding");
+    assert_eq!(script.ask(CDS, "1", &[], &[]), ["CDS r1#2 b=1"]);
+}
+
+#[test]
+fn delta_wildcards_begin_and_end() {
+    let view = || Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]);
+    let mut script = Script::<Delta>::new(false, view());
+    assert_eq!(script.ask(CDS, "", &[], &[]), ["CDS r1#1 a=1 b=1"], "implicit");
+    script.ask(CDS, "1", &[], &[]);
+    assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "1"), (CDS, "c", "1")])), ["CDS r2#2 c=1"]);
+    script.ask(CDS, "2", &[], &[]);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["CDS r2#3 -b"]);
+    script.ask(CDS, "3", &[], &[]);
+    assert_eq!(script.ask(CDS, "", &["a"], &["*"]), ["CDS r2#4 a=1"]);
+    script.ask(CDS, "4", &[], &[]);
+    assert_eq!(script.view(Toys::of(3, &[(CDS, "a", "1"), (CDS, "c", "2")])), NOTHING);
+    assert_eq!(script.ask(CDS, "", &["*"], &[]), ["CDS r3#5 c=2"]);
+    script.ask(CDS, "5", &[], &[]);
+    assert_eq!(script.ask(CDS, "", &[], &["a"]), ["CDS r3#6 a=1"], "dropped, but the wildcard covers it");
+}
+
+#[test]
+fn delta_comes_back_to_the_difference_with_what_the_client_has() {
+    let mut script = Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "2")]));
+    let request = proto::DeltaDiscoveryRequest {
+        initial_resource_versions: [("same", "h:1"), ("new", "h:1"), ("gone", "h:1"), ("foreign", "h:1")]
+            .map(|(name, version)| (name.to_owned(), version.to_owned()))
+            .into(),
+        ..delta(CDS, "", &["same", "new", "gone", "missing"], &[])
+    };
+    assert_eq!(script.on(Input::Request(request)), ["CDS r5#1 new=2 -missing"]);
+    script.ask(CDS, "1", &[], &[]);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["CDS r5#2 -gone"], "after the grace, as ever");
+}
+
+#[test]
+fn delta_confirms_a_client_that_lacks_nothing() {
+    let mut script = Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1")]));
+    let request = proto::DeltaDiscoveryRequest {
+        initial_resource_versions: [("same".to_owned(), "h:1".to_owned())].into(),
+        ..delta(CDS, "", &["same"], &[])
+    };
+    assert_eq!(script.on(Input::Request(request)), ["CDS r5#1"]);
+    let outputs = script.machine.on(script.now, Input::Request(delta(CDS, "1", &[], &[]))).unwrap();
+    assert_eq!(outputs.acked.as_deref(), Some("r5"));
+}
+
+#[test]
+fn a_revision_is_reached_when_every_type_has_it() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "c", "1"), (EDS, "e", "1")]));
+    let acked = |script: &mut Script<Sotw>, input| script.machine.on(script.now, input).unwrap().acked;
+    assert_eq!(acked(&mut script, Input::Request(sotw(CDS, "", &["c"]))), None);
+    assert_eq!(acked(&mut script, Input::Request(sotw(EDS, "", &["e"]))), None);
+    assert_eq!(acked(&mut script, Input::Request(sotw(CDS, "1", &["c"]))), None);
+    assert_eq!(acked(&mut script, Input::Request(sotw(EDS, "2", &["e"]))).as_deref(), Some("r1"));
+    let unrelated = Toys::of(2, &[(CDS, "c", "1"), (EDS, "e", "1"), (EDS, "x", "1")]);
+    assert_eq!(acked(&mut script, Input::View(unrelated)).as_deref(), Some("r2"), "nothing had to be sent");
+    assert_eq!(acked(&mut script, Input::View(Toys::of(3, &[(CDS, "c", "1"), (EDS, "e", "2")]))), None);
+    assert_eq!(acked(&mut script, Input::Request(sotw(EDS, "3", &["e"]))).as_deref(), Some("r3"));
+}
+
+#[test]
+fn too_much_is_refused() {
+    let settings = Settings { max_subscriptions: 3, max_name_length: 5, ..Settings::default() };
+    let mut stream = Sotw::new(&node(false), Toys::of(1, &[]), settings.clone());
+    let mut on =
+        |request| stream.on(Instant::now(), Input::Request(request)).map(|_| ()).map_err(|s| s.code());
+    assert_eq!(on(sotw(CDS, "", &["a", "b"])), Ok(()));
+    assert_eq!(on(sotw(CDS, "", &["a", "b", "c"])), Ok(()), "replaced, not added");
+    assert_eq!(on(sotw(EDS, "", &["d"])), Err(tonic::Code::ResourceExhausted));
+    assert_eq!(on(sotw(CDS, "", &["abcdef"])), Err(tonic::Code::InvalidArgument));
+    let mut stream = Delta::new(&node(false), Toys::of(1, &[]), settings);
+    let mut on =
+        |request| stream.on(Instant::now(), Input::Request(request)).map(|_| ()).map_err(|s| s.code());
+    assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()));
+    assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()), "known ones are not counted twice");
+    assert_eq!(on(delta(CDS, "", &["d"], &[])), Err(tonic::Code::ResourceExhausted));
+}
+
+#[test]
+fn types_of_others_are_left_unanswered() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[]));
+    let secret = proto::DiscoveryRequest {
+        type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".into(),
+        ..Default::default()
+    };
+    assert_eq!(script.on(Input::Request(secret)), NOTHING);
+}
