@@ -14,12 +14,39 @@ mod task;
 pub(crate) mod testing;
 mod wire;
 
+use crate::{
+    config::sharing,
+    name::{Name, ResourceType},
+    resource::{AnyResource, ParseContext},
+};
+use bytes::Bytes;
+
 pub use backoff::BackoffSettings;
 pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
 pub use handle::{ClientStatus, ClusterHold, ConfigWatch, ServerConfigWatch, XdsClient};
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
 pub use task::{ClientSettings, Connector};
 pub use wire::{Request, Response};
+
+/// The parser of the real resources.
+struct Resources {
+    context: ParseContext,
+}
+
+impl Parse for Resources {
+    type Resource = AnyResource;
+
+    fn parse(&self, kind: ResourceType, body: &Bytes) -> Result<(Name, AnyResource), Unparsable> {
+        match AnyResource::parse(kind, body, &self.context) {
+            Ok(resource) => Ok((resource.name().clone(), resource)),
+            Err(error) => Err(Unparsable { name: error.name, why: error.rejected.to_string() }),
+        }
+    }
+
+    fn share(&self, new: AnyResource, old: &AnyResource) -> AnyResource {
+        sharing(new, old)
+    }
+}
 
 /// `text`, cut to `limit` bytes.
 pub(crate) fn clip(text: &str, limit: usize) -> String {

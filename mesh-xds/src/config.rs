@@ -7,7 +7,8 @@ mod graph;
 mod lookup;
 mod target;
 
-pub use lookup::{Lookup, Parsed};
+pub use lookup::Lookup;
+pub(crate) use lookup::sharing;
 pub use target::{ClientTarget, Resolution, ServerTarget};
 
 use crate::{

@@ -5,8 +5,9 @@ use super::{
     machine::{Input, Key, Machine, Outputs, Parse},
 };
 use crate::{
-    config::{ClientTarget, Lookup, Parsed, ServerTarget, ServerXdsConfig, XdsConfig, XdsError},
+    config::{ClientTarget, Lookup, ServerTarget, ServerXdsConfig, XdsConfig, XdsError},
     name::{Name, ResourceType},
+    resource::AnyResource,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,13 +38,13 @@ struct Watched {
     wanted: BTreeSet<Key>,
 }
 
-pub(super) struct Core<P: Parse<Resource = Parsed>> {
+pub(super) struct Core<P: Parse<Resource = AnyResource>> {
     pub(super) machine: Machine<P>,
     targets: BTreeMap<u64, Watched>,
 }
 
-impl<P: Parse<Resource = Parsed>> Lookup for Machine<P> {
-    fn known(&self, kind: ResourceType, name: &str) -> Known<Parsed> {
+impl<P: Parse<Resource = AnyResource>> Lookup for Machine<P> {
+    fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource> {
         Self::known(self, kind, name)
     }
 
@@ -56,7 +57,7 @@ impl<P: Parse<Resource = Parsed>> Lookup for Machine<P> {
     }
 }
 
-impl<P: Parse<Resource = Parsed>> Core<P> {
+impl<P: Parse<Resource = AnyResource>> Core<P> {
     pub(super) fn new(machine: Machine<P>) -> Self {
         Self { machine, targets: BTreeMap::new() }
     }

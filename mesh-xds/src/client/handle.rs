@@ -1,6 +1,7 @@
 //! Handles of the client: they own the task, and every watch owns what it watches.
 
 use super::{
+    Resources,
     cache::ResourceStatus,
     core::{Command, Core},
     machine::{Machine, Parse},
@@ -8,8 +9,9 @@ use super::{
 };
 use crate::{
     bootstrap::{Bootstrap, ChannelCredentials, ServerConfig, ServerFeatures},
-    config::{Parsed, ServerXdsConfig, XdsConfig, XdsError},
+    config::{ServerXdsConfig, XdsConfig, XdsError},
     name::Name,
+    resource::{AnyResource, ParseContext},
     server::Variant,
 };
 use serde::Serialize;
@@ -84,8 +86,28 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl XdsClient {
-    /// Starts a client with its own parser. Must be called inside a tokio runtime.
-    pub fn spawn_with<P: Parse<Resource = Parsed>>(
+    /// Starts a client of the bootstrap's control plane. It connects when something is watched. Must be called
+    /// inside a tokio runtime.
+    pub fn spawn(bootstrap: Arc<Bootstrap>, connector: Arc<dyn Connector>) -> Self {
+        Self::spawn_with(&bootstrap, connector, ClientSettings::default())
+    }
+
+    /// [`Self::spawn`] with other settings than the default ones.
+    pub fn spawn_with(
+        bootstrap: &Bootstrap,
+        connector: Arc<dyn Connector>,
+        settings: ClientSettings,
+    ) -> Self {
+        let features = bootstrap.servers.first().map(|server| server.features).unwrap_or_default();
+        let context = ParseContext {
+            certificate_providers: bootstrap.certificate_providers.keys().cloned().collect(),
+            trusted: features.trusted_xds_server,
+            max_size: settings.max_resource_bytes,
+        };
+        Self::start(bootstrap, connector, settings, Resources { context })
+    }
+
+    fn start<P: Parse<Resource = AnyResource>>(
         bootstrap: &Bootstrap,
         connector: Arc<dyn Connector>,
         settings: ClientSettings,

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
-    config::Parsed,
     proto::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    resource::AnyResource,
     server::{RESOURCE_ERRORS_FEATURE, Variant},
 };
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -216,7 +216,7 @@ async fn open(
 }
 
 /// Runs a client until its last handle is gone.
-pub(super) async fn run<P: Parse<Resource = Parsed>>(
+pub(super) async fn run<P: Parse<Resource = AnyResource>>(
     core: Arc<Mutex<Core<P>>>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     connector: Arc<dyn Connector>,

@@ -1,51 +1,20 @@
 //! The pure steps from one resource to the next: which names a resource stands for, and what they resolve to.
 
-use super::{ClusterConfig, Lookup, Parsed, XdsError};
+use super::{ClusterConfig, Lookup, XdsError};
 use crate::{
     client::{Key, Known},
     name::{Name, ResourceType},
     resource::{
-        ClusterLoadAssignment, Listener, RouteConfiguration,
+        AnyResource, ClusterLoadAssignment, Listener, RouteConfiguration,
         cluster::Discovery,
         listener::{HttpConnectionManager, ListenerKind, RouteSource, ServerListener},
-        route::{Destination, RouteAction, VirtualHost},
+        route::VirtualHost,
     },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-/// The virtual host for an authority: the one with the best domain pattern, whatever its place.
-pub(super) fn virtual_host<'a>(
-    routes: &'a RouteConfiguration,
-    authority: &str,
-) -> Option<&'a Arc<VirtualHost>> {
-    let ranked = routes.virtual_hosts.iter().filter_map(|host| {
-        let rank = host.domains.iter().filter_map(|domain| domain.rank(authority)).max()?;
-        Some((rank, host))
-    });
-    // Domains are unique, so that no two hosts have the same rank by the same pattern.
-    ranked.max_by_key(|(rank, _)| *rank).map(|(_, host)| host)
-}
-
-/// Every cluster that a virtual host sends calls to, copies included.
-pub(super) fn clusters_of(host: &VirtualHost) -> BTreeSet<Name> {
-    let mut names = BTreeSet::new();
-    for route in &host.routes {
-        let RouteAction::Forward(forward) = &route.action else { continue };
-        match &forward.destination {
-            Destination::Cluster(name) => {
-                names.insert(name.clone());
-            }
-            Destination::Weighted(choices) => {
-                names.extend(choices.iter().map(|choice| choice.cluster.clone()))
-            }
-        }
-        names.extend(forward.mirrors.iter().map(|mirror| mirror.cluster.clone()));
-    }
-    names
-}
 
 /// Every RouteConfiguration that a server's filter chains name.
 pub(super) fn routes_of(listener: &ServerListener) -> BTreeSet<Name> {
@@ -69,7 +38,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
         Self { lookup, wanted: BTreeSet::new() }
     }
 
-    fn known(&mut self, kind: ResourceType, name: &Name) -> Known<Parsed> {
+    fn known(&mut self, kind: ResourceType, name: &Name) -> Known<AnyResource> {
         self.wanted.insert((kind, name.clone()));
         self.lookup.known(kind, name)
     }
@@ -87,7 +56,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
     pub(super) fn listener(&mut self, name: &Name) -> Option<Result<Arc<Listener>, XdsError>> {
         match self.known(ResourceType::Listener, name) {
             Known::Pending => None,
-            Known::Good { resource: Parsed::Listener(listener), .. } => Some(Ok(listener)),
+            Known::Good { resource: AnyResource::Listener(listener), .. } => Some(Ok(listener)),
             Known::Good { .. } => Some(Err(self.misfit(ResourceType::Listener, name, "it has another type"))),
             Known::Bad(error) => Some(Err(error)),
         }
@@ -122,7 +91,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
         let kind = ResourceType::RouteConfiguration;
         match self.known(kind, name) {
             Known::Pending => None,
-            Known::Good { resource: Parsed::Routes(routes), .. } => Some(Ok(routes)),
+            Known::Good { resource: AnyResource::RouteConfiguration(routes), .. } => Some(Ok(routes)),
             Known::Good { .. } => Some(Err(self.misfit(kind, name, "it has another type"))),
             Known::Bad(error) => Some(Err(error)),
         }
@@ -134,7 +103,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
         routes: &RouteConfiguration,
         authority: &str,
     ) -> Result<Arc<VirtualHost>, XdsError> {
-        virtual_host(routes, authority).cloned().ok_or_else(|| {
+        routes.virtual_host(authority).cloned().ok_or_else(|| {
             let why = format!("no virtual host has a domain for {authority}");
             self.misfit(ResourceType::RouteConfiguration, &routes.name, why)
         })
@@ -150,7 +119,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
         let kind = ResourceType::Cluster;
         let (cluster, cluster_note) = match self.known(kind, name) {
             Known::Pending => return None,
-            Known::Good { resource: Parsed::Cluster(cluster), note } => (cluster, note),
+            Known::Good { resource: AnyResource::Cluster(cluster), note } => (cluster, note),
             Known::Good { .. } => return Some(Err(self.misfit(kind, name, "it has another type"))),
             Known::Bad(error) => return Some(Err(error)),
         };
@@ -166,7 +135,9 @@ impl<'a, L: Lookup> Walk<'a, L> {
         };
         let (endpoints, endpoints_note) = match self.known(ResourceType::ClusterLoadAssignment, service) {
             Known::Pending => return None,
-            Known::Good { resource: Parsed::Endpoints(endpoints), note } => (endpoints, note),
+            Known::Good { resource: AnyResource::ClusterLoadAssignment(endpoints), note } => {
+                (endpoints, note)
+            }
             Known::Good { .. } => (none(), Some(format!("{service} has another type").into())),
             Known::Bad(error) => (none(), Some(error.to_string().into())),
         };

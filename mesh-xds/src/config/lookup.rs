@@ -4,43 +4,19 @@ use super::XdsError;
 use crate::{
     client::Known,
     name::{Name, ResourceType},
-    resource::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration},
+    resource::{AnyResource, RouteConfiguration},
 };
 use std::sync::Arc;
 
-/// A parsed resource of any type. Cheap to clone.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Parsed {
-    /// LDS.
-    Listener(Arc<Listener>),
-    /// RDS.
-    Routes(Arc<RouteConfiguration>),
-    /// CDS.
-    Cluster(Arc<Cluster>),
-    /// EDS.
-    Endpoints(Arc<ClusterLoadAssignment>),
-}
-
-impl Parsed {
-    /// The resource's own name.
-    pub fn name(&self) -> &Name {
-        match self {
-            Self::Listener(listener) => &listener.name,
-            Self::Routes(routes) => &routes.name,
-            Self::Cluster(cluster) => &cluster.name,
-            Self::Endpoints(endpoints) => &endpoints.name,
+/// The new value, with the old one's `Arc`s for all that is equal in both: the data path compares pointers to
+/// see what it has to rebuild.
+pub(crate) fn sharing(new: AnyResource, old: &AnyResource) -> AnyResource {
+    match (new, old) {
+        (AnyResource::RouteConfiguration(new), AnyResource::RouteConfiguration(old)) => {
+            AnyResource::RouteConfiguration(share_routes(new, old))
         }
-    }
-
-    /// The new value, with the old one's `Arc`s for all that is equal in both: the data path compares
-    /// pointers to see what it has to rebuild.
-    #[must_use]
-    pub fn sharing(self, old: &Self) -> Self {
-        match (self, old) {
-            (Self::Routes(new), Self::Routes(old)) => Self::Routes(share_routes(new, old)),
-            (new, old) if new == *old => old.clone(),
-            (new, _) => new,
-        }
+        (new, old) if new == *old => old.clone(),
+        (new, _) => new,
     }
 }
 
@@ -71,7 +47,7 @@ fn share_routes(new: Arc<RouteConfiguration>, old: &Arc<RouteConfiguration>) -> 
 /// Where resources are looked up.
 pub trait Lookup {
     /// What is known of a resource.
-    fn known(&self, kind: ResourceType, name: &str) -> Known<Parsed>;
+    fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource>;
 
     /// An error about a resource that is there but does not fit its use.
     fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError;

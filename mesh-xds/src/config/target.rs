@@ -5,7 +5,7 @@
 
 use super::{
     ClusterConfig, Lookup, ServerXdsConfig, XdsConfig, XdsError,
-    graph::{Walk, clusters_of, routes_of},
+    graph::{Walk, routes_of},
 };
 use crate::{
     client::Key,
@@ -139,7 +139,7 @@ impl ClientTarget {
         let empty = BTreeMap::new();
         let before = self.current();
         let clusters_before = before.map_or(&empty, |before| &before.clusters);
-        let names = clusters_of(&roots.virtual_host);
+        let names: BTreeSet<Name> = roots.virtual_host.clusters().cloned().collect();
         let clusters = walk.clusters(&names, clusters_before);
         // Watched even while `clusters` is incomplete.
         let held: Vec<_> = self
