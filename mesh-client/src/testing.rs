@@ -3,11 +3,14 @@
 pub(crate) mod control_plane;
 
 use mesh_ca::{
-    issuer::{Authority, OwnSource, ServerNames},
+    csr,
+    issuer::{Authority, OwnSource, ServerNames, SigningRequest},
+    key::PrivateKey,
     spiffe_id::{SpiffeId, TrustDomain},
-    workload::WorkloadIdentity,
+    svid::X509Svid,
+    workload::{Identity, WorkloadIdentity},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 const DOMAIN: &str = "cluster.local";
 
@@ -28,12 +31,12 @@ pub(crate) async fn identity(authority: &Arc<Authority>, account: &str) -> Workl
     identity
 }
 
-/// A leaf certificate of this id, DER, signed by an authority that nobody knows.
-pub(crate) fn leaf(id: &str) -> Vec<u8> {
-    let key = mesh_ca::key::PrivateKey::generate().unwrap();
-    let id = SpiffeId::parse(id).unwrap();
-    let csr = mesh_ca::csr::request(&key, Some(&id)).unwrap();
-    let request = mesh_ca::issuer::SigningRequest::parse(&csr).unwrap();
-    let lifetime = std::time::Duration::from_secs(60);
-    authority().issue(&request, &id, lifetime, &ServerNames::default()).unwrap().leaf.to_vec()
+/// An identity of this service account that ends after `lifetime` and is not renewed.
+pub(crate) fn ending(authority: &Arc<Authority>, account: &str, lifetime: Duration) -> WorkloadIdentity {
+    let key = PrivateKey::generate().unwrap();
+    let id = SpiffeId::parse(&id(account)).unwrap();
+    let request = SigningRequest::parse(&csr::request(&key, Some(&id)).unwrap()).unwrap();
+    let issued = authority.issue(&request, &id, lifetime, &ServerNames::default()).unwrap();
+    let svid = X509Svid::new(vec![issued.leaf], key).unwrap();
+    WorkloadIdentity::fixed(Arc::new(Identity::new(svid, authority.bundles()).unwrap()))
 }

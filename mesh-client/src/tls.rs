@@ -153,7 +153,7 @@ impl Providers {
     }
 
     /// A provider that has delivered.
-    fn ready(&self, instance: &Arc<str>) -> Result<&WorkloadIdentity, TlsError> {
+    pub(crate) fn ready(&self, instance: &Arc<str>) -> Result<&WorkloadIdentity, TlsError> {
         let identity = self.identity(instance)?;
         if identity.current().is_none() {
             let status = identity.status();

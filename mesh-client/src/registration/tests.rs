@@ -130,10 +130,7 @@ async fn the_endpoint_lives_as_long_as_the_handle() {
 async fn without_an_address_to_advertise_the_status_says_what_to_do() {
     let nowhere = Advertise::Towards("without-a-port".into());
     let why = nowhere.address().await.unwrap_err();
-    assert!(
-        why.message().contains("without-a-port") && why.message().contains("`advertise`"),
-        "{why}"
-    );
+    assert!(why.message().contains("without-a-port") && why.message().contains("`advertise`"), "{why}");
 }
 
 #[test]

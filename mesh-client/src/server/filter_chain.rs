@@ -5,6 +5,7 @@
 //! port that must serve both TLS and plaintext (Istio's PERMISSIVE) has a chain for each transport.
 
 use super::http::Http;
+use crate::tls::Providers;
 use ipnet::IpNet;
 use mesh_xds::resource::{
     listener::{FilterChainMatch, SourceType, TransportProtocol},
@@ -32,6 +33,8 @@ pub(super) struct ChainTls {
     pub(super) context: DownstreamTls,
     /// Or why there is none; its connections are refused then.
     pub(super) config: Result<Arc<rustls::ServerConfig>, Arc<str>>,
+    /// Whose certificate it is.
+    pub(super) providers: Arc<Providers>,
 }
 
 impl Chain {

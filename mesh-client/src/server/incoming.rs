@@ -25,7 +25,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -159,20 +159,26 @@ async fn shake_hands(stream: TcpStream, remote: SocketAddr, server: &Arc<Shared>
     let tls = first == [TLS_HANDSHAKE];
     // The configuration of now, not of when the connection came.
     let chain = serving.borrow().chain(Arrival::new(local, remote, tls))?.clone();
-    let (transport, security) = secure(stream, tls, &chain).await?;
+    let (transport, security, expires) = secure(stream, tls, &chain).await?;
     let (connection, registered) = server.admit(remote, local, security)?;
-    Ok(MeshIo::new(transport, connection, registered))
+    Ok(MeshIo::new(transport, connection, registered, expires))
 }
 
-/// Gives the connection the protection that its chain asks for.
-async fn secure(stream: TcpStream, tls: bool, chain: &Chain) -> Result<(Transport, Security), Refusal> {
+/// Gives the connection the protection that its chain asks for; and until when its peer is who it proved to
+/// be.
+async fn secure(
+    stream: TcpStream,
+    tls: bool,
+    chain: &Chain,
+) -> Result<(Transport, Security, Option<Instant>), Refusal> {
     let wanted = match (&chain.tls, tls) {
-        (None, false) => return Ok((Transport::Plain(stream), Security::Plaintext)),
+        (None, false) => return Ok((Transport::Plain(stream), Security::Plaintext, None)),
         (None, true) => return Err("it speaks TLS, and its filter chain is plaintext".into()),
         (Some(_), false) => return Err("it is plaintext, and its filter chain requires TLS".into()),
         (Some(wanted), true) => wanted,
     };
     let config = wanted.config.clone()?;
+    let own = wanted.providers.ready(&wanted.context.identity)?;
     let stream = TlsAcceptor::from(config)
         .accept(stream)
         .await
@@ -181,9 +187,15 @@ async fn secure(stream: TcpStream, tls: bool, chain: &Chain) -> Result<(Transpor
     if session.alpn_protocol() != Some(b"h2") {
         return Err("it did not agree to speak HTTP/2 (ALPN h2)".into());
     }
-    let peer = mesh_ca::rustls::peer_identity(session).map(PeerIdentity::verified);
-    if wanted.context.require_client_certificate && peer.is_none() {
+    let certificate = mesh_ca::rustls::peer_identity(session);
+    if wanted.context.require_client_certificate && certificate.is_none() {
         return Err("it has no certificate that names it".into());
     }
-    Ok((Transport::Tls(Box::new(stream)), Security::Tls { context: wanted.context.clone(), peer }))
+    let expires = certificate.as_ref().and_then(|certificate| {
+        let left = certificate.not_after.duration_since(own.clock().now()).unwrap_or_default();
+        Instant::now().checked_add(left)
+    });
+    let context = wanted.context.clone();
+    let security = Security::Tls { context, peer: certificate.map(PeerIdentity::verified) };
+    Ok((Transport::Tls(Box::new(stream)), security, expires))
 }

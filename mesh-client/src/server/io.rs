@@ -1,8 +1,9 @@
 //! The bytes of an accepted connection, as tonic sees them.
 //!
 //! Passes everything through; adds what tonic cannot do for one connection: a graceful goodbye (see
-//! [`super::goaway`]), an end to the wait for it, and a forced end. A peer that does not speak HTTP/2 is
-//! cut off at its first wrong byte.
+//! [`super::goaway`]), an end to the wait for it, and a forced end. A peer whose certificate ends is asked
+//! to come again: short-lived certificates revoke nothing while connections outlive them. A peer that does
+//! not speak HTTP/2 is cut off at its first wrong byte.
 
 use super::{
     connection::{ConnectInfo, Connection, Order},
@@ -19,7 +20,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::Sleep,
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -32,8 +33,8 @@ pub struct MeshIo {
     connection: Arc<Connection>,
     outbound: Outbound,
     goodbye: Goodbye,
-    /// Runs once the peer was asked to leave.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// While the peer is served: until its certificate ends. Once it was asked to leave: until it is cut.
+    timer: Option<Pin<Box<Sleep>>>,
     /// How much of the preface has come.
     preface: usize,
     registered: Registered,
@@ -55,13 +56,19 @@ enum Goodbye {
 }
 
 impl MeshIo {
-    pub(super) fn new(stream: Stream, connection: Arc<Connection>, registered: Registered) -> Self {
+    /// `expires`: the peer must prove again who it is by then, over another connection.
+    pub(super) fn new(
+        stream: Stream,
+        connection: Arc<Connection>,
+        registered: Registered,
+        expires: Option<Instant>,
+    ) -> Self {
         Self {
             stream,
             connection,
             outbound: Outbound::default(),
             goodbye: Goodbye::NotAsked,
-            patience: None,
+            timer: expires.map(|at| Box::pin(sleep_until(at))),
             preface: 0,
             registered,
         }
@@ -69,17 +76,22 @@ impl MeshIo {
 
     /// Does what the connection was ordered to; fails when it is to end.
     fn attend(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.connection.order(cx.waker()) {
+        let mut order = self.connection.order(cx.waker());
+        if order == Order::Serve && self.timed_out(cx) {
+            tracing::debug!(connection = ?self.connection, "asked to leave: the peer's certificate has ended");
+            self.connection.leave();
+            order = Order::Leave;
+        }
+        match order {
             Order::Serve => return Ok(()),
             Order::Close => return Err(closed("closed: the server's drain timeout is over")),
             Order::Leave => {}
         }
         if self.goodbye == Goodbye::NotAsked {
             self.goodbye = Goodbye::Writing(0);
+            self.timer = Some(Box::pin(sleep(self.registered.patience())));
         }
-        let patience = self.registered.patience();
-        let sleep = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        if sleep.as_mut().poll(cx).is_ready() {
+        if self.timed_out(cx) {
             return Err(closed("closed: the peer was asked to leave and did not"));
         }
         // Pending is fine here: the task is woken when it can go on.
@@ -87,6 +99,10 @@ impl MeshIo {
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
+    }
+
+    fn timed_out(&mut self, cx: &mut Context<'_>) -> bool {
+        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
     }
 
     /// Writes the GOAWAY if one is due and this is a place for it. Ready when ordinary bytes may follow.

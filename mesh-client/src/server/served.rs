@@ -23,7 +23,7 @@ use std::{net::SocketAddr, sync::Arc};
 pub(super) fn serving(
     config: &Result<Arc<ServerXdsConfig>, XdsError>,
     local: SocketAddr,
-    providers: &Providers,
+    providers: &Arc<Providers>,
     before: Option<&Chains>,
 ) -> Serving {
     let config = match config {
@@ -65,7 +65,7 @@ fn wrong_address(listener: &ServerListener, local: SocketAddr) -> Option<String>
     Some(format!("the listener that the control plane sent is for {theirs}, this server listens on {local}"))
 }
 
-fn tls(context: &DownstreamTls, providers: &Providers, before: Option<&Chains>) -> ChainTls {
+fn tls(context: &DownstreamTls, providers: &Arc<Providers>, before: Option<&Chains>) -> ChainTls {
     let held = before
         .into_iter()
         .flat_map(Chains::iter)
@@ -75,5 +75,5 @@ fn tls(context: &DownstreamTls, providers: &Providers, before: Option<&Chains>) 
         return held.clone();
     }
     let config = providers.server_tls(context).map_err(|error| error.to_string().into());
-    ChainTls { context: context.clone(), config }
+    ChainTls { context: context.clone(), config, providers: providers.clone() }
 }

@@ -3,7 +3,10 @@
 mod world;
 
 use super::{ServerBuilder, ServerError, ServingState};
-use crate::testing::control_plane::{revision, serve};
+use crate::testing::{
+    control_plane::{revision, serve},
+    ending,
+};
 use mesh_xds::resource::{
     listener::{ListenerKind, ServerListener},
     rbac::{Principal, RbacAction},
@@ -353,6 +356,20 @@ async fn a_connection_that_does_not_leave_when_asked_is_cut() {
     world.configure(strict(vec![])).await;
     assert!(running.message().await.is_err());
     world.until(|status| status.connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_peer_whose_certificate_ends_is_asked_to_prove_itself_again() {
+    let world = World::start().await;
+    world.configure(strict(vec![])).await;
+    let client = world.tls(Some(&ending(&world.authority, "productpage", Duration::from_secs(2))));
+    let mut running = stream(&client).await.unwrap();
+    let mut open = world.server.owner.shared.watch_open();
+    assert_eq!(world.status().connections, 1);
+    // What runs may end well; then the connection goes, although nobody asked for anything else.
+    world.release.send_replace(true);
+    assert_eq!(running.message().await.unwrap().as_deref(), Some("last"));
+    open.wait_for(|open| *open == 0).await.unwrap();
 }
 
 #[tokio::test]

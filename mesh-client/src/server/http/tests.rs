@@ -296,9 +296,9 @@ fn permissions_look_at_the_call_and_at_where_it_came_to() {
 
 #[test]
 fn principals_look_at_who_calls_and_from_where() {
-    let der = rustls::pki_types::CertificateDer::from(crate::testing::leaf(
-        "spiffe://cluster.local/ns/default/sa/productpage",
-    ));
+    let authority = crate::testing::authority();
+    let identity = crate::testing::ending(&authority, "productpage", std::time::Duration::from_secs(60));
+    let der = identity.current().unwrap().svid().chain()[0].clone();
     let peer = Some(PeerIdentity::verified(PeerCertificate::from_der(&der).unwrap()));
     let context = DownstreamTls {
         identity: "default".into(),

@@ -150,7 +150,7 @@ impl World {
         self.tls(None)
     }
 
-    fn tls(&self, identity: Option<&WorkloadIdentity>) -> Channel {
+    pub(super) fn tls(&self, identity: Option<&WorkloadIdentity>) -> Channel {
         let check = ServerCheck::exact(SpiffeId::parse(&id("reviews")).unwrap());
         let trust = ServerTrust::Bundles(self.authority.bundles(), check);
         channel::connect(&Target::tls(&self.address().to_string(), trust, identity).unwrap())
