@@ -5,7 +5,10 @@
 //! configurations are live: certificates and roots are read at every handshake, so a rotation needs no
 //! new one. No session is resumed, since resumption skips verification.
 
+mod provider;
 mod san;
+
+pub use provider::ProviderError;
 
 use crate::endpoint::{ClientTls, TlsConfigs};
 use mesh_ca::{

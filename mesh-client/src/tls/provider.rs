@@ -1,0 +1,188 @@
+//! From the bootstrap's `certificate_providers` to identities that are kept fresh (gRFC A29).
+
+use super::Providers;
+use mesh_ca::{
+    bundle::{Roots, TrustBundle, TrustBundles},
+    channel::Target,
+    rustls::ServerTrust,
+    source::{
+        ca::{CaSource, JoinToken},
+        file::FileSource,
+    },
+    spiffe_id::{SpiffeId, TrustDomain},
+    verifier::ServerCheck,
+    workload::WorkloadIdentity,
+};
+use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa};
+use std::{fmt::Display, sync::Arc};
+
+/// Istio's trust domain when nothing is said.
+const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+
+/// A certificate provider instance that cannot be started as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("certificate_providers.{instance} of the bootstrap: {reason}")]
+pub struct ProviderError {
+    /// Name of the instance.
+    pub instance: Arc<str>,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+impl Providers {
+    /// Starts the instances of a bootstrap; each fetches its first certificate in the background. Must be
+    /// called within a tokio runtime.
+    pub fn start(bootstrap: &Bootstrap) -> Result<Self, ProviderError> {
+        let mut instances = Vec::new();
+        for (instance, provider) in &bootstrap.certificate_providers {
+            let started = match provider {
+                CertificateProvider::FileWatcher(files) => from_files(files),
+                CertificateProvider::MeshCa(ca) => from_ca(ca, bootstrap),
+                _ => Err("its plugin is not known to this version of the mesh".to_owned()),
+            };
+            let fail = |reason| ProviderError { instance: instance.clone(), reason };
+            instances.push((instance.clone(), started.map_err(fail)?));
+        }
+        Ok(Self::new(instances))
+    }
+}
+
+fn from_files(files: &FileWatcher) -> Result<WorkloadIdentity, String> {
+    let (Some((certificate, key)), Some(roots)) = (&files.identity, &files.ca_certificate_file) else {
+        return Err(
+            "a file_watcher needs `certificate_file`, `private_key_file` and `ca_certificate_file`: an \
+                    identity and the roots that it judges others by come from the same instance"
+                .to_owned(),
+        );
+    };
+    Ok(WorkloadIdentity::start(FileSource::new(certificate, key, roots).refresh(files.refresh_interval)))
+}
+
+fn from_ca(ca: &MeshCa, bootstrap: &Bootstrap) -> Result<WorkloadIdentity, String> {
+    let field = |name: &'static str| move |error: &dyn Display| format!("{name}: {error}");
+    let address = match (&ca.server_uri, bootstrap.servers.first()) {
+        (Some(address), _) => address.as_str(),
+        (None, Some(server)) => &server.address,
+        (None, None) => return Err("`server_uri` is absent, and there is no xDS server to ask".to_owned()),
+    };
+    let server_id = ca.server_id.as_deref().map(SpiffeId::parse).transpose();
+    let server_id = server_id.map_err(|error| field("server_id")(&error))?;
+    let target = if ca.plaintext {
+        Target::plaintext(address)
+    } else {
+        Target::tls(address, trust(ca, server_id.as_ref())?, None)
+    };
+    let mut source = CaSource::new(target.map_err(|error| field("server_uri")(&error))?);
+
+    let domain = server_id.as_ref().map(|id| id.trust_domain().clone());
+    let invalid = field("namespace, service_account");
+    match (&ca.token_file, domain) {
+        (Some(file), domain) => {
+            source = source.token(JoinToken::file(file));
+            // Without the trust domain the CA alone decides which id the token stands for.
+            if let Some(domain) = domain {
+                let id = SpiffeId::workload(&domain, &ca.namespace, &ca.service_account);
+                source = source.expect(id.map_err(|error| invalid(&error))?);
+            }
+        }
+        (None, domain) => {
+            let default = || TrustDomain::parse(DEFAULT_TRUST_DOMAIN).map_err(|error| invalid(&error));
+            let domain = domain.map_or_else(default, Ok)?;
+            source =
+                source.claim(&domain, &ca.namespace, &ca.service_account).map_err(|error| invalid(&error))?;
+        }
+    }
+    if let Some(lifetime) = ca.lifetime {
+        source = source.lifetime(lifetime);
+    }
+    Ok(WorkloadIdentity::start(source))
+}
+
+/// How the CA is known: by its id if that is configured, else by the name of its address.
+fn trust(ca: &MeshCa, server_id: Option<&SpiffeId>) -> Result<ServerTrust, String> {
+    let Some(file) = &ca.ca_certificate_file else {
+        return Err(
+            "`ca_certificate_file` is needed to know the CA by (or `plaintext`, in development)".to_owned()
+        );
+    };
+    let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let roots = Roots::from_pem(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(match server_id {
+        None => ServerTrust::Roots(roots),
+        Some(id) => {
+            let bundle = TrustBundle::new(id.trust_domain().clone(), roots);
+            ServerTrust::Bundles(TrustBundles::of(bundle), ServerCheck::exact(id.clone()))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_xds::bootstrap::{ChannelCredentials, Node, ServerConfig, ServerFeatures};
+    use std::time::Duration;
+
+    fn bootstrap(provider: CertificateProvider) -> Bootstrap {
+        let server = ServerConfig {
+            address: "127.0.0.1:15010".into(),
+            credentials: ChannelCredentials::Insecure,
+            features: ServerFeatures::default(),
+        };
+        Bootstrap::new(server, Node::default()).with_certificate_provider("default", provider)
+    }
+
+    fn mesh_ca() -> MeshCa {
+        MeshCa {
+            server_uri: None,
+            ca_certificate_file: None,
+            server_id: None,
+            token_file: None,
+            namespace: "default".into(),
+            service_account: "reviews".into(),
+            lifetime: None,
+            plaintext: true,
+        }
+    }
+
+    fn refused(provider: CertificateProvider) -> String {
+        Providers::start(&bootstrap(provider)).unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_development_ca_is_asked_at_the_address_of_the_control_plane() {
+        let providers = Providers::start(&bootstrap(CertificateProvider::MeshCa(mesh_ca()))).unwrap();
+        let origin = providers.identity(&"default".into()).unwrap().status().origin;
+        assert!(origin.contains("127.0.0.1:15010"), "{origin}");
+    }
+
+    #[tokio::test]
+    async fn a_ca_that_nothing_vouches_for_is_refused() {
+        let why = refused(CertificateProvider::MeshCa(MeshCa { plaintext: false, ..mesh_ca() }));
+        assert!(
+            why.contains("certificate_providers.default") && why.contains("ca_certificate_file"),
+            "{why}"
+        );
+        let missing =
+            MeshCa { plaintext: false, ca_certificate_file: Some("/nowhere/root.pem".into()), ..mesh_ca() };
+        assert!(refused(CertificateProvider::MeshCa(missing)).contains("/nowhere/root.pem"));
+    }
+
+    #[tokio::test]
+    async fn names_that_make_no_spiffe_id_are_refused() {
+        let why = refused(CertificateProvider::MeshCa(MeshCa { namespace: "a b".into(), ..mesh_ca() }));
+        assert!(why.contains("namespace"), "{why}");
+        let id = Some("https://cluster.local".to_owned());
+        let why = refused(CertificateProvider::MeshCa(MeshCa { server_id: id, ..mesh_ca() }));
+        assert!(why.contains("server_id"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn files_without_roots_are_refused() {
+        let files = FileWatcher {
+            identity: Some(("cert.pem".into(), "key.pem".into())),
+            ca_certificate_file: None,
+            refresh_interval: Duration::from_secs(1),
+        };
+        assert!(refused(CertificateProvider::FileWatcher(files)).contains("`ca_certificate_file`"));
+    }
+}
