@@ -6,6 +6,10 @@
 mod graph;
 mod lookup;
 mod target;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use lookup::Lookup;
 pub(crate) use lookup::sharing;

@@ -209,6 +209,11 @@ impl ConfigWatch {
         self.receiver.changed().await
     }
 
+    /// Whether there is one that this watch has not seen.
+    pub fn has_changed(&self) -> bool {
+        self.receiver.has_changed().unwrap_or(false)
+    }
+
     /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
     pub async fn known(&mut self) -> Option<Result<Arc<XdsConfig>, XdsError>> {
         self.receiver.wait_for(Option::is_some).await.ok()?.clone()

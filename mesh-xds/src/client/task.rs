@@ -174,7 +174,8 @@ fn describe(server: &ServerConfig, status: &Status) -> Arc<str> {
     let mut source = status.source();
     while let Some(error) = source {
         let cause = error.to_string();
-        if !text.contains(&cause) {
+        // What tonic calls any failure of a connection says nothing.
+        if cause != "transport error" && !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
         }
@@ -295,3 +296,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

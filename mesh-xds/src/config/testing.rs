@@ -1,0 +1,122 @@
+//! Small typed resources for tests.
+
+use crate::{
+    matcher::{DomainPattern, PathMatcher},
+    resource::{
+        AnyResource, Cluster, ClusterLoadAssignment, Listener, Locality, RouteConfiguration,
+        cluster::{CircuitBreakers, ConnectionOptions, Discovery, LbPolicy},
+        endpoint::{Endpoint, HealthStatus, LocalityEndpoints, Priority},
+        filter::{FilterConfig, HttpFilter},
+        listener::{FilterChain, HttpConnectionManager, ListenerKind, RouteSource, ServerListener},
+        route::{Destination, Forward, HeaderMutations, Route, RouteAction, RouteMatch, VirtualHost},
+    },
+};
+use std::{num::NonZeroU32, sync::Arc};
+
+fn http(routes: &str) -> HttpConnectionManager {
+    HttpConnectionManager {
+        routes: RouteSource::Rds(routes.into()),
+        filters: vec![HttpFilter { name: "router".into(), config: FilterConfig::Router, disabled: false }],
+        max_stream_duration: None,
+    }
+}
+
+/// A client's listener.
+pub(crate) fn listener(name: &str, routes: &str) -> AnyResource {
+    AnyResource::Listener(Arc::new(Listener { name: name.into(), kind: ListenerKind::Api(http(routes)) }))
+}
+
+/// A server's listener, with a chain for each of the routes.
+pub(crate) fn server_listener(name: &str, routes: &[&str]) -> AnyResource {
+    let chain = |routes: &&str| FilterChain {
+        name: (*routes).into(),
+        matches: Default::default(),
+        tls: None,
+        http: http(routes),
+    };
+    let mut chains: Vec<_> = routes.iter().map(chain).collect();
+    let server = ServerListener {
+        address: [127, 0, 0, 1].into(),
+        port: 80,
+        default_filter_chain: chains.pop(),
+        filter_chains: chains,
+    };
+    AnyResource::Listener(Arc::new(Listener { name: name.into(), kind: ListenerKind::Server(server) }))
+}
+
+fn route(cluster: &str) -> Arc<Route> {
+    let forward = Forward {
+        destination: Destination::Cluster(cluster.into()),
+        timeout: None,
+        max_stream_duration: None,
+        grpc_timeout_header_max: None,
+        retry: None,
+        hash: vec![],
+        authority: None,
+        auto_host_rewrite: false,
+        path_rewrite: None,
+        mirrors: vec![],
+    };
+    Arc::new(Route {
+        name: cluster.into(),
+        matches: RouteMatch { path: PathMatcher::any(), headers: vec![], query: vec![], fraction: None },
+        action: RouteAction::Forward(Box::new(forward)),
+        overrides: Default::default(),
+        headers: HeaderMutations::default(),
+        origin: None,
+    })
+}
+
+/// Virtual hosts: a domain and the clusters of its routes.
+pub(crate) fn routes(name: &str, hosts: &[(&str, &[&str])]) -> AnyResource {
+    let host = |(domain, clusters): &(&str, &[&str])| {
+        Arc::new(VirtualHost {
+            name: (*domain).into(),
+            domains: vec![DomainPattern::parse(domain).unwrap()],
+            routes: clusters.iter().map(|cluster| route(cluster)).collect(),
+            retry: None,
+            overrides: Default::default(),
+            headers: HeaderMutations::default(),
+        })
+    };
+    AnyResource::RouteConfiguration(Arc::new(RouteConfiguration {
+        name: name.into(),
+        virtual_hosts: hosts.iter().map(host).collect(),
+    }))
+}
+
+/// A cluster whose endpoints have the same name.
+pub(crate) fn cluster(name: &str) -> AnyResource {
+    AnyResource::Cluster(Arc::new(Cluster {
+        name: name.into(),
+        discovery: Discovery::Eds(name.into()),
+        lb: LbPolicy::RoundRobin,
+        circuit_breakers: CircuitBreakers::default(),
+        outlier_detection: None,
+        tls: None,
+        connection: ConnectionOptions::default(),
+        panic_threshold: None,
+        origin: None,
+    }))
+}
+
+/// One endpoint on this port.
+pub(crate) fn endpoints(name: &str, port: u16) -> AnyResource {
+    let endpoint = Endpoint {
+        addresses: vec![([127, 0, 0, 1], port).into()],
+        weight: NonZeroU32::MIN,
+        health: HealthStatus::Healthy,
+        hostname: None,
+        mesh_tls: false,
+    };
+    let locality = LocalityEndpoints {
+        locality: Locality::default(),
+        weight: NonZeroU32::MIN,
+        endpoints: vec![endpoint],
+    };
+    AnyResource::ClusterLoadAssignment(Arc::new(ClusterLoadAssignment {
+        name: name.into(),
+        priorities: vec![Priority { localities: vec![locality] }],
+        drops: vec![],
+    }))
+}
