@@ -86,8 +86,8 @@ impl Body for TrackedBody {
         let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                if let (Some(trailers), Some(tracking)) =
-                    (frame.trailers_ref(), this.tracking.take_if(|_| frame.is_trailers()))
+                if let Some(trailers) = frame.trailers_ref()
+                    && let Some(tracking) = this.tracking.take()
                 {
                     tracking.finish_with_trailers(trailers);
                 }
@@ -96,7 +96,7 @@ impl Body for TrackedBody {
             Some(Err(error)) => {
                 let Some(tracking) = this.tracking.take() else { return Poll::Ready(None) };
                 let status = failure::during_response(tracking.endpoint(), &error);
-                tracking.finish_with_reset();
+                tracking.finish_with_error(&error);
                 Some(Err(status))
             }
             None => {

@@ -7,6 +7,7 @@
 
 pub(crate) mod conn;
 pub(crate) mod connect;
+mod driver;
 pub(crate) mod io;
 pub(crate) mod machine;
 pub(crate) mod task;

@@ -74,6 +74,8 @@ pub(crate) enum AttemptErrorKind {
     RefusedStream,
     /// The stream was reset or the connection lost; it may have been processed.
     Reset,
+    /// The caller's own request body failed. Not retried, not counted against an endpoint.
+    RequestBody,
     /// A circuit breaker is open. Not retried, not counted against an endpoint.
     LocalOverflow,
     /// Dropped by `drop_overloads`. Not retried.
@@ -347,7 +349,7 @@ impl Shared {
         let error = error.into_error();
         let (kind, status) =
             (failure::classify(&error), failure::before_response(tracking.endpoint(), &error));
-        tracking.finish_with_reset();
+        tracking.finish_with_error(&error);
         Err(Failed::Over(AttemptError { status, kind, request: None }))
     }
 

@@ -12,8 +12,14 @@ pub(crate) fn classify(error: &hyper::Error) -> AttemptErrorKind {
         // A remote GOAWAY is only reported to streams that the peer said it did not process.
         Some(error) if error.is_go_away() && error.is_remote() => AttemptErrorKind::RefusedStream,
         Some(error) if error.reason() == Some(Reason::REFUSED_STREAM) => AttemptErrorKind::RefusedStream,
+        _ if is_own_reset(error) => AttemptErrorKind::RequestBody,
         _ => AttemptErrorKind::Reset,
     }
+}
+
+/// The stream was reset on this side, because the request's body failed: no fault of the endpoint.
+pub(crate) fn is_own_reset(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
 }
 
 /// The status of an attempt whose response never came.
@@ -27,7 +33,13 @@ pub(crate) fn during_response(endpoint: &Endpoint, error: &hyper::Error) -> Stat
 }
 
 fn status(endpoint: &Endpoint, what: &str, error: &hyper::Error) -> Status {
-    let mut message = format!("cluster {}: endpoint {}: {what}{error}", endpoint.cluster, endpoint.address);
+    let (cluster, address) = (&endpoint.cluster, endpoint.address);
+    if is_own_reset(error) {
+        return Status::cancelled(format!(
+            "cluster {cluster}: endpoint {address}: the request's body failed"
+        ));
+    }
+    let mut message = format!("cluster {cluster}: endpoint {address}: {what}{error}");
     let mut source = error.source();
     while let Some(inner) = source {
         let _ = write!(message, ": {inner}");

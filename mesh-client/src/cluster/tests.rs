@@ -4,4 +4,5 @@ mod calls;
 mod change;
 mod health;
 mod net;
+mod tcp;
 mod tls;

@@ -1,6 +1,6 @@
 //! The guards of an attempt and its outcome, from the moment a stream is reserved to the end of the response.
 
-use super::{breaker::Permit, outcome::Outcome};
+use super::{breaker::Permit, failure, outcome::Outcome};
 use crate::endpoint::{Endpoint, conn::Stream};
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
@@ -47,8 +47,8 @@ impl Tracking {
         self.record(Outcome::Status(Code::Unknown));
     }
 
-    pub(crate) fn finish_with_reset(mut self) {
-        self.record(Outcome::Reset);
+    pub(crate) fn finish_with_error(mut self, error: &hyper::Error) {
+        self.record(if failure::is_own_reset(error) { Outcome::Cancelled } else { Outcome::Reset });
     }
 
     pub(crate) fn finish_timed_out(mut self) {

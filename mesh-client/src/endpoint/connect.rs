@@ -5,12 +5,13 @@
 
 use super::{
     TlsConfigs,
+    driver::{Driver, KeepFirst},
     io::{BoxIo, Seen, Watched, cause},
 };
 use crate::body::CallBody;
 use http::uri::Scheme;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_xds::resource::{
     cluster::{ConnectionOptions, TcpKeepalive},
     tls::UpstreamTls,
@@ -67,14 +68,11 @@ pub(crate) struct Dialler {
     pub(crate) tls_configs: Arc<dyn TlsConfigs>,
 }
 
-/// The connection future, which must be polled for requests to be sent.
-pub(crate) type Connection = http2::Connection<TokioIo<Watched>, CallBody, TokioExecutor>;
-
 /// A connection that is up.
 pub(crate) struct Dialled {
     pub(crate) sender: http2::SendRequest<CallBody>,
-    pub(crate) connection: Connection,
-    pub(crate) seen: Arc<Seen>,
+    /// Must be polled for requests to be sent.
+    pub(crate) driver: Driver,
     pub(crate) scheme: Scheme,
     pub(crate) reconnect_before: Option<Instant>,
 }
@@ -126,26 +124,24 @@ impl Dialler {
             }
         };
         let (io, seen) = Watched::new(io);
-        let handshake = self.http2().handshake(TokioIo::new(io)).await;
-        let (sender, mut connection) = handshake.map_err(|error| explain(&error, &seen))?;
+        let executor = KeepFirst::default();
+        let handshake = self.http2(executor.clone()).handshake(TokioIo::new(io)).await;
+        let (sender, requests) = handshake.map_err(|error| explain(&error, &seen))?;
+        let mut driver = Driver::new(requests, &executor, Arc::clone(&seen));
         tokio::select! {
             biased;
             () = seen.settings() => {}
-            ended = &mut connection => {
-                let told = ended.err().map(|error| explain(&error, &seen));
-                let reason = told.or_else(|| seen.error().map(str::to_owned));
-                return Err(reason.unwrap_or_else(|| "the peer hung up before HTTP/2 SETTINGS".to_owned()));
-            }
+            reason = &mut driver => return Err(reason),
         }
-        Ok(Dialled { sender, connection, seen, scheme, reconnect_before })
+        Ok(Dialled { sender, driver, scheme, reconnect_before })
     }
 
-    fn http2(&self) -> http2::Builder<TokioExecutor> {
+    fn http2(&self, executor: KeepFirst) -> http2::Builder<KeepFirst> {
         let (interval, timeout) = match self.options.http2_keepalive {
             Some(keepalive) => (keepalive.interval, keepalive.timeout),
             None => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
         };
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(executor);
         http2
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)

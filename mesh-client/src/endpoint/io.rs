@@ -38,6 +38,7 @@ pub(crate) struct Seen {
     goaway_code: AtomicU32,
     error: OnceLock<String>,
     news: Notify,
+    hold: AtomicBool,
 }
 
 impl Seen {
@@ -54,6 +55,11 @@ impl Seen {
             self.news.notified().await;
         }
         self.goaway_code.load(SeqCst)
+    }
+
+    /// While held, nothing is read; whoever tries is woken when there may be something.
+    pub(crate) fn hold_reading(&self, hold: bool) {
+        self.hold.store(hold, SeqCst);
     }
 
     /// The error code of a GOAWAY that came.
@@ -75,12 +81,16 @@ pub(crate) struct Watched {
     have: usize,
     /// Bytes of the current frame's payload still to come, beyond what `frame` wants.
     skip: usize,
+    /// The last read found nothing, so that whoever reads is woken when there is something.
+    waiting: bool,
 }
 
 impl Watched {
     pub(crate) fn new(io: BoxIo) -> (Self, Arc<Seen>) {
         let seen = Arc::new(Seen::default());
-        (Self { io, seen: Arc::clone(&seen), frame: [0; HEADER + 8], have: 0, skip: 0 }, seen)
+        let watched =
+            Self { io, seen: Arc::clone(&seen), frame: [0; HEADER + 8], have: 0, skip: 0, waiting: false };
+        (watched, seen)
     }
 
     fn watch(&mut self, mut bytes: &[u8]) {
@@ -139,8 +149,16 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.seen.hold.load(SeqCst) {
+            if !self.waiting {
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.waiting = polled.is_pending();
+        let result = ready!(polled);
         match &result {
             Ok(()) => {
                 let new = buf.filled().get(before..).unwrap_or_default();

@@ -9,8 +9,9 @@
 use super::{
     Endpoint, TlsConfigs, What,
     conn::Conn,
-    connect::{Connect, Connection, Dialled, Dialler, explain},
-    io::{ENHANCE_YOUR_CALM, Seen},
+    connect::{Connect, Dialled, Dialler},
+    driver::Driver,
+    io::ENHANCE_YOUR_CALM,
     machine::{Connectivity, Input, Machine},
 };
 use crate::cluster::{
@@ -20,13 +21,15 @@ use crate::cluster::{
 use mesh_xds::resource::{self, tls::UpstreamTls};
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    pin::Pin,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// No connection is replaced for its age before this.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// What an endpoint is told; a change of it is all that reaches the task from above.
 #[derive(Clone, Debug, PartialEq)]
@@ -258,7 +261,7 @@ impl Task {
         let conn = Arc::new(Conn::new(dialled.sender, dialled.scheme, permit));
         let (id, now) = (self.next_id, Instant::now());
         self.next_id += 1;
-        self.drivers.spawn(drive(id, dialled.connection, Arc::downgrade(&conn), dialled.seen));
+        self.drivers.spawn(drive(id, dialled.driver, Arc::downgrade(&conn)));
         if let Some(worn) = self.live.iter().position(|live| live.worn) {
             self.live.remove(worn);
             self.machine.on(now, Input::Replaced, &mut self.rng);
@@ -342,7 +345,9 @@ impl Drop for Task {
 impl Live {
     fn replace_at(&self, longest: Option<Duration>) -> Option<Instant> {
         let age = longest.map(|longest| self.since + longest);
-        [age, self.reconnect_before].into_iter().flatten().min()
+        let at = [age, self.reconnect_before].into_iter().flatten().min();
+        // Whatever is asked for: a time that is always over must not make a loop of dials.
+        at.map(|at| at.max(self.since + SHORTEST_LIFE))
     }
 
     /// No call since the last look, which was an idle timeout ago. A busy connection is looked at again an idle
@@ -361,26 +366,18 @@ impl Live {
     }
 }
 
-/// Runs a connection until it ends or the peer takes no more streams; streams that are open then go on in
-/// hyper's own task.
-async fn drive(id: u64, connection: Connection, conn: std::sync::Weak<Conn>, seen: Arc<Seen>) -> Ended {
-    let mut connection = connection;
+/// Runs a connection until it ends or the peer takes no more streams.
+async fn drive(id: u64, mut driver: Driver, conn: Weak<Conn>) -> Ended {
+    let seen = Arc::clone(driver.seen());
     let run = poll_fn(|cx| {
-        let ended = Pin::new(&mut connection).poll(cx);
+        let ended = Pin::new(&mut driver).poll(cx);
         if let Some(conn) = conn.upgrade() {
-            let limit = connection.current_max_send_streams();
-            if usize::try_from(conn.peer_limit()).ok() != Some(limit) {
-                conn.set_peer_limit(limit);
-            }
+            conn.set_peer_limit(driver.max_streams());
         }
         ended
     });
-    let mut run = pin!(run);
     let reason = tokio::select! {
-        ended = &mut run => match ended {
-            Ok(()) => seen.error().unwrap_or("the peer closed the connection").to_owned(),
-            Err(error) => explain(&error, &seen),
-        },
+        reason = run => reason,
         code = seen.going_away() => format!("the peer is going away (GOAWAY, code {code:#x})"),
     };
     Ended { id, reason, too_many_pings: seen.goaway_code() == Some(ENHANCE_YOUR_CALM) }

@@ -2,6 +2,7 @@
 
 use super::net::*;
 use crate::{
+    body::CallBody,
     cluster::{AttemptContext, AttemptErrorKind, snapshot::Snapshot},
     endpoint::{Endpoint, conn::Conn, io::Watched},
     lb::{Candidate, Group, Picker},
@@ -273,6 +274,27 @@ async fn a_refused_stream_is_told_from_a_reset_one() {
     assert_eq!(error.kind, AttemptErrorKind::Reset);
     assert!(error.status.message().starts_with("cluster reviews: endpoint 127.0.0.1:1: "));
     assert!(error.request.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_body_that_fails_is_not_the_endpoints_fault() {
+    let net = Net::default();
+    let [server] = net.servers();
+    server.answer(Answer::Silent);
+    let cluster = Config::of(&[1]).spawn(&net);
+    rest().await;
+    let failing = futures_util::stream::once(async {
+        rest().await;
+        Err::<http_body::Frame<bytes::Bytes>, _>(tonic::Status::internal("the caller's stream broke"))
+    });
+    let body = tonic::body::Body::new(http_body_util::StreamBody::new(Box::pin(failing)));
+    let request = request().map(|_| CallBody::Tonic(body));
+    let error = cluster.attempt(request, &mut AttemptContext::default()).await.unwrap_err();
+    assert_eq!(error.kind, AttemptErrorKind::RequestBody);
+    assert_eq!(error.status.message(), "cluster reviews: endpoint 127.0.0.1:1: the request's body failed");
+    let snapshot = cluster.shared.snapshot.load_full();
+    let endpoint = snapshot.picker.pick(&cluster.shared.dice).unwrap();
+    assert_eq!((endpoint.tally().take(), endpoint.in_flight()), ((0, 0), 0));
 }
 
 #[tokio::test(start_paused = true)]
