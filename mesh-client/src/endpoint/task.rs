@@ -79,11 +79,11 @@ enum Woken {
     Spec(bool),
     Signal,
     Ended(Option<Ended>),
-    Dialled(Result<Dialled, String>),
+    Dialled(Result<Box<Dialled>, String>),
     Time,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, String>> + Send>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<Box<Dialled>, String>> + Send>>;
 
 /// Runs an endpoint until the sender of its spec, or the future, is dropped.
 pub(crate) struct Task {
@@ -178,7 +178,7 @@ impl Task {
                 connect: Arc::clone(&self.around.connect),
                 tls_configs: Arc::clone(&self.around.tls),
             };
-            self.dialling = Some(Box::pin(dialler.dial()));
+            self.dialling = Some(Box::pin(async { dialler.dial().await.map(Box::new) }));
         }
     }
 
@@ -246,7 +246,7 @@ impl Task {
         self.feed(Input::Lost { lived: live.since.elapsed(), reason });
     }
 
-    fn on_dialled(&mut self, result: Result<Dialled, String>) {
+    fn on_dialled(&mut self, result: Result<Box<Dialled>, String>) {
         self.dialling = None;
         let dialled = match result {
             Ok(dialled) => dialled,
