@@ -1,5 +1,6 @@
 //! The server side as a whole: real tonic servers and clients over loopback.
 
+mod wired;
 mod world;
 
 use super::{ServerBuilder, ServerError, ServingState};

@@ -90,12 +90,20 @@ impl World {
         });
         let builder = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap());
         let server = change(builder).await.unwrap();
+        let mut world = Self::around(authority, server);
+        world.config = config;
+        world
+    }
+
+    /// The service behind a server that is configured in another way.
+    pub(super) fn around(authority: Arc<Authority>, server: MeshServer) -> Self {
         let release = watch::Sender::new(false);
         let echo = Echo { release: release.subscribe() };
         let serve = Server::builder()
             .layer(server.layer())
             .add_service(echo)
             .serve_with_incoming_shutdown(server.incoming(), server.drained());
+        let config = watch::Sender::new(None);
         Self { authority, server, config, release, serve: tokio::spawn(serve) }
     }
 
