@@ -1,0 +1,106 @@
+//! The blocks of a traffic policy, one by one, with Istio's defaults.
+
+use crate::{
+    compile::client::ClientKind,
+    model::{Algorithm, ConnectionPool, LoadBalancer, OutlierDetection as Ejection, RetryBudget as Budget},
+};
+use mesh_xds::{
+    matcher::Fraction,
+    resource::cluster::{
+        CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, OutlierDetection,
+        RetryBudget, TcpKeepalive,
+    },
+};
+use std::time::Duration;
+
+/// Istio's default is LEAST_REQUEST for Envoy and ROUND_ROBIN for gRPC; a client of the mesh does what
+/// the Envoy would have done. No other gRPC client has RANDOM, and few have LEAST_REQUEST: a cluster that
+/// asks for more than a client implements is rejected as a whole, so those get ROUND_ROBIN.
+pub(super) fn load_balancing(block: Option<&LoadBalancer>, kind: &ClientKind) -> LbPolicy {
+    let algorithm = block.and_then(|block| block.algorithm);
+    let grpc = matches!(kind, ClientKind::Grpc { .. });
+    match algorithm {
+        Some(Algorithm::RoundRobin) => LbPolicy::RoundRobin,
+        Some(Algorithm::Random) if !grpc => LbPolicy::Random,
+        None if !grpc => LbPolicy::LeastRequest { choices: 2 },
+        Some(Algorithm::LeastRequest) if !grpc || *kind == (ClientKind::Grpc { least_request: true }) => {
+            LbPolicy::LeastRequest { choices: 2 }
+        }
+        _ => LbPolicy::RoundRobin,
+    }
+}
+
+/// Unset limits are no limits; Envoy has to be told so (its own default is 1024).
+pub(super) fn circuit_breakers(
+    pool: Option<&ConnectionPool>,
+    budget: Option<Budget>,
+    kind: &ClientKind,
+) -> CircuitBreakers {
+    let unlimited = matches!(kind, ClientKind::Envoy(_)).then_some(u32::MAX);
+    CircuitBreakers {
+        max_requests: pool.and_then(|pool| pool.max_requests).unwrap_or(u32::MAX),
+        max_pending_requests: pool.and_then(|pool| pool.max_pending_requests).or(unlimited),
+        max_connections: pool.and_then(|pool| pool.max_connections).or(unlimited),
+        max_retries: pool.and_then(|pool| pool.max_retries).or(unlimited),
+        retry_budget: budget.map(|budget| RetryBudget {
+            budget: percent(budget.percent),
+            min_retry_concurrency: budget.min_retry_concurrency,
+        }),
+        ..CircuitBreakers::default()
+    }
+}
+
+pub(super) fn connection(pool: Option<&ConnectionPool>) -> ConnectionOptions {
+    let default =
+        ConnectionOptions { connect_timeout: Duration::from_secs(10), ..ConnectionOptions::default() };
+    let Some(pool) = pool else { return default };
+    ConnectionOptions {
+        connect_timeout: pool.connect_timeout.unwrap_or(default.connect_timeout),
+        max_requests_per_connection: pool.max_requests_per_connection.unwrap_or(0),
+        idle_timeout: pool.idle_timeout.or(pool.tcp_idle_timeout),
+        max_connection_duration: pool.max_connection_duration,
+        http2_keepalive: pool
+            .http2_keepalive
+            .map(|pings| Http2Keepalive { interval: pings.interval, timeout: pings.timeout }),
+        tcp_keepalive: pool.tcp_keepalive.map(|tcp| TcpKeepalive {
+            probes: tcp.probes,
+            time: tcp.time,
+            interval: tcp.interval,
+        }),
+        max_concurrent_streams: pool.max_concurrent_streams,
+    }
+}
+
+/// Envoy's numbers for Istio's block; an absent counter has Istio's default, zero switches it off.
+pub(super) fn outlier_detection(block: &Ejection) -> OutlierDetection {
+    let counter = |threshold: u32| (threshold > 0).then_some(Consecutive { threshold, enforcing: 100 });
+    let base_ejection_time = block.base_ejection_time.unwrap_or(Duration::from_secs(30));
+    let split = block.split_external_local_origin_errors;
+    OutlierDetection {
+        interval: block.interval.unwrap_or(Duration::from_secs(10)),
+        base_ejection_time,
+        max_ejection_time: base_ejection_time.max(Duration::from_secs(300)),
+        max_ejection_percent: block.max_ejection_percent.unwrap_or(10),
+        consecutive_5xx: counter(block.consecutive_5xx_errors.unwrap_or(5)),
+        consecutive_gateway_failure: counter(block.consecutive_gateway_errors.unwrap_or(0)),
+        consecutive_local_origin_failure: if split {
+            counter(block.consecutive_local_origin_failures.unwrap_or(5))
+        } else {
+            None
+        },
+        split_external_local_origin_errors: split,
+        success_rate: None,
+        failure_percentage: None,
+    }
+}
+
+/// `minHealthPercent`; Istio's zero is no panic mode, which only an Envoy has to be told.
+pub(super) fn panic_threshold(block: Option<&Ejection>, kind: &ClientKind) -> Option<Fraction> {
+    let threshold = block.map_or(0, |block| block.min_health_percent);
+    (threshold > 0 || matches!(kind, ClientKind::Envoy(_))).then(|| Fraction::per_million(threshold * 10_000))
+}
+
+fn percent(percent: f64) -> Fraction {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range")]
+    Fraction::per_million((percent.clamp(0.0, 100.0) * 10_000.0).round() as u32)
+}

@@ -1,0 +1,210 @@
+//! DestinationRules to clusters.
+
+use crate::{
+    compile::fixture::{GRPC, MESH, World, envoy, workload, world},
+    model::RegisteredWorkload,
+};
+use mesh_xds::{
+    matcher::{Fraction, StringMatcher},
+    resource::cluster::{Consecutive, Discovery, Http2Keepalive, LbPolicy},
+    resource::tls::{Roots, UpstreamTls},
+};
+use std::time::Duration;
+
+const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
+
+fn rule(policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
+         host: reviews\n  trafficPolicy: {policy}\n  subsets:\n  - {{name: v1, labels: {{version: v1}}}}\n"
+    )
+}
+
+const STRICT: &str = "
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: default}
+spec: {mtls: {mode: STRICT}}
+";
+
+fn tls(world: &World) -> Option<UpstreamTls> {
+    world.cluster(REVIEWS).unwrap().tls.map(|tls| (*tls).clone())
+}
+
+fn sans(tls: &UpstreamTls) -> Vec<String> {
+    tls.sans.iter().map(|san| format!("{:?}", san.pattern)).collect()
+}
+
+#[test]
+fn without_a_rule_a_cluster_has_istios_defaults() {
+    let cluster = world(MESH, "").cluster(REVIEWS).unwrap();
+    assert_eq!(cluster.discovery, Discovery::Eds(REVIEWS.into()));
+    assert_eq!(cluster.lb, LbPolicy::LeastRequest { choices: 2 });
+    assert_eq!(cluster.circuit_breakers.max_requests, u32::MAX);
+    assert_eq!(cluster.circuit_breakers.max_pending_requests, None);
+    assert_eq!(cluster.connection.connect_timeout, Duration::from_secs(10));
+    assert_eq!((cluster.outlier_detection, cluster.panic_threshold), (None, None));
+    assert!(cluster.origin.unwrap().ends_with("Service default/reviews"));
+}
+
+#[test]
+fn each_client_is_asked_only_for_the_balancing_it_implements() {
+    use crate::compile::client::ClientKind::Grpc;
+    let least = LbPolicy::LeastRequest { choices: 2 };
+    let go = Grpc { least_request: true };
+    let cases = [
+        ("ROUND_ROBIN", MESH, LbPolicy::RoundRobin),
+        ("RANDOM", MESH, LbPolicy::Random),
+        ("RANDOM", go.clone(), LbPolicy::RoundRobin),
+        ("LEAST_REQUEST", MESH, least.clone()),
+        ("LEAST_REQUEST", GRPC, LbPolicy::RoundRobin),
+        ("LEAST_REQUEST", go.clone(), least),
+    ];
+    for (simple, kind, expected) in cases {
+        let world = world(kind.clone(), &rule(&format!("{{loadBalancer: {{simple: {simple}}}}}")));
+        assert_eq!(world.cluster(REVIEWS).unwrap().lb, expected, "{simple} for {kind:?}");
+    }
+    assert_eq!(world(go, "").cluster(REVIEWS).unwrap().lb, LbPolicy::RoundRobin);
+}
+
+#[test]
+fn the_connection_pool_becomes_limits_and_connection_options() {
+    let yaml = rule(
+        "{connectionPool: {tcp: {maxConnections: 7, connectTimeout: 3s, maxConnectionDuration: 60s},
+          http: {http1MaxPendingRequests: 1, http2MaxRequests: 2, maxRequestsPerConnection: 9, maxRetries: 4,
+          idleTimeout: 30s, http2KeepAlive: {interval: 5s, timeout: 1s}}}}",
+    );
+    let cluster = world(MESH, &yaml).cluster(REVIEWS).unwrap();
+    let limits = cluster.circuit_breakers;
+    assert_eq!(
+        (limits.max_requests, limits.max_pending_requests, limits.max_connections, limits.max_retries),
+        (2, Some(1), Some(7), Some(4))
+    );
+    let connection = cluster.connection;
+    assert_eq!(connection.connect_timeout, Duration::from_secs(3));
+    assert_eq!(connection.max_requests_per_connection, 9);
+    assert_eq!(connection.idle_timeout, Some(Duration::from_secs(30)));
+    assert_eq!(connection.max_connection_duration, Some(Duration::from_secs(60)));
+    let pings = Http2Keepalive { interval: Duration::from_secs(5), timeout: Duration::from_secs(1) };
+    assert_eq!(connection.http2_keepalive, Some(pings));
+}
+
+#[test]
+fn an_envoy_is_told_that_unset_limits_are_none_and_that_there_is_no_panic() {
+    let cluster = world(envoy(), "");
+    let cluster = cluster.compiler().cluster(REVIEWS).unwrap();
+    assert_eq!(cluster.circuit_breakers.max_connections, Some(u32::MAX));
+    assert_eq!(cluster.panic_threshold, Some(Fraction::ZERO));
+}
+
+#[test]
+fn outlier_detection_has_istios_defaults_and_zero_switches_a_counter_off() {
+    let eject =
+        |block: &str| world(MESH, &rule(&format!("{{outlierDetection: {block}}}"))).cluster(REVIEWS).unwrap();
+    let five = |threshold| Some(Consecutive { threshold, enforcing: 100 });
+    let default = eject("{interval: 10s}").outlier_detection.unwrap();
+    assert_eq!(default.consecutive_5xx, five(5));
+    assert_eq!((default.consecutive_gateway_failure, default.consecutive_local_origin_failure), (None, None));
+    assert_eq!(default.base_ejection_time, Duration::from_secs(30));
+    assert_eq!(default.max_ejection_time, Duration::from_secs(300));
+    assert_eq!(default.max_ejection_percent, 10);
+    assert_eq!((default.success_rate, default.failure_percentage), (None, None));
+
+    let cluster = eject(
+        "{consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, splitExternalLocalOriginErrors: true,
+          baseEjectionTime: 400s, maxEjectionPercent: 100, minHealthPercent: 40}",
+    );
+    let written = cluster.outlier_detection.unwrap();
+    assert_eq!((written.consecutive_5xx, written.consecutive_gateway_failure), (None, five(3)));
+    assert_eq!(written.consecutive_local_origin_failure, five(5));
+    assert_eq!(written.max_ejection_time, Duration::from_secs(400));
+    assert_eq!(cluster.panic_threshold, Some(Fraction::per_million(400_000)));
+}
+
+#[test]
+fn subsets_that_no_rule_defines_are_absent_for_us_and_empty_for_those_who_would_wait() {
+    let name = "outbound|9080|v9|reviews.default.svc.cluster.local";
+    let mesh = world(MESH, &rule("{loadBalancer: {simple: RANDOM}}")).with(workload("10.0.0.1"));
+    assert_eq!((mesh.cluster(name), mesh.endpoints(name)), (None, None));
+    let grpc = world(GRPC, &rule("{loadBalancer: {simple: RANDOM}}")).with(workload("10.0.0.1"));
+    assert!(grpc.cluster(name).is_some());
+    assert_eq!(grpc.endpoints(name).unwrap().priorities, []);
+    let known = mesh.cluster("outbound|9080|v1|reviews.default.svc.cluster.local").unwrap();
+    assert!(known.origin.unwrap().ends_with("DestinationRule default/reviews"));
+}
+
+#[test]
+fn automatic_mtls_names_the_accounts_of_the_servers() {
+    let tls = tls(&world(MESH, "").with(workload("10.0.0.1"))).unwrap();
+    let expected = UpstreamTls {
+        identity: Some("default".into()),
+        roots: Roots::Provider("default".into()),
+        sans: vec![StringMatcher::exact("spiffe://cluster.local/ns/default/sa/bookinfo-reviews", false)],
+        sni: Some("outbound_.9080_._.reviews.default.svc.cluster.local".into()),
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        only_mesh_endpoints: true,
+    };
+    assert_eq!(tls, expected);
+}
+
+#[test]
+fn aliases_of_the_trust_domain_are_names_too() {
+    let mut world = world(MESH, "").with(workload("10.0.0.1"));
+    world.mesh.trust_domain_aliases = vec!["old.test".into()];
+    let names = sans(&tls(&world).unwrap());
+    assert_eq!(names.len(), 2);
+    assert!(names[1].contains("spiffe://old.test/ns/default/sa/bookinfo-reviews"), "{names:?}");
+}
+
+#[test]
+fn when_no_account_is_known_nobody_is_accepted() {
+    let tls = tls(&world(MESH, "")).unwrap();
+    let [name] = tls.sans.as_slice() else { panic!("{:?}", tls.sans) };
+    assert!(!name.matches("spiffe://cluster.local/ns/default/sa/bookinfo-reviews"));
+    assert!(sans(&tls)[0].contains("no service account of reviews.default.svc.cluster.local is known"));
+}
+
+#[test]
+fn a_rule_decides_before_anything_automatic() {
+    let with = |policy: &str| tls(&world(MESH, &rule(policy)).with(workload("10.0.0.1")));
+    assert_eq!(with("{tls: {mode: DISABLE}}"), None);
+    let mutual =
+        with("{tls: {mode: ISTIO_MUTUAL, subjectAltNames: [\"spiffe://x/ns/a/sa/b\"], sni: s}}").unwrap();
+    assert!(!mutual.only_mesh_endpoints);
+    assert_eq!((mutual.sni.as_deref(), mutual.sans.len()), (Some("s"), 1));
+    assert!(mutual.sans[0].matches("spiffe://x/ns/a/sa/b"));
+}
+
+#[test]
+fn another_grpc_client_gets_tls_only_where_servers_insist() {
+    let workload = workload("10.0.0.1");
+    assert_eq!(tls(&world(GRPC, "").with(workload.clone())), None);
+    let strict = tls(&world(GRPC, STRICT).with(workload.clone())).unwrap();
+    assert!(!strict.only_mesh_endpoints);
+    // Nothing there speaks TLS, so nothing there can insist.
+    let plain = RegisteredWorkload {
+        labels: crate::compile::fixture::labels(&[("app", "reviews")]),
+        ..workload.clone()
+    };
+    assert_eq!(tls(&world(GRPC, STRICT).with(plain)), None);
+    assert!(tls(&world(GRPC, &rule("{tls: {mode: ISTIO_MUTUAL}}")).with(workload)).is_some());
+}
+
+#[test]
+fn a_service_outside_the_mesh_is_not_spoken_to_with_mtls() {
+    let yaml = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: external}
+spec:
+  hosts: [api.example.com]
+  ports: [{name: grpc, number: 80, protocol: GRPC}]
+  resolution: STATIC
+  location: MESH_EXTERNAL
+  endpoints: [{address: 10.9.9.9}]
+";
+    let cluster = world(MESH, yaml).cluster("outbound|80||api.example.com").unwrap();
+    assert_eq!(cluster.tls, None);
+}

@@ -1,0 +1,81 @@
+//! Whom a client believes to be a service, and when it encrypts.
+//!
+//! A DestinationRule decides; without one, mTLS is automatic: towards each endpoint that is marked as
+//! speaking it (Istio's `mtls_checker`). Our own clients and Envoys decide per endpoint. Another gRPC
+//! client has one answer for a cluster, and one without certificates rejects a cluster that asks for
+//! them: it gets TLS when the servers insist (PeerAuthentication STRICT) or the rule does.
+//!
+//! An empty list of names would accept whoever has a certificate of the mesh (Istio does). Here it is
+//! never empty: when no service account is known, nobody is accepted and the client's error says why.
+
+use super::Destination;
+use crate::{
+    compile::{Compiler, client::ClientKind},
+    model::{Location, MtlsMode, TlsMode},
+};
+use mesh_xds::{
+    matcher::{StringMatcher, StringPattern},
+    resource::tls::{Roots, UpstreamTls},
+};
+
+/// The certificate provider that every bootstrap of this mesh names, as in Istio.
+pub(in crate::compile) const PROVIDER: &str = "default";
+
+impl Compiler<'_> {
+    pub(super) fn upstream_tls(&self, destination: &Destination<'_>) -> Option<UpstreamTls> {
+        let rule = destination.policy.blocks.tls.as_ref();
+        let automatic = match rule.map(|tls| tls.mode) {
+            Some(TlsMode::Disable) => return None,
+            Some(TlsMode::IstioMutual) => false,
+            None if destination.service.location == Location::External => return None,
+            None => true,
+        };
+        if automatic
+            && matches!(self.client.kind, ClientKind::Grpc { .. })
+            && !self.servers_insist(destination)
+        {
+            return None;
+        }
+        let given = rule.map(|tls| tls.subject_alt_names.as_slice()).unwrap_or_default();
+        let sni = rule.and_then(|tls| tls.sni.clone()).unwrap_or_else(|| destination.name.sni());
+        Some(UpstreamTls {
+            identity: Some(PROVIDER.into()),
+            roots: Roots::Provider(PROVIDER.into()),
+            sans: self.server_names(destination, given),
+            sni: Some(sni.into()),
+            auto_host_sni: false,
+            auto_sni_san_validation: false,
+            only_mesh_endpoints: automatic && !matches!(self.client.kind, ClientKind::Grpc { .. }),
+        })
+    }
+
+    /// The names that a server of the destination may have; never empty.
+    fn server_names(&self, destination: &Destination<'_>, given: &[String]) -> Vec<StringMatcher> {
+        let exact =
+            |name: String| StringMatcher { pattern: StringPattern::Exact(name.into()), ignore_case: false };
+        if !given.is_empty() {
+            return given.iter().cloned().map(exact).collect();
+        }
+        let mut names = Vec::new();
+        for account in self.model.service_accounts(destination.service) {
+            for domain in self.mesh.trust_domains() {
+                names.push(format!("spiffe://{domain}/ns/{}/sa/{}", account.namespace, account.name));
+            }
+        }
+        names.extend(destination.service.subject_alt_names.iter().cloned());
+        if names.is_empty() {
+            // No certificate can hold this name: blanks are not allowed in a URI.
+            names.push(format!("(no service account of {} is known)", destination.service.hostname));
+        }
+        names.into_iter().map(exact).collect()
+    }
+
+    /// Whether some server that speaks mTLS refuses plaintext.
+    fn servers_insist(&self, destination: &Destination<'_>) -> bool {
+        self.endpoints_of(destination).iter().filter(|endpoint| endpoint.tls).any(|endpoint| {
+            let namespace = &destination.service.namespace;
+            let config = &self.model.config;
+            config.peer_authentication_mode(namespace, &endpoint.labels, endpoint.port) == MtlsMode::Strict
+        })
+    }
+}

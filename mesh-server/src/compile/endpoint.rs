@@ -1,0 +1,100 @@
+//! Endpoints of a cluster, as one client sees them.
+//!
+//! Locality preferences are Istio's (`loadbalancer.go`): fixed shares (`distribute`), or priorities by
+//! nearness (`failover`, `failoverPriority`), the latter only with outlier detection, without which
+//! nothing would ever be found unfit and a lower priority never used.
+
+mod locality;
+
+use super::{Compiler, cluster::Destination};
+use crate::model::{Address, Endpoint as Found, Health, LocalityLb, MtlsMode};
+use mesh_xds::resource::{
+    Locality,
+    endpoint::{ClusterLoadAssignment, Endpoint, HealthStatus, LocalityEndpoints, Priority},
+};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32};
+
+impl<'m> Compiler<'m> {
+    /// The endpoints of a cluster by its name.
+    pub(super) fn assignment(&self, name: &'m str) -> Option<ClusterLoadAssignment> {
+        let destination = self.destination(name)?;
+        let found = self.endpoints_of(&destination);
+        let preference =
+            destination.policy.blocks.load_balancer.as_ref().and_then(|block| block.locality.as_ref());
+        let by_default = LocalityLb {
+            enabled: true,
+            distribute: Vec::new(),
+            failover: Vec::new(),
+            failover_priority: Vec::new(),
+        };
+        let preference = preference.unwrap_or(&by_default);
+        let failover = destination.policy.blocks.outlier_detection.is_some();
+
+        let shares = locality::shares(preference, &self.client.locality);
+        let mut by_priority: BTreeMap<u32, BTreeMap<Locality, Vec<(u32, Endpoint)>>> = BTreeMap::new();
+        for one in &found {
+            let Address::Ip(ip) = one.address else {
+                // A name would have to be resolved by the client, which an EDS cluster does not do.
+                continue;
+            };
+            let place = Locality {
+                region: one.locality.region.as_str().into(),
+                zone: one.locality.zone.as_str().into(),
+                sub_zone: one.locality.sub_zone.as_str().into(),
+            };
+            let priority = match (&shares, failover) {
+                (None, true) => locality::priority(preference, self.client, one),
+                _ => 0,
+            };
+            let endpoint = self.endpoint(&destination, one, SocketAddr::new(ip, one.port));
+            by_priority.entry(priority).or_default().entry(place).or_default().push((one.weight, endpoint));
+        }
+        let mut priorities: Vec<Priority> = by_priority.into_values().map(priority).collect();
+        if let Some(shares) = shares {
+            for priority in &mut priorities {
+                locality::distribute(priority, &shares);
+            }
+            priorities.retain(|priority| !priority.localities.is_empty());
+        }
+        Some(ClusterLoadAssignment { name: name.into(), priorities, drops: Vec::new() })
+    }
+
+    fn endpoint(&self, destination: &Destination<'_>, found: &Found, address: SocketAddr) -> Endpoint {
+        let mode = || {
+            let namespace = &destination.service.namespace;
+            self.model.config.peer_authentication_mode(namespace, &found.labels, found.port)
+        };
+        Endpoint {
+            addresses: vec![address],
+            weight: NonZeroU32::MIN,
+            health: match found.health {
+                Health::Healthy => HealthStatus::Healthy,
+                Health::Draining => HealthStatus::Draining,
+                Health::Unhealthy => HealthStatus::Unhealthy,
+            },
+            hostname: None,
+            mesh_tls: found.tls && mode() != MtlsMode::Disable,
+        }
+    }
+}
+
+/// The localities of a priority. A locality's weight is the sum of its endpoints' weights; both kinds
+/// must not sum to more than a `u32` holds.
+fn priority(localities: BTreeMap<Locality, Vec<(u32, Endpoint)>>) -> Priority {
+    let total: u64 = localities.values().flatten().map(|(weight, _)| u64::from(*weight)).sum();
+    let scale = total / u64::from(u32::MAX) + 1;
+    let scaled = |weight: u32| NonZeroU32::new((u64::from(weight) / scale) as u32).unwrap_or(NonZeroU32::MIN);
+    let localities = localities.into_iter().map(|(locality, endpoints)| {
+        let endpoints: Vec<Endpoint> = endpoints
+            .into_iter()
+            .map(|(weight, endpoint)| Endpoint { weight: scaled(weight), ..endpoint })
+            .collect();
+        let weight = endpoints.iter().fold(0_u32, |sum, endpoint| sum.saturating_add(endpoint.weight.get()));
+        let weight = NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN);
+        LocalityEndpoints { locality, weight, endpoints }
+    });
+    Priority { localities: localities.collect() }
+}
+
+#[cfg(test)]
+mod tests;

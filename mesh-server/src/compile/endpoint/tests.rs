@@ -1,0 +1,197 @@
+//! Workloads to assignments.
+
+use crate::{
+    compile::fixture::{MESH, World, labels, workload, world},
+    model::{Health, Locality as Place, RegisteredWorkload},
+};
+use mesh_xds::resource::{
+    Locality,
+    endpoint::{ClusterLoadAssignment, HealthStatus},
+};
+
+const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
+
+fn at(address: &str, place: &str) -> RegisteredWorkload {
+    RegisteredWorkload { locality: Place::parse(place), ..workload(address) }
+}
+
+fn locality(text: &str) -> Locality {
+    let Place { region, zone, sub_zone } = Place::parse(text);
+    Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() }
+}
+
+/// Addresses by priority, then `region/zone=weight`.
+fn shape(assignment: &ClusterLoadAssignment) -> Vec<Vec<String>> {
+    let priorities = assignment.priorities.iter();
+    priorities
+        .map(|priority| {
+            let localities = priority.localities.iter();
+            localities
+                .map(|one| {
+                    let addresses: Vec<_> =
+                        one.endpoints.iter().map(|endpoint| endpoint.address().ip().to_string()).collect();
+                    format!(
+                        "{}/{}={} {}",
+                        one.locality.region,
+                        one.locality.zone,
+                        one.weight,
+                        addresses.join(" ")
+                    )
+                })
+                .collect()
+        })
+        .collect()
+}
+
+fn spread(policy: &str) -> World {
+    let yaml = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
+         host: reviews\n  trafficPolicy: {policy}\n"
+    );
+    let mut world = world(MESH, &yaml)
+        .with(at("10.0.0.1", "r1/z1"))
+        .with(at("10.0.0.2", "r1/z2"))
+        .with(at("10.0.0.3", "r2/z1"))
+        .with(at("10.0.0.4", "r3/z1"));
+    world.client.locality = locality("r1/z1");
+    world
+}
+
+#[test]
+fn endpoints_carry_weight_health_and_whether_they_speak_mtls() {
+    let world = world(MESH, "")
+        .with(RegisteredWorkload { weight: 3, ..workload("10.0.0.1") })
+        .with(RegisteredWorkload { health: Health::Draining, ..workload("10.0.0.2") })
+        .with(RegisteredWorkload {
+            health: Health::Unhealthy,
+            labels: labels(&[("app", "reviews")]),
+            ..workload("10.0.0.3")
+        });
+    let assignment = world.endpoints(REVIEWS).unwrap();
+    let [priority] = assignment.priorities.as_slice() else { panic!("{assignment:?}") };
+    let [locality] = priority.localities.as_slice() else { panic!("{priority:?}") };
+    let found: Vec<_> = locality
+        .endpoints
+        .iter()
+        .map(|one| (one.address().to_string(), one.weight.get(), one.health, one.mesh_tls))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("10.0.0.1:9080".to_owned(), 3, HealthStatus::Healthy, true),
+            ("10.0.0.2:9080".to_owned(), 1, HealthStatus::Draining, true),
+            ("10.0.0.3:9080".to_owned(), 1, HealthStatus::Unhealthy, false),
+        ]
+    );
+    assert_eq!(locality.weight.get(), 5);
+}
+
+#[test]
+fn a_server_that_may_not_speak_mtls_is_not_marked() {
+    let yaml = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: default}
+spec: {mtls: {mode: DISABLE}}
+";
+    let assignment = world(MESH, yaml).with(workload("10.0.0.1")).endpoints(REVIEWS).unwrap();
+    assert!(!assignment.priorities[0].localities[0].endpoints[0].mesh_tls);
+}
+
+#[test]
+fn a_service_without_workloads_has_an_empty_assignment() {
+    assert_eq!(world(MESH, "").endpoints(REVIEWS).unwrap().priorities, []);
+    assert_eq!(world(MESH, "").endpoints("outbound|9080||nobody.default.svc.cluster.local"), None);
+}
+
+#[test]
+fn a_subset_holds_those_with_its_labels() {
+    let yaml = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v2, labels: {version: v2}}]
+";
+    let v2 = RegisteredWorkload {
+        labels: labels(&[("app", "reviews"), ("version", "v2")]),
+        ..workload("10.0.0.2")
+    };
+    let world = world(MESH, yaml).with(workload("10.0.0.1")).with(v2);
+    let assignment = world.endpoints("outbound|9080|v2|reviews.default.svc.cluster.local").unwrap();
+    assert_eq!(shape(&assignment), [["/=1 10.0.0.2"]]);
+}
+
+#[test]
+fn without_outlier_detection_nearness_means_nothing() {
+    let assignment = spread("{loadBalancer: {simple: ROUND_ROBIN}}").endpoints(REVIEWS).unwrap();
+    assert_eq!(shape(&assignment).len(), 1);
+}
+
+#[test]
+fn with_outlier_detection_the_nearest_come_first() {
+    let assignment = spread("{outlierDetection: {interval: 1s}}").endpoints(REVIEWS).unwrap();
+    assert_eq!(
+        shape(&assignment),
+        [vec!["r1/z1=1 10.0.0.1"], vec!["r1/z2=1 10.0.0.2"], vec!["r2/z1=1 10.0.0.3", "r3/z1=1 10.0.0.4"]]
+    );
+}
+
+#[test]
+fn a_client_that_does_not_say_where_it_is_prefers_nothing() {
+    let mut world = spread("{outlierDetection: {interval: 1s}}");
+    world.client.locality = Locality::default();
+    assert_eq!(shape(&world.endpoints(REVIEWS).unwrap()).len(), 1);
+}
+
+#[test]
+fn failover_leads_to_the_region_it_names_before_any_other() {
+    let policy = "{outlierDetection: {interval: 1s},
+      loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r3}]}}}";
+    assert_eq!(
+        shape(&spread(policy).endpoints(REVIEWS).unwrap()),
+        [
+            vec!["r1/z1=1 10.0.0.1"],
+            vec!["r1/z2=1 10.0.0.2"],
+            vec!["r3/z1=1 10.0.0.4"],
+            vec!["r2/z1=1 10.0.0.3"]
+        ]
+    );
+}
+
+#[test]
+fn failover_priority_goes_by_the_longest_prefix_of_labels_that_agree() {
+    let policy = "{outlierDetection: {interval: 1s},
+      loadBalancer: {localityLbSetting: {failoverPriority: [app, version=v2]}}}";
+    let mut world = spread(policy);
+    world.client.scope.labels = labels(&[("app", "reviews")]);
+    let v2 = RegisteredWorkload {
+        labels: labels(&[("app", "reviews"), ("version", "v2")]),
+        ..workload("10.0.0.5")
+    };
+    let world = world.with(v2);
+    let shape = shape(&world.endpoints(REVIEWS).unwrap());
+    assert_eq!(shape[0], ["/=1 10.0.0.5"]);
+    assert_eq!(shape[1].len(), 4);
+}
+
+#[test]
+fn distribute_gives_each_locality_its_share_and_the_others_nothing() {
+    let policy = "{loadBalancer: {localityLbSetting:
+      {distribute: [{from: r1/*, to: {\"r1/*\": 80, \"r2/z1\": 20}}]}}}";
+    assert_eq!(
+        shape(&spread(policy).endpoints(REVIEWS).unwrap()),
+        [["r1/z1=40 10.0.0.1", "r1/z2=40 10.0.0.2", "r2/z1=20 10.0.0.3"]]
+    );
+}
+
+#[test]
+fn weights_never_sum_to_more_than_the_protocol_allows() {
+    let heavy = |address| RegisteredWorkload { weight: u32::MAX, ..workload(address) };
+    let world = world(MESH, "").with(heavy("10.0.0.1")).with(heavy("10.0.0.2")).with(workload("10.0.0.3"));
+    let assignment = world.endpoints(REVIEWS).unwrap();
+    let locality = &assignment.priorities[0].localities[0];
+    let sum: u64 = locality.endpoints.iter().map(|one| u64::from(one.weight.get())).sum();
+    assert_eq!(sum, u64::from(locality.weight.get()));
+}

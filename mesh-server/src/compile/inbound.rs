@@ -1,0 +1,116 @@
+//! Listeners of servers: `xds.istio.io/grpc/lds/inbound/10.0.0.1:9080`.
+//!
+//! PeerAuthentication decides the filter chains, AuthorizationPolicies their RBAC filters. PERMISSIVE is
+//! two chains for our own servers, which look at the first bytes of a connection; other gRPC servers
+//! cannot, and get what Istio gives them: TLS when the workload is labelled
+//! `security.istio.io/tlsMode: istio`, else plaintext.
+//!
+//! A server may ask before it has registered, or without registering: then its identity's namespace and
+//! its node's labels say who it is. It configures only itself, so labels it makes up harm nobody else.
+
+use super::{
+    Compiler,
+    cluster::PROVIDER,
+    listener::router,
+    names::parse_inbound,
+    rbac::{self, TrustDomains},
+};
+use crate::model::{Labels, MtlsMode};
+use mesh_xds::{
+    matcher::DomainPattern,
+    resource::{
+        filter::FilterOverrides,
+        listener::{
+            FilterChain, FilterChainMatch, HttpConnectionManager, Listener, ListenerKind, RouteSource,
+            ServerListener, TransportProtocol,
+        },
+        route::{HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
+        tls::DownstreamTls,
+    },
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// Istio's mark of a workload that speaks the mesh's mTLS.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+impl Compiler<'_> {
+    /// The listener of the server that this node is.
+    pub(super) fn inbound_listener(&self, name: &str) -> Option<Listener> {
+        let (address, port) = parse_inbound(name)?;
+        let labels = self.own_labels(address, port);
+        let namespace = &self.client.scope.namespace;
+        let policies = self.model.config.authorization_policies(namespace, &labels);
+        let domains = TrustDomains { own: &self.mesh.trust_domain, aliases: &self.mesh.trust_domain_aliases };
+        let mut filters = rbac::filters(policies.map(Arc::as_ref), &domains);
+        filters.push(router());
+        let http = HttpConnectionManager {
+            routes: RouteSource::Inline(Arc::new(served_here())),
+            filters,
+            max_stream_duration: None,
+        };
+
+        let chain = |name: &str, transport, tls: bool| FilterChain {
+            name: name.into(),
+            matches: FilterChainMatch { transport, ..FilterChainMatch::default() },
+            tls: tls.then(|| DownstreamTls {
+                identity: PROVIDER.into(),
+                client_roots: Some(PROVIDER.into()),
+                require_client_certificate: true,
+            }),
+            http: http.clone(),
+        };
+        let encrypted = |transport| chain("inbound-mtls", transport, true);
+        let plaintext = |transport| chain("inbound-plaintext", transport, false);
+        let mode = self.model.config.peer_authentication_mode(namespace, &labels, port);
+        let speaks_mtls = labels.get(TLS_MODE).is_some_and(|mode| mode == "istio");
+        let filter_chains = match mode {
+            MtlsMode::Strict => vec![encrypted(TransportProtocol::Any)],
+            MtlsMode::Disable => vec![plaintext(TransportProtocol::Any)],
+            MtlsMode::Permissive if self.client.is_mesh() => {
+                vec![encrypted(TransportProtocol::Tls), plaintext(TransportProtocol::RawBuffer)]
+            }
+            MtlsMode::Permissive if speaks_mtls => vec![encrypted(TransportProtocol::Any)],
+            MtlsMode::Permissive => vec![plaintext(TransportProtocol::Any)],
+        };
+        let server = ServerListener { address, port, filter_chains, default_filter_chain: None };
+        Some(Listener { name: name.into(), kind: ListenerKind::Server(server) })
+    }
+
+    /// The labels of the workload that listens there: those it registered with (its group's among them),
+    /// and those its node names.
+    fn own_labels(&self, address: IpAddr, port: u16) -> Labels {
+        let scope = &self.client.scope;
+        let own = self.model.workloads.in_namespace(&scope.namespace).find(|workload| {
+            self.client.service_account.as_ref().is_none_or(|account| *account == workload.service_account)
+                && (address.is_unspecified() || address == workload.address)
+                && workload.ports.values().any(|registered| *registered == port)
+        });
+        let mut labels = own.map(|workload| workload.labels.clone()).unwrap_or_default();
+        labels.extend(scope.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        labels
+    }
+}
+
+/// The routes of a server: everything is served by the server itself.
+fn served_here() -> RouteConfiguration {
+    let route = Route {
+        name: "default".into(),
+        matches: super::route::matching::everything().route,
+        action: RouteAction::NonForwarding,
+        overrides: FilterOverrides::new(),
+        headers: HeaderMutations::default(),
+        origin: None,
+    };
+    let host = VirtualHost {
+        name: "inbound".into(),
+        domains: vec![DomainPattern::Any],
+        routes: vec![Arc::new(route)],
+        retry: None,
+        overrides: FilterOverrides::new(),
+        headers: HeaderMutations::default(),
+    };
+    RouteConfiguration { name: "inbound".into(), virtual_hosts: vec![Arc::new(host)] }
+}
+
+#[cfg(test)]
+mod tests;
