@@ -1,0 +1,81 @@
+//! Encoded resources, kept as long as somebody who would get them is connected.
+
+use super::encode;
+use crate::compile::{Compiled, client::Client};
+use mesh_xds::{
+    name::{Name, ResourceType},
+    server::Encoded,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+/// What a kept resource was made from: it is good for every snapshot with the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp {
+    pub(super) config: u64,
+    pub(super) workloads: u64,
+}
+
+/// The resources of all clients, by what they share.
+#[derive(Default)]
+pub(super) struct Shared(Mutex<HashMap<Client, Weak<Resources>>>);
+
+impl Shared {
+    /// The resources of clients like this one.
+    pub(super) fn of(&self, client: Client) -> Arc<Resources> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = all.get(&client).and_then(Weak::upgrade) {
+            return found;
+        }
+        // Those whose last client has left go when others come.
+        all.retain(|_, resources| resources.strong_count() > 0);
+        let resources = Arc::new(Resources { client: client.clone(), kept: Mutex::default() });
+        all.insert(client, Arc::downgrade(&resources));
+        resources
+    }
+}
+
+/// The resources of clients that get the same.
+pub(super) struct Resources {
+    client: Client,
+    kept: Mutex<HashMap<(ResourceType, Name), Kept>>,
+}
+
+struct Kept {
+    stamp: Stamp,
+    encoded: Arc<Encoded>,
+}
+
+impl Resources {
+    /// A resource made from `stamp`. What does not exist is not kept: clients make names up.
+    pub(super) fn find_or_make(
+        &self,
+        kind: ResourceType,
+        name: &str,
+        stamp: Stamp,
+        make: impl FnOnce(&Client) -> Option<Compiled>,
+    ) -> Option<Arc<Encoded>> {
+        let key = (kind, Name::from(name));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = kept.get(&key).filter(|found| found.stamp == stamp) {
+            return Some(found.encoded.clone());
+        }
+        let Some(compiled) = make(&self.client) else {
+            kept.remove(&key);
+            return None;
+        };
+        let made = encode(name, &compiled);
+        // Equal resources have equal bytes; the ones that streams hold are kept.
+        let encoded = match kept.get(&key).filter(|found| found.encoded == made) {
+            Some(found) => found.encoded.clone(),
+            None => made,
+        };
+        // A view that is behind must not undo what a newer one made.
+        if kept.get(&key).is_none_or(|found| found.stamp <= stamp) {
+            kept.insert(key, Kept { stamp, encoded: encoded.clone() });
+        }
+        Some(encoded)
+    }
+}

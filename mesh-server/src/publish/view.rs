@@ -1,0 +1,163 @@
+//! What one stream is served from, and who may have it.
+//!
+//! On the TLS port a stream is whoever its client certificate says, and its node may not say otherwise:
+//! PERMISSION_DENIED. Without a certificate: UNAUTHENTICATED. On the plaintext port nobody is anybody: a
+//! node is believed, and sees what any node could see. That is no secret of this protocol (resources name
+//! certificate providers, never certificates), but it tells who may call what; a mesh that minds has no
+//! plaintext port.
+
+use super::{Publisher, Snapshot, cache::Resources};
+use crate::compile::{Compiler, client::Client};
+use mesh_ca::{
+    clock::Clock,
+    issuer::PeerInfo,
+    spiffe_id::{SpiffeId, TrustDomain},
+};
+use mesh_xds::{
+    name::{Name, ResourceType},
+    server::{Encoded, Node, View, Views},
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::sync::watch;
+use tonic::{Status, metadata::MetadataMap};
+
+/// Whether a peer may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnonymousPeers {
+    /// The plaintext port.
+    Admitted,
+    /// The TLS port.
+    Refused,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What its certificate proves; nothing on the plaintext port.
+    pub identity: Option<SpiffeId>,
+    /// Where it is.
+    pub address: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// Reads a connection. A certificate that was sound at the handshake may have expired since.
+    pub fn of(
+        extensions: &http::Extensions,
+        trust_domain: &TrustDomain,
+        clock: &Clock,
+        anonymous: AnonymousPeers,
+    ) -> Result<Self, Status> {
+        let connection = extensions.get::<PeerInfo>().cloned().unwrap_or_default();
+        let address = connection.address;
+        let Some(certificate) = connection.certificate else {
+            return match anonymous {
+                AnonymousPeers::Admitted => Ok(Self { identity: None, address }),
+                AnonymousPeers::Refused => Err(Status::unauthenticated(
+                    "no client certificate: get one from this server's CA with a join token (`meshctl token \
+                     create`), or have one issued (`meshctl cert issue`)",
+                )),
+            };
+        };
+        let identity =
+            certificate.spiffe_id.filter(|id| id.trust_domain() == trust_domain).ok_or_else(|| {
+                Status::unauthenticated(format!("the client certificate is not of {trust_domain}"))
+            })?;
+        if clock.now() > certificate.not_after {
+            return Err(Status::unauthenticated(format!(
+                "the certificate of {identity} has expired; connect again"
+            )));
+        }
+        Ok(Self { identity: Some(identity), address })
+    }
+
+    /// Refuses what contradicts the identity, if there is one.
+    pub fn may_be(&self, namespace: Option<&str>, service_account: Option<&str>) -> Result<(), Status> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let (Some(own_namespace), Some(own_account)) = (identity.namespace(), identity.service_account())
+        else {
+            return Err(Status::permission_denied(format!("{identity} is not the identity of a workload")));
+        };
+        let differs =
+            |said: Option<&str>, own: &str| said.is_some_and(|said| !said.is_empty() && said != own);
+        if differs(namespace, own_namespace) || differs(service_account, own_account) {
+            return Err(Status::permission_denied(format!(
+                "{identity} cannot be namespace {}, service account {}",
+                namespace.unwrap_or(own_namespace),
+                service_account.unwrap_or(own_account),
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The publisher as one port serves it.
+#[derive(Clone)]
+pub struct Served {
+    publisher: Publisher,
+    trust_domain: TrustDomain,
+    clock: Clock,
+    anonymous: AnonymousPeers,
+}
+
+impl Served {
+    /// Serves what `publisher` publishes to peers of a trust domain.
+    pub fn new(
+        publisher: Publisher,
+        trust_domain: TrustDomain,
+        clock: Clock,
+        anonymous: AnonymousPeers,
+    ) -> Self {
+        Self { publisher, trust_domain, clock, anonymous }
+    }
+}
+
+impl Views for Served {
+    type Peer = Peer;
+
+    fn authenticate(&self, extensions: &http::Extensions, _metadata: &MetadataMap) -> Result<Peer, Status> {
+        Peer::of(extensions, &self.trust_domain, &self.clock, self.anonymous)
+    }
+
+    fn describe(&self, peer: &Peer) -> String {
+        let who = peer.identity.as_ref().map_or_else(|| "anonymous".to_owned(), ToString::to_string);
+        match peer.address {
+            Some(address) => format!("{who} at {address}"),
+            None => who,
+        }
+    }
+
+    fn view(&self, peer: &Peer, node: &Node) -> Result<Arc<dyn View>, Status> {
+        let said = |key: &str| node.metadata.get(key).map(AsRef::as_ref);
+        peer.may_be(said("NAMESPACE"), said("SERVICE_ACCOUNT"))?;
+        let snapshot = self.publisher.current();
+        let client = Client::of(node, peer.identity.as_ref(), &snapshot.model.config.settings().domain);
+        let shared = self.publisher.0.shared.of(snapshot.sharing(&client));
+        Ok(Arc::new(NodeView { publisher: self.publisher.clone(), snapshot, client, shared }))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.publisher.changes()
+    }
+}
+
+/// One snapshot, as one node sees it.
+struct NodeView {
+    publisher: Publisher,
+    snapshot: Arc<Snapshot>,
+    client: Client,
+    shared: Arc<Resources>,
+}
+
+impl View for NodeView {
+    fn revision(&self) -> Arc<str> {
+        self.snapshot.revision.clone()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        self.publisher.resource(&self.snapshot, &self.client, &self.shared, kind, name)
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<Name> {
+        Compiler::new(&self.snapshot.model, self.publisher.mesh(), &self.client).names(kind)
+    }
+}
