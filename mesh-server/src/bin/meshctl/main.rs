@@ -1,0 +1,51 @@
+//! `meshctl`: what an operator of the mesh asks and makes. Works on files and on the HTTP port of a running
+//! `mesh-server`; never changes what is served.
+
+mod analyze;
+mod bootstrap;
+mod identity;
+mod proxy_status;
+
+use clap::{Parser, Subcommand};
+use std::{error::Error, process::ExitCode};
+
+/// What every command ends with: an exit code, or why it could not do its work.
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// Asks and prepares a mesh.
+#[derive(Debug, Parser)]
+#[command(name = "meshctl", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a bootstrap for a gRPC client or server (`GRPC_XDS_BOOTSTRAP`).
+    Bootstrap(bootstrap::Bootstrap),
+    /// Check a directory of YAML as `mesh-server` would.
+    Analyze(analyze::Analyze),
+    /// Show who is connected and what each has acknowledged.
+    ProxyStatus(proxy_status::ProxyStatus),
+    /// Make join tokens.
+    #[command(subcommand)]
+    Token(identity::Token),
+    /// Make certificates by hand, for programs that read them from files.
+    #[command(subcommand)]
+    Cert(identity::Cert),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Bootstrap(command) => command.run(),
+        Command::Analyze(command) => command.run(),
+        Command::ProxyStatus(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::Cert(command) => command.run(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("meshctl: {error}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,291 @@
+//! The command line of `mesh-server`, also for another binary that wants to be it ([`main_from`]).
+//!
+//! Standard output is for programs (`listening …`, `ready`), standard error for people. Whatever prevents
+//! the start is one message there and a non-zero exit.
+
+use crate::{
+    App, Settings,
+    app::Running,
+    join::{Join, Security},
+};
+use clap::{Args, Parser, Subcommand};
+use mesh_ca::spiffe_id::TrustDomain;
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+use tracing_subscriber::EnvFilter;
+
+/// The control plane of the mesh: Istio's configuration in, xDS out, and the certificate authority.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-server", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a directory of YAML.
+    Run(Run),
+    /// Serve on loopback without TLS, tokens or state: for trying things out.
+    Dev(Dev),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Directory of YAML: Istio's kinds, Kubernetes' Service and EndpointSlice. Watched.
+    #[arg(long, value_name = "DIR")]
+    config: PathBuf,
+    /// Directory for the root key, join tokens and known workloads; made on first use.
+    #[arg(long, value_name = "DIR", default_value = "mesh-data")]
+    data: PathBuf,
+    /// ADS, CA and registration over TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
+    xds: SocketAddr,
+    /// The same in plaintext, for clients without certificates; `none` closes it.
+    #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:15010", value_parser = address_or_none)]
+    xds_plaintext: AddressOrNone,
+    /// Lifetime of certificates whose request names none: `24h`, `90s`.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    cert_ttl: Duration,
+    /// A DNS name or address by which clients reach this server, for its certificate. May be repeated.
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Dev {
+    /// Directory of YAML; without it, a temporary one with an example.
+    dir: Option<PathBuf>,
+    /// ADS, CA and registration, in plaintext. On loopback only.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
+    xds: SocketAddr,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Whose identities are issued and believed.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: TrustDomain,
+    /// Another name of the trust domain. May be repeated.
+    #[arg(long = "trust-domain-alias", value_name = "NAME")]
+    trust_domain_aliases: Vec<TrustDomain>,
+    /// What follows `.svc.` in the names of services.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    domain: String,
+    /// The namespace whose policies are for the whole mesh.
+    #[arg(long, value_name = "NAME", default_value = "istio-system")]
+    root_namespace: String,
+    /// Health, metrics, debugging.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
+    http: SocketAddr,
+}
+
+/// `none`, or an address.
+#[derive(Clone, Copy, Debug)]
+struct AddressOrNone(Option<SocketAddr>);
+
+fn address_or_none(text: &str) -> Result<AddressOrNone, String> {
+    if text == "none" {
+        return Ok(AddressOrNone(None));
+    }
+    text.parse()
+        .map(|address| AddressOrNone(Some(address)))
+        .map_err(|error| format!("{error}: write `ip:port` or `none`"))
+}
+
+/// Reads `24h`, `90s`, `1h30m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    crate::model::duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("`{text}` is not a duration such as 24h, 90s or 1h30m"))
+}
+
+/// Runs `mesh-server` with these arguments, the program's name first, until it is told to stop.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; clap knows which is which and where each belongs.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Run(run) => serve(run.settings(), None).await,
+            Command::Dev(dev) => dev.serve().await,
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(&message),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("mesh-server: {message}");
+    ExitCode::FAILURE
+}
+
+/// Findings and events; `RUST_LOG` chooses.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // A binary that logs already keeps its own way.
+    drop(subscriber.try_init());
+}
+
+impl Run {
+    fn settings(self) -> Settings {
+        let mut settings = Settings::run(self.config, Some(self.data), self.common.trust_domain.clone());
+        settings.xds = Some(self.xds);
+        settings.xds_plaintext = self.xds_plaintext.0;
+        settings.certificate_lifetime = self.cert_ttl;
+        settings.server_names = self.names;
+        self.common.apply(settings)
+    }
+}
+
+impl Common {
+    fn apply(self, settings: Settings) -> Settings {
+        let aliases = self.trust_domain_aliases.iter().map(ToString::to_string).collect();
+        Settings {
+            trust_domain_aliases: aliases,
+            domain: self.domain,
+            root_namespace: self.root_namespace,
+            http: Some(self.http),
+            ..settings
+        }
+    }
+}
+
+impl Dev {
+    async fn serve(self) -> Result<(), String> {
+        if !self.xds.ip().is_loopback() {
+            return Err(format!(
+                "--xds {}: `dev` believes whoever connects, so it listens on loopback only; use `mesh-server run`",
+                self.xds
+            ));
+        }
+        // Removed when the server ends.
+        let temporary = tempfile::Builder::new().prefix("mesh-dev-").tempdir();
+        let temporary = temporary.map_err(|error| format!("no temporary directory: {error}"))?;
+        let config = match self.dir {
+            Some(dir) => dir,
+            None => example(temporary.path())
+                .map_err(|error| format!("{}: {error}", temporary.path().display()))?,
+        };
+        let mut settings = Settings::dev(config, self.common.trust_domain.clone());
+        settings.xds_plaintext = Some(self.xds);
+        serve(self.common.apply(settings), Some(temporary.path())).await
+    }
+}
+
+/// A directory with one service, for a first try.
+fn example(dir: &Path) -> io::Result<PathBuf> {
+    let config = dir.join("config");
+    std::fs::create_dir(&config)?;
+    std::fs::write(config.join("greeter.yaml"), EXAMPLE)?;
+    Ok(config)
+}
+
+const EXAMPLE: &str = "\
+# A service whose servers register themselves with the label `app: greeter`.
+# Change this file, or add others: it is live.
+apiVersion: v1
+kind: Service
+metadata:
+  name: greeter
+spec:
+  selector: {app: greeter}
+  ports:
+  - {name: grpc, port: 50051}
+";
+
+/// Serves until a signal; `dev` holds the bootstrap that is printed.
+async fn serve(settings: Settings, dev: Option<&Path>) -> Result<(), String> {
+    let config = settings.config.clone();
+    let mut running = App::start(settings).await.map_err(|error| error.to_string())?;
+    report(&running);
+    announce(&running, &config, dev).map_err(|error| format!("standard output: {error}"))?;
+    tokio::select! {
+        signal = end() => signal.map_err(|error| format!("signals: {error}"))?,
+        () = running.failed() => return Err("a port has ended; see above".to_owned()),
+    }
+    tracing::info!("shutting down");
+    running.shutdown().await;
+    Ok(())
+}
+
+/// What is wrong with the files, for whoever starts it.
+fn report(running: &Running) {
+    for finding in running.publisher().current().findings.iter() {
+        eprintln!("{}\n", crate::analysis::render(finding, false));
+    }
+}
+
+/// Says where it listens, then `ready`, on standard output; in development also how to join.
+fn announce(running: &Running, config: &Path, dev: Option<&Path>) -> io::Result<()> {
+    let addresses = running.addresses();
+    let mut out = io::stdout().lock();
+    let ports =
+        [("xds", addresses.xds), ("xds-plaintext", addresses.xds_plaintext), ("http", addresses.http)];
+    for (name, address) in ports {
+        if let Some(address) = address {
+            writeln!(out, "listening {name} {address}")?;
+        }
+    }
+    if let (Some(dir), Some(xds)) = (dev, addresses.xds_plaintext) {
+        let join = Join::new(xds.to_string(), "dev", Security::Development);
+        let bootstrap = join.bootstrap().map_err(io::Error::other)?;
+        let path = dir.join("bootstrap.json");
+        std::fs::write(&path, format!("{:#}\n", bootstrap.to_json()))?;
+        writeln!(
+            out,
+            "\nconfiguration in {} (edit it: it is live)\n\n\
+             Paste into a program that calls the service `greeter`:\n\n    \
+             let mesh = Mesh::from_env()?;\n    \
+             let channel = mesh.channel(\"xds:///greeter:50051\")?;\n    \
+             let mut client = GreeterClient::new(channel);\n\n\
+             and run it with\n\n    \
+             export GRPC_XDS_BOOTSTRAP={}\n\n\
+             A server joins with a bootstrap of its own:\n\n    \
+             meshctl bootstrap --dev --server {xds} --workload greeter --label app=greeter > greeter.json\n",
+            config.display(),
+            path.display(),
+        )?;
+    }
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+/// Interrupt or termination.
+async fn end() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
