@@ -127,6 +127,25 @@ async fn after_goaway_new_calls_use_a_new_connection_and_open_streams_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silent_call_is_pinged_after_30_s_or_less_often_when_the_peer_complained() {
+    for (door, dials, pinged_after) in [(Door::Open, 1, 30), (Door::Complains, 2, 60)] {
+        let net = Net::default();
+        let [server] = net.servers();
+        server.door(door);
+        server.answer(Answer::Silent);
+        let cluster = Config::of(&[1]).spawn(&net);
+        pass(Duration::from_millis(10)).await;
+        let _waiting = tokio::spawn(async move { call(&cluster).await });
+        rest().await;
+        let before = net.written.load(SeqCst);
+        pass(Duration::from_secs(pinged_after - 1)).await;
+        assert_eq!((server.dials(), net.written.load(SeqCst)), (dials, before));
+        pass(Duration::from_secs(2)).await;
+        assert!(net.written.load(SeqCst) > before, "a PING");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_is_old_or_has_served_enough_is_replaced_under_calls() {
     let net = Net::default();
     let [server] = net.servers();

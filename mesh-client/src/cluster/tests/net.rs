@@ -38,7 +38,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::{Notify, watch},
     time::Instant,
 };
@@ -73,6 +73,8 @@ pub(super) enum Door {
     Hangs,
     /// Accepts, and closes without a word.
     HangsUp,
+    /// Accepts, says SETTINGS and GOAWAY (ENHANCE_YOUR_CALM); open from then on.
+    Complains,
 }
 
 /// What a server does to its connections.
@@ -256,10 +258,18 @@ impl Connect for Net {
             match door {
                 Door::Refuses => return Err(io::Error::from_raw_os_error(111)),
                 Door::Hangs => std::future::pending().await,
-                Door::Open | Door::HangsUp => {}
+                Door::Open | Door::HangsUp | Door::Complains => {}
             }
-            let (ours, theirs) = tokio::io::duplex(1 << 16);
-            if door == Door::Open {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+            if door == Door::Complains {
+                server.door(Door::Open);
+                tokio::spawn(async move {
+                    theirs.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+                    rest().await;
+                    let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
+                    theirs.write_all(&goaway).await
+                });
+            } else if door == Door::Open {
                 tokio::spawn(server.serve(Box::new(theirs)));
             }
             let counted: BoxIo = Box::new(Counted { io: ours, written: Arc::clone(&self.written) });
