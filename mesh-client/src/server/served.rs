@@ -5,23 +5,57 @@
 //! What did not change is kept, so that live handshakes and connections are not disturbed.
 
 use super::{
+    builder::{ConfigUpdate, Configs},
     filter_chain::{Chain, ChainTls, Chains},
     http::Http,
-    state::Serving,
+    state::{Serving, Shared},
 };
 use crate::tls::Providers;
-use mesh_xds::{
-    config::{ServerXdsConfig, XdsError},
-    resource::{
-        listener::{FilterChain, ListenerKind, ServerListener},
-        tls::DownstreamTls,
-    },
+use futures_util::StreamExt;
+use mesh_xds::resource::{
+    listener::{FilterChain, ListenerKind, ServerListener},
+    tls::DownstreamTls,
 };
 use std::{net::SocketAddr, sync::Arc};
 
+/// Keeps what is served up to date.
+pub(super) async fn configure(
+    server: Arc<Shared>,
+    mut configs: Configs,
+    providers: Arc<Providers>,
+    local: SocketAddr,
+) {
+    let mut held = None;
+    let mut chains = None;
+    while let Some(update) = configs.next().await {
+        if held.as_ref().is_some_and(|held| same(held, &update)) {
+            continue;
+        }
+        let serving = serving(&update, local, &providers, chains.as_deref());
+        match &serving {
+            Serving::Not(reason) => tracing::error!(%local, %reason, "NOT SERVING"),
+            _ => tracing::info!(%local, "serving by a new configuration"),
+        }
+        if let Serving::By(built) = &serving {
+            chains = Some(built.clone());
+        }
+        server.publish(serving);
+        held = Some(update);
+    }
+}
+
+/// Whether an update says nothing new; a new version of the same is nothing new.
+fn same(held: &ConfigUpdate, update: &ConfigUpdate) -> bool {
+    match (held, update) {
+        (Ok(held), Ok(update)) => held.listener == update.listener && held.routes == update.routes,
+        (Err(held), Err(update)) => held == update,
+        _ => false,
+    }
+}
+
 /// What to serve by this configuration; `before` lends the TLS that stays the same.
-pub(super) fn serving(
-    config: &Result<Arc<ServerXdsConfig>, XdsError>,
+fn serving(
+    config: &ConfigUpdate,
     local: SocketAddr,
     providers: &Arc<Providers>,
     before: Option<&Chains>,
