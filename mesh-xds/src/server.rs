@@ -6,6 +6,8 @@
 
 mod delta;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod model;
 mod node;
 mod sotw;

@@ -17,6 +17,7 @@ use crate::{
 use serde::Serialize;
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -276,6 +277,30 @@ impl ServerConfigWatch {
     /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
     pub async fn known(&mut self) -> Option<Result<Arc<ServerXdsConfig>, XdsError>> {
         self.receiver.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+impl fmt::Debug for XdsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdsClient").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConfigWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ConfigWatch").field(&*self.borrow()).finish()
+    }
+}
+
+impl fmt::Debug for ServerConfigWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServerConfigWatch").field(&*self.borrow()).finish()
+    }
+}
+
+impl fmt::Debug for ClusterHold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClusterHold").field(&self.cluster).finish()
     }
 }
 

@@ -24,6 +24,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(test)]
+mod hostile;
 mod response;
 #[cfg(test)]
 mod tests;
