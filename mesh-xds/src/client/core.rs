@@ -163,3 +163,6 @@ fn publish<T>(slot: &Slot<T>, config: Option<Result<Arc<T>, XdsError>>) {
         slot.send_replace(Some(config));
     }
 }
+
+#[cfg(test)]
+mod tests;

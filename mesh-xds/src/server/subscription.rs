@@ -186,6 +186,9 @@ impl Subscription {
             // The protocol does not say which resource of a response was rejected, but every client's text
             // names it. When in doubt, all of them.
             let named: Vec<_> = names.iter().filter(|name| text.contains(&***name)).cloned().collect();
+            for name in &names {
+                self.refused.remove(name);
+            }
             let refused = if named.is_empty() { names } else { named };
             // One that was unsubscribed meanwhile is no matter any more.
             self.refused.extend(refused.into_iter().filter(|name| self.held.contains_key(name)));

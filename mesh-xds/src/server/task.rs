@@ -16,7 +16,7 @@ use crate::proto::{
 };
 use futures_util::{Stream, stream};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -114,20 +114,23 @@ impl<V> Clone for AdsService<V> {
 struct Shared<V> {
     views: Arc<V>,
     settings: AdsSettings,
-    streams: Mutex<BTreeMap<u64, Entry>>,
+    streams: Mutex<Streams>,
     next_id: AtomicU64,
     events: broadcast::Sender<StreamEvent>,
     closing: watch::Sender<bool>,
 }
 
-/// A stream as the registry knows it.
-struct Entry {
-    node: Arc<str>,
-    status: Arc<dyn Fn() -> StreamStatus + Send + Sync>,
+/// The connected streams.
+#[derive(Default)]
+struct Streams {
+    /// By id, hence oldest first.
+    status: BTreeMap<u64, Arc<dyn Fn() -> StreamStatus + Send + Sync>>,
+    /// How many each node has.
+    nodes: HashMap<Arc<str>, usize>,
 }
 
 impl<V> Shared<V> {
-    fn streams(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
         lock(&self.streams)
     }
 
@@ -170,7 +173,7 @@ impl<V: Views> AdsService<V> {
 
     /// Every connected stream, oldest first.
     pub fn streams(&self) -> Vec<StreamStatus> {
-        let all: Vec<_> = self.shared.streams().values().map(|entry| entry.status.clone()).collect();
+        let all: Vec<_> = self.shared.streams().status.values().cloned().collect();
         all.iter().map(|status| status()).collect()
     }
 
@@ -193,7 +196,7 @@ impl<V: Views> AdsService<V> {
         if *shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
-        if shared.streams().len() >= shared.settings.max_streams {
+        if shared.streams().status.len() >= shared.settings.max_streams {
             return Err(Status::unavailable(format!(
                 "this control plane serves its limit of {} streams; try again, or add a replica",
                 shared.settings.max_streams
@@ -327,7 +330,10 @@ impl<V> Shared<V> {
             }
         };
         let node = node.id.clone();
-        self.streams().insert(id, Entry { node: node.clone(), status: Arc::new(status) });
+        let mut streams = self.streams();
+        streams.status.insert(id, Arc::new(status));
+        *streams.nodes.entry(node.clone()).or_default() += 1;
+        drop(streams);
         self.tell(StreamEvent::Connected { stream: id, node: node.clone() });
         Registration { shared: self, id, node }
     }
@@ -337,8 +343,15 @@ impl<V> Drop for Registration<V> {
     fn drop(&mut self) {
         let last = {
             let mut streams = self.shared.streams();
-            streams.remove(&self.id);
-            !streams.values().any(|entry| entry.node == self.node)
+            streams.status.remove(&self.id);
+            let left = streams.nodes.get_mut(&self.node).map_or(0, |count| {
+                *count -= 1;
+                *count
+            });
+            if left == 0 {
+                streams.nodes.remove(&self.node);
+            }
+            left == 0
         };
         self.shared.tell(StreamEvent::Gone { stream: self.id, node: self.node.clone(), last });
     }

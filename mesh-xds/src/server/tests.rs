@@ -407,6 +407,40 @@ fn a_revision_is_reached_when_every_type_has_it() {
 }
 
 #[test]
+fn a_receipt_knows_which_resources_a_rejection_names() {
+    let view = |revision, a, b| Toys::of(revision, &[(RDS, "a", a), (RDS, "b", b)]);
+    let mut script = Script::<Sotw>::new(false, view(1, "1", "1"));
+    let refused = |script: &Script<Sotw>| {
+        let names = script.machine.stream().types(script.now).remove(0).rejected;
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let reject = |script: &mut Script<Sotw>, nonce: &str, message: &str| {
+        let error_detail = Some(proto::Status { code: 3, message: message.into() });
+        script.on(Input::Request(proto::DiscoveryRequest { error_detail, ..sotw(RDS, nonce, &["a", "b"]) }))
+    };
+    script.ask(RDS, "", &["a", "b"]);
+    reject(&mut script, "1", "RouteConfiguration a: no");
+    assert_eq!(refused(&script), ["a"]);
+    // In one response: the bad one is mended, the good one breaks.
+    script.view(view(2, "2", "2"));
+    reject(&mut script, "2", "RouteConfiguration b: no");
+    assert_eq!(refused(&script), ["b"]);
+    script.view(view(3, "3", "3"));
+    reject(&mut script, "3", "something is wrong somewhere");
+    assert_eq!(refused(&script), ["a", "b"], "when in doubt, all of them");
+    assert_eq!(script.machine.stream().acked_revision(), None);
+    script.view(view(4, "4", "4"));
+    script.ask(RDS, "4", &["a", "b"]);
+    assert_eq!(script.machine.stream().acked_revision().as_deref(), Some("r4"));
+    // What is given up does not stand in the way.
+    script.view(view(5, "4", "5"));
+    reject(&mut script, "5", "b");
+    assert_eq!(script.machine.stream().acked_revision().as_deref(), Some("r4"));
+    script.ask(RDS, "5", &["a"]);
+    assert_eq!(script.machine.stream().acked_revision().as_deref(), Some("r5"));
+}
+
+#[test]
 fn too_much_is_refused() {
     let settings = Settings { max_subscriptions: 3, max_name_length: 5, ..Settings::default() };
     let mut stream = Sotw::new(&node(false), Toys::of(1, &[]), settings.clone());

@@ -1,0 +1,85 @@
+//! Many targets over one machine.
+
+use super::*;
+use crate::{
+    client::{
+        Resources, Settings, testing,
+        wire::{Request, Response},
+    },
+    config::testing::*,
+    proto,
+    resource::{AnyResource, ParseContext},
+    server::Variant,
+};
+
+fn core() -> Core<Resources> {
+    let settings = Settings { max_resource_bytes: 1 << 20, ..testing::settings(Variant::Sotw) };
+    Core::new(Machine::new(Resources { context: ParseContext::default() }, settings))
+}
+
+fn response(kind: ResourceType, resources: &[AnyResource]) -> Input {
+    let any = |resource: &AnyResource| proto::Any { type_url: kind.url().into(), value: resource.to_proto() };
+    Input::Response(Response::Sotw(proto::DiscoveryResponse {
+        version_info: "1".into(),
+        nonce: "1".into(),
+        type_url: kind.url().into(),
+        resources: resources.iter().map(any).collect(),
+        ..Default::default()
+    }))
+}
+
+/// Requests as type and number of names.
+fn asked(outputs: &Outputs) -> Vec<(ResourceType, usize)> {
+    let read = |request: &Request| match request {
+        Request::Sotw(request) => {
+            (ResourceType::from_url(&request.type_url).unwrap(), request.resource_names.len())
+        }
+        Request::Delta(_) => panic!("delta"),
+    };
+    outputs.requests.iter().map(read).collect()
+}
+
+#[test]
+fn many_targets_become_few_requests_and_end_with_their_watches() {
+    use ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+    const COUNT: usize = 200;
+    let mut core = core();
+    let now = Instant::now();
+    let name = |i: usize| format!("t{i}");
+    let mut slots = Vec::new();
+    let watch = |i: usize, slots: &mut Vec<_>| {
+        let (slot, receiver) = watch::channel(None);
+        slots.push(receiver);
+        Command::WatchClient { id: i as u64, listener: name(i).into(), authority: name(i).into(), slot }
+    };
+    let commands: Vec<_> = (0..COUNT).map(|i| watch(i, &mut slots)).collect();
+    assert!(core.command(now, commands).connect);
+    assert_eq!(asked(&core.on(now, Input::Opened)), [(Listener, COUNT)]);
+    let all = |make: &dyn Fn(&str) -> AnyResource| (0..COUNT).map(|i| make(&name(i))).collect::<Vec<_>>();
+    let listeners = all(&|name| listener(name, name));
+    // The ACK, and one request for everything that follows.
+    let outputs = core.on(now, response(Listener, &listeners));
+    assert_eq!(asked(&outputs), [(Listener, COUNT), (RouteConfiguration, COUNT)]);
+    let all_routes = all(&|name| routes(name, &[(name, &["shared"])]));
+    let outputs = core.on(now, response(RouteConfiguration, &all_routes));
+    assert_eq!(asked(&outputs), [(RouteConfiguration, COUNT), (Cluster, 1)]);
+    let outputs = core.on(now, response(Cluster, &[cluster("shared")]));
+    assert_eq!(asked(&outputs), [(Cluster, 1), (ClusterLoadAssignment, 1)]);
+    assert!(slots.iter().all(|slot| slot.borrow().is_none()));
+    core.on(now, response(ClusterLoadAssignment, &[endpoints("shared", 1)]));
+    assert!(slots.iter().all(|slot| matches!(*slot.borrow(), Some(Ok(_)))));
+
+    // A target that begins late finds everything there.
+    let late = vec![Command::Unwatch { id: 7 }, watch(7, &mut slots)];
+    assert_eq!(asked(&core.command(now, late)), []);
+    assert!(matches!(*slots[COUNT].borrow(), Some(Ok(_))));
+
+    // A cluster in use outlives its targets' routes, but not its hold.
+    core.command(now, [Command::Hold { id: 0, cluster: "other".into() }]);
+    assert_eq!(asked(&core.command(now, (1..COUNT as u64).map(|id| Command::Unwatch { id }))).len(), 2);
+    let outputs = core.command(now, [Command::Release { id: 0, cluster: "other".into() }]);
+    assert_eq!(asked(&outputs), [(Cluster, 1)]);
+    let outputs = core.command(now, [Command::Unwatch { id: 0 }]);
+    assert!(asked(&outputs).iter().all(|(_, names)| *names == 0) && outputs.requests.len() == 4);
+    assert!(core.machine.status(|_| 0.0).is_empty());
+}
