@@ -11,7 +11,7 @@ use self::io::Named;
 use crate::{
     clock::Clock,
     rustls::{Provider, ServerTrust, client_config_with, default_provider},
-    workload::WorkloadIdentity,
+    workload::{IdentityError, WorkloadIdentity},
 };
 use http::{Uri, uri::Authority};
 use hyper_util::rt::TokioIo;
@@ -73,7 +73,8 @@ struct Tls {
     clock: Clock,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
-    presents_identity: bool,
+    /// What is presented; the handshake waits for it.
+    identity: Option<WorkloadIdentity>,
 }
 
 impl Target {
@@ -104,8 +105,8 @@ impl Target {
         let name = server_name(address.host())?;
         let config = client_config_with(trust.clone(), identity, ALPN, provider.clone(), clock.clone())
             .map_err(InvalidTarget::Tls)?;
-        let presents_identity = identity.is_some();
-        let tls = Tls { trust, provider, clock, name, config, presents_identity };
+        let identity = identity.cloned();
+        let tls = Tls { trust, provider, clock, name, config, identity };
         Self::new(address, "https", Security::Tls(Box::new(tls)))
     }
 
@@ -131,7 +132,7 @@ impl Target {
                 tls.clock.clone(),
             )
             .map_err(InvalidTarget::Tls)?;
-            tls.presents_identity = true;
+            tls.identity = Some(identity.clone());
         }
         Ok(target)
     }
@@ -176,7 +177,7 @@ impl fmt::Debug for Target {
         match &self.security {
             Security::Plaintext => write!(f, "Target({}, plaintext)", self.address),
             Security::Tls(tls) => {
-                let identity = if tls.presents_identity { "with" } else { "without" };
+                let identity = if tls.identity.is_some() { "with" } else { "without" };
                 write!(f, "Target({}, {:?}, {identity} own identity)", self.address, tls.trust)
             }
         }
@@ -202,6 +203,14 @@ pub enum ConnectError {
         address: String,
         /// What rustls said.
         cause: std::io::Error,
+    },
+    /// There is no identity to present.
+    #[error("{address} is not connected to without an identity: {cause}")]
+    Identity {
+        /// `host:port`.
+        address: String,
+        /// Why there is none.
+        cause: IdentityError,
     },
     /// TLS, but not HTTP/2.
     #[error("{address} did not agree to speak HTTP/2 (ALPN h2)")]
@@ -268,6 +277,11 @@ async fn handshake(target: &Target) -> Result<Either<TcpStream, TlsStream<TcpStr
     let Security::Tls(tls) = &target.security else {
         return Ok(Either::Left(tcp));
     };
+    if let Some(identity) = &tls.identity {
+        // A server would refuse us without a certificate, and we would wait out a back-off.
+        let ready = identity.ready().await;
+        ready.map_err(|cause| ConnectError::Identity { address: address(), cause })?;
+    }
     let stream = TlsConnector::from(tls.config.clone())
         .connect(tls.name.clone(), tcp)
         .await

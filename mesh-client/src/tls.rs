@@ -116,6 +116,16 @@ impl Providers {
         Self { instances, crypto, warned: Arc::default() }
     }
 
+    /// Adds an instance, or replaces it.
+    pub(crate) fn insert(&mut self, instance: Arc<str>, identity: WorkloadIdentity) {
+        self.instances.insert(instance, identity);
+    }
+
+    /// Every instance.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &WorkloadIdentity)> {
+        self.instances.iter()
+    }
+
     /// The identity behind an instance.
     pub fn identity(&self, instance: &Arc<str>) -> Result<&WorkloadIdentity, TlsError> {
         self.instances.get(instance).ok_or_else(|| {

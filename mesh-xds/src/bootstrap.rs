@@ -58,6 +58,8 @@ pub enum CertificateProvider {
     FileWatcher(FileWatcher),
     /// Ours: a CA that speaks Istio's certificate service.
     MeshCa(MeshCa),
+    /// Given by the program that built the bootstrap; has no JSON.
+    Given,
 }
 
 /// Files that are read again and again (gRFC A29). At least one is configured.

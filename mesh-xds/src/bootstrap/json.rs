@@ -273,7 +273,7 @@ pub(super) fn print(bootstrap: &Bootstrap) -> Value {
     if !certificate_providers.is_empty() {
         root["certificate_providers"] = certificate_providers
             .iter()
-            .map(|(name, provider)| (name.to_string(), print_provider(provider)))
+            .filter_map(|(name, provider)| Some((name.to_string(), print_provider(provider)?)))
             .collect::<Map<_, _>>()
             .into();
     }
@@ -300,8 +300,9 @@ fn print_server(server: &ServerConfig) -> Value {
     json!({"server_uri": server.address, "channel_creds": [credentials], "server_features": features})
 }
 
-fn print_provider(provider: &CertificateProvider) -> Value {
-    match provider {
+fn print_provider(provider: &CertificateProvider) -> Option<Value> {
+    Some(match provider {
+        CertificateProvider::Given => return None,
         CertificateProvider::FileWatcher(files) => {
             let mut config = json!({"refresh_interval": seconds(files.refresh_interval)});
             print_files(&mut config, files.identity.as_ref(), files.ca_certificate_file.as_ref());
@@ -326,7 +327,7 @@ fn print_provider(provider: &CertificateProvider) -> Value {
             }
             json!({"plugin_name": "mesh_ca", "config": config})
         }
-    }
+    })
 }
 
 fn print_files(config: &mut Value, identity: Option<&(PathBuf, PathBuf)>, roots: Option<&PathBuf>) {
