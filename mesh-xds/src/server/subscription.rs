@@ -185,7 +185,7 @@ impl Subscription {
         if let Some(text) = error {
             // The protocol does not say which resource of a response was rejected, but every client's text
             // names it. When in doubt, all of them.
-            let named: Vec<_> = names.iter().filter(|name| text.contains(&***name)).cloned().collect();
+            let named: Vec<_> = names.iter().filter(|name| mentions(&text, name)).cloned().collect();
             for name in &names {
                 self.refused.remove(name);
             }
@@ -297,6 +297,47 @@ impl Subscription {
                 at: epoch_seconds(now.saturating_duration_since(nack.at)),
             }),
             rejected: self.refused.iter().cloned().collect(),
+        }
+    }
+}
+
+/// Whether `text` names `name`: as a whole, not as a part of a longer name.
+fn mentions(text: &str, name: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let joins = |c: char| matches!(c, '.' | ':' | '|' | '/' | '~' | '%');
+    text.match_indices(name).any(|(start, _)| {
+        let before = text.get(..start).and_then(|before| before.chars().next_back());
+        let mut after = text.get(start + name.len()..).unwrap_or_default().chars();
+        // A colon after a name is punctuation, unless the name goes on behind it.
+        let goes_on = match after.next() {
+            Some(c) if joins(c) => after.next().is_some_and(|c| in_word(c) || joins(c)),
+            Some(c) => in_word(c),
+            None => false,
+        };
+        !before.is_some_and(|c| in_word(c) || joins(c)) && !goes_on
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mentions;
+
+    #[test]
+    fn a_name_is_found_as_a_whole() {
+        let facts = [
+            ("Cluster a: bad", "a", true),
+            ("RouteConfiguration b: no", "a", false),
+            ("Listener reviews:9080: bad", "reviews:9080", true),
+            ("Listener reviews:9080: bad", "reviews", false),
+            ("Listener reviews:9080: bad", "9080", false),
+            ("Cluster outbound|9080|v1|reviews.default: bad", "outbound|9080|v1|reviews", false),
+            ("[resource index 0: r: INVALID_ARGUMENT: errors]", "r", true),
+            ("Error adding/updating listener(s) l, m: x", "m", true),
+            ("the last one is x.", "x", true),
+            ("", "x", false),
+        ];
+        for (text, name, expected) in facts {
+            assert_eq!(mentions(text, name), expected, "{name:?} in {text:?}");
         }
     }
 }
