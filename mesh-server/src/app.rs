@@ -306,3 +306,6 @@ fn server_names(settings: &Settings, address: Option<SocketAddr>) -> ServerNames
     }
     names
 }
+
+#[cfg(test)]
+mod tests;

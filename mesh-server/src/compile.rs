@@ -23,7 +23,7 @@ mod rbac;
 mod route;
 
 use crate::model::{Model, Service};
-use client::{Client, ClientKind};
+use client::{Client, ClientKind, EnvoyOptions};
 use mesh_xds::{
     name::{Name, ResourceType},
     resource::{Cluster, ClusterLoadAssignment, Listener, Resource, RouteConfiguration},
@@ -78,7 +78,7 @@ impl<'m> Compiler<'m> {
     }
 
     /// The resource of that name; `None` when this client has none such. Names may be made up.
-    pub fn resource(&self, kind: ResourceType, name: &'m str) -> Option<Compiled> {
+    pub fn resource(&self, kind: ResourceType, name: &str) -> Option<Compiled> {
         if let ClientKind::Envoy(options) = &self.client.kind {
             return self.envoy(options, kind, name);
         }
@@ -107,6 +107,12 @@ impl<'m> Compiler<'m> {
             }
             (_, ResourceType::Cluster | ResourceType::ClusterLoadAssignment) => self.clusters(),
         };
+        if let ClientKind::Envoy(EnvoyOptions { certificate: None, .. }) = &self.client.kind {
+            // Without a certificate there are clusters that it cannot have.
+            if kind == ResourceType::Cluster {
+                names.retain(|name| self.resource(kind, name).is_some());
+            }
+        }
         names.sort_unstable();
         names.dedup();
         names
@@ -182,3 +188,6 @@ impl Compiled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,8 @@ impl Join {
         let (credentials, provider) = self.security();
         let mut server = ServerConfig::new(&self.server, credentials)?;
         server.features.delta = self.delta;
+        // It may rewrite authorities (gRFC A81), as a VirtualService can ask for.
+        server.features.trusted_xds_server = true;
         let mut bootstrap = Bootstrap::new(server, self.node());
         if let Some(provider) = provider {
             bootstrap = bootstrap.with_certificate_provider("default", provider);

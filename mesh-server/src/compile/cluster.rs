@@ -15,8 +15,8 @@ use mesh_xds::resource::cluster::{Cluster, Discovery};
 use std::sync::Arc;
 
 /// What a cluster name means to a client.
-pub(super) struct Destination<'m> {
-    pub(super) name: Outbound<'m>,
+pub(super) struct Destination<'m, 'n> {
+    pub(super) name: Outbound<'n>,
     pub(super) service: &'m Service,
     pub(super) port: &'m ServicePort,
     pub(super) rule: Option<&'m DestinationRule>,
@@ -36,7 +36,7 @@ pub(super) enum Part<'m> {
 
 impl<'m> Compiler<'m> {
     /// Resolves a cluster name; `None` when this client cannot see such a service, port or subset.
-    pub(super) fn destination(&self, name: &'m str) -> Option<Destination<'m>> {
+    pub(super) fn destination<'n>(&self, name: &'n str) -> Option<Destination<'m, 'n>> {
         let name = Outbound::parse(name)?;
         let service = self.service(name.host)?;
         let port = service.port(name.port)?;
@@ -53,7 +53,7 @@ impl<'m> Compiler<'m> {
     }
 
     /// The endpoints of a destination, before any client's view of them.
-    pub(super) fn endpoints_of(&self, destination: &Destination<'_>) -> Vec<Endpoint> {
+    pub(super) fn endpoints_of(&self, destination: &Destination<'_, '_>) -> Vec<Endpoint> {
         let all = Labels::new();
         let labels = match destination.part {
             Part::Whole => &all,
@@ -64,7 +64,7 @@ impl<'m> Compiler<'m> {
     }
 
     /// A cluster by its name.
-    pub(super) fn cluster(&self, name: &'m str) -> Option<Cluster> {
+    pub(super) fn cluster(&self, name: &str) -> Option<Cluster> {
         let destination = self.destination(name)?;
         let blocks = &destination.policy.blocks;
         let kind = &self.client.kind;
@@ -87,7 +87,7 @@ impl<'m> Compiler<'m> {
     }
 }
 
-impl Destination<'_> {
+impl Destination<'_, '_> {
     /// What decided the cluster: the subset, the rule, or the service itself.
     fn origin(&self) -> String {
         match (self.part, self.rule) {

@@ -14,9 +14,9 @@ use mesh_xds::resource::{
 };
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32};
 
-impl<'m> Compiler<'m> {
+impl Compiler<'_> {
     /// The endpoints of a cluster by its name.
-    pub(super) fn assignment(&self, name: &'m str) -> Option<ClusterLoadAssignment> {
+    pub(super) fn assignment(&self, name: &str) -> Option<ClusterLoadAssignment> {
         let destination = self.destination(name)?;
         let found = self.endpoints_of(&destination);
         let preference =
@@ -59,7 +59,7 @@ impl<'m> Compiler<'m> {
         Some(ClusterLoadAssignment { name: name.into(), priorities, drops: Vec::new() })
     }
 
-    fn endpoint(&self, destination: &Destination<'_>, found: &Found, address: SocketAddr) -> Endpoint {
+    fn endpoint(&self, destination: &Destination<'_, '_>, found: &Found, address: SocketAddr) -> Endpoint {
         let mode = || {
             let namespace = &destination.service.namespace;
             self.model.config.peer_authentication_mode(namespace, &found.labels, found.port)

@@ -62,13 +62,8 @@ use prost::Message;
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 
-impl<'m> Compiler<'m> {
-    pub(super) fn envoy(
-        &self,
-        options: &EnvoyOptions,
-        kind: ResourceType,
-        name: &'m str,
-    ) -> Option<Compiled> {
+impl Compiler<'_> {
+    pub(super) fn envoy(&self, options: &EnvoyOptions, kind: ResourceType, name: &str) -> Option<Compiled> {
         let message = match kind {
             ResourceType::Listener if name == HTTP_PROXY => {
                 proxy_listener(options.proxy_port?)?.encode_to_vec()
@@ -85,7 +80,7 @@ impl<'m> Compiler<'m> {
         Some(Compiled::Envoy(message.into()))
     }
 
-    fn envoy_cluster(&self, options: &EnvoyOptions, name: &'m str) -> Option<cds::Cluster> {
+    fn envoy_cluster(&self, options: &EnvoyOptions, name: &str) -> Option<cds::Cluster> {
         let mut cluster = self.cluster(name)?;
         let tls = cluster.tls.take();
         let mut message = cds::Cluster::decode(cluster.to_proto()).ok()?;

@@ -22,7 +22,7 @@ use mesh_xds::{
 pub(in crate::compile) const PROVIDER: &str = "default";
 
 impl Compiler<'_> {
-    pub(super) fn upstream_tls(&self, destination: &Destination<'_>) -> Option<UpstreamTls> {
+    pub(super) fn upstream_tls(&self, destination: &Destination<'_, '_>) -> Option<UpstreamTls> {
         let rule = destination.policy.blocks.tls.as_ref();
         let automatic = match rule.map(|tls| tls.mode) {
             Some(TlsMode::Disable) => return None,
@@ -50,7 +50,7 @@ impl Compiler<'_> {
     }
 
     /// The names that a server of the destination may have; never empty.
-    fn server_names(&self, destination: &Destination<'_>, given: &[String]) -> Vec<StringMatcher> {
+    fn server_names(&self, destination: &Destination<'_, '_>, given: &[String]) -> Vec<StringMatcher> {
         let exact =
             |name: String| StringMatcher { pattern: StringPattern::Exact(name.into()), ignore_case: false };
         if !given.is_empty() {
@@ -71,7 +71,7 @@ impl Compiler<'_> {
     }
 
     /// Whether some server that speaks mTLS refuses plaintext.
-    fn servers_insist(&self, destination: &Destination<'_>) -> bool {
+    fn servers_insist(&self, destination: &Destination<'_, '_>) -> bool {
         self.endpoints_of(destination).iter().filter(|endpoint| endpoint.tls).any(|endpoint| {
             let namespace = &destination.service.namespace;
             let config = &self.model.config;

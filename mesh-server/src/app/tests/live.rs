@@ -1,0 +1,215 @@
+//! Changes, as a connected client sees them.
+
+use super::*;
+use mesh_xds::resource::route::{Destination, RouteAction};
+use std::time::Instant;
+
+fn destination(config: &XdsConfig) -> String {
+    let RouteAction::Forward(forward) = &config.virtual_host.routes[0].action else {
+        panic!("{:?}", config.virtual_host)
+    };
+    match &forward.destination {
+        Destination::Cluster(name) => name.to_string(),
+        Destination::Weighted(several) => format!("{several:?}"),
+    }
+}
+
+const RULE: &str = "
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http: [{route: [{destination: {host: reviews, subset: v1}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v1, labels: {version: v1}}]
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_follows_an_edit_and_a_broken_file_costs_nothing() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let client = client(running.addresses().xds_plaintext.unwrap(), None, "default", "default");
+    let mut watch = client.config("reviews:9080", "reviews:9080");
+    let first = until(&mut watch, |_| true).await;
+    assert_eq!(destination(&first), CLUSTER);
+
+    let file = dir.path().join("mesh.yaml");
+    let edited = Instant::now();
+    std::fs::write(&file, format!("{SERVICE}{RULE}")).unwrap();
+    until(&mut watch, |config| destination(config).contains("|v1|")).await;
+    eprintln!("an edit took {:?}", edited.elapsed());
+
+    let revision = running.publisher().current().revision.clone();
+    std::fs::write(dir.path().join("broken.yaml"), "kind: [").unwrap();
+    let mut changes = running.publisher().changes();
+    let reported = async {
+        while running.publisher().current().findings.is_empty() {
+            changes.changed().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, reported).await.unwrap();
+    assert_ne!(running.publisher().current().revision, revision);
+    assert!(destination(watch.borrow().as_ref().unwrap().as_ref().unwrap()).contains("|v1|"));
+    let (status, body) = get(running.addresses().http.unwrap(), "/debug/findings").await;
+    assert!(status == 200 && body.contains("broken.yaml"), "{body}");
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_lives_as_long_as_its_stream_and_drains_before_it_goes() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap();
+    let client = client(address, None, "default", "default");
+    let mut watch = client.config("reviews:9080", "reviews:9080");
+    until(&mut watch, |config| addresses(config).is_empty()).await;
+
+    let begun = Instant::now();
+    let channel = plaintext(&address.to_string());
+    let (mut registration, answer) = Registration::open(channel, workload("127.0.0.1", 5001)).await.unwrap();
+    assert_eq!(answer.workload_entry, "reviews-v1-127.0.0.1");
+    assert_eq!(answer.revision, *running.publisher().current().revision);
+    until(&mut watch, |config| addresses(config) == ["127.0.0.1:5001 Healthy"]).await;
+    eprintln!("an endpoint took {:?}", begun.elapsed());
+
+    registration.health(Health::Draining).await.unwrap();
+    until(&mut watch, |config| addresses(config) == ["127.0.0.1:5001 Draining"]).await;
+    drop(registration);
+    until(&mut watch, |config| addresses(config).is_empty()).await;
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_at_one_address_have_entries_of_their_own() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let (_one, first) = Registration::open(plaintext(&address), workload("127.0.0.1", 5001)).await.unwrap();
+    let (two, second) = Registration::open(plaintext(&address), workload("127.0.0.1", 5002)).await.unwrap();
+    assert_eq!(first.workload_entry, "reviews-v1-127.0.0.1");
+    assert_eq!(second.workload_entry, "reviews-v1-127.0.0.1-5002");
+    // The same again: a stream that comes back before its earlier one is missed takes its place.
+    let (again, third) = Registration::open(plaintext(&address), workload("127.0.0.1", 5001)).await.unwrap();
+    assert_eq!(third.workload_entry, first.workload_entry);
+    assert_eq!(running.publisher().current().model.workloads.len(), 2);
+    drop(two);
+    let mut changes = running.publisher().changes();
+    let gone = async {
+        while running.publisher().current().model.workloads.len() != 1 {
+            changes.changed().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, gone).await.unwrap();
+    drop(again);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_plane_that_comes_back_still_knows_the_workloads_until_they_had_time_to_return() {
+    let (dir, data) = (config(SERVICE), tempfile::tempdir().unwrap());
+    let running = App::start(run(&dir, &data)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let (registration, _) =
+        Registration::open(plaintext(&address), workload("127.0.0.1", 5001)).await.unwrap();
+    // As after a kill: what is on disk is all there is.
+    let file = WorkloadFile::of(&data.path().join("data"));
+    let written = async {
+        while file.read().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+    running.shutdown().await;
+    drop(registration);
+
+    let again = Settings { workload_grace: Duration::from_millis(200), ..run(&dir, &data) };
+    let running = App::start(again).await.unwrap();
+    assert_eq!(running.publisher().current().model.workloads.len(), 1);
+    let mut changes = running.publisher().changes();
+    let dropped = async {
+        while !running.publisher().current().model.workloads.is_empty() {
+            changes.changed().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, dropped).await.unwrap();
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_that_is_not_one_is_refused_with_the_reason() {
+    let group = "
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: reviews}
+spec:
+  metadata: {labels: {app: reviews, tier: back}}
+  template: {serviceAccount: reviews, ports: {grpc: 7000}, weight: 5}
+";
+    let dir = config(&format!("{SERVICE}{group}"));
+    let running = App::start(dev(&dir)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let good = || workload("127.0.0.1", 5001);
+    let cases = [
+        (Workload { address: "localhost".into(), ..good() }, "literal IP"),
+        (Workload { address: "0.0.0.0".into(), ..good() }, "connect to"),
+        (Workload { ports: [].into(), ..good() }, "names no port"),
+        (Workload { ports: [("a".to_owned(), 70_000)].into(), ..good() }, "1 to 65535"),
+        (Workload { name: String::new(), ..good() }, "needs a name"),
+        (Workload { labels: [("a b".to_owned(), "c".to_owned())].into(), ..good() }, "not a label"),
+        (Workload { group: "nobody".into(), ..good() }, "WorkloadGroup default/nobody does not exist"),
+        (
+            Workload { group: "reviews".into(), service_account: "other".into(), ..good() },
+            "is for service account reviews",
+        ),
+    ];
+    for (workload, reason) in cases {
+        let Err(status) = Registration::open(plaintext(&address), workload).await.map(|_| ()) else {
+            panic!("accepted: {reason}")
+        };
+        assert!(status.message().contains(reason), "{status:?} does not say {reason}");
+    }
+    let member = Workload { group: "reviews".into(), ports: [].into(), weight: 0, ..good() };
+    let (_stream, answer) = Registration::open(plaintext(&address), member).await.unwrap();
+    let snapshot = running.publisher().current();
+    let found = snapshot.model.workloads.find("default", &answer.workload_entry).unwrap();
+    assert_eq!((found.labels["tier"].as_str(), found.ports["grpc"], found.weight), ("back", 7000, 5));
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_http_port_shows_who_is_connected_and_in_sync() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let http = running.addresses().http.unwrap();
+    let client = client(running.addresses().xds_plaintext.unwrap(), None, "default", "default");
+    let mut watch = client.config("reviews:9080", "reviews:9080");
+    until(&mut watch, |_| true).await;
+    let synced = async {
+        loop {
+            let (_, body) = get(http, "/debug/syncz").await;
+            let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+            if status["streams"][0]["synced"] == true {
+                return status;
+            }
+        }
+    };
+    let status = timeout(PATIENCE, synced).await.unwrap();
+    assert_eq!(status["streams"][0]["user_agent"], "mesh-client");
+    assert_eq!(status["revision"], *running.publisher().current().revision);
+    assert_eq!(get(http, "/healthz").await.0, 200);
+    assert_eq!(get(http, "/readyz").await.0, 200);
+    let (_, metrics) = get(http, "/metrics").await;
+    assert!(metrics.contains("pilot_xds 1\n") && metrics.contains("pilot_services 1\n"), "{metrics}");
+    let (_, dump) = get(http, "/debug/config_dump?client=envoy").await;
+    assert!(dump.contains("http_proxy") && dump.contains(CLUSTER), "{dump}");
+    assert_eq!(get(http, "/debug/config_dump?client=other").await.0, 400);
+    running.shutdown().await;
+}

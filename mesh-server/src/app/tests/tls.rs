@@ -1,0 +1,128 @@
+//! The TLS port: who is asked for what.
+
+use super::*;
+use mesh_ca::{
+    channel::{Target, connect},
+    rustls::ServerTrust,
+    source::ca::{CaSource, JoinToken},
+    spiffe_id::SpiffeId,
+    verifier::ServerCheck,
+};
+use tonic::Code;
+
+struct World {
+    running: Running,
+    _dirs: (TempDir, TempDir),
+}
+
+impl World {
+    async fn start() -> Self {
+        let (dir, data) = (config(SERVICE), tempfile::tempdir().unwrap());
+        let running = App::start(run(&dir, &data)).await.unwrap();
+        Self { running, _dirs: (dir, data) }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.running.addresses().xds.unwrap()
+    }
+
+    /// The port, verified by the mesh's root, with nothing presented.
+    fn target(&self) -> Target {
+        let bundles = self.running.authority().bundles();
+        let server = ServerCheck::exact(SpiffeId::mesh_server(&trust_domain()));
+        Target::tls(&self.address().to_string(), ServerTrust::Bundles(bundles, server), None).unwrap()
+    }
+
+    fn id(account: &str) -> SpiffeId {
+        SpiffeId::workload(&trust_domain(), "default", account).unwrap()
+    }
+
+    /// Joins with a token, as a workload would.
+    async fn join(&self, account: &str) -> WorkloadIdentity {
+        let token = self.running.tokens().create(&Self::id(account), PATIENCE).unwrap();
+        let source = CaSource::new(self.target()).token(JoinToken::value(token.as_str()));
+        let identity = WorkloadIdentity::start(source);
+        assert_eq!(*identity.ready_within(PATIENCE).await.unwrap().id(), Self::id(account));
+        identity
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_joins_with_a_token_and_gets_its_configuration_and_endpoint() {
+    let world = World::start().await;
+    let identity = world.join("reviews").await;
+    let channel = connect(&world.target().presenting(&identity).unwrap());
+    let client = client(world.address(), Some(channel.clone()), "default", "reviews");
+    let mut watch = client.config("reviews:9080", "reviews:9080");
+    let (_stream, _) = Registration::open(channel, workload("127.0.0.1", 5001)).await.unwrap();
+    let found = until(&mut watch, |config| addresses(config) == ["127.0.0.1:5001 Healthy"]).await;
+    // Who has a certificate speaks mTLS, and is expected to be who it proved to be.
+    let endpoint = &endpoints(&found).unwrap().priorities[0].localities[0].endpoints[0];
+    assert!(endpoint.mesh_tls);
+    let cluster = found.clusters.get(CLUSTER).unwrap().as_ref().unwrap();
+    let tls = cluster.cluster.tls.as_ref().unwrap();
+    assert!(
+        tls.sans.iter().any(|san| san.matches("spiffe://cluster.local/ns/default/sa/reviews")),
+        "{tls:?}"
+    );
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_certificate_there_is_no_configuration_and_no_registration() {
+    let world = World::start().await;
+    let channel = connect(&world.target());
+    let Err(status) = Registration::open(channel.clone(), workload("127.0.0.1", 5001)).await.map(|_| ())
+    else {
+        panic!("registered")
+    };
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    let client = client(world.address(), Some(channel), "default", "reviews");
+    let error = timeout(PATIENCE, client.config("reviews:9080", "reviews:9080").known()).await.unwrap();
+    let text = error.unwrap().unwrap_err().to_string();
+    assert!(text.contains("no client certificate"), "{text}");
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_somebody_else() {
+    let world = World::start().await;
+    let identity = world.join("ratings").await;
+    let channel = connect(&world.target().presenting(&identity).unwrap());
+    // The workload says `reviews`, the certificate `ratings`.
+    let Err(status) = Registration::open(channel.clone(), workload("127.0.0.1", 5001)).await.map(|_| ())
+    else {
+        panic!("registered")
+    };
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    for (namespace, account) in [("default", "reviews"), ("other", "ratings")] {
+        let client = client(world.address(), Some(channel.clone()), namespace, account);
+        let error = timeout(PATIENCE, client.config("reviews:9080", "reviews:9080").known()).await.unwrap();
+        let text = error.unwrap().unwrap_err().to_string();
+        assert!(text.contains("cannot be namespace"), "{text}");
+    }
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_believed_on_the_plaintext_port_of_a_production_mesh() {
+    let world = World::start().await;
+    let address = world.running.addresses().xds_plaintext.unwrap().to_string();
+    let source =
+        CaSource::new(Target::plaintext(&address).unwrap()).claim(&trust_domain(), "default", "reviews");
+    let identity = WorkloadIdentity::start(source.unwrap());
+    assert!(identity.ready_within(Duration::from_secs(1)).await.is_err());
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_development_whoever_asks_on_loopback_gets_a_certificate() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let source =
+        CaSource::new(Target::plaintext(&address).unwrap()).claim(&trust_domain(), "default", "reviews");
+    let identity = WorkloadIdentity::start(source.unwrap());
+    assert_eq!(*identity.ready_within(PATIENCE).await.unwrap().id(), World::id("reviews"));
+    running.shutdown().await;
+}
