@@ -11,6 +11,7 @@ mod string;
 
 pub use domain::DomainPattern;
 pub use fraction::Fraction;
-pub use header::{HeaderMatch, HeaderMatcher, HeaderOrPseudo, Headers, joined};
+pub use header::{HeaderMatch, HeaderMatcher, HeaderOrPseudo, Headers, joined, joined_values};
 pub use path::PathMatcher;
+pub(crate) use string::compile_re2;
 pub use string::{FullRegex, InvalidMatcher, StringMatcher, StringPattern};

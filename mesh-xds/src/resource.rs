@@ -3,6 +3,7 @@
 //! A value of these types is valid by construction: there is no `validate`. [`Resource::parse`] finds
 //! every fault, each with its path; `parse(to_proto(x)) == x`, and equal values have equal bytes.
 
+mod canonical;
 pub mod cluster;
 pub mod endpoint;
 pub mod fault;
@@ -11,6 +12,8 @@ pub mod listener;
 pub mod rbac;
 pub mod retry;
 pub mod route;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod wire;
 
@@ -79,6 +82,19 @@ mod sealed {
     }
 }
 
+/// Field 1 of each of the four messages.
+#[derive(Clone, PartialEq, Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// The name, though the rest may be anything: a fault is then this resource's alone (gRFC A46).
+fn name_of(bytes: &[u8]) -> Option<Name> {
+    let named = Named::decode(bytes).ok()?;
+    (!named.name.is_empty()).then(|| named.name.into())
+}
+
 /// One of the four resource types. Sealed.
 pub trait Resource: sealed::Parse + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// Which.
@@ -92,10 +108,10 @@ pub trait Resource: sealed::Parse + Clone + PartialEq + fmt::Debug + Send + Sync
         };
         if bytes.len() > context.max_size {
             let reason = format!("{} bytes are more than the limit of {}", bytes.len(), context.max_size);
-            return Err(whole(None, reason));
+            return Err(whole(name_of(bytes), reason));
         }
         let proto = Self::Proto::decode(bytes)
-            .map_err(|error| whole(None, format!("not a {}: {error}", Self::TYPE)))?;
+            .map_err(|error| whole(name_of(bytes), format!("not a {}: {error}", Self::TYPE)))?;
         let name: Name = Self::proto_name(&proto).into();
         if name.is_empty() {
             return Err(whole(None, format!("a {} without a name", Self::TYPE)));

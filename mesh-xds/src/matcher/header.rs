@@ -110,10 +110,14 @@ impl HeaderMatcher {
 
     /// Whether the request satisfies it.
     pub fn matches(&self, headers: &Headers<'_>) -> bool {
-        let value = joined(&self.name, headers);
+        self.matches_value(joined(&self.name, headers).as_deref())
+    }
+
+    /// Whether a joined value, or the absence of one, satisfies it.
+    pub fn matches_value(&self, value: Option<&[u8]>) -> bool {
         let answer = match (&self.kind, value) {
             (HeaderMatch::Present(wanted), value) => value.is_some() == *wanted,
-            (kind, Some(value)) => kind.matches(&value),
+            (kind, Some(value)) => kind.matches(value),
             (kind, None) if self.treat_missing_as_empty => kind.matches(b""),
             // An absent header matches nothing, inverted or not.
             (_, None) => return false,
@@ -150,7 +154,12 @@ pub fn joined<'a>(name: &HeaderOrPseudo, headers: &Headers<'a>) -> Option<Cow<'a
     if name == http::header::CONTENT_TYPE {
         return Some(b"application/grpc".into());
     }
-    let mut values = headers.map.get_all(name).iter();
+    joined_values(headers.map, name)
+}
+
+/// The values of a header joined with `,`, whatever the header is.
+pub fn joined_values<'a>(map: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = map.get_all(name).iter();
     let first = values.next()?.as_bytes();
     let Some(second) = values.next() else { return Some(first.into()) };
     let mut all = first.to_vec();

@@ -44,6 +44,11 @@ pub enum InvalidMatcher {
         /// The compiler's words.
         reason: String,
     },
+    /// A substitution refers to a group that its expression does not have.
+    #[error(
+        "`{0}` is not a substitution: \\\\0 to \\\\9 must be groups of its expression, and \\\\\\\\ is a backslash"
+    )]
+    Substitution(String),
     /// Not a domain pattern.
     #[error("`{0}` is not a domain pattern: use `name`, `*.suffix`, `prefix.*` or `*`")]
     Domain(String),
@@ -137,7 +142,7 @@ impl FullRegex {
     pub fn new(expression: &str) -> Result<Self, InvalidMatcher> {
         let invalid = |reason: String| InvalidMatcher::Regex { expression: expression.into(), reason };
         // On its own first: `foo)|bar(?:` would only be valid inside the anchors.
-        regex_syntax_check(expression).map_err(invalid)?;
+        compile_re2(expression)?;
         let anchored = format!(r"\A(?:{})\z", ascii_classes(expression));
         let regex = regex::RegexBuilder::new(&anchored).size_limit(REGEX_SIZE_LIMIT).build();
         Ok(Self { source: expression.into(), regex: regex.map_err(|error| invalid(error.to_string()))? })
@@ -154,38 +159,32 @@ impl FullRegex {
     }
 }
 
-fn regex_syntax_check(expression: &str) -> Result<(), String> {
-    let built = regex::RegexBuilder::new(expression).size_limit(REGEX_SIZE_LIMIT).build();
-    built.map(drop).map_err(|error| error.to_string())
+/// Compiles an expression of RE2's syntax, not anchored.
+pub(crate) fn compile_re2(expression: &str) -> Result<regex::Regex, InvalidMatcher> {
+    let invalid = |reason: String| InvalidMatcher::Regex { expression: expression.into(), reason };
+    let compiled = regex::RegexBuilder::new(&ascii_classes(expression)).size_limit(REGEX_SIZE_LIMIT).build();
+    compiled.map_err(|error| invalid(error.to_string()))
 }
 
-/// Perl classes as RE2 reads them: ASCII only.
+/// Perl classes as RE2 reads them: ASCII only. A class within a class is a class, so brackets do no harm.
 fn ascii_classes(expression: &str) -> String {
     let mut ascii = String::with_capacity(expression.len() + 16);
     let mut chars = expression.chars();
-    let mut in_class = false;
     while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('d') => ascii.push_str(if in_class { "0-9" } else { "[0-9]" }),
-                Some('w') => ascii.push_str(if in_class { "0-9A-Za-z_" } else { "[0-9A-Za-z_]" }),
-                Some('s') => ascii.push_str(if in_class { r"\t\n\f\r " } else { r"[\t\n\f\r ]" }),
-                Some('D') if !in_class => ascii.push_str("[^0-9]"),
-                Some('W') if !in_class => ascii.push_str("[^0-9A-Za-z_]"),
-                Some('S') if !in_class => ascii.push_str(r"[^\t\n\f\r ]"),
-                Some('b') if !in_class => ascii.push_str(r"(?-u:\b)"),
-                Some(other) => ascii.extend(['\\', other]),
-                None => ascii.push('\\'),
-            },
-            '[' => {
-                in_class = true;
-                ascii.push(c);
-            }
-            ']' => {
-                in_class = false;
-                ascii.push(c);
-            }
-            _ => ascii.push(c),
+        if c != '\\' {
+            ascii.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('d') => ascii.push_str("[0-9]"),
+            Some('w') => ascii.push_str("[0-9A-Za-z_]"),
+            Some('s') => ascii.push_str(r"[\t\n\f\r ]"),
+            Some('D') => ascii.push_str("[^0-9]"),
+            Some('W') => ascii.push_str("[^0-9A-Za-z_]"),
+            Some('S') => ascii.push_str(r"[^\t\n\f\r ]"),
+            Some('b') => ascii.push_str(r"(?-u:\b)"),
+            Some(other) => ascii.extend(['\\', other]),
+            None => ascii.push('\\'),
         }
     }
     ascii
@@ -218,6 +217,9 @@ mod tests {
             ("v[0-9]+", &["v12"], &["v12a", "v"]),
             (r"\d+", &["12"], &["٣"]),
             (r"[\w-]+", &["a-b_1"], &["é"]),
+            (r"[\D]", &["٣", "x"], &["3"]),
+            (r"[^\d\s]+", &["ab"], &["a b", "a1"]),
+            (r"\[\d]", &["[7]"], &["7"]),
         ];
         for (expression, matching, others) in facts {
             let regex = FullRegex::new(expression).unwrap();

@@ -1,5 +1,6 @@
 //! Routes (gRFC A27, A28, A31, A36, A42, A44 and the fields of Envoy that Istio uses).
 
+mod rewrite;
 pub(super) mod wire;
 
 use super::{filter::FilterOverrides, retry::RetryPolicy};
@@ -8,6 +9,7 @@ use crate::{
     name::Name,
 };
 pub use http::{HeaderName, HeaderValue};
+pub use rewrite::RegexRewrite;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 /// `envoy.config.route.v3.RouteConfiguration`.
@@ -158,21 +160,6 @@ pub enum HashKey {
     },
     /// A random value fixed for each channel (`filter_state` `io.grpc.channel_id`).
     ChannelId,
-}
-
-/// A regular expression replaced everywhere; not anchored.
-#[derive(Clone, Debug)]
-pub struct RegexRewrite {
-    /// The expression.
-    pub pattern: regex::Regex,
-    /// RE2 substitution: `\1` is the first group.
-    pub substitution: Arc<str>,
-}
-
-impl PartialEq for RegexRewrite {
-    fn eq(&self, other: &Self) -> bool {
-        self.pattern.as_str() == other.pattern.as_str() && self.substitution == other.substitution
-    }
 }
 
 /// How the path is rewritten.

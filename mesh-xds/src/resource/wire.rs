@@ -161,14 +161,13 @@ pub(super) fn regex_rewrite(
     faults: &mut Faults,
 ) -> Option<RegexRewrite> {
     let pattern = faults.required(&at.field("pattern"), &proto.pattern)?;
-    let pattern = faults.take(&at.field("pattern"), regex::Regex::new(&pattern.regex))?;
-    Some(RegexRewrite { pattern, substitution: proto.substitution.as_str().into() })
+    faults.take(at, RegexRewrite::new(&pattern.regex, &proto.substitution))
 }
 
 pub(super) fn regex_rewrite_proto(rewrite: &RegexRewrite) -> matcher::RegexMatchAndSubstitute {
     matcher::RegexMatchAndSubstitute {
-        pattern: Some(matcher::RegexMatcher { regex: rewrite.pattern.as_str().into(), engine_type: None }),
-        substitution: rewrite.substitution.to_string(),
+        pattern: Some(matcher::RegexMatcher { regex: rewrite.as_str().into(), engine_type: None }),
+        substitution: rewrite.substitution().into(),
     }
 }
 
@@ -197,14 +196,14 @@ pub(super) fn header_matcher(
             string(string_matcher(matcher, &at.field("string_match"), faults)?)
         }
         Some(HeaderMatchSpecifier::RangeMatch(Int64Range { start, end })) => {
-            if start >= end {
-                return faults.reject(&at.field("range_match"), format!("{start}..{end} is empty"));
+            if start > end {
+                return faults.reject(&at.field("range_match"), format!("{start} is more than {end}"));
             }
             HeaderMatch::Range { start: *start, end: *end }
         }
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderMatch::Present(*present),
-        // Envoy: a matcher that says nothing asks for presence.
-        None => HeaderMatch::Present(true),
+        // Or a kind of the future, which only looks absent.
+        None => return faults.reject(at, "asks for nothing that this version knows"),
     };
     Some(HeaderMatcher {
         name,
@@ -333,17 +332,23 @@ pub(super) fn require_ads(
     }
 }
 
-/// Metadata namespace of where a resource was written.
-const ORIGIN_NAMESPACE: &str = "io.mesh";
-const ORIGIN_KEY: &str = "origin";
+/// Our own metadata: of a route or cluster, where it was written; of a cluster, automatic mTLS.
+const OWN_NAMESPACE: &str = "io.mesh";
+const ORIGIN: &str = "origin";
+const AUTO_MTLS: &str = "auto_mtls";
 
-/// Metadata with one string, so that its bytes do not depend on the order of a map.
-pub(super) fn metadata(namespace: &str, key: &str, kind: Kind) -> core::Metadata {
-    let fields = HashMap::from([(key.to_owned(), pb::Value { kind: Some(kind) })]);
-    core::Metadata {
+/// Metadata of one namespace; none when it would be empty.
+pub(super) fn metadata<const N: usize>(
+    namespace: &str,
+    values: [Option<(&str, Kind)>; N],
+) -> Option<core::Metadata> {
+    let values = values.into_iter().flatten();
+    let fields: HashMap<_, _> =
+        values.map(|(key, kind)| (key.to_owned(), pb::Value { kind: Some(kind) })).collect();
+    (!fields.is_empty()).then(|| core::Metadata {
         filter_metadata: HashMap::from([(namespace.to_owned(), pb::Struct { fields })]),
         ..core::Metadata::default()
-    }
+    })
 }
 
 pub(super) fn metadata_value<'a>(
@@ -355,15 +360,19 @@ pub(super) fn metadata_value<'a>(
 }
 
 pub(super) fn origin(metadata: &Option<core::Metadata>) -> Option<Arc<str>> {
-    match metadata_value(metadata, ORIGIN_NAMESPACE, ORIGIN_KEY) {
+    match metadata_value(metadata, OWN_NAMESPACE, ORIGIN) {
         Some(Kind::StringValue(origin)) => Some(origin.as_str().into()),
         _ => None,
     }
 }
 
-pub(super) fn origin_metadata(origin: &Option<Arc<str>>) -> Option<core::Metadata> {
-    let origin = origin.as_ref()?;
-    Some(metadata(ORIGIN_NAMESPACE, ORIGIN_KEY, Kind::StringValue(origin.to_string())))
+pub(super) fn auto_mtls(metadata: &Option<core::Metadata>) -> bool {
+    matches!(metadata_value(metadata, OWN_NAMESPACE, AUTO_MTLS), Some(Kind::BoolValue(true)))
+}
+
+pub(super) fn own_metadata(origin: Option<&Arc<str>>, auto_mtls: bool) -> Option<core::Metadata> {
+    let origin = origin.map(|origin| (ORIGIN, Kind::StringValue(origin.to_string())));
+    metadata(OWN_NAMESPACE, [origin, auto_mtls.then_some((AUTO_MTLS, Kind::BoolValue(true)))])
 }
 
 /// Appends an embedded message that is encoded already.

@@ -8,7 +8,12 @@ use crate::{
     field_path::{Faults, Path},
     matcher::Fraction,
     name::{Name, ResourceType},
-    resource::{ParseContext, Resource, cluster::outlier, sealed, tls, wire},
+    resource::{
+        ParseContext, Resource,
+        canonical::{self, Inside, METADATA, Shape},
+        cluster::outlier,
+        sealed, tls, wire,
+    },
 };
 use bytes::Bytes;
 use envoy_types::pb::{
@@ -34,13 +39,11 @@ use envoy_types::pb::{
         },
         r#type::v3::Percent,
     },
-    google::protobuf::{Any, UInt32Value, value::Kind},
+    google::protobuf::{Any, UInt32Value},
 };
 use prost::{Message, Name as _};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-const TLS_NAMESPACE: &str = "io.mesh.tls";
-const TLS_AUTO: &str = "auto";
 /// Where Envoy looks for HTTP/2 options; gRPC clients do not.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// How deep load balancing policies may nest (gRFC A52).
@@ -48,20 +51,13 @@ const MAX_POLICY_DEPTH: usize = 16;
 /// gRFC A105.
 const MAX_CONNECTIONS_PER_ENDPOINT: u32 = 10;
 
+static SHAPE: Shape = Shape(&[(25, Inside::Message(&METADATA)), (36, Inside::Map)]);
+
 impl Resource for Cluster {
     const TYPE: ResourceType = ResourceType::Cluster;
 
     fn to_proto(&self) -> Bytes {
-        let mut bytes = encode(self).encode_to_vec();
-        // Each part of the metadata on its own: concatenated messages merge, and the bytes do not then
-        // depend on the order of a hash map.
-        let auto = self.tls.as_ref().is_some_and(|tls| tls.only_mesh_endpoints);
-        let auto = auto.then(|| wire::metadata(TLS_NAMESPACE, TLS_AUTO, Kind::BoolValue(true)));
-        for metadata in [wire::origin_metadata(&self.origin), auto].into_iter().flatten() {
-            let part = proto::Cluster { metadata: Some(metadata), ..Default::default() };
-            bytes.extend(part.encode_to_vec());
-        }
-        bytes.into()
+        canonical::sorted(&encode(self).encode_to_vec(), &SHAPE).into()
     }
 
     fn name(&self) -> &Name {
@@ -107,6 +103,10 @@ fn encode(cluster: &Cluster) -> proto::Cluster {
             healthy_panic_threshold: Some(Percent { value: f64::from(threshold.parts()) / 10_000.0 }),
             ..Default::default()
         }),
+        metadata: wire::own_metadata(
+            cluster.origin.as_ref(),
+            cluster.tls.as_ref().is_some_and(|tls| tls.only_mesh_endpoints),
+        ),
         upstream_connection_options: connection.tcp_keepalive.map(|keepalive| {
             proto::UpstreamConnectionOptions {
                 tcp_keepalive: Some(tcp_keepalive_proto(&keepalive)),
@@ -234,8 +234,7 @@ impl sealed::Parse for Cluster {
         }) {
             faults.reject::<()>(&at.field("lrs_server"), "must be `self`");
         }
-        let auto = wire::metadata_value(&proto.metadata, TLS_NAMESPACE, TLS_AUTO);
-        let auto = matches!(auto, Some(Kind::BoolValue(true)));
+        let auto = wire::auto_mtls(&proto.metadata);
         let tls = match &proto.transport_socket {
             Some(socket) => {
                 let at = at.field("transport_socket");

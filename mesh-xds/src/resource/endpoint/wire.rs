@@ -64,9 +64,10 @@ fn encode(locality: &LocalityEndpoints, priority: u32) -> proto::LocalityLbEndpo
             addresses.map(|address| proto::endpoint::AdditionalAddress { address: Some(address) });
         proto::LbEndpoint {
             health_status: health_proto(endpoint.health).into(),
-            metadata: endpoint
-                .mesh_tls
-                .then(|| wire::metadata(TLS_NAMESPACE, TLS_KEY, Kind::StringValue(TLS_VALUE.into()))),
+            metadata: wire::metadata(
+                TLS_NAMESPACE,
+                [endpoint.mesh_tls.then(|| (TLS_KEY, Kind::StringValue(TLS_VALUE.into())))],
+            ),
             load_balancing_weight: wire::u32_value(endpoint.weight.get()),
             host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(proto::Endpoint {
                 address,

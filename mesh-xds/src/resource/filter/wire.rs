@@ -29,9 +29,28 @@ use std::{
 const TYPED_STRUCTS: [&str; 2] =
     ["type.googleapis.com/udpa.type.v1.TypedStruct", "type.googleapis.com/xds.type.v3.TypedStruct"];
 
+/// Which side a connection manager is on. A filter of the other side would be configured and never run, so
+/// it is as good as unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::resource) enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    fn runs(self, config: &FilterConfig) -> bool {
+        match config {
+            FilterConfig::Router => true,
+            FilterConfig::Fault(_) => self == Self::Client,
+            FilterConfig::Rbac(_) => self == Self::Server,
+        }
+    }
+}
+
 /// The filters of a connection manager: unique names, known types, the router last and only there.
 pub(in crate::resource) fn parse(
     protos: &[hcm::HttpFilter],
+    side: Side,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Vec<HttpFilter>> {
@@ -47,7 +66,7 @@ pub(in crate::resource) fn parse(
             faults.reject::<()>(&at.field("name"), format!("`{}` stands twice", proto.name));
             all_right = false;
         }
-        match filter(proto, &at, faults) {
+        match filter(proto, side, &at, faults) {
             Some(Some(filter)) => filters.push(filter),
             Some(None) => {}
             None => all_right = false,
@@ -62,16 +81,22 @@ pub(in crate::resource) fn parse(
 }
 
 /// `Some(None)`: unknown and optional.
-fn filter(proto: &hcm::HttpFilter, at: &Path<'_>, faults: &mut Faults) -> Option<Option<HttpFilter>> {
+fn filter(
+    proto: &hcm::HttpFilter,
+    side: Side,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<HttpFilter>> {
     let config = match &proto.config_type {
         Some(ConfigType::TypedConfig(any)) => match known(any, &at.field("typed_config"), faults)? {
-            Some(config) => config,
-            None if proto.is_optional => return Some(None),
-            None => {
+            Some(config) if side.runs(&config) => config,
+            _ if proto.is_optional => return Some(None),
+            _ => {
+                let side = if side == Side::Client { "client" } else { "server" };
                 return faults.reject(
                     &at.field("typed_config"),
                     format!(
-                        "filter type {} is not supported, and the filter is not optional",
+                        "filter type {} is not supported on a {side}, and the filter is not optional",
                         type_name(any)
                     ),
                 );
@@ -88,7 +113,13 @@ fn filter(proto: &hcm::HttpFilter, at: &Path<'_>, faults: &mut Faults) -> Option
 
 /// `Some(None)`: of a type that is not known here.
 fn known(any: &Any, at: &Path<'_>, faults: &mut Faults) -> Option<Option<FilterConfig>> {
-    let url = any.type_url.as_str();
+    let inner = type_name(any);
+    let url = inner.as_str();
+    if inner != any.type_url
+        && [HttpFault::type_url(), RbacProto::type_url(), RbacPerRoute::type_url()].contains(&inner)
+    {
+        return faults.reject(at, format!("{inner} must be sent as itself, not in a TypedStruct"));
+    }
     Some(Some(if url == Router::type_url() {
         FilterConfig::Router
     } else if url == HttpFault::type_url() {
@@ -182,8 +213,12 @@ fn config_proto(config: &FilterConfig) -> Any {
     }
 }
 
-/// One entry of `typed_per_filter_config`.
-pub(in crate::resource) fn override_proto(value: &FilterOverride) -> Any {
+/// `typed_per_filter_config` of one level.
+pub(in crate::resource) fn encode_overrides(overrides: &FilterOverrides) -> HashMap<String, Any> {
+    overrides.iter().map(|(name, value)| (name.to_string(), override_proto(value))).collect()
+}
+
+fn override_proto(value: &FilterOverride) -> Any {
     match value {
         FilterOverride::Disabled => {
             wire::any(&FilterConfigProto { config: None, is_optional: false, disabled: true })

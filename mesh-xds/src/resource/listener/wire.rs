@@ -7,7 +7,11 @@ use super::{
 use crate::{
     field_path::{Faults, Path},
     name::{Name, ResourceType},
-    resource::{ParseContext, Resource, RouteConfiguration, filter, sealed, tls, wire},
+    resource::{
+        ParseContext, Resource, RouteConfiguration,
+        filter::{self, wire::Side},
+        sealed, tls, wire,
+    },
 };
 use bytes::Bytes;
 use envoy_types::pb::envoy::{
@@ -61,14 +65,14 @@ impl Resource for Listener {
                 .map(|chain| &chain.http)
                 .collect(),
         };
-        let names: BTreeSet<_> = managers
+        let references: BTreeSet<_> = managers
             .into_iter()
-            .filter_map(|http| match &http.routes {
-                RouteSource::Rds(name) => Some(name.clone()),
-                RouteSource::Inline(_) => None,
+            .flat_map(|http| match &http.routes {
+                RouteSource::Rds(name) => vec![(ResourceType::RouteConfiguration, name.clone())],
+                RouteSource::Inline(routes) => routes.references(),
             })
             .collect();
-        names.into_iter().map(|name| (ResourceType::RouteConfiguration, name)).collect()
+        references.into_iter().collect()
     }
 }
 
@@ -168,7 +172,7 @@ impl sealed::Parse for Listener {
                 let at = at.field("api_listener");
                 let at = at.field("api_listener");
                 let any = faults.required(&at, &api.api_listener)?;
-                ListenerKind::Api(manager(any, context, &at, faults)?)
+                ListenerKind::Api(manager(any, Side::Client, context, &at, faults)?)
             }
             None => ListenerKind::Server(server(proto, context, at, faults)?),
         };
@@ -178,6 +182,7 @@ impl sealed::Parse for Listener {
 
 fn manager(
     any: &envoy_types::pb::google::protobuf::Any,
+    side: Side,
     context: &ParseContext,
     at: &Path<'_>,
     faults: &mut Faults,
@@ -189,7 +194,7 @@ fn manager(
     if !proto.original_ip_detection_extensions.is_empty() {
         faults.reject::<()>(&at.field("original_ip_detection_extensions"), "must be empty");
     }
-    let filters = filter::wire::parse(&proto.http_filters, &at.field("http_filters"), faults);
+    let filters = filter::wire::parse(&proto.http_filters, side, &at.field("http_filters"), faults);
     let none = HttpProtocolOptions::default();
     let options = proto.common_http_protocol_options.as_ref().unwrap_or(&none);
     let options_at = at.field("common_http_protocol_options");
@@ -295,7 +300,7 @@ fn chain(
         }
         match &filter.config_type {
             Some(ConfigType::TypedConfig(any)) if i + 1 == proto.filters.len() => {
-                http = manager(any, context, &at.field("typed_config"), faults);
+                http = manager(any, Side::Server, context, &at.field("typed_config"), faults);
             }
             _ => faults
                 .reject::<()>(&at, "only one filter, the HTTP connection manager, is supported")

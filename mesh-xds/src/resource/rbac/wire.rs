@@ -7,7 +7,10 @@ use super::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use crate::{
     field_path::{Faults, Path},
     matcher::{HeaderMatcher, HeaderOrPseudo},
-    resource::wire,
+    resource::{
+        canonical::{self, Inside, Shape},
+        wire,
+    },
 };
 use envoy_types::pb::envoy::{
     config::rbac::v3::{self as proto, permission::Rule, principal::Identifier, rbac::Action},
@@ -16,11 +19,7 @@ use envoy_types::pb::envoy::{
     r#type::{matcher::v3 as matcher, v3::Int32Range},
 };
 use prost::Message;
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::RangeInclusive,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 pub(in crate::resource) fn parse(proto: &FilterProto, at: &Path<'_>, faults: &mut Faults) -> Option<Rbac> {
     if proto.matcher.is_some() {
@@ -40,8 +39,13 @@ fn parse_rules(proto: &proto::Rbac, at: &Path<'_>, faults: &mut Faults) -> Optio
         Ok(Action::Log) => return Some(None),
         Err(_) => return faults.reject(&at.field("action"), format!("{} is unknown", proto.action)),
     };
-    if proto.audit_logging_options.is_some() {
-        faults.reject::<()>(&at.field("audit_logging_options"), "is not supported by this version");
+    if let Some(audit) = &proto.audit_logging_options {
+        let at = at.field("audit_logging_options");
+        let list = at.field("logger_configs");
+        for (i, _) in audit.logger_configs.iter().enumerate().filter(|(_, logger)| !logger.is_optional) {
+            let reason = "audit loggers are not supported by this version, and this one is not optional";
+            faults.reject::<()>(&list.index(i), reason);
+        }
     }
     let mut policies = BTreeMap::new();
     let mut all_right = true;
@@ -202,21 +206,24 @@ fn ports(range: &Int32Range, at: &Path<'_>, faults: &mut Faults) -> Option<Range
     }
 }
 
-/// The filter's message, encoded: policies in the order of their names.
+static RULES_SHAPE: Shape = Shape(&[(2, Inside::Map)]);
+static SHAPE: Shape = Shape(&[(1, Inside::Message(&RULES_SHAPE))]);
+
+/// The filter's message, encoded: policies in order.
 pub(in crate::resource) fn encode(rbac: &Rbac) -> Vec<u8> {
-    let Some(rules) = &rbac.rules else { return Vec::new() };
-    let filter = |rules| FilterProto { rules: Some(rules), ..Default::default() };
-    let action = match rules.action {
-        RbacAction::Allow => Action::Allow,
-        RbacAction::Deny => Action::Deny,
-    };
-    let mut bytes = filter(proto::Rbac { action: action.into(), ..Default::default() }).encode_to_vec();
-    // One message for each policy: concatenated messages merge, and no hash map decides the order.
-    for (name, policy) in &rules.policies {
-        let policies = HashMap::from([(name.to_string(), policy_proto(policy))]);
-        bytes.extend(filter(proto::Rbac { policies, ..Default::default() }).encode_to_vec());
-    }
-    bytes
+    let rules = rbac.rules.as_ref().map(|rules| proto::Rbac {
+        action: match rules.action {
+            RbacAction::Allow => Action::Allow.into(),
+            RbacAction::Deny => Action::Deny.into(),
+        },
+        policies: rules
+            .policies
+            .iter()
+            .map(|(name, policy)| (name.to_string(), policy_proto(policy)))
+            .collect(),
+        ..Default::default()
+    });
+    canonical::sorted(&FilterProto { rules, ..Default::default() }.encode_to_vec(), &SHAPE)
 }
 
 fn policy_proto(policy: &Policy) -> proto::Policy {
@@ -231,8 +238,19 @@ fn path_proto(path: &crate::matcher::StringMatcher) -> matcher::PathMatcher {
     matcher::PathMatcher { rule: Some(matcher::path_matcher::Rule::Path(wire::string_matcher_proto(path))) }
 }
 
+/// A question about metadata that nobody sets. Envoy demands that it names some.
 fn metadata_proto(invert: bool) -> matcher::MetadataMatcher {
-    matcher::MetadataMatcher { invert, ..Default::default() }
+    use matcher::{
+        ValueMatcher,
+        metadata_matcher::{PathSegment, path_segment::Segment},
+        value_matcher::MatchPattern,
+    };
+    matcher::MetadataMatcher {
+        filter: "io.mesh.never".into(),
+        path: vec![PathSegment { segment: Some(Segment::Key("never".into())) }],
+        value: Some(ValueMatcher { match_pattern: Some(MatchPattern::PresentMatch(true)) }),
+        invert,
+    }
 }
 
 fn permission_proto(permission: &Permission) -> proto::Permission {

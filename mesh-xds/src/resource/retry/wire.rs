@@ -74,14 +74,6 @@ pub(in crate::resource) fn parse(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<RetryPolicy> {
-    for (unsupported, field) in [
-        (proto.retry_priority.is_some(), "retry_priority"),
-        (!proto.retry_options_predicates.is_empty(), "retry_options_predicates"),
-    ] {
-        if unsupported {
-            faults.reject::<()>(&at.field(field), "is not supported by this version");
-        }
-    }
     let num_retries = match proto.num_retries {
         None => 1,
         Some(UInt32Value { value: 0 }) => return faults.reject(&at.field("num_retries"), "must not be 0"),
@@ -91,8 +83,6 @@ pub(in crate::resource) fn parse(
         None => Some(BackOff { base: DEFAULT_BASE, max: DEFAULT_BASE * 10 }),
         Some(proto) => back_off(proto, &at.field("retry_back_off"), faults),
     };
-    let avoid =
-        wire::every(&proto.retry_host_predicate, &at.field("retry_host_predicate"), faults, predicate);
     let codes = wire::every(
         &proto.retriable_status_codes,
         &at.field("retriable_status_codes"),
@@ -123,7 +113,8 @@ pub(in crate::resource) fn parse(
             faults,
         ),
         back_off: back_off?,
-        avoid_previous_hosts: avoid?.contains(&true),
+        // Other predicates and `retry_priority` are advice about hosts, which gRPC ignores (A44).
+        avoid_previous_hosts: proto.retry_host_predicate.iter().any(|host| host.name == PREVIOUS_HOSTS),
         host_selection_attempts: u32::try_from(proto.host_selection_retry_max_attempts.max(1))
             .unwrap_or(u32::MAX),
         retriable_status_codes: codes?,
@@ -140,14 +131,6 @@ fn positive(
     faults: &mut Faults,
 ) -> Option<Duration> {
     wire::optional_duration(proto, at, faults).filter(|timeout| !timeout.is_zero())
-}
-
-/// Whether it is the predicate of previous hosts; no other is known.
-fn predicate(proto: &RetryHostPredicate, at: &Path<'_>, faults: &mut Faults) -> Option<bool> {
-    if proto.name == PREVIOUS_HOSTS {
-        return Some(true);
-    }
-    faults.reject(&at.field("name"), format!("`{}` is not supported; use {PREVIOUS_HOSTS}", proto.name))
 }
 
 fn back_off(proto: &RetryBackOff, at: &Path<'_>, faults: &mut Faults) -> Option<BackOff> {

@@ -10,8 +10,8 @@ use crate::{
     name::{Name, ResourceType},
     resource::{
         ParseContext, Resource,
-        filter::{self, FilterOverrides},
-        retry, sealed, wire,
+        canonical::{self, Inside, METADATA, Shape},
+        filter, retry, sealed, wire,
     },
 };
 use bytes::Bytes;
@@ -20,24 +20,32 @@ use envoy_types::pb::{
         self as proto, query_parameter_matcher::QueryParameterMatchSpecifier, route::Action,
         route_match::PathSpecifier,
     },
-    google::protobuf::{Any, BoolValue},
+    google::protobuf::BoolValue,
 };
 use prost::Message;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
+
+static WEIGHT: Shape = Shape(&[(10, Inside::Map)]);
+static WEIGHTED: Shape = Shape(&[(1, Inside::Message(&WEIGHT))]);
+static ACTION: Shape = Shape(&[(3, Inside::Message(&WEIGHTED))]);
+static ROUTE: Shape =
+    Shape(&[(2, Inside::Message(&ACTION)), (4, Inside::Message(&METADATA)), (13, Inside::Map)]);
+static VIRTUAL_HOST: Shape = Shape(&[(3, Inside::Message(&ROUTE)), (15, Inside::Map)]);
+static SHAPE: Shape = Shape(&[(2, Inside::Message(&VIRTUAL_HOST))]);
 
 impl Resource for RouteConfiguration {
     const TYPE: ResourceType = ResourceType::RouteConfiguration;
 
     fn to_proto(&self) -> Bytes {
-        let mut bytes =
-            proto::RouteConfiguration { name: self.name.to_string(), ..Default::default() }.encode_to_vec();
-        for host in &self.virtual_hosts {
-            wire::embed(2, &encode_host(host), &mut bytes);
-        }
-        bytes.into()
+        let message = proto::RouteConfiguration {
+            name: self.name.to_string(),
+            virtual_hosts: self.virtual_hosts.iter().map(|host| encode_host(host)).collect(),
+            ..Default::default()
+        };
+        canonical::sorted(&message.encode_to_vec(), &SHAPE).into()
     }
 
     fn name(&self) -> &Name {
@@ -51,60 +59,45 @@ impl Resource for RouteConfiguration {
     }
 }
 
-/// Routes and overrides are embedded one by one, so that no hash map decides the order of the bytes.
-fn encode_host(host: &VirtualHost) -> Vec<u8> {
-    let mut message = proto::VirtualHost {
+fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
+    let headers = headers::encode(&host.headers);
+    proto::VirtualHost {
         name: host.name.to_string(),
         domains: host.domains.iter().map(ToString::to_string).collect(),
+        routes: host.routes.iter().map(|route| encode_route(route)).collect(),
         retry_policy: host.retry.as_deref().map(retry::wire::encode),
+        typed_per_filter_config: filter::wire::encode_overrides(&host.overrides),
+        request_headers_to_add: headers.request_add,
+        request_headers_to_remove: headers.request_remove,
+        response_headers_to_add: headers.response_add,
+        response_headers_to_remove: headers.response_remove,
         ..Default::default()
-    };
-    let headers = headers::encode(&host.headers);
-    message.request_headers_to_add = headers.request_add;
-    message.request_headers_to_remove = headers.request_remove;
-    message.response_headers_to_add = headers.response_add;
-    message.response_headers_to_remove = headers.response_remove;
-    let mut bytes = message.encode_to_vec();
-    for route in &host.routes {
-        wire::embed(3, &encode_route(route), &mut bytes);
     }
-    for one in override_maps(&host.overrides) {
-        let part = proto::VirtualHost { typed_per_filter_config: one, ..Default::default() };
-        bytes.extend(part.encode_to_vec());
-    }
-    bytes
 }
 
-fn encode_route(route: &Route) -> Vec<u8> {
+fn encode_route(route: &Route) -> proto::Route {
     let headers = headers::encode(&route.headers);
-    let message = proto::Route {
+    proto::Route {
         name: route.name.to_string(),
         r#match: Some(encode_match(&route.matches)),
         action: Some(match &route.action {
             RouteAction::Forward(forward) => Action::Route(action::encode(forward)),
             RouteAction::NonForwarding => Action::NonForwardingAction(Default::default()),
             RouteAction::Unsupported("redirect") => Action::Redirect(Default::default()),
-            RouteAction::Unsupported("direct_response") => Action::DirectResponse(Default::default()),
+            // Envoy demands a status.
+            RouteAction::Unsupported("direct_response") => {
+                Action::DirectResponse(proto::DirectResponseAction { status: 503, ..Default::default() })
+            }
             RouteAction::Unsupported(_) => Action::FilterAction(Default::default()),
         }),
-        metadata: wire::origin_metadata(&route.origin),
+        metadata: wire::own_metadata(route.origin.as_ref(), false),
+        typed_per_filter_config: filter::wire::encode_overrides(&route.overrides),
         request_headers_to_add: headers.request_add,
         request_headers_to_remove: headers.request_remove,
         response_headers_to_add: headers.response_add,
         response_headers_to_remove: headers.response_remove,
         ..Default::default()
-    };
-    let mut bytes = message.encode_to_vec();
-    for one in override_maps(&route.overrides) {
-        bytes.extend(proto::Route { typed_per_filter_config: one, ..Default::default() }.encode_to_vec());
     }
-    bytes
-}
-
-/// A map with one entry for each override: concatenated messages merge them.
-fn override_maps(overrides: &FilterOverrides) -> impl Iterator<Item = HashMap<String, Any>> + '_ {
-    let entry = |(name, value): (&Arc<str>, _)| (name.to_string(), filter::wire::override_proto(value));
-    overrides.iter().map(move |pair| HashMap::from([entry(pair)]))
 }
 
 fn encode_match(matches: &RouteMatch) -> proto::RouteMatch {

@@ -23,7 +23,7 @@ use envoy_types::pb::{
     },
     google::protobuf::BoolValue,
 };
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc};
 
 /// gRFC A42: the one filter state that clients know.
 const CHANNEL_ID: &str = "io.grpc.channel_id";
@@ -197,6 +197,8 @@ fn weight(
 /// `Some(None)`: a kind that produces no hash in gRPC (A42).
 fn hash_policy(proto: &HashPolicyProto, at: &Path<'_>, faults: &mut Faults) -> Option<Option<HashPolicy>> {
     let key = match &proto.policy_specifier {
+        // gRPC sees no pseudo headers (A42).
+        Some(PolicySpecifier::Header(header)) if header.header_name.starts_with(':') => return Some(None),
         Some(PolicySpecifier::Header(header)) => {
             let at = at.field("header");
             let name = HeaderName::try_from(header.header_name.as_str());
@@ -260,6 +262,8 @@ pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
             .map(|mirror| RequestMirrorPolicy {
                 cluster: mirror.cluster.to_string(),
                 runtime_fraction: Some(wire::runtime_fraction_proto(mirror.fraction)),
+                // Istio's default: the copy goes to the same host name.
+                disable_shadow_host_suffix_append: true,
                 ..Default::default()
             })
             .collect(),
@@ -273,10 +277,8 @@ pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
     action
 }
 
-/// Several overrides on one weighted cluster are encoded in no particular order; the mesh server makes none.
 fn encode_weight(cluster: &WeightedCluster) -> ClusterWeight {
     let headers = headers::encode(&cluster.headers);
-    let overrides = cluster.overrides.iter();
     ClusterWeight {
         name: cluster.cluster.to_string(),
         weight: wire::u32_value(cluster.weight.get()),
@@ -284,9 +286,7 @@ fn encode_weight(cluster: &WeightedCluster) -> ClusterWeight {
         request_headers_to_remove: headers.request_remove,
         response_headers_to_add: headers.response_add,
         response_headers_to_remove: headers.response_remove,
-        typed_per_filter_config: overrides
-            .map(|(name, value)| (name.to_string(), filter::wire::override_proto(value)))
-            .collect::<HashMap<_, _>>(),
+        typed_per_filter_config: filter::wire::encode_overrides(&cluster.overrides),
         host_rewrite_specifier: cluster.authority.as_ref().map(|host| {
             let host = String::from_utf8_lossy(host.as_bytes()).into();
             cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)

@@ -63,15 +63,30 @@ fn name(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderName> {
     faults.take(at, HeaderName::try_from(lower).map_err(|_| format!("`{text}` is not a header name")))
 }
 
+/// Envoy writes a percent sign as two; a single one begins a formatter.
+fn literal(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<String> {
+    let mut literal = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        let Some(after) = after.strip_prefix('%') else {
+            let reason = "Envoy's %…% formatters are not supported; write %% for a percent sign";
+            return faults.reject(at, reason);
+        };
+        literal.push_str(before);
+        literal.push('%');
+        rest = after;
+    }
+    literal.push_str(rest);
+    Some(literal)
+}
+
 fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderAddition> {
     let header_at = at.field("header");
     let header = faults.required(&header_at, &proto.header)?;
     let name = name(&header.key, &header_at.field("key"), faults);
     let value_at = header_at.field("value");
-    if header.value.contains('%') {
-        return faults.reject(&value_at, "Envoy's %…% formatters are not supported");
-    }
-    let bytes = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    let text = literal(&header.value, &value_at, faults)?;
+    let bytes = if header.raw_value.is_empty() { text.as_bytes() } else { &header.raw_value };
     let value = HeaderValue::from_bytes(bytes).map_err(|_| "is not a header value");
     let value = faults.take(&value_at, value);
     let action = match (&proto.append, HeaderAppendAction::try_from(proto.append_action)) {
@@ -107,9 +122,8 @@ fn encode_addition(addition: &HeaderAddition) -> HeaderValueOption {
     };
     let mut header = HeaderValueProto { key: addition.name.to_string(), ..Default::default() };
     match addition.value.to_str() {
-        // An escaped value goes raw: Envoy would read its percent signs as formatters.
-        Ok(text) if !text.contains('%') => header.value = text.into(),
-        _ => header.raw_value = addition.value.as_bytes().to_vec(),
+        Ok(text) => header.value = text.replace('%', "%%"),
+        Err(_) => header.raw_value = addition.value.as_bytes().to_vec(),
     }
     HeaderValueOption {
         header: Some(header),
