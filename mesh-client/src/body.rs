@@ -4,7 +4,10 @@
 //! the response body until the end of its stream, and its outcome is recorded exactly once: by the status in
 //! headers or trailers, by an error, by the deadline, or as cancelled when the caller drops it.
 
-use crate::cluster::{failure, track::Tracking};
+use crate::{
+    cluster::{failure, track::Tracking},
+    retry::replay::ReplayBody,
+};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,12 +22,15 @@ use tonic::Status;
 pub(crate) enum CallBody {
     /// The caller's, sent once.
     Tonic(tonic::body::Body),
+    /// The caller's, which may be sent again.
+    Replay(ReplayBody),
 }
 
 impl fmt::Debug for CallBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tonic(_) => f.write_str("Tonic"),
+            Self::Replay(body) => body.fmt(f),
         }
     }
 }
@@ -39,18 +45,21 @@ impl Body for CallBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Tonic(body) => Pin::new(body).poll_frame(cx),
+            Self::Replay(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Tonic(body) => body.is_end_stream(),
+            Self::Replay(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Tonic(body) => body.size_hint(),
+            Self::Replay(body) => body.size_hint(),
         }
     }
 }

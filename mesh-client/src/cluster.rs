@@ -92,6 +92,16 @@ impl Cluster {
         Arc::clone(&self.shared.snapshot.load().config)
     }
 
+    /// How many endpoints calls can be sent to now.
+    pub(crate) fn ready(&self) -> usize {
+        self.shared.snapshot.load().picker.len()
+    }
+
+    /// Attempts in flight, those of other channels included.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.shared.counters.active()
+    }
+
     /// Takes in a new configuration of the same cluster.
     pub(crate) fn update(&self, config: Arc<ClusterConfig>) {
         self.updates.send_if_modified(|current| {

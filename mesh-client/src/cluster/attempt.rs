@@ -35,6 +35,7 @@ impl Tried {
     }
 
     /// The one tried last.
+    #[cfg(test)]
     pub(crate) fn last(&self) -> Option<SocketAddr> {
         let index = self.next.checked_sub(1)? % self.addresses.len();
         self.addresses.get(index).copied().flatten()
@@ -59,7 +60,7 @@ pub(crate) struct AttemptContext {
     pub(crate) wait_for_ready: bool,
     /// How often a pick is repeated to avoid an endpoint of `tried` (`previous_hosts`); 0: not avoided.
     pub(crate) selection_attempts: u32,
-    /// Filled in by every attempt; [`Tried::last`] is the endpoint of the last one.
+    /// Filled in by every attempt.
     pub(crate) tried: Tried,
     /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
     pub(crate) auto_host_rewrite: bool,

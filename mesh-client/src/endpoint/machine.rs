@@ -178,14 +178,6 @@ impl Machine {
         }
     }
 
-    /// When the running dial began.
-    pub(crate) fn dialling_since(&self) -> Option<Instant> {
-        match self.dial {
-            Dial::Running { started } => Some(started),
-            Dial::Rest | Dial::Waiting { .. } => None,
-        }
-    }
-
     pub(crate) fn connectivity(&self) -> Connectivity {
         if self.usable > 0 {
             return Connectivity::Ready;

@@ -1,0 +1,107 @@
+//! [`MeshChannel`]: a channel to a service of the mesh; and [`Subscription`], what all channels to one target
+//! share.
+
+use crate::{
+    call::MeshBody,
+    cluster::Cluster,
+    snapshot::State,
+    stack::{Core, Outcome},
+    table::{RouteTable, registry::Registry},
+};
+use http::{Request, Response};
+use mesh_xds::client::ConfigWatch;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, body::Body};
+use tower_service::Service;
+
+/// A call under way: one box around the whole of it.
+pub type CallFuture = Pin<Box<dyn Future<Output = Result<Response<MeshBody>, Status>> + Send>>;
+
+/// A channel to a service of the mesh, for generated clients; made by [`crate::Mesh::channel`]. Cheap to
+/// clone, always ready. Dropping the future of a call cancels the call.
+#[derive(Clone, Debug)]
+pub struct MeshChannel {
+    subscription: Arc<Subscription>,
+}
+
+impl MeshChannel {
+    pub(crate) fn new(subscription: Arc<Subscription>) -> Self {
+        Self { subscription }
+    }
+}
+
+impl Service<Request<Body>> for MeshChannel {
+    type Response = Response<MeshBody>;
+    type Error = Status;
+    type Future = CallFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> CallFuture {
+        let subscription = self.subscription.clone();
+        Box::pin(async move {
+            match subscription.core.call(request).await? {
+                Outcome::Response(response) => Ok(response.map(MeshBody::from)),
+                Outcome::UnknownHost(_, error) => Err(subscription.core.failed(&error)),
+            }
+        })
+    }
+}
+
+/// A target and its configuration, followed by a task that ends with it.
+pub(crate) struct Subscription {
+    pub(crate) core: Arc<Core<Cluster>>,
+    _following: AbortOnDropHandle<()>,
+}
+
+impl Subscription {
+    /// Begins to follow the target's configuration. Needs a tokio runtime.
+    pub(crate) fn start(core: Core<Cluster>, watch: ConfigWatch, clusters: Arc<Registry>) -> Arc<Self> {
+        let core = Arc::new(core);
+        let following = tokio::spawn(follow(watch, core.clone(), clusters));
+        Arc::new(Self { core, _following: AbortOnDropHandle::new(following) })
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.core.target)
+    }
+}
+
+/// Publishes a table for every configuration. That the last good one outlives errors is the xDS client's
+/// doing: what it reports is what holds.
+async fn follow(mut watch: ConfigWatch, core: Arc<Core<Cluster>>, clusters: Arc<Registry>) {
+    loop {
+        let update = watch.borrow_and_update().clone();
+        match update {
+            None => {}
+            Some(Ok(config)) => {
+                let table = RouteTable::build(&config, |cluster| clusters.live(cluster));
+                tracing::debug!(
+                    target = %core.target,
+                    version = %config.version,
+                    routes = table.routes().len(),
+                    "configuration applied"
+                );
+                core.snapshot.publish(State::Table(table));
+            }
+            Some(Err(error)) => {
+                tracing::warn!(target = %core.target, %error, "no configuration");
+                core.snapshot.publish(State::Failed(error));
+            }
+        }
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! [`MeshLayer`]: the mesh in front of a channel that is there already.
+
+use crate::{
+    call::MeshBody,
+    channel::{CallFuture, Subscription},
+    mesh::OutboundTrafficPolicy,
+    stack::Outcome,
+};
+use http::{Request, Response};
+use std::{
+    error::Error,
+    mem,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tonic::{Status, body::Body};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Puts the mesh in front of a channel; made by [`crate::Mesh::layer`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct MeshLayer {
+    subscription: Arc<Subscription>,
+    policy: OutboundTrafficPolicy,
+}
+
+impl MeshLayer {
+    pub(crate) fn new(subscription: Arc<Subscription>, policy: OutboundTrafficPolicy) -> Self {
+        Self { subscription, policy }
+    }
+}
+
+impl<S> Layer<S> for MeshLayer {
+    type Service = MeshService<S>;
+
+    fn layer(&self, inner: S) -> MeshService<S> {
+        MeshService { subscription: self.subscription.clone(), policy: self.policy, inner }
+    }
+}
+
+/// A channel with the mesh in front: the same stack as a [`MeshChannel`](crate::MeshChannel). The wrapped
+/// channel gets the calls to a service that the control plane says it does not know, as they are, if the
+/// mesh's [`OutboundTrafficPolicy`] allows.
+#[derive(Clone, Debug)]
+pub struct MeshService<S> {
+    subscription: Arc<Subscription>,
+    policy: OutboundTrafficPolicy,
+    inner: S,
+}
+
+impl<S, B> Service<Request<Body>> for MeshService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    S::Future: Send,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<MeshBody>;
+    type Error = Status;
+    type Future = CallFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(ready!(self.inner.poll_ready(cx)).map_err(|error| Status::from_error(error.into())))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> CallFuture {
+        // The one that was polled ready is the one that is called; its successor is polled next time.
+        let successor = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, successor);
+        let (subscription, policy) = (self.subscription.clone(), self.policy);
+        Box::pin(async move {
+            let core = &subscription.core;
+            let (request, error) = match core.call(request).await? {
+                Outcome::Response(response) => return Ok(response.map(MeshBody::from)),
+                Outcome::UnknownHost(request, error) => (request, error),
+            };
+            if policy == OutboundTrafficPolicy::RegistryOnly {
+                return Err(core.refused(&error));
+            }
+            core.counters.passed_through.add_one();
+            let answer = inner.call(*request);
+            drop(inner);
+            let response = answer.await.map_err(|error| Status::from_error(error.into()))?;
+            Ok(response.map(|body| MeshBody::from(Body::new(body))))
+        })
+    }
+}

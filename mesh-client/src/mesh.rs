@@ -1,0 +1,294 @@
+//! [`Mesh`]: one process's membership of a mesh.
+//!
+//! It owns the xDS client, the identities and their tasks; all of it ends with the last handle. Building one
+//! does no IO: a control plane that cannot be reached shows in the first call, fast and with its address, and
+//! is noticed when it comes back.
+
+mod connect;
+mod status;
+
+pub use status::{ClusterStatus, IdentityStatus, MeshStatus, TargetStatus};
+
+use crate::{
+    channel::{MeshChannel, Subscription},
+    cluster::{ClusterDeps, breaker::Breakers},
+    endpoint::connect::Tcp,
+    layer::MeshLayer,
+    registration::WorkloadInfo,
+    server::{ControlPlane, ServerBuilder, Surroundings},
+    stack::{ActiveFaults, CallSettings, Core},
+    table::registry::Registry,
+    target::{InvalidTarget, Target},
+    tls::{ProviderError, Providers},
+};
+use mesh_ca::workload::WorkloadIdentity;
+use mesh_xds::{
+    bootstrap::{Bootstrap, BootstrapError, CertificateProvider},
+    client::XdsClient,
+};
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+/// Certificate provider that the control plane is shown the certificate of.
+const DEFAULT_PROVIDER: &str = "default";
+
+/// Why a mesh cannot be joined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeshError {
+    /// There is no bootstrap, or it is wrong.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// A target is wrong.
+    #[error(transparent)]
+    Target(#[from] InvalidTarget),
+    /// A certificate provider of the bootstrap cannot be used.
+    #[error(transparent)]
+    CertificateProvider(#[from] ProviderError),
+    /// The control plane cannot be spoken to as the bootstrap asks.
+    #[error("xds_servers[0] ({server}): {reason}")]
+    ControlPlane {
+        /// `host:port`.
+        server: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Not called inside a tokio runtime.
+    #[error("a mesh needs a tokio runtime: build it inside #[tokio::main], or in Runtime::block_on")]
+    NoRuntime,
+}
+
+/// What becomes of a call through a [`MeshLayer`] to a host that the control plane does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboundTrafficPolicy {
+    /// The wrapped service gets it (Istio's `ALLOW_ANY`).
+    #[default]
+    AllowAny,
+    /// It fails and says so (`REGISTRY_ONLY`).
+    RegistryOnly,
+}
+
+/// A process's membership of a mesh. Cheap to clone.
+#[derive(Clone)]
+pub struct Mesh(Arc<Inner>);
+
+struct Inner {
+    bootstrap: Arc<Bootstrap>,
+    xds: XdsClient,
+    providers: Arc<Providers>,
+    control_plane: tonic::transport::Channel,
+    clusters: Arc<Registry>,
+    calls: CallSettings,
+    outbound: OutboundTrafficPolicy,
+    seed: u64,
+    /// Targets in use, so that two channels to one share everything.
+    targets: Mutex<HashMap<Target, Weak<Subscription>>>,
+}
+
+impl Mesh {
+    /// Joins by the bootstrap that `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG` names.
+    pub fn from_env() -> Result<Self, MeshError> {
+        Self::builder().build()
+    }
+
+    /// Joins by anything else.
+    pub fn builder() -> MeshBuilder {
+        MeshBuilder::default()
+    }
+
+    /// A channel to a service: `xds:///reviews:9080`. Generated clients take it as they take tonic's. Always
+    /// ready; a call waits, fails or is retried as the mesh's configuration says. Must be called inside a
+    /// tokio runtime.
+    pub fn channel(&self, target: &str) -> Result<MeshChannel, MeshError> {
+        Ok(MeshChannel::new(self.subscription(Target::parse(target)?)))
+    }
+
+    /// A layer that puts the mesh in front of an existing channel to a service. A service that the control
+    /// plane does not know is reached through that channel, as before ([`OutboundTrafficPolicy`]).
+    pub fn layer(&self, target: &str) -> Result<MeshLayer, MeshError> {
+        Ok(MeshLayer::new(self.subscription(Target::parse(target)?), self.0.outbound))
+    }
+
+    /// A server of the mesh at `address`; `.await` it to bind. Port 0 takes a free one.
+    pub fn server(&self, address: SocketAddr) -> ServerBuilder {
+        let control_plane = ControlPlane {
+            channel: self.0.control_plane.clone(),
+            address: self.0.bootstrap.servers.first().map(|s| s.address.clone()).unwrap_or_default(),
+        };
+        let surroundings = Surroundings::new(
+            self.0.bootstrap.clone(),
+            self.0.xds.clone(),
+            self.0.providers.clone(),
+            Some(control_plane),
+            self.workload(),
+        );
+        ServerBuilder::new(surroundings, address)
+    }
+
+    /// How it fares: the control plane, every resource, the identities.
+    pub fn status(&self) -> MeshStatus {
+        let inner = &self.0;
+        let targets: Vec<_> = {
+            let targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
+            targets.values().filter_map(Weak::upgrade).collect()
+        };
+        MeshStatus::new(inner.xds.status(), &inner.providers, &targets, &inner.clusters.all())
+    }
+
+    fn subscription(&self, target: Target) -> Arc<Subscription> {
+        let inner = &self.0;
+        let mut targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(subscription) = targets.get(&target).and_then(Weak::upgrade) {
+            return subscription;
+        }
+        targets.retain(|_, subscription| subscription.strong_count() > 0);
+        let authority = target.authority();
+        let listener = inner.bootstrap.client_listener(authority.as_str());
+        let watch = inner.xds.config(&listener, authority.as_str());
+        let core = Core::new(authority.clone(), inner.calls.clone(), inner.seed);
+        let subscription = Subscription::start(core, watch, inner.clusters.clone());
+        targets.insert(target, Arc::downgrade(&subscription));
+        subscription
+    }
+
+    /// What servers of this process say of it, from the bootstrap's node.
+    fn workload(&self) -> WorkloadInfo {
+        let node = &self.0.bootstrap.node;
+        let text = |key: &str| node.metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let labels = node.metadata.get("LABELS").and_then(Value::as_object);
+        let label = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+        let locality = &node.locality;
+        let parts = [&locality.region, &locality.zone, &locality.sub_zone];
+        let parts: Vec<&str> = parts.into_iter().map(|part| &**part).take_while(|p| !p.is_empty()).collect();
+        WorkloadInfo {
+            name: text("WORKLOAD_NAME"),
+            namespace: text("NAMESPACE"),
+            service_account: text("SERVICE_ACCOUNT"),
+            labels: labels.map(|labels| labels.iter().filter_map(label).collect()).unwrap_or_default(),
+            locality: parts.join("/"),
+            weight: 0,
+            group: text("AUTO_REGISTER_GROUP"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh").field("node", &self.0.bootstrap.node.id).finish_non_exhaustive()
+    }
+}
+
+/// A mesh to be joined. Without a bootstrap it takes the environment's.
+#[derive(Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct MeshBuilder {
+    bootstrap: Option<Bootstrap>,
+    identities: HashMap<Arc<str>, WorkloadIdentity>,
+    wait_for_ready: bool,
+    keep_deadline: bool,
+    outbound: OutboundTrafficPolicy,
+    seed: Option<u64>,
+}
+
+impl MeshBuilder {
+    /// Joins by this bootstrap.
+    pub fn bootstrap(mut self, bootstrap: Bootstrap) -> Self {
+        self.bootstrap = Some(bootstrap);
+        self
+    }
+
+    /// Joins by the bootstrap in this file.
+    pub fn bootstrap_file(self, path: impl Into<PathBuf>) -> Result<Self, MeshError> {
+        Ok(self.bootstrap(Bootstrap::from_file(path)?))
+    }
+
+    /// Uses this identity for the certificate provider instance (usually `default`), whatever the bootstrap
+    /// says of it.
+    pub fn identity(mut self, instance: &str, identity: WorkloadIdentity) -> Self {
+        self.identities.insert(instance.into(), identity);
+        self
+    }
+
+    /// Calls wait while no endpoint is ready, within their deadline, instead of failing (gRPC's
+    /// wait-for-ready). Default: false.
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// Whether a call made while serving a request ends when that request does. Default: true.
+    pub fn propagate_deadline(mut self, propagate: bool) -> Self {
+        self.keep_deadline = !propagate;
+        self
+    }
+
+    /// What becomes of a call through a [`MeshLayer`] to an unknown host. Default:
+    /// [`OutboundTrafficPolicy::AllowAny`].
+    pub fn outbound_traffic_policy(mut self, policy: OutboundTrafficPolicy) -> Self {
+        self.outbound = policy;
+        self
+    }
+
+    /// Seed of every random choice; default: random.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names.
+    pub fn build(self) -> Result<Mesh, MeshError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(MeshError::NoRuntime);
+        }
+        let mut bootstrap = match self.bootstrap {
+            Some(bootstrap) => bootstrap,
+            None => Bootstrap::from_env()?,
+        };
+        bootstrap.certificate_providers.retain(|instance, _| !self.identities.contains_key(instance));
+        let mut providers = Providers::start(&bootstrap)?;
+        for (instance, identity) in self.identities {
+            // Resources may name it, so the bootstrap has to.
+            bootstrap.certificate_providers.insert(instance.clone(), CertificateProvider::Given);
+            providers.insert(instance, identity);
+        }
+        let bootstrap = Arc::new(bootstrap);
+        let identity = providers.identity(&DEFAULT_PROVIDER.into()).ok().cloned();
+        let connector = connect::ControlPlaneConnector::new(identity);
+        let server = bootstrap.servers.first();
+        let server = server.ok_or_else(|| BootstrapError::Invalid {
+            origin: "the bootstrap built in code".into(),
+            reason: "xds_servers is empty".into(),
+        })?;
+        let control_plane = connector
+            .channel(server)
+            .map_err(|reason| MeshError::ControlPlane { server: server.address.clone(), reason })?;
+        let providers = Arc::new(providers);
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        let clusters = Registry::new(ClusterDeps {
+            tls: providers.clone(),
+            connect: Arc::new(Tcp),
+            breakers: Arc::new(Breakers::default()),
+            seed,
+        });
+        Ok(Mesh(Arc::new(Inner {
+            xds: XdsClient::spawn(bootstrap.clone(), Arc::new(connector)),
+            bootstrap,
+            providers,
+            control_plane,
+            clusters: Arc::new(clusters),
+            calls: CallSettings {
+                wait_for_ready: self.wait_for_ready,
+                propagate_deadlines: !self.keep_deadline,
+                faults: ActiveFaults::default(),
+            },
+            outbound: self.outbound,
+            seed,
+            targets: Mutex::default(),
+        })))
+    }
+}

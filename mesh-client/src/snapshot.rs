@@ -1,0 +1,45 @@
+//! What a target's calls read: the published route table, or why there is none.
+
+use crate::table::RouteTable;
+use arc_swap::{ArcSwap, Guard};
+use mesh_xds::config::XdsError;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// State of a target.
+pub(crate) enum State<U> {
+    /// The control plane has not answered yet.
+    Pending,
+    /// Calls are decided by this.
+    Table(RouteTable<U>),
+    /// Calls fail with this.
+    Failed(XdsError),
+}
+
+/// The current [`State`]. Reading takes no lock.
+pub(crate) struct Snapshot<U> {
+    state: ArcSwap<State<U>>,
+    changed: watch::Sender<()>,
+}
+
+impl<U> Snapshot<U> {
+    pub(crate) fn new() -> Self {
+        Self { state: ArcSwap::from_pointee(State::Pending), changed: watch::Sender::new(()) }
+    }
+
+    /// The current state. Not to be held across an `.await`.
+    pub(crate) fn load(&self) -> Guard<Arc<State<U>>> {
+        self.state.load()
+    }
+
+    /// Replaces the state and wakes who waits.
+    pub(crate) fn publish(&self, state: State<U>) {
+        self.state.store(Arc::new(state));
+        self.changed.send_replace(());
+    }
+
+    /// Told of every state published from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}

@@ -1,0 +1,255 @@
+//! A call, from the generated client to the response: the one place that knows the order of things.
+//!
+//! The whole is one future. The common path (one route, no retry policy, no header rules) takes no lock,
+//! makes no task hop and allocates nothing of its own. Faults come before rewriting, so that they see the
+//! request as the caller made it (in Envoy, too, the fault filter comes before the router).
+
+pub(crate) mod deadline;
+mod fault;
+mod headers;
+mod mirror;
+mod retry;
+mod route;
+
+pub(crate) use fault::ActiveFaults;
+
+use crate::{
+    call::{BoundedBody, Bounds, Upstream},
+    context::Incoming,
+    lb::Dice,
+    retry::replay::Budget,
+    snapshot::Snapshot,
+    table::{Choice, Compiled, Forwarding},
+    telemetry::Counters,
+    timeout::GRPC_TIMEOUT,
+};
+use deadline::Deadline;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header::USER_AGENT, request::Parts,
+    uri::Authority,
+};
+use mesh_xds::config::XdsError;
+use mirror::Mirrors;
+use retry::Answer;
+use std::{fmt::Write, sync::Arc};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+/// Memory for the bodies of a channel's calls that may be repeated.
+const REPLAY_BUDGET: usize = 16 << 20;
+
+const OWN_USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("mesh-client/", env!("CARGO_PKG_VERSION")));
+
+/// Says, beside a failure that was not retried, why it was not.
+pub(crate) const RETRY_DENIED: HeaderName = HeaderName::from_static("mesh-retry-denied");
+
+/// Makes this call wait for an endpoint, or not, whatever the mesh's default: put it into the request's
+/// extensions (gRPC's wait-for-ready).
+///
+/// A call that waits does so until its deadline; have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitForReady(pub bool);
+
+/// Everything that the calls to one target share.
+pub(crate) struct Core<U> {
+    /// As in the target: `reviews:9080`.
+    pub(crate) target: Arc<str>,
+    /// The same, as it is sent.
+    pub(crate) authority: Authority,
+    pub(crate) snapshot: Snapshot<U>,
+    pub(crate) settings: CallSettings,
+    pub(crate) dice: Dice,
+    pub(crate) counters: Arc<Counters>,
+    budget: Arc<Budget>,
+    mirrors: Mirrors,
+}
+
+/// What the mesh says about all calls.
+#[derive(Clone, Debug)]
+pub(crate) struct CallSettings {
+    /// Wait for an endpoint when a call does not say.
+    pub(crate) wait_for_ready: bool,
+    /// Calls made in a handler end when the request that it serves does.
+    pub(crate) propagate_deadlines: bool,
+    /// Faults active in the process.
+    pub(crate) faults: ActiveFaults,
+}
+
+/// How a call came out. The large variant is the usual one.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Outcome<U: Upstream> {
+    /// A response.
+    Response(Response<BoundedBody<U::Body, U::RetryPermit>>),
+    /// The control plane does not know the target. The request, untouched.
+    UnknownHost(Box<Request<tonic::body::Body>>, XdsError),
+}
+
+/// A call that has its route.
+struct Call<'a, U> {
+    core: &'a Core<U>,
+    compiled: &'a Compiled<U>,
+    forwarding: &'a Forwarding<U>,
+    choice: &'a Choice<U>,
+    deadline: Option<Deadline>,
+    wait_for_ready: bool,
+}
+
+impl<U: Upstream> Core<U> {
+    pub(crate) fn new(authority: Authority, settings: CallSettings, seed: u64) -> Self {
+        Self {
+            target: authority.as_str().into(),
+            authority,
+            snapshot: Snapshot::new(),
+            settings,
+            dice: Dice::new(seed),
+            counters: Arc::default(),
+            budget: Budget::new(REPLAY_BUDGET),
+            mirrors: Mirrors::default(),
+        }
+    }
+
+    /// One call.
+    pub(crate) async fn call(&self, request: Request<tonic::body::Body>) -> Result<Outcome<U>, Status> {
+        self.counters.calls.add_one();
+        let result = self.routed(request).await;
+        if let Err(status) = &result {
+            self.counters.failed_here.add_one();
+            if status.code() == Code::DeadlineExceeded {
+                self.counters.deadline_exceeded.add_one();
+            }
+            tracing::debug!(target: "mesh_client::call", code = ?status.code(), message = status.message(), "call failed");
+        }
+        result
+    }
+
+    async fn routed(&self, request: Request<tonic::body::Body>) -> Result<Outcome<U>, Status> {
+        let began = Instant::now();
+        let incoming = if self.settings.propagate_deadlines { Incoming::current() } else { None };
+        let deadline = Deadline::of_caller(request.headers(), incoming, began)?;
+        let wait_for_ready = match request.extensions().get::<WaitForReady>() {
+            Some(WaitForReady(wait)) => *wait,
+            None => self.settings.wait_for_ready,
+        };
+        let compiled = match self.route(request.uri(), request.headers(), deadline, wait_for_ready).await? {
+            route::Found::Route(compiled) => compiled,
+            route::Found::UnknownHost(error) => return Ok(Outcome::UnknownHost(Box::new(request), error)),
+        };
+        let (forwarding, choice) = self.choose(&compiled)?;
+        let deadline = Deadline::within(deadline, forwarding.limit, began);
+        if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
+            return Err(deadline.exceeded(&self.target, "the call was not sent: its time was over"));
+        }
+        let call = Call { core: self, compiled: &compiled, forwarding, choice, deadline, wait_for_ready };
+        if let Some(response) = call.inject_faults(request.uri(), request.headers()).await? {
+            return Ok(Outcome::Response(response));
+        }
+        let (mut parts, body) = request.into_parts();
+        call.rewrite(&mut parts);
+        let Answer { mut response, permit, idle } = call.attempts(parts, body).await?;
+        for mutation in &choice.response {
+            headers::mutate(response.headers_mut(), mutation);
+        }
+        let bounds = (deadline.is_some() || idle.is_some()).then(|| Bounds {
+            target: self.target.clone(),
+            deadline,
+            idle,
+        });
+        Ok(Outcome::Response(response.map(|body| BoundedBody::new(body, bounds, permit))))
+    }
+}
+
+impl<U: Upstream> Call<'_, U> {
+    /// Delays, and ends the call early where an abort is drawn.
+    async fn inject_faults(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Option<Response<BoundedBody<U::Body, U::RetryPermit>>>, Status> {
+        if self.choice.faults.is_empty() {
+            return Ok(None);
+        }
+        let injections: Vec<_> = {
+            let seen = self.core.seen(uri, headers);
+            let mut rng = self.core.dice.roll();
+            let draw = |fault: &Arc<_>| (fault::Injection::draw(fault, &seen, &mut rng), fault.max_active);
+            self.choice.faults.iter().map(draw).filter(|(injection, _)| !injection.is_none()).collect()
+        };
+        let counters = &self.core.counters;
+        for (injection, limit) in injections {
+            let Some(_active) = self.core.settings.faults.begin(limit) else {
+                counters.faults_over_limit.add_one();
+                continue;
+            };
+            if let Some(delay) = injection.delay {
+                counters.faults_delayed.add_one();
+                let end = Instant::now() + delay;
+                match self.deadline.filter(|deadline| deadline.at < end) {
+                    None => tokio::time::sleep_until(end).await,
+                    Some(deadline) => {
+                        tokio::time::sleep_until(deadline.at).await;
+                        let what = format!("an injected delay of {delay:?} had not ended");
+                        return Err(deadline.exceeded(&self.core.target, &what));
+                    }
+                }
+            }
+            match injection.abort {
+                None => {}
+                Some(code) => {
+                    counters.faults_aborted.add_one();
+                    if code == Code::Ok {
+                        return Ok(Some(Status::ok("").into_http::<()>().map(|()| BoundedBody::ended())));
+                    }
+                    return Err(self.explain(Status::new(code, "fault injected by configuration"), 0, None));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The request as it is sent, except for what differs between attempts.
+    fn rewrite(&self, parts: &mut Parts) {
+        let Self { core, forwarding, choice, compiled, .. } = self;
+        parts.headers.remove(GRPC_TIMEOUT);
+        for mutation in &choice.request {
+            headers::mutate(&mut parts.headers, mutation);
+        }
+        let authority = choice.authority.as_ref().or(parts.uri.authority()).unwrap_or(&core.authority);
+        let path = &compiled.route.matches.path;
+        parts.uri = headers::uri(&parts.uri, authority, path, forwarding.path_rewrite.as_ref());
+        parts.headers.entry(USER_AGENT).or_insert(OWN_USER_AGENT);
+    }
+
+    /// A failure, with the call's circumstances. `attempts` are those that were made.
+    fn explain(&self, status: Status, attempts: u32, denied: Option<&str>) -> Status {
+        let Self { core, compiled, .. } = self;
+        let mut message = format!("target {}: {}{}", core.target, shown(compiled), status.message());
+        if attempts > 1 {
+            let _ = write!(message, " (attempt {attempts})");
+        }
+        if let Some(denied) = denied {
+            let _ = write!(message, " (not retried: {denied})");
+        }
+        if !compiled.version.is_empty() {
+            let _ = write!(message, " [configuration {}]", compiled.version);
+        }
+        let mut metadata = status.metadata().clone();
+        if let Some(denied) = denied.and_then(|denied| HeaderValue::from_str(denied).ok()) {
+            let mut headers: HeaderMap = metadata.into_headers();
+            headers.insert(RETRY_DENIED, denied);
+            metadata = tonic::metadata::MetadataMap::from_headers(headers);
+        }
+        Status::with_metadata(status.code(), message, metadata)
+    }
+}
+
+/// A route in an error: its name, and where it was written.
+fn shown<U>(compiled: &Compiled<U>) -> String {
+    let route = &compiled.route;
+    match (&*route.name, &route.origin) {
+        ("", None) => String::new(),
+        ("", Some(origin)) => format!("route of {origin}: "),
+        (name, None) => format!("route {name}: "),
+        (name, Some(origin)) => format!("route {name} ({origin}): "),
+    }
+}

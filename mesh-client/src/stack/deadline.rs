@@ -1,0 +1,185 @@
+//! The bound of a call: the earliest of what its caller, the request being served and the route allow
+//! (gRFC A31). It covers everything: waiting for configuration, injected delays, attempts, the waits
+//! between them, and the response until its end.
+
+use crate::{
+    context::Incoming,
+    timeout::{self, GRPC_TIMEOUT},
+};
+use http::HeaderMap;
+use mesh_xds::resource::{listener::HttpConnectionManager, route::Forward};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tonic::Status;
+
+/// Kept back from an incoming request's time for its answer to travel: a tenth of it, but at most this.
+const MARGIN: Duration = Duration::from_millis(5);
+
+/// Who set a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// The caller's `grpc-timeout`.
+    Caller,
+    /// The deadline of the request that the calling task serves.
+    Incoming,
+    /// The route's `max_stream_duration`.
+    Route,
+    /// The listener's `max_stream_duration`.
+    Listener,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Caller => "the caller's grpc-timeout",
+            Self::Incoming => "the deadline of the request being served",
+            Self::Route => "the route's timeout (max_stream_duration)",
+            Self::Listener => "the listener's max_stream_duration",
+        })
+    }
+}
+
+/// End of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) bound: Bound,
+    /// What was left when the call began.
+    allowed: Duration,
+}
+
+impl Deadline {
+    fn after(now: Instant, allowed: Duration, bound: Bound) -> Option<Self> {
+        Some(Self { at: now.checked_add(allowed)?, bound, allowed })
+    }
+
+    /// The bound that comes with the request: its `grpc-timeout`, or the deadline of the request being served.
+    /// An unreadable timeout fails the call: it would otherwise be unbounded against the caller's will.
+    pub(crate) fn of_caller(
+        headers: &HeaderMap,
+        incoming: Option<Incoming>,
+        now: Instant,
+    ) -> Result<Option<Self>, Status> {
+        let own = match headers.get(GRPC_TIMEOUT) {
+            None => None,
+            Some(value) => {
+                let allowed = timeout::parse(value.as_bytes())
+                    .map_err(|error| Status::internal(format!("{error}; the call carries {value:?}")))?;
+                Self::after(now, allowed, Bound::Caller)
+            }
+        };
+        let inherited = incoming.and_then(|incoming| incoming.deadline).and_then(|at| {
+            let left = at.saturating_duration_since(now);
+            Self::after(now, left - MARGIN.min(left / 10), Bound::Incoming)
+        });
+        Ok(Self::earlier(own, inherited))
+    }
+
+    /// With what the route allows as well.
+    pub(crate) fn within(own: Option<Self>, limit: Option<Limit>, began: Instant) -> Option<Self> {
+        let limit = limit.and_then(|limit| Self::after(began, limit.duration, limit.bound));
+        Self::earlier(own, limit)
+    }
+
+    fn earlier(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(if other.at < one.at { other } else { one }),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// What the caller is told; `what` had not happened.
+    pub(crate) fn exceeded(&self, target: &Arc<str>, what: &str) -> Status {
+        Status::deadline_exceeded(format!("target {target}: {what} ({self})"))
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bound, allowed, .. } = self;
+        write!(f, "{allowed:?}, {bound}")
+    }
+}
+
+/// What configuration allows a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    duration: Duration,
+    bound: Bound,
+}
+
+impl Limit {
+    /// `grpc_timeout_header_max` masks the route's `max_stream_duration`, which masks the listener's; the one
+    /// that is left bounds the call unless it is zero.
+    pub(crate) fn of(route: &Forward, listener: &HttpConnectionManager) -> Option<Self> {
+        let (duration, bound) = match route.grpc_timeout_header_max.or(route.max_stream_duration) {
+            Some(duration) => (duration, Bound::Route),
+            None => (listener.max_stream_duration?, Bound::Listener),
+        };
+        (!duration.is_zero()).then_some(Self { duration, bound })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::testing::{forward, http};
+    use http::HeaderValue;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn caller(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn the_earliest_bound_wins_and_is_named() {
+        let now = Instant::now();
+        for (own, incoming, route, expected) in [
+            (Some("100m"), None, None, Some((ms(100), Bound::Caller))),
+            (Some("100m"), Some(ms(60)), None, Some((ms(55), Bound::Incoming))),
+            (Some("100m"), Some(ms(10)), Some(ms(50)), Some((ms(9), Bound::Incoming))),
+            (Some("100m"), Some(ms(200)), Some(ms(50)), Some((ms(50), Bound::Route))),
+            (None, None, Some(ms(50)), Some((ms(50), Bound::Route))),
+            (None, None, None, None),
+        ] {
+            let headers = own.map(caller).unwrap_or_default();
+            let incoming = incoming.map(|left| Incoming { deadline: Some(now + left) });
+            let deadline = Deadline::of_caller(&headers, incoming, now).unwrap();
+            let limit = route.map(|duration| Limit { duration, bound: Bound::Route });
+            let found = Deadline::within(deadline, limit, now);
+            assert_eq!(
+                found.map(|deadline| (deadline.at - now, deadline.bound)),
+                expected,
+                "{own:?} {route:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unreadable_timeout_fails_the_call_instead_of_unbounding_it() {
+        let error = Deadline::of_caller(&caller("soon"), None, Instant::now()).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::Internal);
+        assert!(error.message().contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn the_masks_of_a31() {
+        let route = |max, header_max| {
+            let mut route = forward("c");
+            route.max_stream_duration = max;
+            route.grpc_timeout_header_max = header_max;
+            route
+        };
+        let mut listener = http();
+        listener.max_stream_duration = Some(ms(7));
+        let of = |route: Forward| Limit::of(&route, &listener).map(|limit| limit.duration);
+        assert_eq!(of(route(None, None)), Some(ms(7)));
+        assert_eq!(of(route(Some(ms(5)), None)), Some(ms(5)));
+        assert_eq!(of(route(Some(ms(5)), Some(ms(9)))), Some(ms(9)));
+        assert_eq!(of(route(Some(Duration::ZERO), None)), None, "zero lifts the listener's");
+        assert_eq!(of(route(Some(ms(5)), Some(Duration::ZERO))), None, "zero masks");
+    }
+}

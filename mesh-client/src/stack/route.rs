@@ -1,0 +1,143 @@
+//! Finding the route, and waiting for the first configuration.
+
+use super::{Core, deadline::Deadline, shown};
+use crate::{
+    call::Upstream,
+    snapshot::State,
+    table::{Action, Choice, Compiled, Forwarding, RouteTable},
+};
+use http::{HeaderMap, Uri};
+use mesh_xds::{
+    config::{XdsError, XdsErrorCause},
+    matcher::Headers,
+    name::ResourceType,
+};
+use std::sync::Arc;
+use tonic::Status;
+
+/// What the configuration says about a request.
+pub(super) enum Found<U> {
+    Route(Arc<Compiled<U>>),
+    /// The control plane does not know the target.
+    UnknownHost(XdsError),
+}
+
+/// Whether the control plane has answered that there is no such target.
+pub(crate) fn is_unknown_host(error: &XdsError) -> bool {
+    error.resource_type == ResourceType::Listener && matches!(error.cause, XdsErrorCause::DoesNotExist(_))
+}
+
+impl<U: Upstream> Core<U> {
+    /// What matchers see of a request.
+    pub(super) fn seen<'a>(&'a self, uri: &'a Uri, headers: &'a HeaderMap) -> Headers<'a> {
+        Headers { map: headers, authority: self.authority.as_str(), path: uri.path(), scheme: "http" }
+    }
+
+    /// The route of a request. Waits for the first answer of the control plane; one that cannot be reached
+    /// fails the call at once, unless it wants to wait.
+    pub(super) async fn route(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        deadline: Option<Deadline>,
+        wait_for_ready: bool,
+    ) -> Result<Found<U>, Status> {
+        if let Some(found) = self.look(uri, headers, wait_for_ready)? {
+            return Ok(found);
+        }
+        let mut changes = self.snapshot.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Some(found) = self.look(uri, headers, wait_for_ready)? {
+                return Ok(found);
+            }
+            // The sender lives as long as this target: an error cannot be.
+            let change = async { changes.changed().await.is_ok() };
+            match deadline {
+                None => {
+                    change.await;
+                }
+                Some(deadline) => {
+                    if tokio::time::timeout_at(deadline.at, change).await.is_err() {
+                        let what =
+                            format!("no configuration had come from the control plane{}", self.last_error());
+                        return Err(deadline.exceeded(&self.target, &what));
+                    }
+                }
+            }
+        }
+    }
+
+    /// None: there is something to wait for.
+    fn look(&self, uri: &Uri, headers: &HeaderMap, wait_for_ready: bool) -> Result<Option<Found<U>>, Status> {
+        match &**self.snapshot.load() {
+            State::Pending => Ok(None),
+            State::Table(table) => self.find(table, uri, headers).map(|route| Some(Found::Route(route))),
+            State::Failed(error) if is_unknown_host(error) => Ok(Some(Found::UnknownHost(error.clone()))),
+            State::Failed(error)
+                if wait_for_ready && matches!(error.cause, XdsErrorCause::Unreachable(_)) =>
+            {
+                Ok(None)
+            }
+            State::Failed(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn find(
+        &self,
+        table: &RouteTable<U>,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Compiled<U>>, Status> {
+        let found = table.route(&self.seen(uri, headers), uri.query(), || self.dice.roll());
+        found.cloned().ok_or_else(|| {
+            Status::unavailable(format!(
+                "target {}: none of the {} routes of virtual host {} matches {} [configuration {}]",
+                self.target,
+                table.routes().len(),
+                table.virtual_host,
+                uri.path(),
+                table.version
+            ))
+        })
+    }
+
+    /// The way and the cluster of a call that has its route.
+    pub(super) fn choose<'a>(
+        &self,
+        compiled: &'a Compiled<U>,
+    ) -> Result<(&'a Forwarding<U>, &'a Choice<U>), Status> {
+        let reason = match &compiled.action {
+            Action::Forward(forwarding) => match forwarding.choose(|| self.dice.roll()) {
+                Some(choice) => return Ok((forwarding, choice)),
+                None => "it has no cluster",
+            },
+            Action::Fail(reason) => reason,
+        };
+        Err(Status::unavailable(format!(
+            "target {}: {}the route cannot be used by a client: {reason}",
+            self.target,
+            shown(compiled)
+        )))
+    }
+
+    /// The status for a target without configuration.
+    pub(crate) fn failed(&self, error: &XdsError) -> Status {
+        Status::unavailable(format!("target {}: {error}", self.target))
+    }
+
+    /// The status for a target that the control plane does not know and that nobody else may serve.
+    pub(crate) fn refused(&self, error: &XdsError) -> Status {
+        Status::unavailable(format!(
+            "target {}: {error}; calls to hosts outside the mesh are refused (REGISTRY_ONLY)",
+            self.target
+        ))
+    }
+
+    fn last_error(&self) -> String {
+        match &**self.snapshot.load() {
+            State::Failed(error) => format!(" ({error})"),
+            State::Pending | State::Table(_) => String::new(),
+        }
+    }
+}

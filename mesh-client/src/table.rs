@@ -1,0 +1,140 @@
+//! The route table of a target: its configuration, compiled so that a call only has to look.
+//!
+//! A table is immutable. Everything that configuration decides is decided when it is built: which filters
+//! apply to which route, which retry policy holds, which cluster a name stands for. Clusters are shared by
+//! tables and channels ([`registry`]), so a new table costs no connection.
+
+mod build;
+mod index;
+pub(crate) mod registry;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::{lb::draw::Draw, stack::deadline::Limit};
+use http::uri::Authority;
+use index::Index;
+use mesh_xds::{
+    matcher::Headers,
+    resource::{
+        fault::Fault,
+        retry::RetryPolicy,
+        route::{HeaderMutation, Mirror, PathRewrite, Route, RouteMatch},
+    },
+};
+use std::sync::Arc;
+
+/// What a target's calls are decided by.
+pub(crate) struct RouteTable<U> {
+    /// Name of the virtual host, for errors.
+    pub(crate) virtual_host: Arc<str>,
+    /// Version of the configuration, for errors.
+    pub(crate) version: Arc<str>,
+    routes: Box<[Arc<Compiled<U>>]>,
+    index: Index,
+}
+
+/// A route, compiled.
+pub(crate) struct Compiled<U> {
+    /// As configured.
+    pub(crate) route: Arc<Route>,
+    /// What happens to its requests.
+    pub(crate) action: Action<U>,
+    /// Version of the configuration.
+    pub(crate) version: Arc<str>,
+}
+
+/// What happens to a request.
+pub(crate) enum Action<U> {
+    /// It is sent.
+    Forward(Box<Forwarding<U>>),
+    /// It fails; why.
+    Fail(&'static str),
+}
+
+/// Where to and how.
+pub(crate) struct Forwarding<U> {
+    /// The route's bound of a call.
+    pub(crate) limit: Option<Limit>,
+    /// The route's policy, else its virtual host's.
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
+    /// The path sent.
+    pub(crate) path_rewrite: Option<PathRewrite>,
+    /// `:authority` becomes the endpoint's hostname.
+    pub(crate) auto_host_rewrite: bool,
+    /// Copies.
+    pub(crate) mirrors: Box<[(Mirror, Destination<U>)]>,
+    choices: Box<[Choice<U>]>,
+    draw: Draw,
+}
+
+/// A cluster, or why there is none.
+pub(crate) type Destination<U> = Result<Arc<U>, Arc<str>>;
+
+/// One of a route's clusters.
+pub(crate) struct Choice<U> {
+    /// The cluster's name.
+    pub(crate) name: Arc<str>,
+    /// The cluster.
+    pub(crate) cluster: Destination<U>,
+    /// Faults that apply here.
+    pub(crate) faults: Box<[Arc<Fault>]>,
+    /// To the request, in order; only levels that change something.
+    pub(crate) request: Box<[HeaderMutation]>,
+    /// To the response, in order; only levels that change something.
+    pub(crate) response: Box<[HeaderMutation]>,
+    /// Sent instead of the target's.
+    pub(crate) authority: Option<Authority>,
+}
+
+impl<U> Forwarding<U> {
+    /// A cluster, by weight, whatever its state (A28). None if the route has none, which parsing excludes.
+    pub(crate) fn choose(&self, rng: impl FnOnce() -> fastrand::Rng) -> Option<&Choice<U>> {
+        match &*self.choices {
+            [only] => Some(only),
+            several => several.get(self.draw.draw(&mut rng())?),
+        }
+    }
+
+    /// Every cluster, for status.
+    pub(crate) fn choices(&self) -> &[Choice<U>] {
+        &self.choices
+    }
+}
+
+impl<U> RouteTable<U> {
+    /// The first route that matches.
+    pub(crate) fn route(
+        &self,
+        request: &Headers<'_>,
+        query: Option<&str>,
+        rng: impl Fn() -> fastrand::Rng,
+    ) -> Option<&Arc<Compiled<U>>> {
+        let matches = |compiled: &&Arc<Compiled<U>>| is_match(&compiled.route.matches, request, query, &rng);
+        match self.index.candidates(request.path) {
+            None => self.routes.iter().find(matches),
+            Some(candidates) => {
+                candidates.iter().filter_map(|&route| self.routes.get(route as usize)).find(matches)
+            }
+        }
+    }
+
+    /// In order.
+    pub(crate) fn routes(&self) -> &[Arc<Compiled<U>>] {
+        &self.routes
+    }
+}
+
+/// Whether a request satisfies a match. The fraction is drawn last: only for what matches otherwise.
+fn is_match(
+    matches: &RouteMatch,
+    request: &Headers<'_>,
+    query: Option<&str>,
+    rng: impl Fn() -> fastrand::Rng,
+) -> bool {
+    matches.path.matches(request.path)
+        && matches.headers.iter().all(|matcher| matcher.matches(request))
+        && matches.query.iter().all(|matcher| matcher.matches(query.unwrap_or_default()))
+        && matches.fraction.is_none_or(|fraction| fraction.hit(rng().u32(0..1_000_000)))
+}
