@@ -5,7 +5,7 @@
 use http::{HeaderMap, Uri, uri::Authority};
 use mesh_xds::{
     matcher::PathMatcher,
-    resource::route::{AppendAction, HeaderMutation, PathRewrite, RegexRewrite},
+    resource::route::{AppendAction, HeaderMutation, PathRewrite},
 };
 use std::borrow::Cow;
 
@@ -68,32 +68,7 @@ fn rewritten<'a>(path: &'a str, matched: &PathMatcher, rewrite: &PathRewrite) ->
             };
             format!("{new}{}", path.get(length..).unwrap_or_default()).into()
         }
-        PathRewrite::Regex(RegexRewrite { pattern, substitution }) => {
-            pattern.replace_all(path, Substitution(substitution))
-        }
-    }
-}
-
-/// RE2's replacement text: `\0` to `\9` are groups, `\\` is a backslash.
-struct Substitution<'a>(&'a str);
-
-impl regex::Replacer for Substitution<'_> {
-    fn replace_append(&mut self, captures: &regex::Captures<'_>, out: &mut String) {
-        let mut chars = self.0.chars();
-        while let Some(char) = chars.next() {
-            if char != '\\' {
-                out.push(char);
-                continue;
-            }
-            match chars.next() {
-                Some(digit @ '0'..='9') => {
-                    let group = digit as usize - '0' as usize;
-                    out.push_str(captures.get(group).map(|group| group.as_str()).unwrap_or_default());
-                }
-                Some(other) => out.push(other),
-                None => {}
-            }
-        }
+        PathRewrite::Regex(rewrite) => rewrite.apply(path),
     }
 }
 
@@ -101,7 +76,7 @@ impl regex::Replacer for Substitution<'_> {
 mod tests {
     use super::*;
     use http::{HeaderName, HeaderValue};
-    use mesh_xds::resource::route::HeaderAddition;
+    use mesh_xds::resource::route::{HeaderAddition, RegexRewrite};
 
     #[test]
     fn the_four_actions_and_then_the_removals() {
@@ -138,10 +113,7 @@ mod tests {
         let authority = Authority::from_static("reviews:9080");
         let prefix = |new: &str| PathRewrite::Prefix(new.into());
         let regex = |pattern: &str, substitution: &str| {
-            PathRewrite::Regex(RegexRewrite {
-                pattern: regex::Regex::new(pattern).unwrap(),
-                substitution: substitution.into(),
-            })
+            PathRewrite::Regex(RegexRewrite::new(pattern, substitution).unwrap())
         };
         for (path, matched, rewrite, expected) in [
             ("/a.B/C?q=1", PathMatcher::prefix("/a.", false), Some(prefix("/x.")), "/x.B/C?q=1"),
@@ -152,15 +124,5 @@ mod tests {
             let found = uri(&path.parse().unwrap(), &authority, &matched, rewrite.as_ref());
             assert_eq!(found, format!("http://reviews:9080{expected}").as_str());
         }
-    }
-
-    #[test]
-    fn a_substitution_reads_groups_and_escapes() {
-        let pattern = regex::Regex::new("(b)(c)?").unwrap();
-        let replace = |substitution| pattern.replace_all("abd", Substitution(substitution)).into_owned();
-        assert_eq!(replace("[\\1]"), "a[b]d");
-        assert_eq!(replace("[\\2]"), "a[]d");
-        assert_eq!(replace("[\\0\\\\]"), "a[b\\]d");
-        assert_eq!(replace("x\\"), "axd");
     }
 }
