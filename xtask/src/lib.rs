@@ -1,3 +1,4 @@
 //! The repository's own tasks, as functions.
 
 pub mod codegen;
+pub mod interop;

@@ -1,6 +1,6 @@
 //! The repository's own tasks. `cargo xtask --help` lists them.
 
-use xtask::codegen;
+use xtask::{codegen, interop};
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -20,14 +20,22 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run our control plane and data plane against gRPC's C-core, grpc-js and Envoy, installing them first.
+    Interop {
+        /// Only the scenarios whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Codegen { check } => codegen::run(&root(), check),
+        Task::Codegen { check } => codegen::run(&root(), check).map(|()| true),
+        Task::Interop { only } => interop::run(&root(), only.as_deref()),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

@@ -4,7 +4,7 @@
 
 TARGET is `xds:///reviews:9080` (configured by GRPC_XDS_BOOTSTRAP) or a plain `host:port`. Each line of
 standard input, `call COUNT [header=value ...]`, is answered with one line of JSON: how many answers each
-version gave, and how many calls failed with what.
+replica gave, and how many calls failed with what.
 """
 
 import argparse

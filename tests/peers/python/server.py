@@ -1,9 +1,10 @@
-"""Reviews as an xDS-configured server on gRPC's C-core.
+"""Reviews on gRPC's C-core.
 
-    server.py PORT [--mtls]
+    server.py PORT --instance NAME [--plain]
 
-Prints `serving` once the control plane has configured it (gRPC's serving status), and ends with its
-standard input.
+Configured by the control plane that GRPC_XDS_BOOTSTRAP names: in plaintext or with mTLS, as its listener
+says; until there is one, it refuses calls. With `--plain` it knows no mesh. Prints `ready` when it has
+started, and ends with its standard input.
 """
 
 import argparse
@@ -17,20 +18,23 @@ import bookinfo_pb2_grpc
 
 
 class Reviews(bookinfo_pb2_grpc.ReviewsServicer):
+    def __init__(self, instance):
+        self.origin = bookinfo_pb2.Origin(service="reviews", version="python", instance=instance)
+
     def GetReviews(self, request, context):
-        origin = bookinfo_pb2.Origin(service="reviews", version="python", instance="reviews-python")
-        return bookinfo_pb2.ReviewsReply(origin=origin)
+        return bookinfo_pb2.ReviewsReply(origin=self.origin)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
-    parser.add_argument("--mtls", action="store_true")
+    parser.add_argument("--instance", required=True)
+    parser.add_argument("--plain", action="store_true")
     args = parser.parse_args()
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), xds=True)
-    bookinfo_pb2_grpc.add_ReviewsServicer_to_server(Reviews(), server)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), xds=not args.plain)
+    bookinfo_pb2_grpc.add_ReviewsServicer_to_server(Reviews(args.instance), server)
     credentials = grpc.insecure_server_credentials()
-    if args.mtls:
+    if not args.plain:
         credentials = grpc.xds_server_credentials(credentials)
     server.add_secure_port(f"127.0.0.1:{args.port}", credentials)
     server.start()

@@ -1,0 +1,75 @@
+//! A foreign gRPC client, configured by our control plane alone, follows what is configured.
+
+use crate::interop::{
+    Lab, Outcome,
+    control_plane::{ControlPlane, Member, Security},
+    peer::{Client, Grpc, Server, Target},
+    report::Report,
+    yaml,
+};
+
+const CALLS: u32 = 400;
+
+pub(super) fn core(lab: &Lab, report: &mut Report) -> Outcome {
+    client(lab, report, Grpc::Core)
+}
+
+pub(super) fn js(lab: &Lab, report: &mut Report) -> Outcome {
+    client(lab, report, Grpc::Js)
+}
+
+fn client(lab: &Lab, report: &mut Report, grpc: Grpc) -> Outcome {
+    let reviews = Reviews::start(lab)?;
+    let member = Member { name: grpc.name(), labels: &[] };
+    let bootstrap = reviews.control_plane.bootstrap(&member, &Security::None)?;
+    let target = Target::Xds("reviews:9080");
+    let mut client = Client::start(lab, grpc.name(), grpc, &target, Some(&bootstrap))?;
+    reviews.followed_by(&mut client, report)?;
+    report.check("nothing rejected", reviews.control_plane.acknowledged(grpc.name()));
+    Ok(())
+}
+
+/// `reviews` with plain servers in two versions, 80 % to v1.
+pub(super) struct Reviews {
+    pub(super) control_plane: ControlPlane,
+    /// Another replica of v1, which no slice names at first.
+    spare: Server,
+    _servers: [Server; 2],
+}
+
+impl Reviews {
+    pub(super) fn start(lab: &Lab) -> Outcome<Self> {
+        let [v1, v2, spare] =
+            [Server::plain(lab, "v1")?, Server::plain(lab, "v2")?, Server::plain(lab, "v1-spare")?];
+        let services = yaml::service("reviews")
+            + yaml::SUBSETS
+            + &yaml::slice("reviews-v1", "v1", v1.port)
+            + &yaml::slice("reviews-v2", "v2", v2.port);
+        let files = [("services.yaml", services), ("routes.yaml", yaml::weights(80, 20))];
+        Ok(Self { control_plane: ControlPlane::start(lab, &files)?, spare, _servers: [v1, v2] })
+    }
+
+    /// Weights, header routes and endpoints as `client` sees them, while they change.
+    pub(super) fn followed_by(&self, client: &mut Client, report: &mut Report) -> Outcome {
+        let weighted = client.call(CALLS, &[])?;
+        report.check("weights 80/20", weighted.share("v1", 80).and_then(|()| weighted.share("v2", 20)));
+        report.check("header route", client.call(CALLS / 4, &["end-user=jason"])?.exactly(&["v2"]));
+
+        self.control_plane.apply("routes.yaml", &yaml::weights(100, 0))?;
+        let changing = client.until("v1 alone", |batch| batch.is_from(&["v1"]))?;
+        report.check("no failed call while weights change", changing.complete());
+        report.check("weights 100/0", client.call(CALLS, &[])?.exactly(&["v1"]));
+
+        let slice = yaml::slice("reviews-v1-spare", "v1", self.spare.port);
+        self.control_plane.apply("spare.yaml", &slice)?;
+        let changing = client.until("the added endpoint", |batch| batch.has("v1-spare"))?;
+        report.check("no failed call while an endpoint is added", changing.complete());
+        report.check("endpoint added", client.call(CALLS, &[])?.exactly(&["v1", "v1-spare"]));
+
+        self.control_plane.remove("spare.yaml")?;
+        let changing = client.until("the endpoint gone", |batch| !batch.has("v1-spare"))?;
+        report.check("no failed call while an endpoint is removed", changing.complete());
+        report.check("endpoint removed", client.call(CALLS, &[])?.exactly(&["v1"]));
+        Ok(())
+    }
+}
