@@ -10,6 +10,8 @@ mod headers;
 mod mirror;
 mod retry;
 mod route;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use fault::ActiveFaults;
 

@@ -1,0 +1,275 @@
+//! The stack over clusters that do as they are told, in paused time.
+
+mod deadlines;
+mod faults;
+mod mirrors;
+mod retries;
+mod routing;
+
+use super::{ActiveFaults, CallSettings, Core, Outcome, WaitForReady};
+use crate::{
+    body::CallBody,
+    call::Upstream,
+    cluster::{AttemptContext, AttemptError, AttemptErrorKind},
+    context::Incoming,
+    snapshot::State,
+    table::{
+        RouteTable,
+        testing::{config, forward, http, retry_policy, route},
+    },
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use mesh_xds::{
+    config::{XdsConfig, XdsError, XdsErrorCause},
+    matcher::{Fraction, PathMatcher},
+    name::ResourceType,
+    resource::{
+        retry::{RetryOn, RetryPolicy},
+        route::Forward,
+    },
+};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// What a fake cluster does with an attempt.
+#[derive(Clone, Debug)]
+enum Act {
+    /// Answers with this code, without messages, after this long.
+    Code(Code, Duration),
+    /// As above, with this header.
+    With(Code, &'static str, &'static str),
+    /// Answers with a message, then trailers after this long.
+    Stream(Duration),
+    /// Fails.
+    Fail(AttemptErrorKind),
+    /// Never answers.
+    Hang,
+}
+
+/// What a fake cluster saw.
+#[derive(Clone, Debug)]
+struct Seen {
+    cluster: String,
+    at: Duration,
+    uri: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// All the clusters of a test.
+struct World {
+    began: Instant,
+    script: Mutex<VecDeque<Act>>,
+    seen: Mutex<Vec<Seen>>,
+    permits: Arc<AtomicU32>,
+    /// Attempts whose response body is alive.
+    open: Arc<AtomicU32>,
+}
+
+struct Fake {
+    name: String,
+    world: Arc<World>,
+}
+
+struct Permit(Arc<AtomicU32>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl Upstream for Fake {
+    type Body = Body;
+    type RetryPermit = Permit;
+
+    async fn attempt(
+        &self,
+        request: Request<CallBody>,
+        context: &mut AttemptContext,
+    ) -> Result<Response<Body>, AttemptError> {
+        let at = Instant::now() - self.world.began;
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let seen =
+            Seen { cluster: self.name.clone(), at, uri: parts.uri.to_string(), headers: parts.headers, body };
+        self.world.seen.lock().unwrap().push(seen);
+        let act = self.world.script.lock().unwrap().pop_front();
+        let late = async {
+            match context.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = self.world.act(act) => result,
+            () = late => Err(error(AttemptErrorKind::DeadlineExceeded)),
+        }
+    }
+
+    fn retry_permit(&self) -> Option<Permit> {
+        let permits = &self.world.permits;
+        permits.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).ok()?;
+        Some(Permit(permits.clone()))
+    }
+}
+
+impl World {
+    async fn act(&self, act: Option<Act>) -> Result<Response<Body>, AttemptError> {
+        match act.unwrap_or(Act::Code(Code::Ok, Duration::ZERO)) {
+            Act::Code(code, after) => {
+                tokio::time::sleep(after).await;
+                Ok(Status::new(code, "said the server").into_http())
+            }
+            Act::With(code, name, value) => {
+                let mut response = Status::new(code, "said the server").into_http();
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+                Ok(response)
+            }
+            Act::Stream(after) => {
+                self.open.fetch_add(1, SeqCst);
+                let open = Guard(self.open.clone());
+                let frames = futures_util::stream::unfold((0, open), move |(step, open)| async move {
+                    let frame = match step {
+                        0 => Frame::data(Bytes::from_static(b"hello")),
+                        1 => {
+                            tokio::time::sleep(after).await;
+                            Frame::trailers(HeaderMap::new())
+                        }
+                        _ => return None,
+                    };
+                    Some((Ok::<_, Status>(frame), (step + 1, open)))
+                });
+                Ok(Response::new(Body::new(StreamBody::new(frames))))
+            }
+            Act::Fail(kind) => Err(error(kind)),
+            Act::Hang => std::future::pending().await,
+        }
+    }
+}
+
+struct Guard(Arc<AtomicU32>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+fn error(kind: AttemptErrorKind) -> AttemptError {
+    let status = match kind {
+        AttemptErrorKind::DeadlineExceeded => Status::deadline_exceeded("cluster c: no response"),
+        kind => Status::unavailable(format!("cluster c: {kind:?}")),
+    };
+    AttemptError { status, kind, request: None }
+}
+
+/// A target over fake clusters.
+struct Mesh {
+    core: Core<Fake>,
+    world: Arc<World>,
+}
+
+impl Mesh {
+    fn new(config: &XdsConfig, script: impl IntoIterator<Item = Act>) -> Self {
+        let mesh = Self::pending(script);
+        mesh.publish(config);
+        mesh
+    }
+
+    fn pending(script: impl IntoIterator<Item = Act>) -> Self {
+        let world = Arc::new(World {
+            began: Instant::now(),
+            script: Mutex::new(script.into_iter().collect()),
+            seen: Mutex::default(),
+            permits: Arc::new(AtomicU32::new(3)),
+            open: Arc::default(),
+        });
+        let settings = CallSettings {
+            wait_for_ready: false,
+            propagate_deadlines: true,
+            faults: ActiveFaults::default(),
+        };
+        Self { core: Core::new("reviews:9080".parse().unwrap(), settings, 1), world }
+    }
+
+    fn publish(&self, config: &XdsConfig) {
+        let table = RouteTable::build(config, |cluster| {
+            Arc::new(Fake { name: cluster.cluster.name.to_string(), world: self.world.clone() })
+        });
+        self.core.snapshot.publish(State::Table(table));
+    }
+
+    fn fail(&self, cause: XdsErrorCause) {
+        self.core.snapshot.publish(State::Failed(XdsError {
+            resource_type: ResourceType::Listener,
+            name: "reviews:9080".into(),
+            cause,
+            server: "127.0.0.1:15010".into(),
+            node: "me".into(),
+        }));
+    }
+
+    /// A call's response, read to its end: code, message, and how long it took.
+    async fn call(&self, request: Request<Body>) -> Result<Response<Bytes>, Status> {
+        let response = match self.core.call(request).await? {
+            Outcome::Response(response) => response,
+            Outcome::UnknownHost(_, error) => return Err(self.core.failed(&error)),
+        };
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.world.seen.lock().unwrap().clone()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Instant::now() - self.world.began
+    }
+}
+
+/// A unary request.
+fn request(timeout: Option<&str>) -> Request<Body> {
+    let frames = [Ok::<_, Status>(Frame::data(Bytes::from_static(b"message")))];
+    let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+    let mut request = Request::new(body);
+    *request.uri_mut() = "/r.Reviews/List".parse().unwrap();
+    if let Some(timeout) = timeout {
+        request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+    }
+    request
+}
+
+fn code(response: &Response<Bytes>) -> Code {
+    Code::from_bytes(response.headers()["grpc-status"].as_bytes())
+}
+
+/// Everything goes to cluster `c`.
+fn to_c(change: impl FnOnce(&mut Forward)) -> XdsConfig {
+    let mut forward = forward("c");
+    change(&mut forward);
+    config(http(), vec![route(PathMatcher::any(), forward)])
+}
+
+fn retrying(change: impl FnOnce(&mut RetryPolicy)) -> XdsConfig {
+    let mut policy = retry_policy(RetryOn { unavailable: true, ..RetryOn::default() });
+    change(&mut policy);
+    to_c(|forward| forward.retry = Some(Arc::new(policy)))
+}

@@ -1,0 +1,68 @@
+use super::*;
+use mesh_xds::resource::route::Mirror;
+
+fn mirrored(fraction: Fraction) -> XdsConfig {
+    to_c(|forward| forward.mirrors = vec![Mirror { cluster: "shadow".into(), fraction }])
+}
+
+fn to(mesh: &Mesh, cluster: &str) -> Vec<Seen> {
+    mesh.seen().into_iter().filter(|seen| seen.cluster == cluster).collect()
+}
+
+/// Lets the copies go.
+async fn settle() {
+    tokio::time::sleep(ms(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_sent_and_its_answer_forgotten() {
+    let mesh = Mesh::new(&mirrored(Fraction::ONE), [Act::Code(Code::Ok, Duration::ZERO), Act::Hang]);
+    assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+    assert_eq!(mesh.elapsed(), ms(0), "the copy hangs, the call does not");
+    settle().await;
+    let copies = to(&mesh, "shadow");
+    assert_eq!(copies.len(), 1);
+    assert_eq!(&copies[0].body[..], b"message");
+    assert_eq!(copies[0].uri, "http://reviews:9080/r.Reviews/List");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_copy_changes_nothing() {
+    let mesh = Mesh::new(
+        &mirrored(Fraction::ONE),
+        [Act::Code(Code::Ok, Duration::ZERO), Act::Fail(AttemptErrorKind::NoEndpoint)],
+    );
+    assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+    settle().await;
+    assert_eq!(to(&mesh, "c").len(), 1);
+    assert_eq!(mesh.core.counters.read().failed_here, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_copy_is_made_when_the_draw_says_so() {
+    let mesh = Mesh::new(&mirrored(Fraction::ZERO), []);
+    mesh.call(request(None)).await.unwrap();
+    settle().await;
+    assert!(to(&mesh, "shadow").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_request_is_not_copied_and_that_is_counted() {
+    let mesh = Mesh::new(&mirrored(Fraction::ONE), []);
+    let frames = (0..8).map(|_| Ok::<_, Status>(Frame::data(Bytes::from(vec![0; 16 << 10]))));
+    let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+    mesh.call(request(None).map(|_| body)).await.unwrap();
+    settle().await;
+    assert!(to(&mesh, "shadow").is_empty());
+    assert_eq!(to(&mesh, "c")[0].body.len(), 128 << 10);
+    assert_eq!(mesh.core.counters.read().not_mirrored, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_to_a_missing_cluster_is_no_failure_of_the_call() {
+    let mut config = mirrored(Fraction::ONE);
+    config.clusters.remove("shadow");
+    let mesh = Mesh::new(&config, []);
+    assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+    assert_eq!(mesh.core.counters.read().not_mirrored, 1);
+}
