@@ -3,7 +3,7 @@
 //! | Path | Shows |
 //! |---|---|
 //! | `/healthz` | 200 while the process works |
-//! | `/readyz` | 200 while it serves; 503 from the moment it goes down |
+//! | `/readyz` | 200 while it serves; 503 from the moment it goes down, and while a file cannot be read at all |
 //! | `/metrics` | Prometheus (OpenMetrics) |
 //! | `/debug/syncz` | every connected stream, what it has acknowledged, its last rejection |
 //! | `/debug/config_dump` | every resource of one kind of client: `?namespace=default&client=mesh\|grpc\|envoy` |
@@ -51,6 +51,11 @@ type App = State<Arc<Status>>;
 async fn ready(State(status): App) -> Response {
     if *status.stop.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
+    }
+    if status.loaded.borrow().incomplete {
+        // A file could not be read at all, and nothing earlier stands in for it: a policy may be missing.
+        let text = "the configuration is incomplete, see /debug/findings\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     format!("ok, revision {}\n", status.publisher.current().revision).into_response()
 }

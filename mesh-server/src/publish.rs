@@ -243,3 +243,6 @@ fn encode(name: &str, compiled: &Compiled) -> Arc<Encoded> {
     let version = format!("{:016x}", twox_hash::XxHash64::oneshot(0, &body));
     Arc::new(Encoded { name: Name::from(name), version: version.into(), body })
 }
+
+#[cfg(test)]
+mod tests;

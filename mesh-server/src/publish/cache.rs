@@ -37,6 +37,15 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+impl Shared {
+    /// How many resources are kept for clients that are there.
+    pub(super) fn kept(&self) -> usize {
+        let all = self.0.lock().unwrap();
+        all.values().filter_map(Weak::upgrade).map(|resources| resources.kept.lock().unwrap().len()).sum()
+    }
+}
+
 /// The resources of clients that get the same.
 pub(super) struct Resources {
     client: Client,

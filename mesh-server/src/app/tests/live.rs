@@ -59,6 +59,8 @@ async fn a_client_follows_an_edit_and_a_broken_file_costs_nothing() {
     assert!(destination(watch.borrow().as_ref().unwrap().as_ref().unwrap()).contains("|v1|"));
     let (status, body) = get(running.addresses().http.unwrap(), "/debug/findings").await;
     assert!(status == 200 && body.contains("broken.yaml"), "{body}");
+    // The file may hold a policy that nobody has ever read.
+    assert_eq!(get(running.addresses().http.unwrap(), "/readyz").await.0, 503);
     running.shutdown().await;
 }
 

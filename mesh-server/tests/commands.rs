@@ -1,0 +1,127 @@
+//! The two binaries as processes: what they print, and with what they exit.
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec:\n  selector: {app: reviews}\n  \
+                       ports: [{name: grpc, port: 9080}]\n";
+
+fn meshctl(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_meshctl")).args(args).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A server that says `ready`; ended when dropped.
+struct Server {
+    child: Child,
+    http: String,
+}
+
+impl Server {
+    fn start(dir: &Path) -> Self {
+        let path = |name: &str| dir.join(name).display().to_string();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mesh-server"))
+            .args(["run", "--config", &path("config"), "--data", &path("data")])
+            .args(["--xds=127.0.0.1:0", "--xds-plaintext=none", "--http=127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut http = String::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            if let Some(address) = line.strip_prefix("listening http ") {
+                address.clone_into(&mut http);
+            }
+            if line == "ready" {
+                return Self { child, http };
+            }
+        }
+        panic!("never ready: {:?}", child.wait());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn world() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("config")).unwrap();
+    std::fs::write(dir.path().join("config/mesh.yaml"), SERVICE).unwrap();
+    dir
+}
+
+#[test]
+fn tokens_and_certificates_are_made_beside_a_running_server_and_nobody_else_can_read_the_key() {
+    let dir = world();
+    let data = dir.path().join("data").display().to_string();
+    let who = ["--data", &data, "--namespace", "default", "--service-account", "reviews"];
+    let early = meshctl(&[&["token", "create"], &who[..]].concat());
+    assert!(!early.status.success() && err(&early).contains("mesh-server that has run"), "{}", err(&early));
+
+    let server = Server::start(dir.path());
+    let token = meshctl(&[&["token", "create"], &who[..]].concat());
+    assert!(out(&token).starts_with("mesh-join-"), "{}", err(&token));
+    let files = dir.path().join("files");
+    let issued = meshctl(&[&["cert", "issue", "--out", files.to_str().unwrap()], &who[..]].concat());
+    assert!(issued.status.success() && err(&issued).contains("ns/default/sa/reviews"), "{}", err(&issued));
+    for name in ["key.pem", "cert-chain.pem", "root-cert.pem"] {
+        let mode = std::fs::metadata(files.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let status = meshctl(&["proxy-status", "--http", &server.http]);
+    assert!(status.status.success() && out(&status).contains("0 clients"), "{}", err(&status));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let status = meshctl(&["proxy-status", "--http", "127.0.0.1:1"]);
+    assert_eq!(status.status.code(), Some(2));
+    assert!(err(&status).contains("127.0.0.1:1") && err(&status).contains("--http"), "{}", err(&status));
+}
+
+#[test]
+fn analysis_exits_by_what_it_finds() {
+    let dir = world();
+    let config = dir.path().join("config").display().to_string();
+    assert_eq!(meshctl(&["analyze", &config]).status.code(), Some(0));
+    let bad = SERVICE.replace("selector", "selektor").replace("reviews", "ratings");
+    std::fs::write(dir.path().join("config/bad.yaml"), bad).unwrap();
+    let found = meshctl(&["analyze", &config]);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(out(&found).contains("bad.yaml:5") && out(&found).contains("selector"), "{}", out(&found));
+    let json: Value = serde_json::from_slice(&meshctl(&["analyze", &config, "--json"]).stdout).unwrap();
+    assert_eq!(json["findings"][0]["place"]["line"], 5);
+    assert_eq!(meshctl(&["analyze", "/nowhere"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_bootstrap_says_who_and_how() {
+    let args =
+        ["bootstrap", "--workload", "w", "--label", "app=reviews", "--ca-file", "/r", "--token-file", "/t"];
+    let json: Value = serde_json::from_slice(&meshctl(&args).stdout).unwrap();
+    assert_eq!(json["node"]["metadata"]["LABELS"]["app"], "reviews");
+    assert_eq!(json["certificate_providers"]["default"]["plugin_name"], "mesh_ca");
+    let args = ["bootstrap", "--workload", "w", "--ca-file", "/r", "--cert-file", "/c", "--key-file", "/k"];
+    let json: Value = serde_json::from_slice(&meshctl(&args).stdout).unwrap();
+    assert_eq!(json["certificate_providers"]["default"]["plugin_name"], "file_watcher");
+    assert_eq!(json["xds_servers"][0]["channel_creds"][0]["type"], "tls");
+    for bad in [&["bootstrap", "--workload", "w"][..], &["bootstrap", "--workload", "a b", "--plaintext"]] {
+        assert!(!meshctl(bad).status.success(), "{bad:?}");
+    }
+}
