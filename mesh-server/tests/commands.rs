@@ -1,5 +1,11 @@
 //! The two binaries as processes: what they print, and with what they exit.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy does not see as tests"
+)]
+
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
