@@ -22,15 +22,24 @@ use envoy_types::pb::{
             cluster::v3::{
                 self as proto, LoadBalancingPolicy,
                 circuit_breakers::Thresholds,
-                cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
+                cluster::{
+                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, common_lb_config,
+                },
                 load_balancing_policy::Policy,
             },
             core::v3::{self as core, RoutingPriority, TypedExtensionConfig},
         },
         extensions::{
             load_balancing_policies::{
-                least_request::v3::LeastRequest, pick_first::v3::PickFirst, random::v3::Random,
-                round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
+                common::v3::{
+                    LocalityLbConfig,
+                    locality_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig},
+                },
+                least_request::v3::LeastRequest,
+                pick_first::v3::PickFirst,
+                random::v3::Random,
+                round_robin::v3::RoundRobin,
+                wrr_locality::v3::WrrLocality,
             },
             upstreams::http::v3::{
                 HttpProtocolOptions,
@@ -80,8 +89,7 @@ fn encode(cluster: &Cluster) -> proto::Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(wire::ads()), service_name }),
         connect_timeout: Some(wire::duration_proto(connection.connect_timeout)),
-        lb_policy: lb_enum(&cluster.lb).into(),
-        load_balancing_policy: Some(lb_policy_proto(&cluster.lb)),
+        load_balancing_policy: lb_policy_proto(&cluster.lb),
         circuit_breakers: Some(proto::CircuitBreakers {
             thresholds: vec![thresholds_proto(breakers)],
             per_host_thresholds: if breakers.max_connections_per_endpoint == 1 {
@@ -99,8 +107,15 @@ fn encode(cluster: &Cluster) -> proto::Cluster {
             HTTP_OPTIONS.to_owned(),
             wire::any(&http_options_proto(connection)),
         )]),
-        common_lb_config: cluster.panic_threshold.map(|threshold| CommonLbConfig {
-            healthy_panic_threshold: Some(Percent { value: f64::from(threshold.parts()) / 10_000.0 }),
+        // Unless told otherwise, an Envoy panics at 50 % and ignores the weights of localities.
+        common_lb_config: Some(CommonLbConfig {
+            healthy_panic_threshold: Some(percent_proto(cluster.panic_threshold.unwrap_or(Fraction::ZERO))),
+            // Said by the policies themselves where there are some.
+            locality_config_specifier: (cluster.lb == LbPolicy::RoundRobin).then_some(
+                common_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                    common_lb_config::LocalityWeightedLbConfig {},
+                ),
+            ),
             ..Default::default()
         }),
         metadata: wire::own_metadata(
@@ -117,28 +132,41 @@ fn encode(cluster: &Cluster) -> proto::Cluster {
     }
 }
 
-fn lb_enum(lb: &LbPolicy) -> proto::cluster::LbPolicy {
-    use proto::cluster::LbPolicy as Enum;
-    // The enum serves those who do not know `load_balancing_policy`; every gRPC client takes ROUND_ROBIN.
-    match lb {
-        LbPolicy::RoundRobin | LbPolicy::PickFirst { .. } | LbPolicy::Random => Enum::RoundRobin,
-        LbPolicy::LeastRequest { .. } => Enum::LeastRequest,
-    }
-}
-
-/// The policy, then round robin for whoever does not know it (the first known one is taken, gRFC A52).
-fn lb_policy_proto(lb: &LbPolicy) -> LoadBalancingPolicy {
-    let round_robin = || wire::any(&RoundRobin::default());
-    let own = match lb {
-        LbPolicy::RoundRobin => return list([in_localities(round_robin())]),
-        LbPolicy::LeastRequest { choices } => in_localities(wire::any(&LeastRequest {
-            choice_count: wire::u32_value(*choices),
-            ..Default::default()
-        })),
-        LbPolicy::Random => in_localities(wire::any(&Random::default())),
-        LbPolicy::PickFirst { shuffle } => wire::any(&PickFirst { shuffle_address_list: *shuffle }),
+/// The policy, then one for whoever does not know it (the first known one is taken, gRFC A52). The older enum
+/// stays ROUND_ROBIN: a client without the list that does not know LEAST_REQUEST would reject the cluster.
+///
+/// Least request and random stand at the top, not in a locality wrapper: C-core knows neither and takes the
+/// second entry; an Envoy takes the first, and rejects a wrapper around them.
+fn lb_policy_proto(lb: &LbPolicy) -> Option<LoadBalancingPolicy> {
+    let weighted = || {
+        Some(LocalityLbConfig {
+            locality_config_specifier: Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                LocalityWeightedLbConfig {},
+            )),
+        })
     };
-    list([own, in_localities(round_robin())])
+    let by_locality = || {
+        wire::any(&WrrLocality { endpoint_picking_policy: Some(list([wire::any(&RoundRobin::default())])) })
+    };
+    let policies = match lb {
+        // What everybody does by default.
+        LbPolicy::RoundRobin => return None,
+        LbPolicy::LeastRequest { choices } => [
+            wire::any(&LeastRequest {
+                choice_count: wire::u32_value(*choices),
+                locality_lb_config: weighted(),
+                ..Default::default()
+            }),
+            by_locality(),
+        ],
+        LbPolicy::Random => [wire::any(&Random { locality_lb_config: weighted() }), by_locality()],
+        // Envoy has no such policy.
+        LbPolicy::PickFirst { shuffle } => [
+            wire::any(&PickFirst { shuffle_address_list: *shuffle }),
+            wire::any(&RoundRobin { locality_lb_config: weighted(), ..Default::default() }),
+        ],
+    };
+    Some(list(policies))
 }
 
 fn list<const N: usize>(policies: [Any; N]) -> LoadBalancingPolicy {
@@ -151,11 +179,6 @@ fn list<const N: usize>(policies: [Any; N]) -> LoadBalancingPolicy {
     LoadBalancingPolicy { policies: policies.into() }
 }
 
-/// Endpoint weights inside localities, by locality weight.
-fn in_localities(policy: Any) -> Any {
-    wire::any(&WrrLocality { endpoint_picking_policy: Some(list([policy])) })
-}
-
 fn thresholds_proto(breakers: &CircuitBreakers) -> Thresholds {
     let value = |limit: Option<u32>| limit.and_then(wire::u32_value);
     Thresholds {
@@ -165,7 +188,7 @@ fn thresholds_proto(breakers: &CircuitBreakers) -> Thresholds {
         max_connections: value(breakers.max_connections),
         max_retries: value(breakers.max_retries),
         retry_budget: breakers.retry_budget.map(|budget| proto::circuit_breakers::thresholds::RetryBudget {
-            budget_percent: Some(Percent { value: f64::from(budget.budget.parts()) / 10_000.0 }),
+            budget_percent: Some(percent_proto(budget.budget)),
             min_retry_concurrency: wire::u32_value(budget.min_retry_concurrency),
             ..Default::default()
         }),
@@ -263,7 +286,8 @@ impl sealed::Parse for Cluster {
             outlier_detection: outlier_detection?,
             tls: tls?,
             connection: connection?,
-            panic_threshold: panic_threshold?,
+            // Zero is Envoy's way to say never.
+            panic_threshold: panic_threshold?.filter(|threshold| *threshold != Fraction::ZERO),
             origin: wire::origin(&proto.metadata),
         })
     }
@@ -370,6 +394,10 @@ fn names(policies: &LoadBalancingPolicy) -> String {
     urls.collect::<Vec<_>>().join(", ")
 }
 
+fn percent_proto(fraction: Fraction) -> Percent {
+    Percent { value: f64::from(fraction.parts()) / 10_000.0 }
+}
+
 pub(super) fn percent(proto: &Percent, at: &Path<'_>, faults: &mut Faults) -> Option<Fraction> {
     if !(0.0..=100.0).contains(&proto.value) {
         return faults.reject(at, format!("{} is not between 0 and 100", proto.value));
@@ -453,6 +481,9 @@ fn connection(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) -> Opt
     })) = &http.upstream_protocol_options
     {
         options.max_concurrent_streams = http2.max_concurrent_streams.as_ref().map(|max| max.value);
+        if options.max_concurrent_streams.is_some_and(|max| max == 0 || max > i32::MAX.unsigned_abs()) {
+            return faults.reject(&at.field("max_concurrent_streams"), "must be in 1..=2147483647");
+        }
         if let Some(keepalive) = &http2.connection_keepalive {
             let at = at.field("connection_keepalive");
             options.http2_keepalive = Some(Http2Keepalive {

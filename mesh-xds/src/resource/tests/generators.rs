@@ -63,7 +63,7 @@ fn string() -> impl Strategy<Value = StringMatcher> {
         (some_text(), any::<bool>()).prop_map(|(text, fold)| StringMatcher::prefix(&text, fold).unwrap()),
         (some_text(), any::<bool>()).prop_map(|(text, fold)| StringMatcher::suffix(&text, fold).unwrap()),
         (some_text(), any::<bool>()).prop_map(|(text, fold)| StringMatcher::contains(&text, fold).unwrap()),
-        text().prop_map(|text| StringMatcher::regex(&regex::escape(&text)).unwrap()),
+        some_text().prop_map(|text| StringMatcher::regex(&regex::escape(&text)).unwrap()),
     ]
 }
 
@@ -107,7 +107,7 @@ fn path() -> impl Strategy<Value = PathMatcher> {
     prop_oneof![
         (text(), any::<bool>()).prop_map(|(text, fold)| PathMatcher::prefix(&text, fold)),
         (text(), any::<bool>()).prop_map(|(text, fold)| PathMatcher::exact(&text, fold)),
-        text().prop_map(|text| PathMatcher::regex(&regex::escape(&text)).unwrap()),
+        some_text().prop_map(|text| PathMatcher::regex(&regex::escape(&text)).unwrap()),
     ]
 }
 
@@ -344,7 +344,7 @@ fn route() -> impl Strategy<Value = Arc<Route>> {
 
 pub(super) fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {
     let host = (
-        text(),
+        some_text(),
         vec("[*]?[a-z]{1,8}", 1..3),
         vec(route(), 0..3),
         option::of(retry()),
@@ -514,7 +514,7 @@ fn connection() -> impl Strategy<Value = ConnectionOptions> {
         .prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
     (
         (positive(), any::<u32>(), option::of(duration()), option::of(duration())),
-        (option::of(http2), option::of(tcp), any::<Option<u32>>()),
+        (option::of(http2), option::of(tcp), option::of(1..=i32::MAX.unsigned_abs())),
     )
         .prop_map(
             |((connect_timeout, max_requests, idle_timeout, max_duration), (http2, tcp, streams))| {
