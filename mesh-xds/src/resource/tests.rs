@@ -1,6 +1,7 @@
 //! What every resource promises.
 
 mod generators;
+mod rejections;
 
 use super::*;
 use proptest::prelude::*;

@@ -253,7 +253,7 @@ fn server(
     let mut chains = Vec::new();
     for (i, proto) in proto.filter_chains.iter().enumerate() {
         if let Some(Some(chain)) = chain(proto, context, &list.index(i), faults) {
-            chains.push(chain);
+            chains.push((i, chain));
         }
     }
     refuse_duplicates(&chains, &list, faults);
@@ -268,7 +268,7 @@ fn server(
     Some(ServerListener {
         address: address.ip(),
         port: address.port(),
-        filter_chains: chains,
+        filter_chains: chains.into_iter().map(|(_, chain)| chain).collect(),
         default_filter_chain,
     })
 }
@@ -360,13 +360,29 @@ fn chain_match(
     }))
 }
 
-/// Two chains for one connection: which would serve it?
-fn refuse_duplicates(chains: &[FilterChain], at: &Path<'_>, faults: &mut Faults) {
+/// Combinations of prefixes and ports that all chains together may spell out.
+const MAX_COMBINATIONS: usize = 100_000;
+
+/// Two chains for one connection: which would serve it? Each comes with its index in the message, for chains
+/// that can never match have been left out.
+fn refuse_duplicates(chains: &[(usize, FilterChain)], at: &Path<'_>, faults: &mut Faults) {
     fn or_any<T: Clone>(items: &[T]) -> Vec<Option<T>> {
         if items.is_empty() { vec![None] } else { items.iter().cloned().map(Some).collect() }
     }
+    let combinations = chains.iter().map(|(_, chain)| {
+        let FilterChainMatch { destination_prefixes, source_prefixes, source_ports, .. } = &chain.matches;
+        let sides = [destination_prefixes.len(), source_prefixes.len(), source_ports.len()];
+        sides.into_iter().fold(1_usize, |product, side| product.saturating_mul(side.max(1)))
+    });
+    if combinations.fold(0_usize, usize::saturating_add) > MAX_COMBINATIONS {
+        faults.reject::<()>(
+            at,
+            format!("match more than {MAX_COMBINATIONS} combinations of prefixes and ports"),
+        );
+        return;
+    }
     let mut seen = HashSet::new();
-    for (i, chain) in chains.iter().enumerate() {
+    for (i, chain) in chains {
         let matches = &chain.matches;
         let mut own = HashSet::new();
         for destination in or_any(&matches.destination_prefixes) {
@@ -377,7 +393,7 @@ fn refuse_duplicates(chains: &[FilterChain], at: &Path<'_>, faults: &mut Faults)
             }
         }
         if !seen.is_disjoint(&own) {
-            faults.reject::<()>(&at.index(i), "matches the same connections as an earlier filter chain");
+            faults.reject::<()>(&at.index(*i), "matches the same connections as an earlier filter chain");
         }
         seen.extend(own);
     }

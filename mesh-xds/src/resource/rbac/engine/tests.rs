@@ -156,3 +156,87 @@ fn a_mapped_address_is_its_ipv4_address() {
     }
     assert!(decide(&local_net, &HeaderMap::new(), mapped));
 }
+
+/// Bytes that an expression cannot see have been used to pass one (attack A6).
+#[test]
+fn bytes_that_are_no_text_open_no_door() {
+    let header = |expression: &str| {
+        Permission::Header(HeaderMatcher::string(
+            HeaderOrPseudo::parse("X-Role").unwrap(),
+            StringMatcher::regex(expression).unwrap(),
+        ))
+    };
+    let mut map = HeaderMap::new();
+    map.append("x-role", HeaderValue::from_bytes(b"admin\xff").unwrap());
+    for expression in ["admin.*", "[a-z]+", ".*"] {
+        for permission in [
+            header(expression),
+            Permission::Not(Box::new(header(expression))),
+            Permission::And(vec![Permission::Any, Permission::Not(Box::new(header(expression)))]),
+        ] {
+            let allow = rules(RbacAction::Allow, permission.clone(), Principal::Any);
+            let deny = rules(RbacAction::Deny, permission, Principal::Any);
+            assert!(!decide(&allow, &map, |r| r), "{allow:?}");
+            assert!(!decide(&deny, &map, |r| r), "{deny:?}");
+        }
+    }
+}
+
+#[test]
+fn a_matcher_of_the_empty_name_admits_no_peer_without_certificate_and_excepts_none() {
+    fn plaintext(request: RbacRequest<'_>) -> RbacRequest<'_> {
+        RbacRequest { authenticated: false, uri_sans: &[], ..request }
+    }
+    let anyone = || Principal::Authenticated(Some(StringMatcher::regex(".*").unwrap()));
+    for principal in [anyone(), Principal::Not(Box::new(anyone()))] {
+        for action in [RbacAction::Allow, RbacAction::Deny] {
+            let rules = rules(action, Permission::Any, principal.clone());
+            assert!(!decide(&rules, &HeaderMap::new(), plaintext), "{rules:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_matcher_matches_a_deny_of_it_never_lets_pass() {
+    let hosts = ["ratings:9080", "RATINGS:9080", "ratings"];
+    let kinds = |fold| {
+        [
+            StringMatcher::exact("Ratings:9080", fold),
+            StringMatcher::prefix("Ratings", fold).unwrap(),
+            StringMatcher::suffix(":9080", fold).unwrap(),
+            StringMatcher::contains("Rating", fold).unwrap(),
+        ]
+    };
+    for matcher in kinds(true).into_iter().chain(kinds(false)) {
+        let name = HeaderOrPseudo::parse("Host").unwrap();
+        let permission = Permission::Header(HeaderMatcher::string(name, matcher.clone()));
+        let deny = rules(RbacAction::Deny, permission, Principal::Any);
+        for host in hosts {
+            let map = HeaderMap::new();
+            let sans = [Arc::from(REVIEWS)];
+            let request = RbacRequest {
+                headers: Headers { map: &map, authority: host, path: "/pkg.Ratings/Get", scheme: "http" },
+                authenticated: true,
+                uri_sans: &sans,
+                dns_sans: &[],
+                subject: "",
+                peer: "10.0.0.7:5000".parse().unwrap(),
+                local: "10.0.0.8:9080".parse().unwrap(),
+            };
+            assert_eq!(deny.decide(&request).allowed, !matcher.matches(host), "{matcher:?} {host}");
+        }
+    }
+}
+
+#[test]
+fn the_content_type_is_the_one_that_was_sent() {
+    let permission = Permission::Header(HeaderMatcher::string(
+        HeaderOrPseudo::parse("content-type").unwrap(),
+        StringMatcher::exact("application/grpc+proto", false),
+    ));
+    let allow = rules(RbacAction::Allow, permission, Principal::Any);
+    let mut map = HeaderMap::new();
+    assert!(!decide(&allow, &map, |r| r));
+    map.append("content-type", HeaderValue::from_static("application/grpc+proto"));
+    assert!(decide(&allow, &map, |r| r));
+}
