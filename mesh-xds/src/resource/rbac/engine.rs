@@ -135,13 +135,12 @@ fn contains(net: &IpNet, address: SocketAddr) -> Answer {
     net.contains(&address.ip().to_canonical()).into()
 }
 
-/// Only the first source of names that is not empty counts. A peer without certificate is not
-/// `authenticated`; to A41 it has the empty name when it speaks TLS, to Envoy no name at all, so whether a
-/// matcher of the empty name means it is unknown.
+/// Only the first source of names that is not empty counts. A peer without certificate has the empty name,
+/// and is not `authenticated` at all.
 fn authenticated(name: Option<&StringMatcher>, request: &RbacRequest<'_>) -> Answer {
     let Some(name) = name else { return request.authenticated.into() };
     if !request.authenticated {
-        return if name.matches("") { Answer::Unknown } else { Answer::No };
+        return name.matches("").into();
     }
     let any = |names: &[Arc<str>]| names.iter().any(|san| name.matches(san));
     let found = if !request.uri_sans.is_empty() {

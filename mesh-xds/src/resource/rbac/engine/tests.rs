@@ -183,20 +183,6 @@ fn bytes_that_are_no_text_open_no_door() {
 }
 
 #[test]
-fn a_matcher_of_the_empty_name_admits_no_peer_without_certificate_and_excepts_none() {
-    fn plaintext(request: RbacRequest<'_>) -> RbacRequest<'_> {
-        RbacRequest { authenticated: false, uri_sans: &[], ..request }
-    }
-    let anyone = || Principal::Authenticated(Some(StringMatcher::regex(".*").unwrap()));
-    for principal in [anyone(), Principal::Not(Box::new(anyone()))] {
-        for action in [RbacAction::Allow, RbacAction::Deny] {
-            let rules = rules(action, Permission::Any, principal.clone());
-            assert!(!decide(&rules, &HeaderMap::new(), plaintext), "{rules:?}");
-        }
-    }
-}
-
-#[test]
 fn what_a_matcher_matches_a_deny_of_it_never_lets_pass() {
     let hosts = ["ratings:9080", "RATINGS:9080", "ratings"];
     let kinds = |fold| {
