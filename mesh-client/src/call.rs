@@ -170,6 +170,13 @@ impl From<tonic::body::Body> for MeshBody {
     }
 }
 
+impl Default for MeshBody {
+    /// Empty.
+    fn default() -> Self {
+        tonic::body::Body::empty().into()
+    }
+}
+
 impl fmt::Debug for MeshBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {

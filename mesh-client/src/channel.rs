@@ -60,7 +60,7 @@ impl Service<Request<Body>> for MeshChannel {
 /// A target and its configuration, followed by a task that ends with it.
 pub(crate) struct Subscription {
     pub(crate) core: Arc<Core<Cluster>>,
-    _following: AbortOnDropHandle<()>,
+    following: AbortOnDropHandle<()>,
 }
 
 impl Subscription {
@@ -68,7 +68,13 @@ impl Subscription {
     pub(crate) fn start(core: Core<Cluster>, watch: ConfigWatch, clusters: Arc<Registry>) -> Arc<Self> {
         let core = Arc::new(core);
         let following = tokio::spawn(follow(watch, core.clone(), clusters));
-        Arc::new(Self { core, _following: AbortOnDropHandle::new(following) })
+        Arc::new(Self { core, following: AbortOnDropHandle::new(following) })
+    }
+
+    /// Every call fails from now on.
+    pub(crate) fn close(&self) {
+        self.core.snapshot.publish(State::Closed);
+        self.following.abort();
     }
 }
 

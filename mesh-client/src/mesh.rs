@@ -23,10 +23,10 @@ use crate::{
 };
 use mesh_ca::workload::WorkloadIdentity;
 use mesh_xds::{
-    bootstrap::{Bootstrap, BootstrapError, CertificateProvider},
+    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node},
     client::XdsClient,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -36,6 +36,10 @@ use std::{
 
 /// Certificate provider that the control plane is shown the certificate of.
 const DEFAULT_PROVIDER: &str = "default";
+
+/// What this client does beyond gRPC's xDS, for control planes that tailor what they send.
+const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-match,mirror,per-try-timeout,\
+                            retry-budget,previous-hosts,consecutive-errors,panic-threshold,filter-disabled";
 
 /// Why a mesh cannot be joined.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +91,13 @@ struct Inner {
     outbound: OutboundTrafficPolicy,
     seed: u64,
     /// Targets in use, so that two channels to one share everything.
-    targets: Mutex<HashMap<Target, Weak<Subscription>>>,
+    targets: Mutex<Targets>,
+}
+
+#[derive(Default)]
+struct Targets {
+    open: HashMap<Target, Weak<Subscription>>,
+    closed: bool,
 }
 
 impl Mesh {
@@ -135,24 +145,37 @@ impl Mesh {
         let inner = &self.0;
         let targets: Vec<_> = {
             let targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
-            targets.values().filter_map(Weak::upgrade).collect()
+            targets.open.values().filter_map(Weak::upgrade).collect()
         };
         MeshStatus::new(inner.xds.status(), &inner.providers, &targets, &inner.clusters.all())
+    }
+
+    /// From now on every call fails; calls under way finish undisturbed. Servers drain by their own handles.
+    /// Dropping every handle instead ends all tasks as well.
+    pub fn shutdown(&self) {
+        let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.closed = true;
+        for subscription in targets.open.values().filter_map(Weak::upgrade) {
+            subscription.close();
+        }
     }
 
     fn subscription(&self, target: Target) -> Arc<Subscription> {
         let inner = &self.0;
         let mut targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(subscription) = targets.get(&target).and_then(Weak::upgrade) {
+        if let Some(subscription) = targets.open.get(&target).and_then(Weak::upgrade) {
             return subscription;
         }
-        targets.retain(|_, subscription| subscription.strong_count() > 0);
+        targets.open.retain(|_, subscription| subscription.strong_count() > 0);
         let authority = target.authority();
         let listener = inner.bootstrap.client_listener(authority.as_str());
         let watch = inner.xds.config(&listener, authority.as_str());
         let core = Core::new(authority.clone(), inner.calls.clone(), inner.seed);
         let subscription = Subscription::start(core, watch, inner.clusters.clone());
-        targets.insert(target, Arc::downgrade(&subscription));
+        if targets.closed {
+            subscription.close();
+        }
+        targets.open.insert(target, Arc::downgrade(&subscription));
         subscription
     }
 
@@ -189,6 +212,8 @@ impl std::fmt::Debug for Mesh {
 pub struct MeshBuilder {
     bootstrap: Option<Bootstrap>,
     identities: HashMap<Arc<str>, WorkloadIdentity>,
+    node: Map<String, Value>,
+    labels: Map<String, Value>,
     wait_for_ready: bool,
     keep_deadline: bool,
     outbound: OutboundTrafficPolicy,
@@ -212,6 +237,48 @@ impl MeshBuilder {
     pub fn identity(mut self, instance: &str, identity: WorkloadIdentity) -> Self {
         self.identities.insert(instance.into(), identity);
         self
+    }
+
+    /// Says that this process is in this namespace, whatever the bootstrap says.
+    pub fn namespace(self, namespace: &str) -> Self {
+        self.says("NAMESPACE", namespace)
+    }
+
+    /// Says that this process has this service account, whatever the bootstrap says. What it may do is
+    /// decided by its certificate.
+    pub fn service_account(self, account: &str) -> Self {
+        self.says("SERVICE_ACCOUNT", account)
+    }
+
+    /// Says that this process is of this workload, whatever the bootstrap says.
+    pub fn workload_name(self, name: &str) -> Self {
+        self.says("WORKLOAD_NAME", name)
+    }
+
+    /// Says that this process has this label, besides those of the bootstrap.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn says(mut self, key: &str, value: &str) -> Self {
+        self.node.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Completes what the node says of itself.
+    fn complete(&mut self, node: &mut Node) {
+        let metadata = &mut node.metadata;
+        metadata.append(&mut self.node);
+        if !self.labels.is_empty() {
+            match metadata.entry("LABELS").or_insert_with(|| Value::Object(Map::new())) {
+                Value::Object(labels) => labels.append(&mut self.labels),
+                other => *other = Value::Object(std::mem::take(&mut self.labels)),
+            }
+        }
+        // Istio's control plane serves gRPC clients by this.
+        metadata.entry("GENERATOR").or_insert_with(|| "grpc".into());
+        metadata.entry("MESH_CAPABILITIES").or_insert_with(|| CAPABILITIES.into());
     }
 
     /// Calls wait while no endpoint is ready, within their deadline, instead of failing (gRPC's
@@ -241,14 +308,15 @@ impl MeshBuilder {
     }
 
     /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names.
-    pub fn build(self) -> Result<Mesh, MeshError> {
+    pub fn build(mut self) -> Result<Mesh, MeshError> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(MeshError::NoRuntime);
         }
-        let mut bootstrap = match self.bootstrap {
+        let mut bootstrap = match self.bootstrap.take() {
             Some(bootstrap) => bootstrap,
             None => Bootstrap::from_env()?,
         };
+        self.complete(&mut bootstrap.node);
         bootstrap.certificate_providers.retain(|instance, _| !self.identities.contains_key(instance));
         let mut providers = Providers::start(&bootstrap)?;
         for (instance, identity) in self.identities {
@@ -292,3 +360,6 @@ impl MeshBuilder {
         })))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ pub(crate) enum State<U> {
     Table(RouteTable<U>),
     /// Calls fail with this.
     Failed(XdsError),
+    /// The mesh was shut down; for good.
+    Closed,
 }
 
 /// The current [`State`]. Reading takes no lock.
@@ -32,9 +34,13 @@ impl<U> Snapshot<U> {
         self.state.load()
     }
 
-    /// Replaces the state and wakes who waits.
+    /// Replaces the state and wakes who waits. What is closed stays closed.
     pub(crate) fn publish(&self, state: State<U>) {
-        self.state.store(Arc::new(state));
+        let state = Arc::new(state);
+        self.state.rcu(|old| match **old {
+            State::Closed => old.clone(),
+            _ => state.clone(),
+        });
         self.changed.send_replace(());
     }
 

@@ -108,6 +108,7 @@ fn of_target(subscription: &Subscription) -> TargetStatus {
     match &**subscription.core.snapshot.load() {
         State::Pending => {}
         State::Failed(error) => status.error = Some(error.to_string()),
+        State::Closed => status.error = Some("the mesh has been shut down".to_owned()),
         State::Table(table) => {
             status.version = Some(table.version.clone());
             status.virtual_host = Some(table.virtual_host.clone());

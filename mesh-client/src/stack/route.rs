@@ -80,6 +80,9 @@ impl<U: Upstream> Core<U> {
                 Ok(None)
             }
             State::Failed(error) => Err(self.failed(error)),
+            State::Closed => {
+                Err(Status::unavailable(format!("target {}: the mesh has been shut down", self.target)))
+            }
         }
     }
 
@@ -137,7 +140,7 @@ impl<U: Upstream> Core<U> {
     fn last_error(&self) -> String {
         match &**self.snapshot.load() {
             State::Failed(error) => format!(" ({error})"),
-            State::Pending | State::Table(_) => String::new(),
+            State::Pending | State::Table(_) | State::Closed => String::new(),
         }
     }
 }
