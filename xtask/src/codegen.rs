@@ -50,6 +50,13 @@ const JOBS: &[Job] = &[
         client: true,
         server: true,
     },
+    Job {
+        proto: "greeter.proto",
+        generated: "helloworld.rs",
+        target: "examples/src/proto/greeter.rs",
+        client: true,
+        server: true,
+    },
 ];
 
 /// Generates every file; with `check`, compares instead of writing.
