@@ -6,10 +6,10 @@ use crate::{
     cluster::Cluster,
     snapshot::State,
     stack::{Core, Outcome},
-    table::{RouteTable, registry::Registry},
+    table::{RouteTable, registry::Registry, same_table},
 };
 use http::{Request, Response};
-use mesh_xds::client::ConfigWatch;
+use mesh_xds::{client::ConfigWatch, config::XdsConfig};
 use std::{
     fmt,
     future::Future,
@@ -84,25 +84,32 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Publishes a table for every configuration. That the last good one outlives errors is the xDS client's
-/// doing: what it reports is what holds.
+/// Publishes a table for every configuration that needs a new one. That the last good one outlives errors is
+/// the xDS client's doing: what it reports is what holds.
 async fn follow(mut watch: ConfigWatch, core: Arc<Core<Cluster>>, clusters: Arc<Registry>) {
+    // What the table was built from, and the clusters of this target while only they change.
+    let mut applied: Option<Arc<XdsConfig>> = None;
     loop {
         let update = watch.borrow_and_update().clone();
         match update {
             None => {}
             Some(Ok(config)) => {
-                let table = RouteTable::build(&config, |cluster| clusters.live(cluster));
-                tracing::debug!(
-                    target = %core.target,
-                    version = %config.version,
-                    routes = table.routes().len(),
-                    "configuration applied"
-                );
-                core.snapshot.publish(State::Table(table));
+                core.snapshot.set_version(config.version.clone());
+                if applied.as_ref().is_some_and(|applied| same_table(applied, &config)) {
+                    for cluster in config.clusters.values().flatten() {
+                        clusters.live(cluster);
+                    }
+                } else {
+                    let table = RouteTable::build(&config, |cluster| clusters.live(cluster));
+                    let (target, routes) = (&core.target, table.routes().len());
+                    tracing::debug!(%target, version = %config.version, routes, "new routes");
+                    core.snapshot.publish(State::Table(table));
+                }
+                applied = Some(config);
             }
             Some(Err(error)) => {
                 tracing::warn!(target = %core.target, %error, "no configuration");
+                applied = None;
                 core.snapshot.publish(State::Failed(error));
             }
         }

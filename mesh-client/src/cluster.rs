@@ -105,7 +105,8 @@ impl Cluster {
     /// Takes in a new configuration of the same cluster.
     pub(crate) fn update(&self, config: Arc<ClusterConfig>) {
         self.updates.send_if_modified(|current| {
-            let changed = *current != config;
+            // Most updates of a mesh are about another cluster: that is seen without looking at endpoints.
+            let changed = !Arc::ptr_eq(current, &config) && *current != config;
             *current = config;
             changed
         });

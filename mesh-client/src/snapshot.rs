@@ -21,12 +21,18 @@ pub(crate) enum State<U> {
 /// The current [`State`]. Reading takes no lock.
 pub(crate) struct Snapshot<U> {
     state: ArcSwap<State<U>>,
+    /// Of the configuration that was applied last, which need not have changed the table.
+    version: ArcSwap<Arc<str>>,
     changed: watch::Sender<()>,
 }
 
 impl<U> Snapshot<U> {
     pub(crate) fn new() -> Self {
-        Self { state: ArcSwap::from_pointee(State::Pending), changed: watch::Sender::new(()) }
+        Self {
+            state: ArcSwap::from_pointee(State::Pending),
+            version: ArcSwap::from_pointee("".into()),
+            changed: watch::Sender::new(()),
+        }
     }
 
     /// The current state. Not to be held across an `.await`.
@@ -42,6 +48,16 @@ impl<U> Snapshot<U> {
             _ => state.clone(),
         });
         self.changed.send_replace(());
+    }
+
+    /// Which version of the configuration holds; empty before the first. For errors and status.
+    pub(crate) fn version(&self) -> Arc<str> {
+        Arc::clone(&self.version.load())
+    }
+
+    /// From now on this version holds.
+    pub(crate) fn set_version(&self, version: Arc<str>) {
+        self.version.store(Arc::new(version));
     }
 
     /// Told of every state published from now on.

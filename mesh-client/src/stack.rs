@@ -101,10 +101,11 @@ impl<U: Upstream> Core<U> {
     pub(crate) fn new(authority: Authority, settings: CallSettings, seed: u64) -> Self {
         Self {
             target: authority.as_str().into(),
-            authority,
             snapshot: Snapshot::new(),
             settings,
-            dice: Dice::new(seed),
+            // Targets draw apart from one another.
+            dice: Dice::new(seed ^ twox_hash::XxHash64::oneshot(0, authority.as_str().as_bytes())),
+            authority,
             counters: Arc::default(),
             budget: Budget::new(REPLAY_BUDGET),
             mirrors: Mirrors::default(),
@@ -232,8 +233,9 @@ impl<U: Upstream> Call<'_, U> {
         if let Some(denied) = denied {
             let _ = write!(message, " (not retried: {denied})");
         }
-        if !compiled.version.is_empty() {
-            let _ = write!(message, " [configuration {}]", compiled.version);
+        let version = core.snapshot.version();
+        if !version.is_empty() {
+            let _ = write!(message, " [configuration {version}]");
         }
         let mut metadata = status.metadata().clone();
         if let Some(denied) = denied.and_then(|denied| HeaderValue::from_str(denied).ok()) {

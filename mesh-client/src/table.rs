@@ -12,6 +12,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use build::same_table;
+
 use crate::{lb::draw::Draw, stack::deadline::Limit};
 use http::uri::Authority;
 use index::Index;
@@ -29,8 +31,6 @@ use std::sync::Arc;
 pub(crate) struct RouteTable<U> {
     /// Name of the virtual host, for errors.
     pub(crate) virtual_host: Arc<str>,
-    /// Version of the configuration, for errors.
-    pub(crate) version: Arc<str>,
     routes: Box<[Arc<Compiled<U>>]>,
     index: Index,
 }
@@ -41,8 +41,6 @@ pub(crate) struct Compiled<U> {
     pub(crate) route: Arc<Route>,
     /// What happens to its requests.
     pub(crate) action: Action<U>,
-    /// Version of the configuration.
-    pub(crate) version: Arc<str>,
 }
 
 /// What happens to a request.

@@ -110,7 +110,7 @@ fn of_target(subscription: &Subscription) -> TargetStatus {
         State::Failed(error) => status.error = Some(error.to_string()),
         State::Closed => status.error = Some("the mesh has been shut down".to_owned()),
         State::Table(table) => {
-            status.version = Some(table.version.clone());
+            status.version = Some(subscription.core.snapshot.version());
             status.virtual_host = Some(table.virtual_host.clone());
             status.routes = table.routes().len();
             for route in table.routes() {

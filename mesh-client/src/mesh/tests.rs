@@ -67,6 +67,29 @@ async fn routes_follow_the_control_plane_and_outlive_it() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_replaced_costs_no_call() {
+    let (plane, old, new) = (Plane::start().await, Echo::start("old").await, Echo::start("new").await);
+    plane.publish(&reviews([("v1", vec![old.address])]));
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    assert_eq!(within(ask(channel.clone(), None)).await.unwrap().server, "old");
+    plane.publish(&reviews([("v1", vec![old.address, new.address])]));
+    within(async { while ask(channel.clone(), None).await.unwrap().server != "new" {} }).await;
+    plane.publish(&reviews([("v1", vec![new.address])]));
+    within(async {
+        let mut in_a_row = 0;
+        while in_a_row < 10 {
+            let new = ask(channel.clone(), None).await.unwrap().server == "new";
+            in_a_row = if new { in_a_row + 1 } else { 0 };
+        }
+    })
+    .await;
+    let status = mesh.status();
+    assert_eq!(status.clusters["v1"].endpoints, 1);
+    assert_eq!(status.targets["reviews:9080"].version.as_deref(), Some("r3"));
+}
+
+#[tokio::test]
 async fn an_unreachable_control_plane_fails_the_first_call_fast_and_is_noticed_when_it_comes() {
     let address = world::free_address();
     let mesh = Mesh::builder().bootstrap(bootstrap(address)).build().unwrap();

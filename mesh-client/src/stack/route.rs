@@ -100,7 +100,7 @@ impl<U: Upstream> Core<U> {
                 table.routes().len(),
                 table.virtual_host,
                 uri.path(),
-                table.version
+                self.snapshot.version()
             ))
         })
     }

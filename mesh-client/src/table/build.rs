@@ -35,11 +35,26 @@ impl<U> RouteTable<U> {
         let routes = &config.virtual_host.routes;
         Self {
             virtual_host: config.virtual_host.name.clone(),
-            version: config.version.clone(),
             routes: routes.iter().map(|route| Arc::new(builder.compile(route))).collect(),
             index: Index::new(routes),
         }
     }
+}
+
+/// Whether a table built from one configuration is right for the other: only endpoints, or how clusters treat
+/// them, may differ. Those are the clusters' own affair.
+pub(crate) fn same_table(one: &XdsConfig, other: &XdsConfig) -> bool {
+    let names = |config: &XdsConfig| {
+        let usable = |(name, cluster): (&Name, &Result<_, _>)| (name.clone(), cluster.is_ok());
+        config.clusters.iter().map(usable).collect::<Vec<_>>()
+    };
+    let errors = |config: &XdsConfig| {
+        config.clusters.values().filter_map(|cluster| cluster.as_ref().err().cloned()).collect::<Vec<_>>()
+    };
+    Arc::ptr_eq(&one.virtual_host, &other.virtual_host)
+        && Arc::ptr_eq(&one.http, &other.http)
+        && names(one) == names(other)
+        && errors(one) == errors(other)
 }
 
 struct Builder<'a, U> {
@@ -62,7 +77,7 @@ impl<U> Builder<'_, U> {
             RouteAction::NonForwarding => Action::Fail("its action is for servers (non_forwarding_action)"),
             RouteAction::Unsupported(field) => Action::Fail(field),
         };
-        Compiled { route: route.clone(), action, version: self.config.version.clone() }
+        Compiled { route: route.clone(), action }
     }
 
     fn forward(&self, route: &Route, forward: &Forward) -> Forwarding<U> {

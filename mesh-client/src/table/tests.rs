@@ -1,5 +1,5 @@
 use super::{
-    Action, RouteTable,
+    Action, RouteTable, same_table,
     testing::{config, forward, http, retry_policy, route},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -198,4 +198,25 @@ fn header_rules_apply_from_the_most_specific_level_outwards() {
         choice.request.iter().flat_map(|level| &level.add).map(|add| &add.value).collect();
     assert_eq!(order, ["weighted", "route", "virtual host"]);
     assert!(choice.response.is_empty(), "levels that change nothing are not kept");
+}
+
+#[test]
+fn a_table_serves_on_while_only_endpoints_change() {
+    let one = config(http(), vec![named("a"), named("b")]);
+    assert!(same_table(&one, &one.clone()));
+    let mut endpoints = one.clone();
+    endpoints.version = "8".into();
+    let cluster = endpoints.clusters.get_mut("a").unwrap().as_mut().unwrap();
+    Arc::make_mut(cluster).note = Some("old".into());
+    assert!(same_table(&one, &endpoints));
+
+    let mut routes = one.clone();
+    vhost(&mut routes, |host| host.routes.truncate(1));
+    assert!(!same_table(&one, &routes));
+    let mut fewer = one.clone();
+    fewer.clusters.remove("b");
+    assert!(!same_table(&one, &fewer));
+    let mut filters = one.clone();
+    Arc::make_mut(&mut filters.http).filters.clear();
+    assert!(!same_table(&one, &filters));
 }
