@@ -44,7 +44,7 @@ use envoy_types::{
             },
             r#type::matcher::v3::{self as matcher, string_matcher::MatchPattern},
         },
-        google::protobuf::{Any, Struct, UInt32Value, Value, value::Kind},
+        google::protobuf::{Any, Struct, Value, value::Kind},
     },
     util::pack_any,
 };
@@ -53,7 +53,6 @@ use mesh_xds::{
     name::ResourceType,
     resource::{
         Resource,
-        cluster::LbPolicy,
         listener::{Listener, ListenerKind, RouteSource},
         tls::UpstreamTls,
     },
@@ -86,7 +85,6 @@ impl Compiler<'_> {
         let tls = cluster.tls.take();
         let mut message = cds::Cluster::decode(cluster.to_proto()).ok()?;
         finish(&mut message);
-        balance(&mut message, &cluster.lb);
         match (tls, &options.certificate) {
             (None, _) => {}
             (Some(tls), None) if tls.only_mesh_endpoints => {}
@@ -154,29 +152,6 @@ fn finish(message: &mut cds::Cluster) {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })
     });
     message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack_any(options));
-}
-
-/// An Envoy refuses ordinary policies inside `wrr_locality`, where gRPC wants them: it is told the same by
-/// the fields from before there were policies.
-fn balance(message: &mut cds::Cluster, policy: &LbPolicy) {
-    use cds::cluster::{
-        CommonLbConfig, LbConfig, LbPolicy as Named, LeastRequestLbConfig,
-        common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig},
-    };
-    let (policy, config) = match policy {
-        LbPolicy::LeastRequest { choices } => {
-            let choice_count = Some(UInt32Value { value: *choices });
-            let config = LeastRequestLbConfig { choice_count, ..Default::default() };
-            (Named::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config)))
-        }
-        LbPolicy::Random => (Named::Random, None),
-        _ => (Named::RoundRobin, None),
-    };
-    message.load_balancing_policy = None;
-    message.lb_policy = policy.into();
-    message.lb_config = config;
-    message.common_lb_config.get_or_insert_with(CommonLbConfig::default).locality_config_specifier =
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}));
 }
 
 fn v3(source: &mut core::ConfigSource) {

@@ -157,30 +157,6 @@ fn an_envoy_gets_a_proxy_on_loopback_and_http2_clusters() {
 }
 
 #[test]
-fn an_envoy_balances_by_the_fields_that_it_takes() {
-    use cds::cluster::{LbPolicy, common_lb_config::LocalityConfigSpecifier};
-    let policies = [
-        ("LEAST_REQUEST", LbPolicy::LeastRequest),
-        ("RANDOM", LbPolicy::Random),
-        ("ROUND_ROBIN", LbPolicy::RoundRobin),
-    ];
-    for (simple, expected) in policies {
-        let yaml = YAML.replace("simple: LEAST_REQUEST", &format!("simple: {simple}"));
-        let world = world(envoy(), &yaml);
-        let name = "outbound|9080||reviews.default.svc.cluster.local";
-        let cluster = world.compiler().resource(ResourceType::Cluster, name).unwrap();
-        let cluster = cds::Cluster::decode(cluster.encode()).unwrap();
-        assert_eq!((cluster.load_balancing_policy.as_ref(), cluster.lb_policy()), (None, expected));
-        let common = cluster.common_lb_config.unwrap();
-        assert!(common.healthy_panic_threshold.is_some());
-        assert!(matches!(
-            common.locality_config_specifier,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
-        ));
-    }
-}
-
-#[test]
 fn an_envoy_with_certificate_files_speaks_mtls_to_marked_endpoints_and_others_send_nothing_in_the_clear() {
     let files = CertificateFiles { chain: "/c".into(), key: "/k".into(), root: "/r".into() };
     let with = ClientKind::Envoy(EnvoyOptions { proxy_port: None, certificate: Some(files) });
