@@ -11,6 +11,7 @@ use std::{
 pub(super) struct Binaries {
     pub(super) mesh_server: PathBuf,
     pub(super) meshctl: PathBuf,
+    pub(super) mesh_peer: PathBuf,
 }
 
 impl Binaries {
@@ -21,6 +22,7 @@ impl Binaries {
             .current_dir(root)
             .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
             .args(["-p", "mesh-server", "--bin", "mesh-server", "--bin", "meshctl"])
+            .args(["-p", "mesh-tests", "--bin", "mesh-peer"])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()?;
@@ -38,7 +40,11 @@ impl Binaries {
             fs::rename(&staged, &path)?;
             Ok(path)
         };
-        Ok(Self { mesh_server: take("mesh-server")?, meshctl: take("meshctl")? })
+        Ok(Self {
+            mesh_server: take("mesh-server")?,
+            meshctl: take("meshctl")?,
+            mesh_peer: take("mesh-peer")?,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod clients;
 mod envoy;
+mod ours;
 mod servers;
 
 use super::{Lab, Outcome, report::Report};
@@ -15,6 +16,9 @@ pub(super) struct Scenario {
 pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "c-core-client", run: clients::core },
     Scenario { name: "grpc-js-client", run: clients::js },
+    Scenario { name: "mesh-client", run: clients::ours },
     Scenario { name: "c-core-server", run: servers::core },
+    Scenario { name: "impostor", run: servers::impostor },
+    Scenario { name: "mesh-client-server", run: ours::servers },
     Scenario { name: "envoy", run: envoy::run },
 ];

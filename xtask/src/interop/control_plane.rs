@@ -44,6 +44,8 @@ pub(super) enum Security {
     Files,
     /// Certificates for the data plane only: grpc-js has no TLS towards the control plane.
     PlaintextWithFiles,
+    /// TLS, and certificates from the CA by a token of `meshctl token create`.
+    Token,
 }
 
 impl ControlPlane {
@@ -152,7 +154,7 @@ impl ControlPlane {
                 command.arg("--plaintext");
                 self.xds_plaintext
             }
-            Security::Files => self.xds,
+            Security::Files | Security::Token => self.xds,
         };
         command.arg("--server").arg(format!("127.0.0.1:{port}"));
         match security {
@@ -162,6 +164,14 @@ impl ControlPlane {
                 command.arg("--ca-file").arg(path("root-cert.pem"));
                 command.arg("--cert-file").arg(path("cert-chain.pem"));
                 command.arg("--key-file").arg(path("key.pem"));
+            }
+            Security::Token => {
+                let mut create = Command::new(&self.meshctl);
+                create.args(["token", "create", "--namespace", "default"]);
+                create.args(["--service-account", member.name]).arg("--data").arg(self.data());
+                fs::write(path("token"), output(&mut create)?)?;
+                command.arg("--ca-file").arg(self.data().join("ca/root-cert.pem"));
+                command.arg("--token-file").arg(path("token"));
             }
         }
         let bootstrap = path("bootstrap.json");

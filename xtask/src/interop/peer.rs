@@ -1,4 +1,4 @@
-//! The programs of `tests/peers` and `bookinfo`, running.
+//! The programs of `tests/peers`, running.
 
 use super::{
     Lab, Outcome, ports,
@@ -23,6 +23,8 @@ pub(super) enum Grpc {
     Core,
     /// Node on grpc-js.
     Js,
+    /// Our own `mesh-client`.
+    Mesh,
 }
 
 impl Grpc {
@@ -31,6 +33,7 @@ impl Grpc {
         match self {
             Self::Core => "c-core",
             Self::Js => "grpc-js",
+            Self::Mesh => "mesh-client",
         }
     }
 }
@@ -59,11 +62,17 @@ impl Client {
         let mut command = match grpc {
             Grpc::Core => lab.peers.python("client.py"),
             Grpc::Js => lab.peers.node_client(),
+            Grpc::Mesh => Command::new(&lab.binaries.mesh_peer),
         };
-        match target {
-            Target::Xds(host) => command.arg(format!("xds:///{host}")),
-            Target::XdsCredentials(host) => command.arg(format!("xds:///{host}")).arg("--mtls"),
-            Target::Port(port, authority) => {
+        match (grpc, target) {
+            // Ours encrypts whenever the control plane says so.
+            (Grpc::Mesh, Target::Xds(host) | Target::XdsCredentials(host)) => {
+                command.arg("call").arg(format!("xds:///{host}"))
+            }
+            (_, Target::Xds(host)) => command.arg(format!("xds:///{host}")),
+            (_, Target::XdsCredentials(host)) => command.arg(format!("xds:///{host}")).arg("--mtls"),
+            (Grpc::Mesh, Target::Port(..)) => return Err("mesh-client calls targets of the mesh".into()),
+            (_, Target::Port(port, authority)) => {
                 command.arg(format!("127.0.0.1:{port}")).arg("--authority").arg(authority)
             }
         };
@@ -129,6 +138,29 @@ impl Server {
         let mut process = Process::start(instance, &mut command, &lab.logs)?;
         process.line("ready")?;
         Ok(Self { _process: process, port })
+    }
+}
+
+/// A server of `reviews` on `mesh-client`, which registers itself.
+pub(super) struct MeshServer {
+    process: Process,
+    pub(super) port: u16,
+}
+
+impl MeshServer {
+    pub(super) fn start(lab: &Lab, instance: &str, bootstrap: &Path) -> Outcome<Self> {
+        let port = ports::free()?;
+        let mut command = Command::new(&lab.binaries.mesh_peer);
+        command.arg("serve").arg(format!("127.0.0.1:{port}")).arg(instance);
+        command.env("GRPC_XDS_BOOTSTRAP", bootstrap);
+        let mut process = Process::start(instance, &mut command, &lab.logs)?;
+        process.line("ready")?;
+        Ok(Self { process, port })
+    }
+
+    /// Has it leave: it takes no new calls and ends when it has none.
+    pub(super) fn drain(&mut self) -> Outcome {
+        self.process.tell("drain")
     }
 }
 

@@ -34,9 +34,10 @@ impl Tally {
         self.answers.contains_key(instance)
     }
 
-    /// Whether all calls failed.
-    pub(super) fn is_refused(&self) -> bool {
-        self.failed() > 0 && self.answers.is_empty()
+    /// Whether all calls failed with this gRPC status.
+    pub(super) fn is_refused(&self, status: &str) -> bool {
+        let as_told = self.errors.keys().all(|error| error.split(':').next() == Some(status));
+        self.failed() > 0 && self.answers.is_empty() && as_told
     }
 
     /// All calls were answered, by every one of `instances` and nobody else.
@@ -66,8 +67,7 @@ impl Tally {
 
     /// Every call failed with this gRPC status.
     pub(super) fn refused_with(&self, status: &str) -> Outcome {
-        let expected = self.errors.keys().all(|error| error.split(':').next() == Some(status));
-        self.expect(self.is_refused() && expected, format_args!("{status} for every call"))
+        self.expect(self.is_refused(status), format_args!("{status} for every call"))
     }
 
     fn expect(&self, holds: bool, what: impl fmt::Display) -> Outcome {

@@ -30,8 +30,8 @@ endpoints: [{{addresses: [127.0.0.1]}}]
     )
 }
 
-/// A workload with the name, label `app` and service account `name`, which speaks the mesh's mTLS.
-pub(super) fn workload(name: &str, port: u16) -> String {
+/// A workload with the name and label `app` of `name`, which speaks the mesh's mTLS.
+pub(super) fn workload(name: &str, account: &str, port: u16) -> String {
     format!(
         "apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
@@ -40,7 +40,7 @@ spec:
   address: 127.0.0.1
   ports: {{grpc: {port}}}
   labels: {{app: {name}, security.istio.io/tlsMode: istio}}
-  serviceAccount: {name}
+  serviceAccount: {account}
 ---
 "
     )
@@ -72,6 +72,50 @@ spec:
   - route:
     - {{destination: {{host: reviews, subset: v1}}, weight: {v1}}}
     - {{destination: {{host: reviews, subset: v2}}, weight: {v2}}}
+"
+    )
+}
+
+/// Much at once, most of it for calls that nobody makes; `balancing` for all.
+pub(super) fn everything(balancing: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: reviews}}
+spec:
+  hosts: [reviews]
+  http:
+  - name: faults
+    match:
+    - headers: {{x-fault: {{regex: y.*s}}}}
+      withoutHeaders: {{x-none: {{prefix: z}}}}
+      uri: {{prefix: /bookinfo}}
+    - authority: {{exact: elsewhere}}
+      method: {{exact: POST}}
+    fault:
+      delay: {{percentage: {{value: 10}}, fixedDelay: 50ms}}
+      abort: {{percentage: {{value: 100}}, grpcStatus: RESOURCE_EXHAUSTED}}
+    route: [{{destination: {{host: reviews, subset: v2}}}}]
+  - name: others
+    timeout: 8s
+    retries: {{attempts: 3, perTryTimeout: 2s, retryOn: \"unavailable,cancelled,503\"}}
+    headers: {{request: {{set: {{x-from: mesh}}, remove: [x-old]}}, response: {{add: {{x-by: mesh}}}}}}
+    route: [{{destination: {{host: reviews, subset: v1}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: reviews}}
+spec:
+  host: reviews
+  trafficPolicy:
+    loadBalancer: {{simple: {balancing}}}
+    outlierDetection: {{consecutive5xxErrors: 5, interval: 1s, baseEjectionTime: 3s, maxEjectionPercent: 50}}
+    connectionPool:
+      tcp: {{maxConnections: 10, connectTimeout: 2s}}
+      http: {{http2MaxRequests: 100, maxRequestsPerConnection: 50, maxRetries: 5}}
+  subsets:
+  - {{name: v1, labels: {{version: v1}}}}
+  - {{name: v2, labels: {{version: v2}}}}
 "
     )
 }

@@ -1,4 +1,5 @@
-//! A foreign gRPC client, configured by our control plane alone, follows what is configured.
+//! A gRPC client, configured by our control plane alone, follows what is configured. Ours is held to the same
+//! checks as the others.
 
 use crate::interop::{
     Lab, Outcome,
@@ -11,22 +12,24 @@ use crate::interop::{
 const CALLS: u32 = 400;
 
 pub(super) fn core(lab: &Lab, report: &mut Report) -> Outcome {
-    client(lab, report, Grpc::Core)
+    client(lab, report, Grpc::Core, &Security::None)
 }
 
 pub(super) fn js(lab: &Lab, report: &mut Report) -> Outcome {
-    client(lab, report, Grpc::Js)
+    client(lab, report, Grpc::Js, &Security::None)
 }
 
-fn client(lab: &Lab, report: &mut Report, grpc: Grpc) -> Outcome {
+pub(super) fn ours(lab: &Lab, report: &mut Report) -> Outcome {
+    client(lab, report, Grpc::Mesh, &Security::Token)
+}
+
+fn client(lab: &Lab, report: &mut Report, grpc: Grpc, security: &Security) -> Outcome {
     let reviews = Reviews::start(lab)?;
     let member = Member { name: grpc.name(), labels: &[] };
-    let bootstrap = reviews.control_plane.bootstrap(&member, &Security::None)?;
+    let bootstrap = reviews.control_plane.bootstrap(&member, security)?;
     let target = Target::Xds("reviews:9080");
     let mut client = Client::start(lab, grpc.name(), grpc, &target, Some(&bootstrap))?;
-    reviews.followed_by(&mut client, report)?;
-    report.check("nothing rejected", reviews.control_plane.acknowledged(grpc.name()));
-    Ok(())
+    reviews.followed_by(&mut client, grpc.name(), report)
 }
 
 /// `reviews` with plain servers in two versions, 80 % to v1.
@@ -42,20 +45,21 @@ impl Reviews {
         let [v1, v2, spare] =
             [Server::plain(lab, "v1")?, Server::plain(lab, "v2")?, Server::plain(lab, "v1-spare")?];
         let services = yaml::service("reviews")
-            + yaml::SUBSETS
             + &yaml::slice("reviews-v1", "v1", v1.port)
             + &yaml::slice("reviews-v2", "v2", v2.port);
-        let files = [("services.yaml", services), ("routes.yaml", yaml::weights(80, 20))];
+        let routes = yaml::SUBSETS.to_owned() + &yaml::weights(80, 20);
+        let files = [("services.yaml", services), ("routes.yaml", routes)];
         Ok(Self { control_plane: ControlPlane::start(lab, &files)?, spare, _servers: [v1, v2] })
     }
 
-    /// Weights, header routes and endpoints as `client` sees them, while they change.
-    pub(super) fn followed_by(&self, client: &mut Client, report: &mut Report) -> Outcome {
+    /// Weights, header routes and endpoints as `client` sees them, while they change; `member` is who
+    /// acknowledges them.
+    pub(super) fn followed_by(&self, client: &mut Client, member: &str, report: &mut Report) -> Outcome {
         let weighted = client.call(CALLS, &[])?;
         report.check("weights 80/20", weighted.share("v1", 80).and_then(|()| weighted.share("v2", 20)));
         report.check("header route", client.call(CALLS / 4, &["end-user=jason"])?.exactly(&["v2"]));
 
-        self.control_plane.apply("routes.yaml", &yaml::weights(100, 0))?;
+        self.control_plane.apply("routes.yaml", &(yaml::SUBSETS.to_owned() + &yaml::weights(100, 0)))?;
         let changing = client.until("v1 alone", |batch| batch.is_from(&["v1"]))?;
         report.check("no failed call while weights change", changing.complete());
         report.check("weights 100/0", client.call(CALLS, &[])?.exactly(&["v1"]));
@@ -70,6 +74,16 @@ impl Reviews {
         let changing = client.until("the endpoint gone", |batch| !batch.has("v1-spare"))?;
         report.check("no failed call while an endpoint is removed", changing.complete());
         report.check("endpoint removed", client.call(CALLS, &[])?.exactly(&["v1"]));
+
+        for balancing in ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] {
+            self.control_plane.apply("routes.yaml", &yaml::everything(balancing))?;
+            let accepted = self.control_plane.acknowledged(member);
+            report.check(format_args!("much at once with {balancing}: nothing rejected"), accepted);
+            let calls = client.call(CALLS, &[])?.exactly(&["v1"]);
+            report.check(format_args!("much at once with {balancing}: no failed call"), calls);
+        }
+        let aborted = client.call(CALLS / 10, &["x-fault=yes"])?.refused_with("RESOURCE_EXHAUSTED");
+        report.check("abort fault", aborted);
         Ok(())
     }
 }

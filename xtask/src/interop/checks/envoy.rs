@@ -21,13 +21,13 @@ pub(super) fn run(lab: &Lab, report: &mut Report) -> Outcome {
     };
     let mut client = through("client", "reviews:9080")?;
     client.until("an answer", |batch| batch.is_from(&["v1", "v2"]))?;
-    reviews.followed_by(&mut client, report)?;
+    reviews.followed_by(&mut client, "envoy", report)?;
 
     let port = ports::free()?;
     let member = Member { name: "guarded", labels: &[("app", "guarded")] };
     let bootstrap = control_plane.bootstrap(&member, &Security::Files)?;
     let guarded = yaml::service("guarded")
-        + &yaml::workload("guarded", port)
+        + &yaml::workload("guarded", "guarded", port)
         + &yaml::mtls("guarded", "STRICT")
         + &yaml::only("guarded", "envoy");
     control_plane.apply("guarded.yaml", &guarded)?;
