@@ -20,7 +20,9 @@ use machine::Connectivity;
 use mesh_xds::{name::Name, resource::tls::UpstreamTls};
 use rustls::pki_types::ServerName;
 use std::{
+    future::Future,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{
@@ -39,6 +41,12 @@ use tokio::{
 pub(crate) trait TlsConfigs: Send + Sync {
     /// The client side for an endpoint of this hostname (from EDS). An error fails the dial with this reason.
     fn client_tls(&self, tls: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String>;
+
+    /// Ends when the providers that a context names have delivered, or have failed to: a process that has
+    /// just started is not refused for being early.
+    fn settled<'a>(&'a self, _: &'a UpstreamTls) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// TLS for one connection. Its ALPN must offer `h2` alone.

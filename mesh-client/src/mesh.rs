@@ -41,8 +41,8 @@ const DEFAULT_PROVIDER: &str = "default";
 const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-match,mirror,per-try-timeout,\
                             retry-budget,previous-hosts,consecutive-errors,panic-threshold,filter-disabled";
 
-/// Why a mesh cannot be joined.
-#[derive(Debug, thiserror::Error)]
+/// Why a mesh cannot be joined. Its `Debug` is its text, so that a `main` that returns it says what to do.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum MeshError {
     /// There is no bootstrap, or it is wrong.
@@ -65,6 +65,12 @@ pub enum MeshError {
     /// Not called inside a tokio runtime.
     #[error("a mesh needs a tokio runtime: build it inside #[tokio::main], or in Runtime::block_on")]
     NoRuntime,
+}
+
+impl std::fmt::Debug for MeshError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// What becomes of a call through a [`MeshLayer`] to a host that the control plane does not know.

@@ -25,7 +25,9 @@ use rustls::pki_types::ServerName;
 use std::{
     collections::BTreeMap,
     fmt,
+    future::Future,
     net::{IpAddr, Ipv4Addr},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -229,6 +231,21 @@ impl Providers {
 impl TlsConfigs for Providers {
     fn client_tls(&self, tls: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String> {
         Self::client_tls(self, tls, hostname).map_err(|error| error.to_string())
+    }
+
+    fn settled<'a>(&'a self, tls: &'a UpstreamTls) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let roots = match &tls.roots {
+                Roots::Provider(instance) => Some(instance),
+                Roots::System => None,
+            };
+            for instance in tls.identity.iter().chain(roots) {
+                if let Ok(identity) = self.identity(instance) {
+                    // Whether it has delivered is asked again when the connection is made.
+                    let _ = identity.ready().await;
+                }
+            }
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use mesh_ca::spiffe_id::TrustDomain;
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -145,8 +145,11 @@ fn fail(message: &str) -> ExitCode {
 /// Findings and events; `RUST_LOG` chooses.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
     // A binary that logs already keeps its own way.
     drop(subscriber.try_init());
 }

@@ -84,6 +84,9 @@ impl Dialler {
         let timeout = self.options.connect_timeout;
         let mut failures = String::new();
         let all = async {
+            if let Some(tls) = &self.tls {
+                self.tls_configs.settled(tls).await;
+            }
             for address in &self.addresses {
                 match self.dial_address(*address).await {
                     Ok(dialled) => return Some(dialled),

@@ -1,3 +1,5 @@
+//! First match, weights, overrides, and what stays from one table to the next.
+
 use super::{
     Action, RouteTable, same_table,
     testing::{config, forward, http, retry_policy, route},

@@ -1,3 +1,5 @@
+//! The ejector, against the numbers of gRFC A50.
+
 use super::*;
 use mesh_xds::resource::cluster::Consecutive;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The connectivity machine, as scripts.
+
 use super::*;
 
 struct Bench {

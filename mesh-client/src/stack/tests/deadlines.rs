@@ -1,3 +1,5 @@
+//! Where a call ends, and by whose word.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! Injected delays and aborts.
+
 use super::*;
 use mesh_xds::resource::{
     fault::{AbortKind, DelayKind, Fault, FaultAbort, FaultDelay},

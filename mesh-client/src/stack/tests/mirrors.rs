@@ -1,3 +1,5 @@
+//! Copies: sent beside the call, and never in its way.
+
 use super::*;
 use mesh_xds::resource::route::Mirror;
 

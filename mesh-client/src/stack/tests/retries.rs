@@ -1,3 +1,5 @@
+//! What is tried again, when, and with what.
+
 use super::*;
 
 const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);

@@ -1,3 +1,5 @@
+//! Which route, which cluster, and what is said when there is none.
+
 use super::*;
 use mesh_xds::resource::route::{
     AppendAction, Destination, HeaderAddition, HeaderName, HeaderValue, RouteAction, WeightedCluster,

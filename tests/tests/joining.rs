@@ -1,0 +1,174 @@
+//! Programs that join a mesh, against a real control plane: the README's promises.
+
+use mesh_client::{Mesh, MeshError, OutboundTrafficPolicy};
+use mesh_examples::greeter::{
+    HelloReply, HelloRequest,
+    greeter_client::GreeterClient,
+    greeter_server::{Greeter, GreeterServer},
+};
+use mesh_server::{
+    App, Running, Settings,
+    join::{Join, Security},
+};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Response, Status, transport::Server};
+use tower_layer::Layer;
+
+const SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: greeter
+spec:
+  selector: {app: greeter}
+  ports:
+  - {name: grpc, port: 50051}
+";
+
+struct Named(&'static str);
+
+#[tonic::async_trait]
+impl Greeter for Named {
+    async fn say_hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        Ok(Response::new(HelloReply { message: self.0.into() }))
+    }
+}
+
+/// A development control plane at `xds`, over a directory with one service.
+async fn control_plane(dir: &Path, xds: SocketAddr) -> Running {
+    std::fs::write(dir.join("greeter.yaml"), SERVICE).unwrap();
+    let mut settings = Settings::dev(dir.to_owned(), "cluster.local".parse().unwrap());
+    settings.xds_plaintext = Some(xds);
+    settings.http = None;
+    App::start(settings).await.unwrap()
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn mesh(control_plane: SocketAddr, workload: &str, app: &str) -> Mesh {
+    let mut join = Join::new(control_plane.to_string(), workload, Security::Development);
+    join.labels.insert("app".into(), app.into());
+    Mesh::builder().bootstrap(join.bootstrap().unwrap()).build().unwrap()
+}
+
+/// Serves a greeter in the mesh, registered when this returns.
+async fn serve(mesh: &Mesh, name: &'static str) {
+    let server = mesh.server(loopback()).await.unwrap();
+    let router = Server::builder().layer(server.layer()).add_service(GreeterServer::new(Named(name)));
+    tokio::spawn(router.serve_with_incoming_shutdown(server.incoming(), server.drained()));
+    server.registered().await.unwrap();
+}
+
+/// A greeter outside any mesh.
+async fn serve_outside(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Server::builder().add_service(GreeterServer::new(Named(name)));
+    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+fn hello() -> HelloRequest {
+    HelloRequest { name: "mesh".into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_and_a_client_join_a_development_mesh() {
+    let dir = TempDir::new().unwrap();
+    let running = control_plane(dir.path(), loopback()).await;
+    let xds = running.addresses().xds_plaintext.unwrap();
+    let (server, client) = (mesh(xds, "greeter", "greeter"), mesh(xds, "caller", "caller"));
+    serve(&server, "from the mesh").await;
+
+    let channel = client.channel("xds:///greeter:50051").unwrap();
+    // Inside a spawned task: the channel, its futures and its errors are all `Send`.
+    let reply = tokio::spawn(async move { GreeterClient::new(channel).say_hello(hello()).await });
+    assert_eq!(reply.await.unwrap().unwrap().into_inner().message, "from the mesh");
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrapped_channel_is_the_way_to_a_host_that_the_mesh_does_not_know() {
+    let dir = TempDir::new().unwrap();
+    let running = control_plane(dir.path(), loopback()).await;
+    let xds = running.addresses().xds_plaintext.unwrap();
+    let outside = serve_outside("from outside").await;
+    let channel = tonic::transport::Endpoint::new(format!("http://{outside}")).unwrap().connect_lazy();
+
+    let member = mesh(xds, "caller", "caller");
+    let known = mesh(xds, "greeter", "greeter");
+    serve(&known, "from the mesh").await;
+    for (target, expected) in [("elsewhere:50051", "from outside"), ("greeter:50051", "from the mesh")] {
+        let mut client = GreeterClient::new(member.layer(target).unwrap().layer(channel.clone()));
+        assert_eq!(client.say_hello(hello()).await.unwrap().into_inner().message, expected, "{target}");
+    }
+
+    let join = Join::new(xds.to_string(), "strict", Security::Development);
+    let strict = Mesh::builder()
+        .bootstrap(join.bootstrap().unwrap())
+        .outbound_traffic_policy(OutboundTrafficPolicy::RegistryOnly)
+        .build()
+        .unwrap();
+    let mut client = GreeterClient::new(strict.layer("elsewhere:50051").unwrap().layer(channel));
+    let refused = client.say_hello(hello()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("elsewhere:50051"), "{refused}");
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_that_is_away_is_named_at_once_and_found_when_it_comes() {
+    let xds = std::net::TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
+    let client = mesh(xds, "caller", "caller");
+    let mut greeter = GreeterClient::new(client.channel("xds:///greeter:50051").unwrap());
+    let begun = Instant::now();
+    let error = greeter.say_hello(hello()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.message().contains(&xds.to_string()), "{error}");
+    assert!(error.message().contains("refused"), "{error}");
+    // Far below every timer of the protocol (15 s and more): it did not wait for one.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+
+    let dir = TempDir::new().unwrap();
+    let running = control_plane(dir.path(), xds).await;
+    serve(&mesh(xds, "greeter", "greeter"), "back").await;
+    let mut tries = 0;
+    let reply = loop {
+        match greeter.say_hello(hello()).await {
+            Ok(reply) => break reply,
+            Err(error) => {
+                tries += 1;
+                assert!(tries < 1000, "{error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    assert_eq!(reply.into_inner().message, "back");
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind(loopback()).await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    let member = mesh(nobody, "greeter", "greeter");
+    let error = member.server(address).await.err().unwrap().to_string();
+    assert!(error.contains(&address.to_string()), "{error}");
+}
+
+#[test]
+fn a_mesh_without_a_runtime_says_what_it_needs() {
+    let join = Join::new("127.0.0.1:15010", "caller", Security::Development);
+    let error = Mesh::builder().bootstrap(join.bootstrap().unwrap()).build().unwrap_err();
+    assert!(matches!(error, MeshError::NoRuntime), "{error}");
+}
