@@ -3,6 +3,10 @@
 //! A response carries what changed and names what is gone. The first response of a type is sent even when
 //! the client, coming back with what it has, lacks nothing: it confirms the revision. Subscriptions in a
 //! request count whatever its nonce, since they are not repeated.
+//!
+//! An Envoy that is sent a cluster again waits for the endpoints of that cluster, up to 15 s, without asking
+//! for them if it has asked before (envoyproxy/envoy#47302), and does not answer meanwhile. So it is sent them
+//! again behind the cluster; endpoints are taken to have the name of their cluster.
 
 use super::{
     Node, View,
@@ -17,9 +21,13 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use tonic::Status;
 
+/// What Envoys call themselves.
+const ENVOY: &str = "envoy";
+
 /// An incremental stream.
 pub struct Delta {
     stream: Stream,
+    envoy: bool,
 }
 
 impl Protocol for Delta {
@@ -27,8 +35,9 @@ impl Protocol for Delta {
     type Response = proto::DeltaDiscoveryResponse;
     const VARIANT: Variant = Variant::Delta;
 
-    fn new(_: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
-        Self { stream: Stream::new(Self::VARIANT, view, settings) }
+    fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
+        let envoy = node.user_agent.as_ref() == ENVOY;
+        Self { stream: Stream::new(Self::VARIANT, view, settings), envoy }
     }
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
@@ -48,7 +57,10 @@ impl Protocol for Delta {
             Input::View(view) => self.stream.show(view, now),
             Input::Tick => {}
         }
-        let responses = self.stream.flush(now, encode);
+        let mut responses = self.stream.flush(now, encode);
+        if self.envoy && self.warm(&responses, now) {
+            responses.extend(self.stream.flush(now, encode));
+        }
         Ok(Outputs { responses, acked: self.stream.newly_synced(), rejected })
     }
 
@@ -58,6 +70,25 @@ impl Protocol for Delta {
 }
 
 impl Delta {
+    /// The endpoints of clusters that are sent are to be sent again. False: there are none.
+    fn warm(&mut self, sent: &[proto::DeltaDiscoveryResponse], now: Instant) -> bool {
+        let of = |kind: ResourceType| {
+            let those = sent.iter().filter(move |response| response.type_url == kind.url());
+            those.flat_map(|response| &response.resources).map(|resource| resource.name.as_str())
+        };
+        let endpoints: BTreeSet<&str> = of(ResourceType::ClusterLoadAssignment).collect();
+        let mut any = false;
+        for name in of(ResourceType::Cluster).filter(|name| !endpoints.contains(name)) {
+            let subscription = self.stream.of(ResourceType::ClusterLoadAssignment);
+            if subscription.names.contains(name) {
+                subscription.forget(name);
+                self.stream.look(ResourceType::ClusterLoadAssignment, name.into(), now);
+                any = true;
+            }
+        }
+        any
+    }
+
     fn subscribe(
         &mut self,
         kind: ResourceType,

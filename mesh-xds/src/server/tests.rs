@@ -341,6 +341,27 @@ fn delta_sends_differences() {
 }
 
 #[test]
+fn delta_sends_an_envoy_the_endpoints_of_a_cluster_that_it_warms_again() {
+    let view = |revision, value| {
+        Toys::of(revision, &[(CDS, "a", value), (CDS, "b", "1"), (EDS, "a", "1"), (EDS, "b", "1")])
+    };
+    let mut script = Script::<Delta>::new(false, view(1, "1"));
+    let envoy = Node { user_agent: "envoy".into(), ..node(false) };
+    let mut envoy =
+        Script { machine: Delta::new(&envoy, view(1, "1"), Settings::default()), now: script.now };
+    for script in [&mut script, &mut envoy] {
+        script.ask(CDS, "", &["*"], &[]);
+        assert_eq!(script.ask(EDS, "", &["a", "b"], &[]), ["EDS r1#2 a=1 b=1"], "before the clusters' ACK");
+        assert_eq!(script.ask(CDS, "1", &[], &[]), NOTHING);
+        assert_eq!(script.ask(EDS, "2", &[], &[]), NOTHING);
+    }
+    assert_eq!(script.view(view(2, "2")), ["CDS r2#3 a=2"], "others keep what they have");
+    assert_eq!(envoy.view(view(2, "2")), ["CDS r2#3 a=2", "EDS r2#4 a=1"]);
+    assert_eq!(envoy.ask(EDS, "4", &[], &[]), NOTHING);
+    assert_eq!(envoy.ask(CDS, "3", &[], &[]), NOTHING);
+}
+
+#[test]
 fn delta_subscriptions_count_whatever_the_nonce() {
     let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
     script.ask(CDS, "", &["a"], &[]);
