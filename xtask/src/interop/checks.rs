@@ -20,5 +20,6 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "c-core-server", run: servers::core },
     Scenario { name: "impostor", run: servers::impostor },
     Scenario { name: "mesh-client-server", run: ours::servers },
-    Scenario { name: "envoy", run: envoy::run },
+    Scenario { name: "envoy", run: envoy::state_of_the_world },
+    Scenario { name: "envoy-delta", run: envoy::delta },
 ];

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// Between two looks at something that changes by itself.
 const PAUSE: Duration = Duration::from_millis(20);
+/// A client acknowledges within this. Less than the 15 s after which an Envoy goes on without what it misses.
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 pub(super) struct ControlPlane {
     // Dropped, and with it ended, before its directory goes.
@@ -109,7 +111,7 @@ impl ControlPlane {
     /// The client of this name is connected, has acknowledged what is served now, and has rejected nothing
     /// since it came.
     pub(super) fn acknowledged(&self, member: &str) -> Outcome {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + PROMPTLY;
         loop {
             let mut status = self.get("/debug/syncz")?;
             let streams = status["streams"].take();

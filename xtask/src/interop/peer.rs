@@ -164,6 +164,13 @@ impl MeshServer {
     }
 }
 
+/// The variant of ADS that an Envoy is to use.
+#[derive(Clone, Copy)]
+pub(super) enum Ads {
+    StateOfTheWorld,
+    Delta,
+}
+
 /// An Envoy that proxies for the mesh's hosts on a port of its own.
 pub(super) struct Envoy {
     _process: Process,
@@ -172,10 +179,20 @@ pub(super) struct Envoy {
 
 impl Envoy {
     /// Starts one with a static bootstrap: everything but the control plane's address comes over ADS.
-    pub(super) fn start(lab: &Lab, dir: &Path, control_plane: u16, certificate: &Path) -> Outcome<Self> {
+    pub(super) fn start(
+        lab: &Lab,
+        ads: Ads,
+        dir: &Path,
+        control_plane: u16,
+        certificate: &Path,
+    ) -> Outcome<Self> {
         let (proxy_port, admin_port) = (ports::free()?, ports::free()?);
         let address =
             |port: u16| serde_json::json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+        let api_type = match ads {
+            Ads::StateOfTheWorld => "GRPC",
+            Ads::Delta => "DELTA_GRPC",
+        };
         let ads = serde_json::json!({"ads": {}, "resource_api_version": "V3"});
         let http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
         let bootstrap = serde_json::json!({
@@ -193,7 +210,7 @@ impl Envoy {
             "admin": {"address": address(admin_port)},
             "dynamic_resources": {
                 "ads_config": {
-                    "api_type": "GRPC",
+                    "api_type": api_type,
                     "transport_api_version": "V3",
                     "grpc_services": [{"envoy_grpc": {"cluster_name": "mesh-server"}}],
                 },

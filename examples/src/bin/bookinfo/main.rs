@@ -6,7 +6,6 @@
 
 mod call;
 mod http_get;
-mod identity;
 mod load;
 mod process;
 mod report;

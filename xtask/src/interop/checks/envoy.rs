@@ -5,17 +5,26 @@ use super::clients::Reviews;
 use crate::interop::{
     Lab, Outcome,
     control_plane::{Member, Security},
-    peer::{Client, Envoy, Grpc, Server, Target},
+    peer::{Ads, Client, Envoy, Grpc, Server, Target},
     ports,
     report::Report,
     yaml,
 };
 
-pub(super) fn run(lab: &Lab, report: &mut Report) -> Outcome {
+pub(super) fn state_of_the_world(lab: &Lab, report: &mut Report) -> Outcome {
+    run(lab, report, Ads::StateOfTheWorld)
+}
+
+/// The only peer that speaks the incremental variant.
+pub(super) fn delta(lab: &Lab, report: &mut Report) -> Outcome {
+    run(lab, report, Ads::Delta)
+}
+
+fn run(lab: &Lab, report: &mut Report, ads: Ads) -> Outcome {
     let reviews = Reviews::start(lab)?;
     let control_plane = &reviews.control_plane;
     let certificate = control_plane.certificate("envoy")?;
-    let envoy = Envoy::start(lab, control_plane.dir(), control_plane.xds_plaintext, &certificate)?;
+    let envoy = Envoy::start(lab, ads, control_plane.dir(), control_plane.xds_plaintext, &certificate)?;
     let through = |name: &str, authority: &str| {
         Client::start(lab, name, Grpc::Core, &Target::Port(envoy.proxy_port, authority), None)
     };
