@@ -6,6 +6,7 @@
 
 mod call;
 mod http_get;
+mod identity;
 mod load;
 mod process;
 mod report;

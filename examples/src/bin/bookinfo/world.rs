@@ -1,10 +1,15 @@
 //! The running mesh: a temporary directory, the control plane, the replicas, and the runner's own
 //! membership as `visitor`.
 
-use crate::{http_get, process::Process, yaml};
+use crate::{
+    http_get,
+    identity::{TRUST_DOMAIN, account, issue},
+    process::Process,
+    yaml,
+};
 use mesh_ca::{
-    issuer::JoinTokens,
-    spiffe_id::{SpiffeId, TrustDomain},
+    issuer::{Authority, JoinTokens},
+    spiffe_id::TrustDomain,
 };
 use mesh_client::{Mesh, MeshChannel};
 use mesh_server::join::{Join, Security};
@@ -23,7 +28,6 @@ use tonic::transport::Channel;
 /// Lifetime that every process asks for: it is renewed at half of this.
 pub(crate) const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(12);
 
-const TRUST_DOMAIN: &str = "cluster.local";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 
 /// Bound of "the configuration reached everyone", on a machine that does much else.
@@ -248,16 +252,16 @@ impl World {
 
     /// Prints how to use the mesh, and waits for Ctrl-C.
     pub(crate) async fn keep_running(&self, json: bool) -> Result<()> {
-        let bootstrap = self.dir.path().join("identity/visitor.json");
-        let config = self.dir.path().join("config");
+        let guest = self.guest()?;
         let text = format!(
             "The mesh is up until Ctrl-C.\n  \
              configuration   {} (edit it: it is live)\n  \
              status          http://{}/debug/syncz\n  \
-             join it         GRPC_XDS_BOOTSTRAP={} and call xds:///productpage:9080",
-            config.display(),
+             call it         GRPC_XDS_BOOTSTRAP={} {} call productpage --count 10",
+            self.dir.path().join("config").display(),
             self.ports.http,
-            bootstrap.display()
+            guest.display(),
+            std::env::current_exe()?.display(),
         );
         if json {
             eprintln!("{text}")
@@ -265,6 +269,26 @@ impl World {
             println!("{text}")
         }
         Ok(tokio::signal::ctrl_c().await?)
+    }
+
+    /// The bootstrap of a member that any number of programs may use: its certificate is in files, where a
+    /// join token would be good for one of them.
+    fn guest(&self) -> Result<PathBuf> {
+        let data = self.dir.path().join("data");
+        let file = |name: &str| self.dir.path().join("identity").join(name);
+        let domain = TrustDomain::parse(TRUST_DOMAIN)?;
+        let authority = Authority::load_or_create(&mesh_server::ca_directory(&data), &domain)?;
+        let issued = issue(&authority, "guest")?;
+        let (certificate, key) = (file("guest-chain.pem"), file("guest-key.pem"));
+        fs::write(&certificate, issued.chain)?;
+        fs::write(&key, issued.key.to_pem().as_bytes())?;
+        let roots = mesh_server::root_certificate(&data);
+        let mut join =
+            Join::new(self.ports.xds.to_string(), "guest", Security::Files { roots, certificate, key });
+        join.service_account = "guest".into();
+        let path = file("guest.json");
+        fs::write(&path, format!("{:#}", join.bootstrap()?.to_json()))?;
+        Ok(path)
     }
 
     /// Ends every process.
@@ -297,12 +321,12 @@ fn bootstrap(
     dir: &TempDir,
     ports: Ports,
     workload: &str,
-    account: &str,
+    name: &str,
     labels: &[(&str, &str)],
 ) -> Result<PathBuf> {
     let data = dir.path().join("data");
     let identity = dir.path().join("identity");
-    let id = SpiffeId::workload(&TrustDomain::parse(TRUST_DOMAIN)?, "default", account)?;
+    let id = account(name)?;
     let token =
         JoinTokens::in_directory(&mesh_server::token_directory(&data))?.create(&id, TOKEN_LIFETIME)?;
     let token_file = identity.join(format!("{workload}.token"));
@@ -314,7 +338,7 @@ fn bootstrap(
         lifetime: Some(CERTIFICATE_LIFETIME),
     };
     let mut join = Join::new(ports.xds.to_string(), workload, security);
-    join.service_account = account.into();
+    join.service_account = name.into();
     join.labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     join.delta = true;
     let path = identity.join(format!("{workload}.json"));
