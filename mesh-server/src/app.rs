@@ -154,10 +154,12 @@ impl App {
             let ads = AdsService::new(Arc::new(served), AdsSettings::default());
             running.tasks.spawn(metrics.clone().count(ads.events()));
             running.ads.push(ads.clone());
+            // Whoever is believed may also register.
+            let registrants = if settings.believe_loopback { anonymous } else { AnonymousPeers::Refused };
             let services = ports::Services {
                 ads,
                 certificates: metrics.counting(certificates.clone()),
-                registration: registry.service(settings.trust_domain.clone(), clock, anonymous),
+                registration: registry.service(settings.trust_domain.clone(), clock, registrants),
             };
             running.servers.spawn(ports::serve_grpc(listener, config, services, stopped.clone()));
         }

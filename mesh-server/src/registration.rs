@@ -3,6 +3,9 @@
 //! Istio's WorkloadGroup auto-registration without an agent: namespace and service account must be those
 //! of the verified identity; a group that is named must exist, agree on the service account, and lends its
 //! labels, ports, locality and weight. The endpoint goes the moment the stream ends.
+//!
+//! Without a certificate nobody registers, but in development, from this machine. An entry, once taken,
+//! is only for who it was made for: the same identity, service account and ports.
 
 mod store;
 
@@ -12,10 +15,13 @@ use crate::{
         self as proto, RegisterRequest, RegisterResponse,
         workload_registration_server::{WorkloadRegistration, WorkloadRegistrationServer},
     },
-    publish::{AnonymousPeers, Peer, Publisher},
+    publish::{AnonymousPeers, Peer, Publisher, Snapshot},
 };
 use futures_util::{Stream, stream};
-use mesh_ca::{clock::Clock, spiffe_id::TrustDomain};
+use mesh_ca::{
+    clock::Clock,
+    spiffe_id::{SpiffeId, TrustDomain},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -31,8 +37,14 @@ const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Bytes of a request; honest ones have some hundreds.
 const LARGEST_REQUEST: usize = 64 << 10;
 
-/// Which stream speaks for an entry, by namespace and name.
-type Owners = HashMap<(String, String), u64>;
+/// Who speaks for an entry, by namespace and name.
+type Owners = HashMap<(String, String), Owner>;
+
+/// Who speaks for an entry.
+struct Owner {
+    stream: u64,
+    identity: Option<SpiffeId>,
+}
 
 /// The registry of live workloads. One for all ports; cheap to clone.
 #[derive(Clone)]
@@ -95,7 +107,7 @@ impl Registry {
         }
     }
 
-    /// The service of one port.
+    /// The service of one port. Even where anonymous peers are admitted, they are from this machine only.
     pub fn service(
         &self,
         trust_domain: TrustDomain,
@@ -110,21 +122,54 @@ impl Registry {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An entry's name as `stream`'s own. A stream that comes back takes over its earlier entry; another
+    /// Publishes a workload as `stream`'s own, under the name that the answer has.
+    ///
+    /// A stream that comes back takes over its earlier entry, also one from before a restart. Another
     /// process at the same address (replicas on one machine) gets a name with its port.
-    fn claim(&self, workload: &mut RegisteredWorkload, stream: u64) {
+    fn publish(
+        &self,
+        mut workload: RegisteredWorkload,
+        stream: u64,
+        identity: Option<&SpiffeId>,
+    ) -> Result<(RegisteredWorkload, Arc<Snapshot>), Status> {
         let mut owners = self.owners();
-        let key = |name: &str| (workload.namespace.clone(), name.to_owned());
         let current = self.publisher.current();
-        let other = current.model.workloads.find(&workload.namespace, &workload.name).is_some_and(|held| {
-            owners.1.get(&key(&workload.name)).is_some_and(|owner| *owner != stream)
-                && held.ports != workload.ports
-        });
-        if other && let Some(port) = workload.ports.values().min() {
-            workload.name = format!("{}-{port}", workload.name);
-        }
+        let key = |name: &str| (workload.namespace.clone(), name.to_owned());
+        let held = |name: &str| current.model.workloads.find(&workload.namespace, name);
+        let own = |name: &str| {
+            let owner = owners.1.get(&key(name));
+            let same = |held: &Arc<RegisteredWorkload>| {
+                held.ports == workload.ports && held.service_account == workload.service_account
+            };
+            owner.is_some_and(|owner| owner.stream == stream)
+                || held(name).is_some_and(same)
+                    && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
+        };
+        let mut names = vec![workload.name.clone()];
+        names.extend(workload.ports.values().min().map(|port| format!("{}-{port}", workload.name)));
+        let found =
+            names.iter().find(|name| own(name)).or_else(|| names.iter().find(|name| held(name).is_none()));
+        let Some(name) = found.cloned() else {
+            return Err(Status::permission_denied(format!(
+                "workload {:?}: others are registered by that name at {}; choose another name",
+                workload.name, workload.address
+            )));
+        };
+        let key = key(&name);
+        workload.name = name;
+        owners.1.insert(key, Owner { stream, identity: identity.cloned() });
+        let snapshot = self.publisher.add_workload(workload.clone());
+        Ok((workload, snapshot))
+    }
+
+    /// Publishes the health of an entry that is `stream`'s own, and still is.
+    fn update(&self, workload: RegisteredWorkload, stream: u64) -> Result<Arc<Snapshot>, Status> {
+        let owners = self.owners();
         let key = (workload.namespace.clone(), workload.name.clone());
-        owners.1.insert(key, stream);
+        if owners.1.get(&key).is_none_or(|owner| owner.stream != stream) {
+            return Err(Status::aborted(format!("a newer stream speaks for workload {}", workload.name)));
+        }
+        Ok(self.publisher.add_workload(workload))
     }
 }
 
@@ -144,12 +189,14 @@ impl WorkloadRegistration for RegistrationService {
         &self,
         request: Request<Streaming<RegisterRequest>>,
     ) -> Result<Response<Self::RegisterStream>, Status> {
-        let peer = Peer::of(request.extensions(), &self.trust_domain, &self.clock, self.anonymous)?;
-        if peer.identity.is_none()
-            && !peer.address.is_some_and(|address| address.ip().to_canonical().is_loopback())
-        {
+        let extensions = request.extensions();
+        let peer = Peer::of(extensions, &self.trust_domain, &self.clock, AnonymousPeers::Admitted)?;
+        let admitted = self.anonymous == AnonymousPeers::Admitted
+            && peer.address.is_some_and(|address| address.ip().to_canonical().is_loopback());
+        if peer.identity.is_none() && !admitted {
             return Err(Status::unauthenticated(
-                "a workload without a certificate can register from this machine only; use the TLS port",
+                "a workload registers with its certificate, on the TLS port (--xds); without one only \
+                 `mesh-server dev` lets it, from the same machine",
             ));
         }
         if *self.registry.closing.borrow() {
@@ -204,27 +251,28 @@ impl Session {
         let Some(request) = request else { return Ok(None) };
         let publisher = self.registry.publisher.clone();
         let health = health(request.health)?;
-        let workload =
-            match request.workload {
-                Some(workload) => {
-                    let mut parsed = parse(&workload, &self.peer, &publisher.current().model)?;
-                    self.registry.claim(&mut parsed, self.stream);
-                    if self.entry.as_ref().is_some_and(|entry| {
-                        (&entry.namespace, &entry.name) != (&parsed.namespace, &parsed.name)
-                    }) {
-                        self.leave();
-                    }
-                    RegisteredWorkload { health, ..parsed }
+        let (workload, snapshot) = match (request.workload, &self.entry) {
+            (Some(workload), _) => {
+                let parsed = parse(&workload, &self.peer, &publisher.current().model)?;
+                let workload = RegisteredWorkload { health, ..parsed };
+                let identity = self.peer.identity.as_ref();
+                let (workload, snapshot) = self.registry.publish(workload, self.stream, identity)?;
+                if self.entry.as_ref().is_some_and(|entry| {
+                    (&entry.namespace, &entry.name) != (&workload.namespace, &workload.name)
+                }) {
+                    self.leave();
                 }
-                None => {
-                    let entry = self
-                        .entry
-                        .clone()
-                        .ok_or_else(|| Status::invalid_argument("the first request must carry `workload`"))?;
-                    RegisteredWorkload { health, ..entry }
-                }
-            };
-        self.entry = Some(workload.clone());
+                (workload, snapshot)
+            }
+            (None, Some(entry)) => {
+                let workload = RegisteredWorkload { health, ..entry.clone() };
+                let snapshot = self.registry.update(workload.clone(), self.stream)?;
+                (workload, snapshot)
+            }
+            (None, None) => {
+                return Err(Status::invalid_argument("the first request must carry `workload`"));
+            }
+        };
         let name = workload.name.clone();
         tracing::info!(
             namespace = workload.namespace,
@@ -234,7 +282,7 @@ impl Session {
             peer = ?self.peer.identity,
             "workload registered"
         );
-        let snapshot = publisher.add_workload(workload);
+        self.entry = Some(workload);
         Ok(Some(RegisterResponse { workload_entry: name, revision: snapshot.revision.to_string() }))
     }
 
@@ -243,7 +291,7 @@ impl Session {
         let Some(entry) = self.entry.take() else { return };
         let key = (entry.namespace, entry.name);
         let mut owners = self.registry.owners();
-        if owners.1.get(&key) != Some(&self.stream) {
+        if owners.1.get(&key).is_none_or(|owner| owner.stream != self.stream) {
             return;
         }
         owners.1.remove(&key);
@@ -330,9 +378,9 @@ fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<Registere
         }
         labels.insert(key.clone(), value.clone());
     }
-    // Who proved its identity has the certificate to serve with.
+    // Who proved its identity has the certificate to serve with: it cannot ask its clients for plaintext.
     if identity.is_some() {
-        labels.entry(TLS_MODE.to_owned()).or_insert_with(|| "istio".to_owned());
+        labels.insert(TLS_MODE.to_owned(), "istio".to_owned());
     }
     let locality = match said.locality.as_str() {
         "" => group.map(|group| group.locality.clone()).unwrap_or_default(),

@@ -30,7 +30,7 @@ pub struct Settings {
     pub certificate_lifetime: Duration,
     /// DNS names and addresses by which clients reach it, besides those it listens on.
     pub server_names: Vec<String>,
-    /// The CA believes whoever connects from this machine (development).
+    /// The CA and the registry believe whoever connects from this machine (development).
     pub believe_loopback: bool,
     /// How long workloads known from before a restart are kept without coming back.
     pub workload_grace: Duration,

@@ -116,7 +116,8 @@ async fn replicas_at_one_address_have_entries_of_their_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_plane_that_comes_back_still_knows_the_workloads_until_they_had_time_to_return() {
     let (dir, data) = (config(SERVICE), tempfile::tempdir().unwrap());
-    let running = App::start(run(&dir, &data)).await.unwrap();
+    let settings = || Settings { believe_loopback: true, ..run(&dir, &data) };
+    let running = App::start(settings()).await.unwrap();
     let address = running.addresses().xds_plaintext.unwrap().to_string();
     let (registration, _) =
         Registration::open(plaintext(&address), workload("127.0.0.1", 5001)).await.unwrap();
@@ -131,9 +132,19 @@ async fn a_control_plane_that_comes_back_still_knows_the_workloads_until_they_ha
     running.shutdown().await;
     drop(registration);
 
-    let again = Settings { workload_grace: Duration::from_millis(200), ..run(&dir, &data) };
+    // Who is not the one that was there does not get its entry.
+    let running = App::start(settings()).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let (other, answer) = Registration::open(plaintext(&address), workload("127.0.0.1", 5002)).await.unwrap();
+    assert_eq!(answer.workload_entry, "reviews-v1-127.0.0.1-5002");
+    let (same, answer) = Registration::open(plaintext(&address), workload("127.0.0.1", 5001)).await.unwrap();
+    assert_eq!(answer.workload_entry, "reviews-v1-127.0.0.1");
+    running.shutdown().await;
+    drop((other, same));
+
+    let again = Settings { workload_grace: Duration::from_millis(200), ..settings() };
     let running = App::start(again).await.unwrap();
-    assert_eq!(running.publisher().current().model.workloads.len(), 1);
+    assert!(!running.publisher().current().model.workloads.is_empty());
     let mut changes = running.publisher().changes();
     let dropped = async {
         while !running.publisher().current().model.workloads.is_empty() {

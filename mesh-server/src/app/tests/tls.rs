@@ -105,6 +105,45 @@ async fn nobody_is_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_is_its_service_accounts_own_and_speaks_mtls_whatever_it_says() {
+    let world = World::start().await;
+    let mut open = Vec::new();
+    for (account, expected) in [
+        ("reviews", Some("reviews-v1-127.0.0.1")),
+        ("ratings", Some("reviews-v1-127.0.0.1-5001")),
+        ("details", None),
+        ("reviews", Some("reviews-v1-127.0.0.1")),
+    ] {
+        let identity = world.join(account).await;
+        let channel = connect(&world.target().presenting(&identity).unwrap());
+        let labels = [("app", "reviews"), ("security.istio.io/tlsMode", "disabled")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let said = Workload { service_account: account.into(), labels, ..workload("127.0.0.1", 5001) };
+        match (Registration::open(channel, said).await, expected) {
+            (Ok((registration, answer)), Some(name)) => {
+                assert_eq!(answer.workload_entry, name, "{account}");
+                open.push((identity, registration));
+            }
+            (Err(status), None) => assert_eq!(status.code(), Code::PermissionDenied, "{status:?}"),
+            (Ok((_, answer)), None) => panic!("{account} got {answer:?}"),
+            (Err(status), Some(_)) => panic!("{account}: {status:?}"),
+        }
+        let snapshot = world.running.publisher().current();
+        let first = snapshot.model.workloads.find("default", "reviews-v1-127.0.0.1").unwrap();
+        assert_eq!(first.service_account, "reviews");
+        assert!(
+            snapshot.model.workloads.iter().all(|one| one.labels["security.istio.io/tlsMode"] == "istio")
+        );
+    }
+    // The first stream's entry is the last one's now: it has no say in it any more.
+    let (_, stale) = &mut open[0];
+    let status = stale.health(Health::Draining).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    assert_eq!(world.running.publisher().current().model.workloads.len(), 2);
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_believed_on_the_plaintext_port_of_a_production_mesh() {
     let world = World::start().await;
     let address = world.running.addresses().xds_plaintext.unwrap().to_string();
@@ -112,6 +151,13 @@ async fn nothing_is_believed_on_the_plaintext_port_of_a_production_mesh() {
         CaSource::new(Target::plaintext(&address).unwrap()).claim(&trust_domain(), "default", "reviews");
     let identity = WorkloadIdentity::start(source.unwrap());
     assert!(identity.ready_within(Duration::from_secs(1)).await.is_err());
+    let Err(status) = Registration::open(plaintext(&address), workload("127.0.0.1", 5001)).await.map(|_| ())
+    else {
+        panic!("registered")
+    };
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    assert!(status.message().contains("TLS port (--xds)"), "{status:?}");
+    assert!(world.running.publisher().current().model.workloads.is_empty());
     world.running.shutdown().await;
 }
 
