@@ -108,13 +108,15 @@ impl<U: Upstream> Call<'_, U> {
                     None,
                 ));
             };
-            let per_try = policy.and_then(|policy| shorter(policy.per_try_timeout, idle));
-            context.deadline = earlier(self.deadline.map(|deadline| deadline.at), per_try);
+            let per_try = policy.and_then(|policy| policy.per_try_timeout);
+            let told = earlier(self.deadline.map(|deadline| deadline.at), per_try);
+            // Silence is measured here: a server that goes on talking has all the time that it is told.
+            context.deadline = earlier(told, idle);
             let mut request = Request::from_parts(parts.clone(), CallBody::Replay(body));
             if retries > 0 {
                 request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(retries));
             }
-            set_timeout(&mut request, context.deadline);
+            set_timeout(&mut request, told);
             attempts += 1;
             let result = cluster.attempt(request, &mut context).await;
             let next = match policy {
@@ -157,7 +159,14 @@ impl<U: Upstream> Call<'_, U> {
                     }
                     Ok(Answer { response, permit, idle })
                 }
-                Failed::Error(error) => Err(self.over(error, attempts, per_try, denied)),
+                Failed::Error(error) => {
+                    let limit = match (per_try, idle) {
+                        (Some(per_try), Some(idle)) if idle < per_try => Some(("per_try_idle_timeout", idle)),
+                        (Some(per_try), _) => Some(("per_try_timeout", per_try)),
+                        (None, idle) => idle.map(|idle| ("per_try_idle_timeout", idle)),
+                    };
+                    Err(self.over(error, attempts, limit, denied))
+                }
             };
         }
     }
@@ -213,12 +222,12 @@ impl<U: Upstream> Call<'_, U> {
         }
     }
 
-    /// The status of a call whose last attempt failed.
+    /// The status of a call whose last attempt failed. `limit`: what an attempt may take, and its name.
     fn over(
         &self,
         error: AttemptError,
         attempts: u32,
-        per_try: Option<Duration>,
+        limit: Option<(&'static str, Duration)>,
         denied: Option<&'static str>,
     ) -> Status {
         let late = error.kind == AttemptErrorKind::DeadlineExceeded;
@@ -228,9 +237,9 @@ impl<U: Upstream> Call<'_, U> {
                 Status::deadline_exceeded(format!("{} ({deadline})", what.message()))
             }
             None => {
-                let status = match per_try.filter(|_| late) {
-                    Some(limit) => {
-                        let message = format!("{} (per_try_timeout {limit:?})", error.status.message());
+                let status = match limit.filter(|_| late) {
+                    Some((name, limit)) => {
+                        let message = format!("{} ({name} {limit:?})", error.status.message());
                         Status::deadline_exceeded(message)
                     }
                     None => error.status,
@@ -239,10 +248,6 @@ impl<U: Upstream> Call<'_, U> {
             }
         }
     }
-}
-
-fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    one.into_iter().chain(other).min()
 }
 
 fn earlier(deadline: Option<Instant>, within: Option<Duration>) -> Option<Instant> {

@@ -125,6 +125,25 @@ async fn an_attempt_that_falls_silent_is_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_server_is_told_nothing_of_the_silence_that_is_borne() {
+    let policy = |policy: &mut RetryPolicy| {
+        policy.per_try_timeout = Some(ms(200));
+        policy.per_try_idle_timeout = Some(ms(80));
+        policy.num_retries = 0;
+    };
+    let mesh = Mesh::new(&retrying(policy), [Act::Hang]);
+    let error = mesh.call(request(Some("2S"))).await.unwrap_err();
+    assert_eq!((error.code(), mesh.elapsed()), (Code::DeadlineExceeded, ms(80)));
+    assert!(error.message().contains("(per_try_idle_timeout 80ms)"), "{error}");
+    assert_eq!(mesh.seen()[0].headers["grpc-timeout"], "200000u");
+
+    let policy = |policy: &mut RetryPolicy| policy.per_try_idle_timeout = Some(ms(80));
+    let mesh = Mesh::new(&retrying(policy), []);
+    mesh.call(request(None)).await.unwrap();
+    assert!(!mesh.seen()[0].headers.contains_key("grpc-timeout"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_no_server_processed_is_sent_again_once_without_counting() {
     let refused = Act::Fail(AttemptErrorKind::RefusedStream);
     let policy = |policy: &mut RetryPolicy| policy.on = RetryOn { cancelled: true, ..RetryOn::default() };
