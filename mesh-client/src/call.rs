@@ -103,21 +103,28 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
         let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+        // Asked first: frames may be ready without end.
+        let over = this.bounds.as_ref().and_then(|bounds| bounds.deadline);
+        let over = over.is_some_and(|deadline| deadline.at <= Instant::now());
+        if !over && let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             if let (Some(idle), Some(limit)) =
                 (this.idle.as_mut().as_pin_mut(), this.bounds.as_ref().and_then(|bounds| bounds.idle))
             {
                 idle.reset(Instant::now() + limit);
             }
-            if !matches!(frame, Some(Ok(_))) {
+            if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+                // The response is complete; nothing can be late any more.
                 *this.permit = None;
+                *this.bounds = None;
+                this.deadline.set(None);
+                this.idle.set(None);
             }
             return Poll::Ready(frame);
         }
         let late = |sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>| {
             sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready())
         };
-        let (timed_out, silent) = (late(this.deadline, cx), late(this.idle, cx));
+        let (timed_out, silent) = (over || late(this.deadline, cx), !over && late(this.idle, cx));
         if !timed_out && !silent {
             return Poll::Pending;
         }

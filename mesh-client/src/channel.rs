@@ -51,7 +51,7 @@ impl Service<Request<Body>> for MeshChannel {
         Box::pin(async move {
             match subscription.core.call(request).await? {
                 Outcome::Response(response) => Ok(response.map(MeshBody::from)),
-                Outcome::UnknownHost(_, error) => Err(subscription.core.failed(&error)),
+                Outcome::UnknownHost { error, .. } => Err(subscription.core.failed(&error)),
             }
         })
     }

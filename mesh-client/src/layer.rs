@@ -9,10 +9,11 @@ use crate::{
 use http::{Request, Response};
 use std::{
     error::Error,
-    mem,
+    future::poll_fn,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
+use tokio::time::timeout_at;
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -60,25 +61,33 @@ where
     type Error = Status;
     type Future = CallFuture;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(ready!(self.inner.poll_ready(cx)).map_err(|error| Status::from_error(error.into())))
+    /// Always: readiness of the wrapped channel is asked for by the calls that go through it. A place there
+    /// that mesh calls kept would run out.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> CallFuture {
-        // The one that was polled ready is the one that is called; its successor is polled next time.
-        let successor = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, successor);
+        let mut inner = self.inner.clone();
         let (subscription, policy) = (self.subscription.clone(), self.policy);
         Box::pin(async move {
             let core = &subscription.core;
-            let (request, error) = match core.call(request).await? {
+            let (request, deadline, error) = match core.call(request).await? {
                 Outcome::Response(response) => return Ok(response.map(MeshBody::from)),
-                Outcome::UnknownHost(request, error) => (request, error),
+                Outcome::UnknownHost { request, deadline, error } => (request, deadline, error),
             };
             if policy == OutboundTrafficPolicy::RegistryOnly {
                 return Err(core.refused(&error));
             }
             core.counters.passed_through.add_one();
+            let ready = poll_fn(|cx| inner.poll_ready(cx));
+            let ready = match deadline {
+                None => ready.await,
+                Some(deadline) => timeout_at(deadline.at, ready).await.map_err(|_| {
+                    deadline.exceeded(&core.target, "the wrapped channel had not become ready")
+                })?,
+            };
+            ready.map_err(|error| Status::from_error(error.into()))?;
             let answer = inner.call(*request);
             drop(inner);
             let response = answer.await.map_err(|error| Status::from_error(error.into()))?;

@@ -83,8 +83,15 @@ pub(crate) struct CallSettings {
 pub(crate) enum Outcome<U: Upstream> {
     /// A response.
     Response(Response<BoundedBody<U::Body, U::RetryPermit>>),
-    /// The control plane does not know the target. The request, untouched.
-    UnknownHost(Box<Request<tonic::body::Body>>, XdsError),
+    /// The control plane does not know the target.
+    UnknownHost {
+        /// Untouched.
+        request: Box<Request<tonic::body::Body>>,
+        /// End of the call.
+        deadline: Option<Deadline>,
+        /// What the control plane said.
+        error: XdsError,
+    },
 }
 
 /// A call that has its route.
@@ -136,7 +143,9 @@ impl<U: Upstream> Core<U> {
         };
         let compiled = match self.route(request.uri(), request.headers(), deadline, wait_for_ready).await? {
             route::Found::Route(compiled) => compiled,
-            route::Found::UnknownHost(error) => return Ok(Outcome::UnknownHost(Box::new(request), error)),
+            route::Found::UnknownHost(error) => {
+                return Ok(Outcome::UnknownHost { request: Box::new(request), deadline, error });
+            }
         };
         let (forwarding, choice) = self.choose(&compiled)?;
         let deadline = Deadline::within(deadline, forwarding.limit, began);

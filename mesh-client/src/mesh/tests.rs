@@ -186,6 +186,40 @@ async fn a_layer_over_a_known_host_is_the_mesh() {
     assert_eq!(within(ask(service, None)).await.unwrap().server, "inside");
 }
 
+/// A channel that is never ready.
+#[derive(Clone)]
+struct Full;
+
+impl tower_service::Service<http::Request<tonic::body::Body>> for Full {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Pending
+    }
+
+    fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
+        panic!("called though it was not ready");
+    }
+}
+
+#[tokio::test]
+async fn a_full_wrapped_channel_holds_up_no_mesh_call_and_others_until_their_deadline() {
+    let (plane, inside) = (Plane::start().await, Echo::start("inside").await);
+    plane.publish(&reviews([("v1", vec![inside.address])]));
+    let mesh = plane.join();
+    let service = mesh.layer("reviews:9080").unwrap().layer(Full);
+    assert_eq!(within(ask(service, None)).await.unwrap().server, "inside");
+
+    let mut request = Request::new(Default::default());
+    request.set_timeout(Duration::from_millis(300));
+    let service = mesh.layer("elsewhere:80").unwrap().layer(Full);
+    let status = within(ask(service, Some(request))).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("the wrapped channel had not become ready"), "{status}");
+}
+
 #[tokio::test]
 async fn the_node_says_who_it_is_and_the_last_handle_ends_the_stream() {
     let plane = Plane::start().await;

@@ -55,6 +55,8 @@ enum Act {
     With(Code, &'static str, &'static str),
     /// Answers with a message, then trailers after this long.
     Stream(Duration),
+    /// Answers with messages without end, each at once.
+    Flood,
     /// Fails.
     Fail(AttemptErrorKind),
     /// Never answers.
@@ -157,6 +159,12 @@ impl World {
                 });
                 Ok(Response::new(Body::new(StreamBody::new(frames))))
             }
+            Act::Flood => {
+                let frames = futures_util::stream::repeat_with(|| {
+                    Ok::<_, Status>(Frame::data(Bytes::from_static(b"more")))
+                });
+                Ok(Response::new(Body::new(StreamBody::new(frames))))
+            }
             Act::Fail(kind) => Err(error(kind)),
             Act::Hang => std::future::pending().await,
         }
@@ -230,7 +238,7 @@ impl Mesh {
     async fn call(&self, request: Request<Body>) -> Result<Response<Bytes>, Status> {
         let response = match self.core.call(request).await? {
             Outcome::Response(response) => response,
-            Outcome::UnknownHost(_, error) => return Err(self.core.failed(&error)),
+            Outcome::UnknownHost { error, .. } => return Err(self.core.failed(&error)),
         };
         let (parts, body) = response.into_parts();
         let body = body.collect().await?;

@@ -59,6 +59,22 @@ async fn a_response_that_goes_on_too_long_is_cut_and_its_attempt_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_response_whose_messages_never_stop_is_cut_too() {
+    let mesh = Mesh::new(&to_c(|_| {}), [Act::Flood]);
+    let Outcome::Response(response) = mesh.core.call(request(Some("300m"))).await.unwrap() else {
+        panic!("the host is known");
+    };
+    let mut body = Box::pin(response.into_body());
+    for _ in 0..3 {
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        tokio::time::advance(ms(100)).await;
+    }
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!((error.code(), mesh.elapsed()), (Code::DeadlineExceeded, ms(300)));
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_within_the_deadline_is_untouched() {
     let mesh = Mesh::new(&to_c(|_| {}), [Act::Stream(ms(200))]);
     let response = mesh.call(request(Some("300m"))).await.unwrap();

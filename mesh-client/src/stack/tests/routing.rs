@@ -152,7 +152,9 @@ async fn calls_before_the_first_configuration_wait_for_it() {
 async fn a_host_that_the_control_plane_does_not_know_comes_back_untouched() {
     let mesh = Mesh::pending([]);
     mesh.fail(XdsErrorCause::DoesNotExist("not found".into()));
-    let Outcome::UnknownHost(back, error) = mesh.core.call(request(Some("5S"))).await.unwrap() else {
+    let Outcome::UnknownHost { request: back, error, .. } =
+        mesh.core.call(request(Some("5S"))).await.unwrap()
+    else {
         panic!("a response")
     };
     assert_eq!(
