@@ -53,8 +53,8 @@ async fn ready(State(status): App) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
     if status.loaded.borrow().incomplete {
-        // A file could not be read at all, and nothing earlier stands in for it: a policy may be missing.
-        let text = "the configuration is incomplete, see /debug/findings\n";
+        // What is served is whole, but older than the directory, which may hold a new policy.
+        let text = "the configuration is incomplete: what was served before still is, see /debug/findings\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     format!("ok, revision {}\n", status.publisher.current().revision).into_response()

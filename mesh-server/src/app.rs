@@ -1,7 +1,8 @@
 //! A whole control plane in one value: the watched directory, the authority, the ports, their end.
 //!
 //! Everything that can fail at the start fails in [`App::start`], with a message that says what to do.
-//! Broken files do not: what is good is served and what is bad is reported, unless nothing is good.
+//! A broken object does not: what is good is served and what is bad is reported, unless nothing is good, or
+//! it cannot even be said what is broken: it may be a security policy.
 
 mod error;
 mod metrics;
@@ -94,7 +95,7 @@ impl App {
         let directory = Arc::new(Directory::watch(&settings.config, mesh_settings)?);
         let mut loaded = directory.loaded();
         let first = loaded.borrow_and_update().clone();
-        refuse_nothing(&settings.config, &first)?;
+        refuse_unsafe(&settings.config, &first)?;
         let mesh = Mesh {
             trust_domain: settings.trust_domain.to_string(),
             trust_domain_aliases: settings.trust_domain_aliases.clone(),
@@ -269,14 +270,19 @@ pub fn token_directory(data: &Path) -> PathBuf {
     data.join("tokens")
 }
 
-/// Errors and not one object: nothing could be served, so nobody should believe that it is.
-fn refuse_nothing(directory: &Path, loaded: &Loaded) -> Result<(), StartError> {
+/// Errors and not one object: nothing could be served, so nobody should believe that it is. Incomplete:
+/// nothing was served yet, so there is nothing to keep serving, and less than everything may be too open.
+fn refuse_unsafe(directory: &Path, loaded: &Loaded) -> Result<(), StartError> {
     let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error);
-    let errors: Vec<_> = errors.map(|finding| crate::analysis::render(finding, false)).collect();
-    if errors.is_empty() || !loaded.config.objects().is_empty() {
-        return Ok(());
+    let findings: Vec<_> = errors.map(|finding| crate::analysis::render(finding, false)).collect();
+    let directory = directory.to_owned();
+    if !findings.is_empty() && loaded.config.objects().is_empty() {
+        return Err(StartError::NothingToServe { directory, findings });
     }
-    Err(StartError::NothingToServe { directory: directory.to_owned(), findings: errors })
+    if loaded.incomplete {
+        return Err(StartError::Incomplete { directory, findings });
+    }
+    Ok(())
 }
 
 async fn bind(flag: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {

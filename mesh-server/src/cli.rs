@@ -39,6 +39,9 @@ enum Command {
 #[derive(Debug, Args)]
 struct Run {
     /// Directory of YAML: Istio's kinds, Kubernetes' Service and EndpointSlice. Watched.
+    ///
+    /// A broken object is reported and its last good version served. A file in which it cannot be told what
+    /// is broken prevents the start, and later holds every change until it is corrected: it may be a policy.
     #[arg(long, value_name = "DIR")]
     config: PathBuf,
     /// Directory for the root key, join tokens and known workloads; made on first use.

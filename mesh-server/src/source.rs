@@ -19,9 +19,9 @@ pub struct Loaded {
     pub config: Arc<Config>,
     /// What there is to say about it.
     pub findings: Vec<Finding>,
-    /// True when something could not even be named and nothing earlier stands in for it: any object
-    /// may be missing, a security policy too. A server that has just started should not call itself
-    /// ready on it.
+    /// True when something could not even be named and nothing earlier stands in for it: it may be any
+    /// object, a security policy too. After a first load such a configuration must not be served; a later
+    /// one is what was served before, until everything can be named again.
     pub incomplete: bool,
     /// A hash of what was read: the same text is the same revision, wherever it is read.
     pub revision: String,

@@ -27,6 +27,21 @@ pub enum StartError {
         /// What is wrong, rendered.
         findings: Vec<String>,
     },
+    /// Something in the directory cannot be named. It may be a security policy, and without a last good
+    /// version to serve instead, everything else would be served without it.
+    #[error(
+        "the configuration in {} is incomplete, a security policy may be missing:\n\n{}\n\n\
+         correct or remove the files and start again (`meshctl analyze {}` checks them)",
+        directory.display(),
+        findings.join("\n\n"),
+        directory.display()
+    )]
+    Incomplete {
+        /// Which directory.
+        directory: PathBuf,
+        /// What is wrong, rendered.
+        findings: Vec<String>,
+    },
     /// The data directory cannot be used: of another trust domain, readable by others, …
     #[error("{0} (--data, --trust-domain)")]
     Authority(#[from] AuthorityError),

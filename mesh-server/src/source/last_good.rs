@@ -4,6 +4,9 @@
 //! Sans-IO: scans in, [`Loaded`] out. Rules:
 //! - An object that is refused keeps its last good version from the same file.
 //! - A file (or a document) of which nobody can say what it is keeps everything it held.
+//! - What cannot be named and stands for nothing known may be any object, a security policy too: the
+//!   whole change is held until everything can be named. At the start there is nothing to hold on to,
+//!   which [`Loaded::incomplete`] tells.
 //! - A deleted file or document deletes its objects; deleting the last object of all is held until
 //!   it is confirmed.
 //! - A security policy that is refused and has no last good version is served as a denial.
@@ -22,8 +25,21 @@ pub(crate) struct LastGood {
     settings: Arc<MeshSettings>,
     files: BTreeMap<String, FileState>,
     revision: String,
-    /// The scan that would delete everything.
-    held: Option<Scan>,
+    held: Option<Held>,
+}
+
+/// A scan that is not served.
+struct Held {
+    scan: Scan,
+    why: Hold,
+}
+
+/// Why a scan is not served.
+enum Hold {
+    /// It would delete everything.
+    Deletion,
+    /// Something in it cannot be named. What there is to say about its files, and which they are.
+    Blind { findings: Vec<Finding>, files: Vec<String> },
 }
 
 /// One file.
@@ -73,15 +89,21 @@ impl LastGood {
             && scan.files.iter().all(|(path, text)| {
                 self.files.get(path).is_some_and(|file| file.text.as_ref() == Some(text))
             });
-        let same_hold = self.held.as_ref() == Some(&scan);
+        let same_hold = self.held.as_ref().is_some_and(|held| held.scan == scan);
         if same_hold || unchanged && self.held.is_none() && !self.revision.is_empty() {
             return None;
         }
         let next = self.next(&scan);
+        let blind = blind(&next);
+        if !self.revision.is_empty() && self::blind(&self.files).is_empty() && !blind.is_empty() {
+            let findings = next.into_values().flat_map(|file| file.findings).collect();
+            self.held = Some(Held { scan, why: Hold::Blind { findings, files: blind } });
+            return Some(self.loaded());
+        }
         let had = self.files.values().any(|file| !file.objects.is_empty());
         let has = next.values().any(|file| !file.objects.is_empty());
         if had && !has {
-            self.held = Some(scan);
+            self.held = Some(Held { scan, why: Hold::Deletion });
             return Some(self.loaded());
         }
         self.accept(next, &scan);
@@ -90,7 +112,7 @@ impl LastGood {
 
     /// Lets a held deletion happen; `None` when nothing is held.
     pub(crate) fn confirm(&mut self) -> Option<Loaded> {
-        let scan = self.held.take()?;
+        let Held { scan, .. } = self.held.take_if(|held| matches!(held.why, Hold::Deletion))?;
         let next = self.next(&scan);
         self.accept(next, &scan);
         Some(self.loaded())
@@ -149,25 +171,39 @@ impl LastGood {
 
     /// What is served now, with everything there is to say about it.
     fn loaded(&self) -> Loaded {
-        let mut findings: Vec<Finding> =
-            self.files.values().flat_map(|file| file.findings.iter().cloned()).collect();
-        if self.held.is_some() {
-            let count: usize = self.files.values().map(|file| file.objects.len()).sum();
-            findings.push(
-                Finding::new(
-                    Code::ChangeHeld,
-                    Severity::Error,
-                    format!("the change would delete all {count} objects of the mesh: held"),
-                )
-                .with_help("put a file back, or confirm the deletion"),
-            );
-        }
+        let of_files = || self.files.values().flat_map(|file| file.findings.iter().cloned()).collect();
+        let held = |message| Finding::new(Code::ChangeHeld, Severity::Error, message);
+        let mut incomplete = !blind(&self.files).is_empty();
+        let mut findings: Vec<Finding> = match self.held.as_ref().map(|held| &held.why) {
+            None => of_files(),
+            Some(Hold::Deletion) => {
+                let count: usize = self.files.values().map(|file| file.objects.len()).sum();
+                let mut findings: Vec<Finding> = of_files();
+                findings.push(
+                    held(format!("the change would delete all {count} objects of the mesh: held"))
+                        .with_help("put a file back, or confirm the deletion"),
+                );
+                findings
+            }
+            Some(Hold::Blind { findings, files }) => {
+                incomplete = true;
+                let mut findings = findings.clone();
+                findings.push(
+                    held(format!(
+                        "{} may hold any object, a security policy too: every change is held, and what was \
+                         served before still is",
+                        files.join(", ")
+                    ))
+                    .with_help("correct what cannot be read there, or remove it"),
+                );
+                findings
+            }
+        };
         let objects = self.choose(&mut findings);
         let config = Arc::new(Config::new(self.settings.clone(), objects));
         let model = Model { config: config.clone(), workloads: Arc::new(Workloads::default()) };
         findings.extend(analyze(&model));
         sort(&mut findings);
-        let incomplete = self.files.values().any(|file| file.blind);
         Loaded { config, findings, incomplete, revision: self.revision.clone() }
     }
 
@@ -245,6 +281,11 @@ fn fall_back(parsed: ParsedFile, good: Vec<Object>, file: &Arc<SourceFile>) -> (
         served.push(Served { standing: Standing::StandIn, object });
     }
     (served, findings)
+}
+
+/// The files in which something cannot be named and nothing is known to stand for it.
+fn blind(files: &BTreeMap<String, FileState>) -> Vec<String> {
+    files.iter().filter(|(_, file)| file.blind).map(|(path, _)| path.clone()).collect()
 }
 
 /// Errors first, then by place.

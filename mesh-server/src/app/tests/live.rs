@@ -55,12 +55,17 @@ async fn a_client_follows_an_edit_and_a_broken_file_costs_nothing() {
         }
     };
     timeout(PATIENCE, reported).await.unwrap();
-    assert_ne!(running.publisher().current().revision, revision);
+    assert_eq!(running.publisher().current().revision, revision, "held");
     assert!(destination(watch.borrow().as_ref().unwrap().as_ref().unwrap()).contains("|v1|"));
     let (status, body) = get(running.addresses().http.unwrap(), "/debug/findings").await;
     assert!(status == 200 && body.contains("broken.yaml"), "{body}");
-    // The file may hold a policy that nobody has ever read.
-    assert_eq!(get(running.addresses().http.unwrap(), "/readyz").await.0, 503);
+    // The file may hold a policy that nobody has ever read: so no other change is served either.
+    let (status, body) = get(running.addresses().http.unwrap(), "/readyz").await;
+    assert!(status == 503 && body.contains("what was served before still is"), "{body}");
+    std::fs::write(&file, SERVICE).unwrap();
+    std::fs::remove_file(dir.path().join("broken.yaml")).unwrap();
+    until(&mut watch, |config| destination(config) == CLUSTER).await;
+    assert_eq!(get(running.addresses().http.unwrap(), "/readyz").await.0, 200);
     running.shutdown().await;
 }
 

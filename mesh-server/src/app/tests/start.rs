@@ -54,3 +54,13 @@ async fn an_empty_directory_is_waited_with() {
     let dir = tempfile::tempdir().unwrap();
     App::start(dev(&dir)).await.unwrap().shutdown().await;
 }
+
+#[tokio::test]
+async fn a_file_that_may_be_a_policy_is_no_start() {
+    let dir = config(SERVICE);
+    std::fs::write(dir.path().join("policy.yaml"), "kind: AuthorizationPolicy\nspec: {rules: [").unwrap();
+    let text = refused(dev(&dir)).await;
+    assert!(text.contains("a security policy may be missing") && text.contains("policy.yaml:2"), "{text}");
+    std::fs::remove_file(dir.path().join("policy.yaml")).unwrap();
+    App::start(dev(&dir)).await.unwrap().shutdown().await;
+}

@@ -184,6 +184,26 @@ fn a_start_with_something_that_cannot_be_named_is_incomplete() {
 }
 
 #[test]
+fn what_cannot_be_named_holds_every_change_until_it_can() {
+    let mut state = state();
+    let (old, new) = (service("a", 1), service("a", 2));
+    let first = state.apply(files(&[("a.yaml", &old)])).expect("loaded");
+    let scan = files(&[("a.yaml", &new), ("new.yaml", "{")]);
+    let held = state.apply(scan.clone()).expect("a report");
+    assert_eq!((shown(&held).0, held.revision.as_str()), (vec!["a:1".into()], first.revision.as_str()));
+    assert_eq!(shown(&held).1, ["MESH0005", "IST0106"]);
+    assert!(held.findings[0].message.contains("new.yaml"), "{:?}", held.findings[0]);
+    assert!(held.incomplete);
+    assert!(state.apply(scan).is_none(), "said once");
+    assert!(state.confirm().is_none(), "only a deletion can be confirmed");
+    // Not by deleting everything else either.
+    let held = state.apply(files(&[("new.yaml", "{")])).expect("a report");
+    assert_eq!((shown(&held).0, state.confirm().is_none()), (vec!["a:1".into()], true));
+    let good = state.apply(files(&[("a.yaml", &new), ("new.yaml", &service("b", 1))])).expect("a change");
+    assert_eq!((shown(&good), good.incomplete), ((vec!["a:2".into(), "b:1".into()], vec![]), false));
+}
+
+#[test]
 fn a_file_that_became_empty_may_be_half_written() {
     let mut state = state();
     state.apply(files(&[("a.yaml", &service("a", 1)), ("b.yaml", &service("b", 1))]));
