@@ -32,7 +32,7 @@ use std::{
     },
 };
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, futures::Notified, mpsc},
     time::Instant,
 };
 
@@ -107,7 +107,7 @@ pub(crate) struct Room {
     freed: Notify,
 }
 
-/// A call that waits for room. What is freed from its creation on ends [`Room::freed`].
+/// A call that waits for room. While there is one, what is freed is told to [`Room::freed`].
 #[derive(Debug)]
 pub(crate) struct WaitingForRoom(Arc<Room>);
 
@@ -117,18 +117,17 @@ impl Room {
         WaitingForRoom(Arc::clone(self))
     }
 
+    /// Ends when a stream ended or there is a new connection, from when it is enabled on: enable it, look for
+    /// room, and wait for it if there was none. Dropped unused, it passes the news on to another call.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
+    }
+
     fn free_one(&self) {
         if self.waiting.load(SeqCst) > 0 {
             // Kept if nobody listens at this moment.
             self.freed.notify_one();
         }
-    }
-}
-
-impl WaitingForRoom {
-    /// Waits until a stream ended or there is a new connection.
-    pub(crate) async fn freed(&self) {
-        self.0.freed.notified().await;
     }
 }
 
@@ -254,5 +253,36 @@ impl Endpoint {
     fn tell(&self, what: What) {
         // Without an actor the cluster is gone, and nobody needs to know.
         let _ = self.events.send(Event { address: self.address, generation: self.generation, what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::poll;
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn two_streams_that_end_at_once_wake_two_calls_that_have_only_looked() {
+        let room = Arc::new(Room::default());
+        let _waiting = (room.enter(), room.enter());
+        let (mut one, mut other) = (pin!(room.freed()), pin!(room.freed()));
+        assert!(!one.as_mut().enable() && !other.as_mut().enable());
+        // Here both look, and find no room.
+        room.free_one();
+        room.free_one();
+        assert!(poll!(one).is_ready() && poll!(other).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_no_longer_waits_passes_the_news_on() {
+        let room = Arc::new(Room::default());
+        let _waiting = (room.enter(), room.enter());
+        let mut one = Box::pin(room.freed());
+        let mut other = pin!(room.freed());
+        assert!(!one.as_mut().enable() && !other.as_mut().enable());
+        room.free_one();
+        drop(one);
+        assert!(poll!(other).is_ready());
     }
 }

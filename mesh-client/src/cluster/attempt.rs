@@ -12,9 +12,15 @@ use crate::{
     endpoint::{Reserved, WaitingForRoom, conn::Stream},
 };
 use http::{Request, Response, uri::Authority};
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    task::Poll,
+};
 use tokio::{
-    sync::watch,
+    sync::{futures::Notified, watch},
     time::{Instant, timeout_at},
 };
 use tonic::Status;
@@ -122,7 +128,7 @@ enum Choice {
 /// A call that waits, counted by the breaker.
 struct Waiting {
     changes: watch::Receiver<()>,
-    room: WaitingForRoom,
+    _room: WaitingForRoom,
     _permit: Permit,
 }
 
@@ -145,8 +151,15 @@ impl Cluster {
                 // Seen before looking: a change in between ends the wait below.
                 waiting.changes.mark_unchanged();
             }
+            // The same for room. Every call that waits listens, since each of them takes what it finds.
+            let mut freed = pin!(waiting.is_some().then(|| shared.room.freed()));
+            if let Some(freed) = freed.as_mut().as_pin_mut() {
+                freed.enable();
+            }
             let busy = match shared.choose(context) {
                 Choice::Go(stream, permit) => {
+                    // Not kept while the call runs: it would be told what others wait for.
+                    freed.set(None);
                     waiting = None;
                     if context.auto_host_rewrite {
                         rewrite_authority(&mut request, stream.endpoint().authority().or(authority.clone()));
@@ -175,7 +188,7 @@ impl Cluster {
                     }
                 },
                 Some(waiting) => {
-                    if !wait(waiting, busy.is_some(), context.deadline).await {
+                    if !wait(&mut waiting.changes, freed, context.deadline).await {
                         let reason = shared.late(busy);
                         return Err(shared.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
                     }
@@ -186,12 +199,20 @@ impl Cluster {
 }
 
 /// Waits for something to change; false: the deadline came first.
-async fn wait(waiting: &mut Waiting, busy: bool, deadline: Option<Instant>) -> bool {
+async fn wait(
+    changes: &mut watch::Receiver<()>,
+    mut freed: Pin<&mut Option<Notified<'_>>>,
+    deadline: Option<Instant>,
+) -> bool {
+    let freed = poll_fn(|cx| match freed.as_mut().as_pin_mut() {
+        Some(freed) => freed.poll(cx),
+        None => Poll::Pending,
+    });
     let change = async {
         tokio::select! {
             // An error would be the end of the cluster, which the caller holds.
-            _ = waiting.changes.changed() => {}
-            () = waiting.room.freed(), if busy => {}
+            _ = changes.changed() => {}
+            () = freed => {}
         }
     };
     match deadline {
@@ -293,7 +314,7 @@ impl Shared {
         match self.counters.pending(breakers) {
             Some(permit) => {
                 let (changes, room) = (self.changed.subscribe(), self.room.enter());
-                Ok(Waiting { changes, room, _permit: permit })
+                Ok(Waiting { changes, _room: room, _permit: permit })
             }
             None => Err(format!(
                 "circuit breaker: max_pending_requests ({}) wait for a connection; {}",
