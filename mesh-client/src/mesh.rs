@@ -91,7 +91,7 @@ struct Inner {
     bootstrap: Arc<Bootstrap>,
     xds: XdsClient,
     providers: Arc<Providers>,
-    control_plane: tonic::transport::Channel,
+    connector: Arc<connect::ControlPlaneConnector>,
     clusters: Arc<Registry>,
     calls: CallSettings,
     outbound: OutboundTrafficPolicy,
@@ -132,15 +132,15 @@ impl Mesh {
 
     /// A server of the mesh at `address`; `.await` it to bind. Port 0 takes a free one.
     pub fn server(&self, address: SocketAddr) -> ServerBuilder {
-        let control_plane = ControlPlane {
-            channel: self.0.control_plane.clone(),
-            address: self.0.bootstrap.servers.first().map(|s| s.address.clone()).unwrap_or_default(),
-        };
+        let control_plane = self.0.bootstrap.servers.first().cloned().map(|server| {
+            let (connector, address) = (self.0.connector.clone(), server.address.clone());
+            ControlPlane { connect: Box::new(move || connector.channel(&server)), address }
+        });
         let surroundings = Surroundings::new(
             self.0.bootstrap.clone(),
             self.0.xds.clone(),
             self.0.providers.clone(),
-            Some(control_plane),
+            control_plane,
             self.workload(),
         );
         ServerBuilder::new(surroundings, address)
@@ -332,13 +332,14 @@ impl MeshBuilder {
         }
         let bootstrap = Arc::new(bootstrap);
         let identity = providers.identity(&DEFAULT_PROVIDER.into()).ok().cloned();
-        let connector = connect::ControlPlaneConnector::new(identity);
+        let connector = Arc::new(connect::ControlPlaneConnector::new(identity));
         let server = bootstrap.servers.first();
         let server = server.ok_or_else(|| BootstrapError::Invalid {
             origin: "the bootstrap built in code".into(),
             reason: "xds_servers is empty".into(),
         })?;
-        let control_plane = connector
+        // Now, and not at the first connection, a bootstrap that cannot be followed is an error.
+        connector
             .channel(server)
             .map_err(|reason| MeshError::ControlPlane { server: server.address.clone(), reason })?;
         let providers = Arc::new(providers);
@@ -350,10 +351,10 @@ impl MeshBuilder {
             seed,
         });
         Ok(Mesh(Arc::new(Inner {
-            xds: XdsClient::spawn(bootstrap.clone(), Arc::new(connector)),
+            xds: XdsClient::spawn(bootstrap.clone(), connector.clone()),
             bootstrap,
             providers,
-            control_plane,
+            connector,
             clusters: Arc::new(clusters),
             calls: CallSettings {
                 wait_for_ready: self.wait_for_ready,

@@ -140,6 +140,9 @@ impl Advertise {
     }
 }
 
+/// Makes a channel to the control plane, or says why it cannot.
+pub(crate) type Connect = Box<dyn Fn() -> Result<Channel, String> + Send + Sync>;
+
 /// Delays between attempts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
@@ -176,7 +179,7 @@ pub(crate) struct Registration {
 impl Registration {
     /// Registers a workload. Must be called within a tokio runtime.
     pub(crate) fn start(
-        channel: Channel,
+        connect: Connect,
         info: WorkloadInfo,
         advertise: Advertise,
         ports: BTreeMap<String, u16>,
@@ -184,7 +187,7 @@ impl Registration {
     ) -> Self {
         let (health, wanted) = watch::channel(Health::Healthy);
         let (sender, state) = watch::channel(RegistrationState::Pending(None));
-        let keeper = Keeper { channel, info, advertise, ports, wanted, state: sender, retry };
+        let keeper = Keeper { connect, info, advertise, ports, wanted, state: sender, retry };
         let mut task = JoinSet::new();
         task.spawn(keeper.run());
         Self { health, state, _task: task }
@@ -248,7 +251,9 @@ async fn toward(target: SocketAddr) -> std::io::Result<IpAddr> {
 
 /// The task's state.
 struct Keeper {
-    channel: Channel,
+    /// Asked at every attempt: a connection shows the certificate that it was made with for as long as it
+    /// lasts, and an expired one is refused for ever.
+    connect: Connect,
     info: WorkloadInfo,
     advertise: Advertise,
     ports: BTreeMap<String, u16>,
@@ -307,7 +312,7 @@ impl Keeper {
         // What was sent and is not answered; answers come in order.
         let mut sent = VecDeque::from([first]);
 
-        let mut client = WorkloadRegistrationClient::new(self.channel.clone());
+        let mut client = WorkloadRegistrationClient::new((self.connect)().map_err(Status::unavailable)?);
         let mut answers = client.register(ReceiverStream::new(outgoing)).await?.into_inner();
         loop {
             tokio::select! {

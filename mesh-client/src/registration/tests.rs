@@ -2,23 +2,31 @@
 
 use super::*;
 use crate::testing::control_plane::{Streams, serve};
-use mesh_ca::channel::{Target, connect};
+use mesh_ca::channel::{self, Target};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 struct World {
     registration: Registration,
     streams: Streams,
+    /// How many were made.
+    channels: Arc<AtomicU32>,
     _plane: JoinSet<()>,
 }
 
 async fn world(refusal: Option<Status>) -> World {
     let (address, streams, plane) = serve(refusal).await;
-    let channel = connect(&Target::plaintext(&address).unwrap());
+    let (target, made) = (Target::plaintext(&address).unwrap(), Arc::new(AtomicU32::new(0)));
+    let channels = made.clone();
+    let connect: Connect = Box::new(move || {
+        channels.fetch_add(1, SeqCst);
+        Ok(channel::connect(&target))
+    });
     let info =
         WorkloadInfo { name: "reviews".into(), namespace: "default".into(), ..WorkloadInfo::default() };
     let retry = Retry { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
     let ports = BTreeMap::from([(String::new(), 9080)]);
-    let registration = Registration::start(channel, info, Advertise::Towards(address), ports, retry);
-    World { registration, streams, _plane: plane }
+    let registration = Registration::start(connect, info, Advertise::Towards(address), ports, retry);
+    World { registration, streams, channels: made, _plane: plane }
 }
 
 fn revision(revision: &str) -> Result<proto::RegisterResponse, Status> {
@@ -58,6 +66,7 @@ async fn a_lost_stream_is_opened_again_and_says_it_all_again() {
     assert!(matches!(*world.registration.state.borrow(), RegistrationState::Lost(_)));
     answers.send(revision("2")).unwrap();
     until(&world, |state| state.to_string().ends_with("revision 2")).await;
+    assert_eq!(world.channels.load(SeqCst), 2, "the certificate of now, not of the first connection");
 }
 
 #[tokio::test]

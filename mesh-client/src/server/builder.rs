@@ -2,7 +2,7 @@
 
 use super::{Drain, MeshServer, Owner, ServerStatus, served, state::Shared};
 use crate::{
-    registration::{Advertise, Registration, Retry, WorkloadInfo},
+    registration::{Advertise, Connect, Registration, Retry, WorkloadInfo},
     tls::Providers,
 };
 use futures_util::{stream, stream::BoxStream};
@@ -25,7 +25,6 @@ use tokio::{
     sync::{OnceCell, watch},
     task::JoinSet,
 };
-use tonic::transport::Channel;
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +105,7 @@ fn follow(watch: ServerConfigWatch) -> Configs {
 /// A control plane to register with.
 pub(crate) struct ControlPlane {
     /// Connects to it.
-    pub(crate) channel: Channel,
+    pub(crate) connect: Connect,
     /// `host:port`.
     pub(crate) address: String,
 }
@@ -219,7 +218,7 @@ impl ServerBuilder {
                     None => Advertise::Address(local.ip()),
                 };
                 Some(Registration::start(
-                    plane.channel,
+                    plane.connect,
                     surroundings.info,
                     advertise,
                     ports,

@@ -84,9 +84,10 @@ impl World {
         let authority = authority();
         let (config, watch) = watch::channel(None);
         let mut surroundings = surroundings(&authority, watch).await;
-        surroundings.control_plane = control_plane.map(|address| ControlPlane {
-            channel: channel::connect(&Target::plaintext(address).unwrap()),
-            address: address.to_owned(),
+        surroundings.control_plane = control_plane.map(|address| {
+            let target = Target::plaintext(address).unwrap();
+            let connect = Box::new(move || Ok(channel::connect(&target)));
+            ControlPlane { connect, address: address.to_owned() }
         });
         let builder = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap());
         let server = change(builder).await.unwrap();
