@@ -1,6 +1,6 @@
 //! The repository's own tasks. `cargo xtask --help` lists them.
 
-use xtask::{codegen, interop};
+use xtask::{bench, codegen, interop};
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -14,6 +14,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what the mesh costs a call, against plain tonic, and print the tables of docs/performance.md.
+    Bench {
+        /// A few short windows: to see that it works, not to learn a number.
+        #[arg(long)]
+        quick: bool,
+        /// Put the tables into docs/performance.md.
+        #[arg(long)]
+        write: bool,
+    },
     /// Compile proto/*.proto (no protoc needed) into the crates' src/proto directories.
     Codegen {
         /// Change nothing; fail when the committed code differs from what would be generated.
@@ -30,6 +39,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Bench { quick, write } => bench::run(&root(), quick, write).map(|()| true),
         Task::Codegen { check } => codegen::run(&root(), check).map(|()| true),
         Task::Interop { only } => interop::run(&root(), only.as_deref()),
     };

@@ -1,0 +1,47 @@
+//! Allocations for each call: client and server on one thread, so that everything a call allocates is
+//! counted, and the difference between two arms is the client's. A count, not a timing: it repeats.
+
+use crate::{
+    Outcome,
+    arm::{Arm, Arms},
+    server,
+    window::{Length, Load},
+    world::World,
+};
+use tokio::runtime::Builder;
+
+/// Enough to make what happens once in a while vanish.
+const CALLS: u64 = 2_000;
+
+/// What a call allocates through one arm, at both ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocations {
+    /// The arm.
+    pub arm: Arm,
+    /// How often.
+    pub count: f64,
+    /// How much.
+    pub bytes: f64,
+}
+
+/// Of one call of 64 bytes through each arm. What it calls must count the allocations of this thread.
+pub fn allocations(measure: impl Fn(&mut dyn FnMut()) -> (u64, u64)) -> Outcome<Vec<Allocations>> {
+    let world = World::start()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let arms = runtime.block_on(async {
+        let servers = server::serve(world.address()).await?;
+        world.list(servers)?;
+        Arms::connect(world.address(), servers).await
+    })?;
+    let load = Load { callers: 1, payload: 64, length: Length::Calls(CALLS) };
+    let mut results = Vec::new();
+    for arm in Arm::ALL {
+        runtime.block_on(arms.run(arm, load))?;
+        let mut outcome = Ok(());
+        let (count, bytes) = measure(&mut || outcome = runtime.block_on(arms.run(arm, load)).map(drop));
+        outcome?;
+        let each = |total: u64| total as f64 / CALLS as f64;
+        results.push(Allocations { arm, count: each(count), bytes: each(bytes) });
+    }
+    Ok(results)
+}

@@ -1,0 +1,125 @@
+//! One window: callers that each call again as soon as they are answered, for a while.
+
+use crate::Outcome;
+use mesh_examples::greeter::{HelloRequest, greeter_client::GreeterClient};
+use rustix::time::{ClockId, clock_gettime};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+use tonic::{
+    Status,
+    body::Body,
+    client::GrpcService,
+    codegen::{Body as HttpBody, Bytes, StdError},
+};
+
+/// What a window does.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Calls in flight.
+    pub callers: u32,
+    /// Bytes of the message, each way.
+    pub payload: usize,
+    /// How long.
+    pub length: Length,
+}
+
+/// How long a window is.
+#[derive(Clone, Copy, Debug)]
+pub enum Length {
+    /// This many calls of each caller.
+    Calls(u64),
+    /// At least so long.
+    Time(Duration),
+}
+
+/// What a window saw.
+#[derive(Debug)]
+pub struct Window {
+    /// Calls made.
+    pub calls: u64,
+    /// Time it took.
+    pub wall: Duration,
+    /// Processor time of the thread that ran the client, in the kernel too.
+    pub cpu: Duration,
+    /// Of every call, sorted, in nanoseconds.
+    pub latencies: Vec<u64>,
+}
+
+impl Window {
+    /// Calls per second.
+    pub fn throughput(&self) -> f64 {
+        self.calls as f64 / self.wall.as_secs_f64()
+    }
+
+    /// Nanoseconds of processor time for a call.
+    pub fn cpu_per_call(&self) -> f64 {
+        self.cpu.as_nanos() as f64 / self.calls as f64
+    }
+}
+
+/// A client that makes the one call that is measured.
+pub trait Call: Clone + Send + 'static {
+    /// Calls, and takes the answer.
+    fn call(&mut self, request: HelloRequest) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+impl<T> Call for GreeterClient<T>
+where
+    T: GrpcService<Body, Future: Send> + Clone + Send + 'static,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+{
+    async fn call(&mut self, request: HelloRequest) -> Result<(), Status> {
+        self.say_hello(request).await.map(drop)
+    }
+}
+
+/// Runs one. The runtime must have one thread, whose processor time is counted. A failed call fails it.
+pub async fn run(client: impl Call, load: Load) -> Outcome<Window> {
+    let message = HelloRequest { name: "x".repeat(load.payload) };
+    let mut callers = JoinSet::new();
+    let (begun, cpu) = (Instant::now(), thread_time());
+    for _ in 0..load.callers {
+        callers.spawn(caller(client.clone(), message.clone(), load.length, begun));
+    }
+    let mut latencies = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        latencies.append(&mut caller??);
+    }
+    let (wall, cpu) = (begun.elapsed(), thread_time().saturating_sub(cpu));
+    latencies.sort_unstable();
+    Ok(Window { calls: latencies.len() as u64, wall, cpu, latencies })
+}
+
+async fn caller(
+    mut client: impl Call,
+    message: HelloRequest,
+    length: Length,
+    begun: Instant,
+) -> Result<Vec<u64>, Status> {
+    let mut latencies = Vec::with_capacity(1 << 14);
+    let mut now = Instant::now();
+    loop {
+        let over = match length {
+            Length::Calls(calls) => latencies.len() as u64 >= calls,
+            Length::Time(time) => now - begun >= time,
+        };
+        if over {
+            return Ok(latencies);
+        }
+        client.call(message.clone()).await?;
+        let done = Instant::now();
+        latencies.push(u64::try_from((done - now).as_nanos()).unwrap_or(u64::MAX));
+        now = done;
+    }
+}
+
+/// Processor time that the current thread has had.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
+}
