@@ -223,8 +223,6 @@ pub struct RetryBudget {
     pub percent: f64,
     /// Retries that are always allowed (3).
     pub min_retry_concurrency: u32,
-    /// Over how long; only now when absent.
-    pub interval: Option<Duration>,
 }
 
 impl TrafficPolicy {

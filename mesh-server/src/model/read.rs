@@ -57,6 +57,12 @@ impl Report {
         self.push(Severity::Warning, Code::NotSupported, at, message);
     }
 
+    /// A field that only some clients act on.
+    pub(crate) fn partly(&mut self, at: Position, what: &str) {
+        let message = format!("not supported by this version: {what}");
+        self.push(Severity::Info, Code::NotSupported, at, message);
+    }
+
     /// A field this version does not act on, and without which the object would mean another thing.
     pub(crate) fn unsupported(&mut self, at: Position, what: &str) {
         let message = format!("not supported by this version: {what}");

@@ -12,7 +12,7 @@ use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report, located};
 use super::service::{EndpointSource, Location, Resolution, Service, ServicePort, TargetPort};
 use super::value::{ExportTo, Host, Located, Protocol};
-use super::workload::{Address, WorkloadSpec};
+use super::workload::{Address, WorkloadSpec, unresolved};
 use crate::analysis::Code;
 
 /// A ServiceEntry object: one service for each of its hosts.
@@ -89,7 +89,14 @@ impl ServiceEntry {
                 "`resolution: NONE` (a client without a proxy has no original address)",
             );
         }
-        let services = named(&hosts, report)
+        let names = named(&hosts, report);
+        // Without endpoints the hosts themselves are the names.
+        let by_host = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin)
+            && matches!(&endpoints, EndpointSource::Fixed(entries) if entries.is_empty());
+        if by_host && let Some(name) = names.first() {
+            unresolved(map.key_at("resolution"), name, report);
+        }
+        let services = names
             .into_iter()
             .map(|hostname| {
                 Arc::new(Service {
@@ -197,7 +204,7 @@ fn endpoints(
         }
         if resolution == Resolution::Static && matches!(entry.address, Address::Name(_)) {
             let message = format!("`resolution: STATIC` needs IP addresses, `{}` is a name", entry.address);
-            report.error(node.at, message).help = Some("use `resolution: DNS`".to_owned());
+            report.error(node.at, message).help = Some("write its IP address".to_owned());
         }
         Some(entry)
     });

@@ -15,13 +15,14 @@ use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report};
 use super::schema;
 use super::value::{Host, Labels, Locality};
+use crate::analysis::{Code, Position};
 
 /// Where a workload listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// An address.
     Ip(IpAddr),
-    /// A DNS name, for services whose resolution is DNS.
+    /// A DNS name. Nothing resolves it in this version, and whoever writes one is told.
     Name(String),
 }
 
@@ -185,6 +186,9 @@ impl WorkloadSpec {
         let map = report.map(node, "a workload entry", WORKLOAD)?;
         let template = Template::read(&map, report);
         let address = map.one("address", report, address);
+        if let (Some(Address::Name(name)), Some(node)) = (&address, map.get("address")) {
+            unresolved(node.at, name, report);
+        }
         if !map.has("address") {
             if map.has("network") {
                 report.unsupported(map.key_at("network"), "a workload with a `network` and no `address`");
@@ -258,6 +262,13 @@ fn address(node: &Node, report: &mut Report) -> Option<Address> {
             report.fail(node.at, format!("{text:?} is neither an IP address nor a host name"))
         }
     }
+}
+
+/// Says that a name is not resolved: clients are sent addresses only.
+pub(super) fn unresolved(at: Position, name: &str, report: &mut Report) {
+    let message = format!("not supported by this version: `{name}` is not resolved, nothing answers there");
+    report.warn(Code::NotSupported, at, message).help =
+        Some("give IP addresses, of `endpoints` of `resolution: STATIC`".to_owned());
 }
 
 impl WorkloadEntry {

@@ -86,6 +86,24 @@ subsets:
 }
 
 #[test]
+fn what_clients_do_not_follow_is_said_and_the_rest_is_served() {
+    let keepalive = policy("{connectionPool: {tcp: {tcpKeepalive: {probes: 3, time: 60s}}}}");
+    let budget = policy("{retryBudget: {percent: 30, budgetInterval: 10s}}");
+    let cases = [
+        (keepalive, vec!["MESH0001 info 6:57 not supported", "MESH0001 info 6:68 not supported"]),
+        (policy("{connectionPool: {tcp: {tcpKeepalive: {}}}}"), vec![]),
+        (budget, vec!["MESH0001 warning 6:46 not supported by this version: `budgetInterval`"]),
+    ];
+    for (spec, expected) in cases {
+        let parsed = parsed(&object("DestinationRule", &spec));
+        let found = lines(&parsed);
+        let same = found.iter().zip(&expected).all(|(found, expected)| found.starts_with(expected));
+        assert!(same && found.len() == expected.len(), "{found:#?}");
+        assert_eq!(parsed.objects.len(), 1);
+    }
+}
+
+#[test]
 fn invalid_rules_are_refused_where_they_are_wrong() {
     let cases: &[(&str, &str)] = &[
         ("subsets: []", "5:3 a DestinationRule needs `host`"),

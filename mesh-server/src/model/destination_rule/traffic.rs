@@ -217,6 +217,11 @@ fn tcp_pool(node: &Node, pool: &mut ConnectionPool, report: &mut Report) -> Opti
     pool.tcp_idle_timeout = map.one("idleTimeout", report, read::duration_or_zero);
     pool.tcp_keepalive = map.one("tcpKeepalive", report, |node, report| {
         let map = report.map(node, "tcpKeepalive", &["probes", "time", "interval"])?;
+        for key in ["probes", "time", "interval"].into_iter().filter(|key| map.has(key)) {
+            let what =
+                format!("`{key}` of `tcpKeepalive`: only Envoy follows it, `mesh-client` just keeps alive");
+            report.partly(map.key_at(key), &what);
+        }
         Some(TcpKeepalive {
             probes: limit(&map, "probes", report),
             time: map.one("time", report, read::duration),
@@ -370,11 +375,10 @@ pub(super) fn retry_budget(node: &Node, report: &mut Report) -> Option<RetryBudg
         Some(node) => read::percent_value(node, report)?,
         None => 20.0,
     };
+    map.one("budgetInterval", report, read::duration_or_zero);
+    map.ignored("budgetInterval", report, "`budgetInterval` (calls in flight are what counts)");
     Some(RetryBudget {
         percent,
         min_retry_concurrency: map.one("minRetryConcurrency", report, read::count).unwrap_or(3),
-        interval: map
-            .one("budgetInterval", report, read::duration_or_zero)
-            .filter(|interval| !interval.is_zero()),
     })
 }
