@@ -151,6 +151,8 @@ async fn config_dump(State(status): App, Query(whose): Query<Whose>) -> Json<Val
             labels: BTreeMap::new(),
         },
         service_account: None,
+        workload: None,
+        group: None,
         domain: snapshot.model.config.settings().domain.clone(),
         locality: Locality::default(),
     };

@@ -205,6 +205,8 @@ impl Snapshot {
     fn sharing(&self, client: &Client) -> Client {
         let mut client = client.clone();
         client.service_account = None;
+        client.workload = None;
+        client.group = None;
         client.scope.labels.retain(|key, _| self.labels.contains(key));
         client
     }

@@ -146,7 +146,7 @@ impl Registry {
                     && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
         };
         let mut names = vec![workload.name.clone()];
-        names.extend(workload.ports.values().min().map(|port| format!("{}-{port}", workload.name)));
+        names.extend(workload.name_with_port());
         let found =
             names.iter().find(|name| own(name)).or_else(|| names.iter().find(|name| held(name).is_none()));
         let Some(name) = found.cloned() else {
@@ -391,7 +391,7 @@ fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<Registere
         weight => weight,
     };
     Ok(RegisteredWorkload {
-        name: format!("{base}-{}", address.to_string().replace(':', "-")),
+        name: RegisteredWorkload::name_at(base, address),
         namespace,
         service_account,
         address,

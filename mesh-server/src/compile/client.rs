@@ -16,6 +16,10 @@ pub struct Client {
     pub scope: ClientScope,
     /// Its service account: the verified one, or the one it names when nothing is verified.
     pub service_account: Option<String>,
+    /// `WORKLOAD_NAME`: what it registers as, when it has no group.
+    pub workload: Option<String>,
+    /// `AUTO_REGISTER_GROUP`: the WorkloadGroup that it registers with.
+    pub group: Option<String>,
     /// What follows `.svc.` in the names of services.
     pub domain: String,
     /// Where it runs.
@@ -77,6 +81,8 @@ impl Client {
             kind: ClientKind::of(node, &said),
             scope: ClientScope { namespace: namespace.unwrap_or("default").to_owned(), labels },
             service_account: service_account.map(str::to_owned),
+            workload: said("WORKLOAD_NAME").map(str::to_owned),
+            group: said("AUTO_REGISTER_GROUP").map(str::to_owned),
             domain: id.domain.unwrap_or(default_domain).to_owned(),
             locality: node.locality.clone(),
         }
@@ -152,8 +158,17 @@ mod tests {
     #[test]
     fn a_node_is_placed_by_its_metadata_then_by_its_id_then_by_default() {
         let id = "sidecar~10.0.0.1~reviews-v1.prod~prod.svc.mesh.test";
-        let client =
-            Client::of(&node(id, "gRPC Go", &[("NAMESPACE", "other"), ("LABELS.app", "reviews")]), None, "d");
+        let said = [
+            ("NAMESPACE", "other"),
+            ("LABELS.app", "reviews"),
+            ("WORKLOAD_NAME", "reviews-v1"),
+            ("AUTO_REGISTER_GROUP", "reviews"),
+        ];
+        let client = Client::of(&node(id, "gRPC Go", &said), None, "d");
+        assert_eq!(
+            (client.workload.as_deref(), client.group.as_deref()),
+            (Some("reviews-v1"), Some("reviews"))
+        );
         assert_eq!((client.scope.namespace.as_str(), client.domain.as_str()), ("other", "mesh.test"));
         assert_eq!(client.scope.labels, [("app".to_owned(), "reviews".to_owned())].into());
         assert_eq!(client.kind, ClientKind::Grpc { least_request: true });

@@ -61,6 +61,8 @@ pub(crate) fn world(kind: ClientKind, yaml: &str) -> World {
             kind,
             scope: ClientScope { namespace: "default".into(), labels: Labels::new() },
             service_account: None,
+            workload: None,
+            group: None,
             domain: "cluster.local".into(),
             locality: Locality::default(),
         },

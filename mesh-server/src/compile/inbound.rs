@@ -5,17 +5,19 @@
 //! cannot, and get what Istio gives them: TLS when the workload is labelled
 //! `security.istio.io/tlsMode: istio`, else plaintext.
 //!
-//! A server may ask before it has registered, or without registering: then its identity's namespace and
-//! its node's labels say who it is. It configures only itself, so labels it makes up harm nobody else.
+//! A server asks before it has registered, or without registering: its identity's namespace, its node's
+//! labels and its WorkloadGroup's say who it is, and its registration, once there is one, adds to them. It
+//! configures only itself, so labels it makes up harm nobody else.
 
 use super::{
     Compiler,
+    client::Client,
     cluster::PROVIDER,
     listener::router,
     names::parse_inbound,
     rbac::{self, TrustDomains},
 };
-use crate::model::{Labels, MtlsMode};
+use crate::model::{Labels, MtlsMode, RegisteredWorkload};
 use mesh_xds::{
     matcher::DomainPattern,
     resource::{
@@ -76,18 +78,44 @@ impl Compiler<'_> {
         Some(Listener { name: name.into(), kind: ListenerKind::Server(server) })
     }
 
-    /// The labels of the workload that listens there: those it registered with (its group's among them),
-    /// and those its node names.
+    /// The labels of the workload that listens there: its group's, then those it registered with, then
+    /// those its node names.
     fn own_labels(&self, address: IpAddr, port: u16) -> Labels {
         let scope = &self.client.scope;
-        let own = self.model.workloads.in_namespace(&scope.namespace).find(|workload| {
-            self.client.service_account.as_ref().is_none_or(|account| *account == workload.service_account)
-                && (address.is_unspecified() || address == workload.address)
-                && workload.ports.values().any(|registered| *registered == port)
-        });
-        let mut labels = own.map(|workload| workload.labels.clone()).unwrap_or_default();
-        labels.extend(scope.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let group = self.client.group.as_ref();
+        let group = group.and_then(|group| self.model.config.workload_group(&scope.namespace, group));
+        let mut labels = group.map(|group| group.labels.clone()).unwrap_or_default();
+        let mut extend =
+            |more: &Labels| labels.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
+        if let Some(own) = self.own_registration(address, port) {
+            extend(&own.labels);
+        }
+        extend(&scope.labels);
         labels
+    }
+
+    /// The registration of the workload that listens there: the one by its name, else the one at this very
+    /// address. A server on every address that has no name is one among others at its port only when there
+    /// are no others.
+    fn own_registration(&self, address: IpAddr, port: u16) -> Option<&RegisteredWorkload> {
+        let Client { scope, service_account, workload, group, .. } = self.client;
+        let candidates: Vec<&RegisteredWorkload> = self
+            .model
+            .workloads
+            .in_namespace(&scope.namespace)
+            .map(Arc::as_ref)
+            .filter(|one| {
+                service_account.as_ref().is_none_or(|account| *account == one.service_account)
+                    && (address.is_unspecified() || address == one.address)
+                    && one.ports.values().any(|registered| *registered == port)
+            })
+            .collect();
+        let name = group.as_ref().or(workload.as_ref());
+        let named = candidates.iter().find(|one| name.is_some_and(|name| one.is_called(name)));
+        named.copied().or(match candidates.as_slice() {
+            [one] if name.is_none() || !address.is_unspecified() => Some(one),
+            _ => None,
+        })
     }
 }
 

@@ -124,6 +124,32 @@ pub struct RegisteredWorkload {
     pub group: Option<String>,
 }
 
+impl RegisteredWorkload {
+    /// What a workload, or a member of a group, of this name is registered as.
+    pub(crate) fn name_at(base: &str, address: IpAddr) -> String {
+        format!("{base}-{}", address.to_string().replace(':', "-"))
+    }
+
+    /// Its name when another process at its address has the one without a port.
+    pub(crate) fn name_with_port(&self) -> Option<String> {
+        self.ports.values().min().map(|port| format!("{}-{port}", self.name))
+    }
+
+    /// Whether it registered as a workload, or as a member of a group, of this name.
+    pub(crate) fn is_called(&self, base: &str) -> bool {
+        let plain = Self::name_at(base, self.address);
+        let rest = self.name.strip_prefix(&plain);
+        rest.is_some_and(|rest| {
+            rest.is_empty()
+                || self
+                    .ports
+                    .values()
+                    .min()
+                    .is_some_and(|port| rest.strip_prefix('-') == Some(&port.to_string()))
+        })
+    }
+}
+
 /// The workloads that registered themselves: an immutable value, cheap to change.
 #[derive(Clone, Debug, Default)]
 pub struct Workloads {

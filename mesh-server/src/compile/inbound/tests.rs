@@ -95,6 +95,47 @@ spec: {selector: {matchLabels: {app: reviews}}}
     assert_eq!(filters(&world.with(other), "xds.istio.io/grpc/lds/inbound/0.0.0.0:9080"), 1);
 }
 
+const FOR_V2: &str = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: second}
+spec: {metadata: {labels: {version: v2}}, template: {serviceAccount: bookinfo-reviews}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec: {selector: {matchLabels: {version: v2}}}
+";
+
+#[test]
+fn policies_are_found_by_the_labels_of_the_group_before_a_server_registers() {
+    let filters = |world: &World| server(world, NAME).filter_chains[0].http.filters.len();
+    let mut world = world(MESH, FOR_V2);
+    assert_eq!(filters(&world), 1);
+    world.client.group = Some("second".into());
+    assert_eq!(filters(&world), 2);
+    world.client.scope.namespace = "other".into();
+    assert_eq!(filters(&world), 1, "groups are of a namespace");
+}
+
+#[test]
+fn one_of_several_servers_with_an_account_and_port_is_found_by_its_name() {
+    let second = RegisteredWorkload {
+        name: "second-10.0.0.2-9080".into(),
+        labels: labels(&[("version", "v2")]),
+        ..workload("10.0.0.2")
+    };
+    let mut world = world(MESH, FOR_V2).with(workload("10.0.0.1")).with(second);
+    let filters = |world: &World| {
+        let server = server(world, "xds.istio.io/grpc/lds/inbound/0.0.0.0:9080");
+        server.filter_chains[0].http.filters.len()
+    };
+    for (name, expected) in [(Some("reviews"), 1), (Some("second"), 2), (Some("secon"), 1), (None, 1)] {
+        world.client.workload = name.map(Into::into);
+        assert_eq!(filters(&world), expected, "{name:?}");
+    }
+}
+
 #[test]
 fn a_policy_of_the_root_namespace_holds_everywhere() {
     let yaml = "
