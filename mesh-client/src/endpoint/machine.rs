@@ -11,8 +11,9 @@ use tokio::time::Instant;
 const BASE: Duration = Duration::from_secs(1);
 const FACTOR: f64 = 1.6;
 const LONGEST: Duration = Duration::from_secs(120);
-/// A connection that lived as long as this worked; its loss says nothing about the next dial.
-const STABLE: Duration = Duration::from_secs(10);
+/// A connection that lived as long as this worked; its loss says nothing about the next dial. Short, because
+/// servers let go of sound connections as well: gRPC's C-core does at every change of its configuration.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// What an endpoint reports to the picker.
 #[derive(Clone, Debug, PartialEq, Eq)]
