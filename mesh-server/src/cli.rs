@@ -50,7 +50,7 @@ struct Run {
     /// ADS, CA and registration over TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
     xds: SocketAddr,
-    /// The same in plaintext, for clients without certificates; `none` closes it.
+    /// ADS and CA in plaintext, for clients without certificates: servers register over TLS. `none` closes it.
     #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:15010", value_parser = address_or_none)]
     xds_plaintext: AddressOrNone,
     /// Lifetime of certificates whose request names none: `24h`, `90s`.

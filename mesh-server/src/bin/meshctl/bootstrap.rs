@@ -52,7 +52,7 @@ pub(crate) struct Bootstrap {
     /// Key of the certificate.
     #[arg(long, value_name = "FILE", requires = "cert_file")]
     key_file: Option<PathBuf>,
-    /// Speak to the control plane without TLS (its plaintext port).
+    /// Speak to the control plane without TLS (its plaintext port). For clients: servers register over TLS.
     #[arg(long)]
     plaintext: bool,
     /// For `mesh-server dev`: no TLS towards the control plane, certificates for the asking.
