@@ -18,8 +18,7 @@ mod priority;
 mod snapshot;
 pub(crate) mod track;
 
-#[allow(unused_imports)] // By the stack above.
-pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Tried};
+pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind};
 
 use crate::{
     endpoint::{Room, TlsConfigs, connect::Connect},

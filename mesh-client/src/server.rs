@@ -51,8 +51,6 @@ pub use self::{
     io::MeshIo,
     layer::{Inbound, InboundBody, InboundFuture, InboundLayer},
 };
-// For the mesh, which is being built.
-#[cfg_attr(not(test), allow(unused_imports))]
 pub(crate) use builder::{ControlPlane, Surroundings};
 
 use crate::registration::{self, Registration, RegistrationError, RegistrationState};

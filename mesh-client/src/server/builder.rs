@@ -71,8 +71,6 @@ pub(crate) type Configs = BoxStream<'static, ConfigUpdate>;
 pub(super) type ConfigUpdate = Result<Arc<ServerXdsConfig>, XdsError>;
 
 impl Surroundings {
-    // Called by the mesh, which is being built.
-    #[allow(dead_code)]
     pub(crate) fn new(
         bootstrap: Arc<Bootstrap>,
         xds: XdsClient,
@@ -122,8 +120,6 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    // Called by the mesh, which is being built.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) fn new(surroundings: Surroundings, address: SocketAddr) -> Self {
         Self {
             surroundings,

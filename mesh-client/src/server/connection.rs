@@ -18,6 +18,7 @@ use std::{
     },
     task::Waker,
 };
+use tokio::time::Instant;
 
 /// Who a peer proved to be in its TLS handshake. Cheap to clone. Handlers find it in the extensions of
 /// their request; a peer without certificate has none.
@@ -190,6 +191,8 @@ pub(super) struct Connection {
     pub(super) remote: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) security: Security,
+    /// When the peer's certificate ends.
+    pub(super) expires: Option<Instant>,
     rules: ArcSwap<Rules>,
     order: AtomicU8,
     io: AtomicWaker,
@@ -201,11 +204,17 @@ impl Connection {
         remote: SocketAddr,
         local: SocketAddr,
         security: Security,
+        expires: Option<Instant>,
         chain: Arc<Chain>,
     ) -> Self {
         let rules = ArcSwap::from_pointee(Rules::Chain(chain));
         let (order, io) = (AtomicU8::new(OPEN), AtomicWaker::new());
-        Self { server, remote, local, security, rules, order, io }
+        Self { server, remote, local, security, expires, rules, order, io }
+    }
+
+    /// Whether the peer has to prove again who it is: nothing new is served here, whatever the rules.
+    pub(super) fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
     }
 
     /// What a request is judged by, now.

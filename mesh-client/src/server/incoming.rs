@@ -1,8 +1,11 @@
 //! Accepting connections: plaintext or TLS, told apart by their first byte, each handshake on its own.
 //!
-//! What it promises: nobody is served before the configuration is known; no slow or silent client holds up
-//! another; every refusal is counted, and logged with the peer and the reason; an error of `accept` never
-//! ends the stream. A refused connection is closed without an explanation to the peer.
+//! What it promises: nobody is served before the configuration is known; a client that is slow or silent in
+//! its handshake, or after it with HTTP/2's preface, is cut off in time, and holds up others only where a
+//! thousand of them shake hands at once; every refusal is counted, and logged with the peer and the reason;
+//! an error of `accept` never ends the stream. A refused connection is closed without an explanation to the
+//! peer. Connections that speak HTTP/2 are not limited in number, nor closed for being idle: that is up to
+//! the settings of tonic's server (`http2_keepalive_interval`).
 
 use super::{
     Owner,
@@ -160,8 +163,8 @@ async fn shake_hands(stream: TcpStream, remote: SocketAddr, server: &Arc<Shared>
     // The configuration of now, not of when the connection came.
     let chain = serving.borrow().chain(Arrival::new(local, remote, tls))?.clone();
     let (transport, security, expires) = secure(stream, tls, &chain).await?;
-    let (connection, registered) = server.admit(remote, local, security)?;
-    Ok(MeshIo::new(transport, connection, registered, expires))
+    let (connection, registered) = server.admit(remote, local, security, expires)?;
+    Ok(MeshIo::new(transport, connection, registered))
 }
 
 /// Gives the connection the protection that its chain asks for; and until when its peer is who it proved to

@@ -2,8 +2,9 @@
 //!
 //! Passes everything through; adds what tonic cannot do for one connection: a graceful goodbye (see
 //! [`super::goaway`]), an end to the wait for it, and a forced end. A peer whose certificate ends is asked
-//! to come again: short-lived certificates revoke nothing while connections outlive them. A peer that does
-//! not speak HTTP/2 is cut off at its first wrong byte.
+//! to come again, and nothing new is served here meanwhile: short-lived certificates revoke nothing while
+//! connections outlive them. A peer that does not speak HTTP/2 is cut off at its first wrong byte, or when
+//! it has said nothing for too long.
 
 use super::{
     connection::{ConnectInfo, Connection, Order},
@@ -16,15 +17,18 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Sleep, sleep, sleep_until},
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+/// Longest time from the end of the handshake to the end of the preface.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that [`super::Incoming`] accepted; hand it to tonic.
@@ -37,6 +41,8 @@ pub struct MeshIo {
     timer: Option<Pin<Box<Sleep>>>,
     /// How much of the preface has come.
     preface: usize,
+    /// When all of it must have come; none once it has.
+    greeting: Option<Pin<Box<Sleep>>>,
     registered: Registered,
 }
 
@@ -56,26 +62,25 @@ enum Goodbye {
 }
 
 impl MeshIo {
-    /// `expires`: the peer must prove again who it is by then, over another connection.
-    pub(super) fn new(
-        stream: Stream,
-        connection: Arc<Connection>,
-        registered: Registered,
-        expires: Option<Instant>,
-    ) -> Self {
+    pub(super) fn new(stream: Stream, connection: Arc<Connection>, registered: Registered) -> Self {
+        let timer = connection.expires.map(|at| Box::pin(sleep_until(at)));
         Self {
             stream,
             connection,
             outbound: Outbound::default(),
             goodbye: Goodbye::NotAsked,
-            timer: expires.map(|at| Box::pin(sleep_until(at))),
+            timer,
             preface: 0,
+            greeting: Some(Box::pin(sleep(GREETING_LIMIT))),
             registered,
         }
     }
 
     /// Does what the connection was ordered to; fails when it is to end.
     fn attend(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.greeting.as_mut().is_some_and(|greeting| greeting.as_mut().poll(cx).is_ready()) {
+            return Err(self.refuse("it connected and did not begin to speak HTTP/2"));
+        }
         let mut order = self.connection.order(cx.waker());
         if order == Order::Serve && self.timed_out(cx) {
             tracing::debug!(connection = ?self.connection, "asked to leave: the peer's certificate has ended");
@@ -130,13 +135,19 @@ impl MeshIo {
         let expected = PREFACE.get(self.preface..).unwrap_or_default();
         let n = expected.len().min(read.len());
         if expected.get(..n) != read.get(..n) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} does not speak HTTP/2", self.connection.remote),
-            ));
+            return Err(self.refuse("it does not speak HTTP/2"));
         }
         self.preface += n;
+        if self.preface == PREFACE.len() {
+            self.greeting = None;
+        }
         Ok(())
+    }
+
+    fn refuse(&mut self, reason: &'static str) -> io::Error {
+        self.greeting = None;
+        self.registered.refused(self.connection.remote, &reason);
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", self.connection.remote))
     }
 }
 

@@ -116,6 +116,7 @@ fn admit<B>(server: &Shared, request: &mut Request<B>) -> Result<Incoming, Statu
     let call = Call { headers, connection: &connection };
     let rules = connection.rules();
     let verdict = match &**rules {
+        _ if connection.has_expired() => Verdict::Unavailable("the peer's certificate has ended".into()),
         Rules::Chain(chain) => chain.http.judge(&call),
         Rules::Refused(reason) => Verdict::Unavailable(reason.clone()),
     };

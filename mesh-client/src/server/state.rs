@@ -18,7 +18,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// What is served.
 #[derive(Clone, Debug)]
@@ -113,12 +113,13 @@ impl Shared {
         self.serving.send_replace(serving);
     }
 
-    /// Takes in a connection whose handshake is done; fails when it does not fit what is configured now.
+    /// Takes in a connection whose handshake is done, of a peer who it proved to be until `expires`; fails when it does not fit what is configured now.
     pub(super) fn admit(
         self: &Arc<Self>,
         remote: SocketAddr,
         local: SocketAddr,
         security: Security,
+        expires: Option<Instant>,
     ) -> Result<(Arc<Connection>, Registered), Arc<str>> {
         let mut inner = self.lock();
         let chain = inner.serving.chain(Arrival::new(local, remote, security.is_tls()))?.clone();
@@ -127,7 +128,8 @@ impl Shared {
             Fit::Outdated => return Err("the configuration changed during its handshake".into()),
             Fit::Weaker(reason) => return Err(reason.into()),
         }
-        let connection = Arc::new(Connection::new(Arc::downgrade(self), remote, local, security, chain));
+        let connection =
+            Arc::new(Connection::new(Arc::downgrade(self), remote, local, security, expires, chain));
         let id = inner.next;
         inner.next += 1;
         inner.connections.insert(id, connection.clone());
@@ -212,6 +214,11 @@ impl Registered {
     /// How long the connection may stay once it was asked to leave.
     pub(super) fn patience(&self) -> Duration {
         self.server.patience
+    }
+
+    /// Counts the connection as refused after all.
+    pub(super) fn refused(&self, remote: SocketAddr, reason: &dyn fmt::Display) {
+        self.server.refused(remote, reason);
     }
 }
 

@@ -3,7 +3,7 @@
 mod wired;
 mod world;
 
-use super::{ServerBuilder, ServerError, ServingState};
+use super::{ConnectInfo, ServerBuilder, ServerError, ServingState, connection::Security};
 use crate::testing::{
     control_plane::{revision, serve},
     ending,
@@ -17,6 +17,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
+    time::Instant,
 };
 use tonic::Code;
 use world::*;
@@ -341,12 +342,12 @@ async fn a_layer_without_the_connections_of_its_server_refuses_every_call() {
 async fn a_handshake_that_takes_too_long_is_given_up() {
     let world = World::start().await;
     world.configure(permissive(vec![])).await;
-    for first in [&b""[..], b"\x16\x03\x01\x02\x00"] {
+    for first in [&b""[..], b"\x16\x03\x01\x02\x00", b"PRI * HTTP"] {
         let mut slow = TcpStream::connect(world.address()).await.unwrap();
         slow.write_all(first).await.unwrap();
         closed(&mut slow).await;
     }
-    assert_eq!(world.status().refused_connections, 2);
+    assert_eq!(world.status().refused_connections, 3);
 }
 
 #[tokio::test]
@@ -371,6 +372,35 @@ async fn a_peer_whose_certificate_ends_is_asked_to_prove_itself_again() {
     world.release.send_replace(true);
     assert_eq!(running.message().await.unwrap().as_deref(), Some("last"));
     open.wait_for(|open| *open == 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_vouches_for_no_new_request_whatever_is_configured_since() {
+    let world = World::start().await;
+    let now = Instant::now();
+    let shared = &world.server.owner.shared;
+    for (expires, code) in
+        [(None, None), (Some(now + Duration::from_secs(600)), None), (Some(now), Some(Code::Unavailable))]
+    {
+        world.configure(disabled(vec![])).await;
+        let remote = "127.0.0.1:1".parse().unwrap();
+        let admitted = shared.admit(remote, world.address(), Security::Plaintext, expires);
+        let (connection, _registered) = admitted.unwrap();
+        world.configure(permissive(vec![])).await;
+        let mut guarded = tower_layer::Layer::layer(
+            &world.server.layer(),
+            tower::service_fn(|_: http::Request<tonic::body::Body>| async {
+                Ok::<_, std::convert::Infallible>(http::Response::new(tonic::body::Body::empty()))
+            }),
+        );
+        let request = http::Request::post(format!("http://reviews{SAY}"))
+            .extension(ConnectInfo(connection))
+            .body(tonic::body::Body::empty())
+            .unwrap();
+        let response = tower_service::Service::call(&mut guarded, request).await.unwrap();
+        let status = tonic::Status::from_header_map(response.headers());
+        assert_eq!(status.map(|status| status.code()), code, "{expires:?}");
+    }
 }
 
 #[tokio::test]

@@ -87,6 +87,7 @@ fn connection(security: Security) -> Connection {
         address("[::ffff:10.0.0.7]:5"),
         address("10.0.0.1:9080"),
         security,
+        None,
         Arc::new(chain),
     )
 }
