@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 pub use backoff::BackoffSettings;
 pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
-pub use handle::{ClientStatus, ClusterHold, ConfigWatch, ServerConfigWatch, XdsClient};
+pub use handle::{ClientStatus, ConfigWatch, ServerConfigWatch, XdsClient};
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
 pub use task::{ClientSettings, Connector};
 pub use wire::{Request, Response};

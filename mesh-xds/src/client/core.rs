@@ -24,8 +24,6 @@ pub(super) enum Command {
     WatchClient { id: u64, listener: Name, authority: Arc<str>, slot: Slot<XdsConfig> },
     WatchServer { id: u64, listener: Name, slot: Slot<ServerXdsConfig> },
     Unwatch { id: u64 },
-    Hold { id: u64, cluster: Name },
-    Release { id: u64, cluster: Name },
 }
 
 enum Target {
@@ -80,20 +78,6 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
                 }
                 Command::Unwatch { id } => {
                     remove.extend(self.targets.remove(&id).into_iter().flat_map(|watched| watched.wanted));
-                }
-                Command::Hold { id, cluster } => {
-                    if let Some(Watched { target: Target::Client(target, _), .. }) = self.targets.get_mut(&id)
-                    {
-                        target.hold(cluster);
-                        dirty.insert(id);
-                    }
-                }
-                Command::Release { id, cluster } => {
-                    if let Some(Watched { target: Target::Client(target, _), .. }) = self.targets.get_mut(&id)
-                    {
-                        target.release(&cluster);
-                        dirty.insert(id);
-                    }
                 }
             }
         }

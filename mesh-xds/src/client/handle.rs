@@ -190,6 +190,8 @@ type Current<'a, T> = watch::Ref<'a, Option<Result<Arc<T>, XdsError>>>;
 #[derive(Clone)]
 pub struct ConfigWatch {
     receiver: watch::Receiver<Option<Result<Arc<XdsConfig>, XdsError>>>,
+    // Ends the watch when dropped.
+    #[expect(dead_code, reason = "held for its Drop")]
     watch: Arc<Watch<XdsConfig>>,
 }
 
@@ -218,33 +220,6 @@ impl ConfigWatch {
     /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
     pub async fn known(&mut self) -> Option<Result<Arc<XdsConfig>, XdsError>> {
         self.receiver.wait_for(Option::is_some).await.ok()?.clone()
-    }
-
-    /// Keeps a cluster in the configuration, whether routes name it or not, for as long as the result lives.
-    pub fn hold(&self, cluster: &Name) -> ClusterHold {
-        let hold = ClusterHold { watch: self.watch.clone(), cluster: cluster.clone() };
-        self.watch.shared.tell(Command::Hold { id: self.watch.id, cluster: cluster.clone() });
-        hold
-    }
-}
-
-/// Keeps a cluster subscribed while something in flight uses it.
-pub struct ClusterHold {
-    watch: Arc<Watch<XdsConfig>>,
-    cluster: Name,
-}
-
-impl ClusterHold {
-    /// Which cluster.
-    pub fn cluster(&self) -> &Name {
-        &self.cluster
-    }
-}
-
-impl Drop for ClusterHold {
-    fn drop(&mut self) {
-        let command = Command::Release { id: self.watch.id, cluster: self.cluster.clone() };
-        self.watch.shared.tell(command);
     }
 }
 
@@ -295,12 +270,6 @@ impl fmt::Debug for ConfigWatch {
 impl fmt::Debug for ServerConfigWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ServerConfigWatch").field(&*self.borrow()).finish()
-    }
-}
-
-impl fmt::Debug for ClusterHold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ClusterHold").field(&self.cluster).finish()
     }
 }
 

@@ -44,30 +44,12 @@ pub struct ClientTarget {
     listener: Name,
     authority: Arc<str>,
     published: Option<Result<Arc<XdsConfig>, XdsError>>,
-    /// Clusters that are in use though no route may name them: how many users.
-    holds: BTreeMap<Name, u32>,
 }
 
 impl ClientTarget {
     /// A target that resolves by this listener, with the virtual host for this authority.
     pub fn new(listener: Name, authority: Arc<str>) -> Self {
-        Self { listener, authority, published: None, holds: BTreeMap::new() }
-    }
-
-    /// A cluster is in use. It stays in the configuration until it is released as often, but does not delay
-    /// publication.
-    pub fn hold(&mut self, cluster: Name) {
-        *self.holds.entry(cluster).or_default() += 1;
-    }
-
-    /// One use of a cluster less.
-    pub fn release(&mut self, cluster: &Name) {
-        if let Some(count) = self.holds.get_mut(cluster) {
-            *count -= 1;
-            if *count == 0 {
-                self.holds.remove(cluster);
-            }
-        }
+        Self { listener, authority, published: None }
     }
 
     /// What follows from what is known now.
@@ -140,19 +122,7 @@ impl ClientTarget {
         let before = self.current();
         let clusters_before = before.map_or(&empty, |before| &before.clusters);
         let names: BTreeSet<Name> = roots.virtual_host.clusters().cloned().collect();
-        let clusters = walk.clusters(&names, clusters_before);
-        // Watched even while `clusters` is incomplete.
-        let held: Vec<_> = self
-            .holds
-            .keys()
-            .filter(|name| !names.contains(*name))
-            .filter_map(|name| {
-                let before = clusters_before.get(name).and_then(|before| before.as_ref().ok());
-                Some((name.clone(), walk.cluster(name, before)?))
-            })
-            .collect();
-        let mut clusters = clusters?;
-        clusters.extend(held);
+        let clusters = walk.clusters(&names, clusters_before)?;
         let Roots { listener, http, routes, virtual_host } = roots.clone();
         let version = walk.version();
         Some(Arc::new(XdsConfig { listener, http, routes, virtual_host, clusters, version }))

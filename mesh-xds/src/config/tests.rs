@@ -167,24 +167,6 @@ fn old_routes_stay_until_the_new_ones_are_complete_and_endpoints_still_move() {
 }
 
 #[test]
-fn a_held_cluster_stays_and_delays_nothing() {
-    let (mut target, mut facts, before) = resolved();
-    target.hold("a".into());
-    target.hold("pending".into());
-    facts.good(&[routes("r", &[("t", &["b"])]), cluster("b"), endpoints("b", 3)]);
-    let resolution = target.resolve(&facts);
-    let config = resolution.publish.unwrap().unwrap();
-    let a = before.clusters["a"].as_ref().unwrap();
-    assert!(Arc::ptr_eq(a, config.clusters["a"].as_ref().unwrap()));
-    assert!(config.clusters.contains_key("b") && !config.clusters.contains_key("pending"));
-    assert!(wanted(&resolution.wanted).contains(&"CDS pending".to_owned()));
-    target.release(&"a".into());
-    let resolution = target.resolve(&facts);
-    assert!(!resolution.publish.unwrap().unwrap().clusters.contains_key("a"));
-    assert!(!wanted(&resolution.wanted).contains(&"CDS a".to_owned()));
-}
-
-#[test]
 fn an_unusable_target_says_which_resource_and_why() {
     type Case<'a> = (&'a str, Box<dyn Fn(&mut Facts)>, &'a str);
     let cases: Vec<Case<'_>> = vec![

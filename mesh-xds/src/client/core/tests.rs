@@ -74,11 +74,7 @@ fn many_targets_become_few_requests_and_end_with_their_watches() {
     assert_eq!(asked(&core.command(now, late)), []);
     assert!(matches!(*slots[COUNT].borrow(), Some(Ok(_))));
 
-    // A cluster in use outlives its targets' routes, but not its hold.
-    core.command(now, [Command::Hold { id: 0, cluster: "other".into() }]);
     assert_eq!(asked(&core.command(now, (1..COUNT as u64).map(|id| Command::Unwatch { id }))).len(), 2);
-    let outputs = core.command(now, [Command::Release { id: 0, cluster: "other".into() }]);
-    assert_eq!(asked(&outputs), [(Cluster, 1)]);
     let outputs = core.command(now, [Command::Unwatch { id: 0 }]);
     assert!(asked(&outputs).iter().all(|(_, names)| *names == 0) && outputs.requests.len() == 4);
     assert!(core.machine.status(|_| 0.0).is_empty());
