@@ -381,6 +381,9 @@ fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<Registere
     // Who proved its identity has the certificate to serve with: it cannot ask its clients for plaintext.
     if identity.is_some() {
         labels.insert(TLS_MODE.to_owned(), "istio".to_owned());
+    } else {
+        // In development, where certificates are for the asking: so unless it says otherwise.
+        labels.entry(TLS_MODE.to_owned()).or_insert_with(|| "istio".to_owned());
     }
     let locality = match said.locality.as_str() {
         "" => group.map(|group| group.locality.clone()).unwrap_or_default(),

@@ -97,6 +97,21 @@ async fn a_server_and_a_client_join_a_development_mesh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strict_mtls_holds_in_a_development_mesh_too() {
+    let dir = TempDir::new().unwrap();
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                  metadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: STRICT}}\n";
+    std::fs::write(dir.path().join("strict.yaml"), strict).unwrap();
+    let running = control_plane(dir.path(), loopback()).await;
+    let xds = running.addresses().xds_plaintext.unwrap();
+    let (server, client) = (mesh(xds, "greeter", "greeter"), mesh(xds, "caller", "caller"));
+    serve(&server, "over mTLS").await;
+    let mut greeter = GreeterClient::new(client.channel("greeter:50051").unwrap());
+    assert_eq!(greeter.say_hello(hello()).await.unwrap().into_inner().message, "over mTLS");
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrapped_channel_is_the_way_to_a_host_that_the_mesh_does_not_know() {
     let dir = TempDir::new().unwrap();
     let running = control_plane(dir.path(), loopback()).await;
