@@ -159,6 +159,9 @@ impl<U: Upstream> Core<U> {
         let (mut parts, body) = request.into_parts();
         call.rewrite(&mut parts);
         let Answer { mut response, permit, idle } = call.attempts(parts, body).await?;
+        if let Some(deadline) = deadline.filter(|deadline| deadline.is_meant_by(response.headers())) {
+            return Err(deadline.exceeded(&self.target, "the server ended the call"));
+        }
         for mutation in &choice.response {
             headers::mutate(response.headers_mut(), mutation);
         }

@@ -88,6 +88,14 @@ impl Deadline {
         }
     }
 
+    /// Whether a response is the server's way of saying that this deadline came: tonic's server ends a call
+    /// at its `grpc-timeout` with CANCELLED, a moment before or after we do.
+    pub(crate) fn is_meant_by(&self, response: &HeaderMap) -> bool {
+        const MOMENT: Duration = Duration::from_millis(10);
+        let cancelled = response.get("grpc-status").is_some_and(|status| status == "1");
+        cancelled && self.at <= Instant::now() + MOMENT
+    }
+
     /// What the caller is told; `what` had not happened.
     pub(crate) fn exceeded(&self, target: &Arc<str>, what: &str) -> Status {
         Status::deadline_exceeded(format!("target {target}: {what} ({self})"))
@@ -132,6 +140,22 @@ mod tests {
 
     fn caller(value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(value))])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_cancels_at_the_deadline_means_the_deadline() {
+        let deadline = Deadline::after(Instant::now(), ms(100), Bound::Caller).unwrap();
+        let answer = |status: &'static str| {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static(status),
+            )])
+        };
+        assert!(!deadline.is_meant_by(&answer("1")), "long before, it is somebody's cancellation");
+        tokio::time::advance(ms(95)).await;
+        assert!(deadline.is_meant_by(&answer("1")));
+        assert!(!deadline.is_meant_by(&answer("14")));
+        assert!(!deadline.is_meant_by(&HeaderMap::new()));
     }
 
     #[test]
