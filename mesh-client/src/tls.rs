@@ -9,6 +9,7 @@ mod provider;
 mod san;
 
 pub use provider::ProviderError;
+pub(crate) use provider::read_roots;
 
 use crate::endpoint::{ClientTls, TlsConfigs};
 use mesh_ca::{

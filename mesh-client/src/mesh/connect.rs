@@ -1,7 +1,7 @@
 //! Connections to the control plane, with the credentials of the bootstrap.
 
+use crate::tls::read_roots;
 use mesh_ca::{
-    bundle::Roots,
     channel::{self, Target},
     rustls::ServerTrust,
     source::file::FileSource,
@@ -11,7 +11,6 @@ use mesh_xds::{
     bootstrap::{ChannelCredentials, ServerConfig},
     client::Connector,
 };
-use std::{fs, path::Path};
 use tonic::transport::Channel;
 
 /// Makes them.
@@ -52,10 +51,4 @@ impl Connector for ControlPlaneConnector {
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String> {
         self.channel(server)
     }
-}
-
-/// The root certificates in a PEM file.
-fn read_roots(path: &Path) -> Result<Roots, String> {
-    let pem = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Roots::from_pem(&pem).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -14,7 +14,7 @@ use mesh_ca::{
     workload::WorkloadIdentity,
 };
 use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa};
-use std::{fmt::Display, sync::Arc};
+use std::{fmt::Display, path::Path, sync::Arc};
 
 /// Istio's trust domain when nothing is said.
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -105,8 +105,7 @@ fn trust(ca: &MeshCa, server_id: Option<&SpiffeId>) -> Result<ServerTrust, Strin
             "`ca_certificate_file` is needed to know the CA by (or `plaintext`, in development)".to_owned()
         );
     };
-    let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let roots = Roots::from_pem(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
+    let roots = read_roots(file)?;
     Ok(match server_id {
         None => ServerTrust::Roots(roots),
         Some(id) => {
@@ -114,6 +113,12 @@ fn trust(ca: &MeshCa, server_id: Option<&SpiffeId>) -> Result<ServerTrust, Strin
             ServerTrust::Bundles(TrustBundles::of(bundle), ServerCheck::exact(id.clone()))
         }
     })
+}
+
+/// The root certificates in a PEM file.
+pub(crate) fn read_roots(path: &Path) -> Result<Roots, String> {
+    let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Roots::from_pem(&pem).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
