@@ -199,16 +199,7 @@ fn host(
     };
     let overrides =
         filter::wire::overrides(&proto.typed_per_filter_config, &at.field("typed_per_filter_config"), faults);
-    let headers = headers::parse(
-        headers::Protos {
-            request_add: &proto.request_headers_to_add,
-            request_remove: &proto.request_headers_to_remove,
-            response_add: &proto.response_headers_to_add,
-            response_remove: &proto.response_headers_to_remove,
-        },
-        at,
-        faults,
-    );
+    let headers = headers::parse(headers::protos!(proto), at, faults);
     Some(VirtualHost {
         name: proto.name.as_str().into(),
         domains: domains?,
@@ -242,16 +233,7 @@ fn route(
     };
     let overrides =
         filter::wire::overrides(&proto.typed_per_filter_config, &at.field("typed_per_filter_config"), faults);
-    let headers = headers::parse(
-        headers::Protos {
-            request_add: &proto.request_headers_to_add,
-            request_remove: &proto.request_headers_to_remove,
-            response_add: &proto.response_headers_to_add,
-            response_remove: &proto.response_headers_to_remove,
-        },
-        at,
-        faults,
-    );
+    let headers = headers::parse(headers::protos!(proto), at, faults);
     Some(Some(Route {
         name: proto.name.as_str().into(),
         matches: matches?,

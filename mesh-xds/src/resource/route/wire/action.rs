@@ -167,16 +167,7 @@ fn weight(
     }
     let overrides =
         filter::wire::overrides(&proto.typed_per_filter_config, &at.field("typed_per_filter_config"), faults);
-    let headers = headers::parse(
-        headers::Protos {
-            request_add: &proto.request_headers_to_add,
-            request_remove: &proto.request_headers_to_remove,
-            response_add: &proto.response_headers_to_add,
-            response_remove: &proto.response_headers_to_remove,
-        },
-        at,
-        faults,
-    );
+    let headers = headers::parse(headers::protos!(proto), at, faults);
     let authority = match &proto.host_rewrite_specifier {
         Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) if context.trusted => {
             host_value(host, &at.field("host_rewrite_literal"), faults)

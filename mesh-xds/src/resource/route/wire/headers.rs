@@ -17,6 +17,19 @@ use envoy_types::pb::envoy::config::core::v3::{
 /// Headers of the gRPC transport, which no rule may touch.
 const RESERVED: [&str; 5] = ["host", "content-type", "te", "connection", "transfer-encoding"];
 
+/// The [`Protos`] of a message that has the four lists: a virtual host, a route or a weighted cluster.
+macro_rules! protos {
+    ($message:expr) => {
+        $crate::resource::route::wire::headers::Protos {
+            request_add: &$message.request_headers_to_add,
+            request_remove: &$message.request_headers_to_remove,
+            response_add: &$message.response_headers_to_add,
+            response_remove: &$message.response_headers_to_remove,
+        }
+    };
+}
+pub(super) use protos;
+
 /// The four lists of a level.
 pub(super) struct Protos<'a> {
     pub(super) request_add: &'a [HeaderValueOption],
