@@ -24,7 +24,8 @@ use crate::{
 use mesh_ca::workload::WorkloadIdentity;
 use mesh_xds::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node},
-    client::XdsClient,
+    client::{ClientSettings, XdsClient},
+    resource::{Feature, Support},
 };
 use serde_json::{Map, Value};
 use std::{
@@ -40,6 +41,11 @@ const DEFAULT_PROVIDER: &str = "default";
 /// What this client does beyond gRPC's xDS, for control planes that tailor what they send.
 const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-match,mirror,per-try-timeout,\
                             retry-budget,previous-hosts,consecutive-errors,panic-threshold,filter-disabled";
+
+/// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected.
+const FEATURES: &[Feature] = &[];
+
+const SUPPORT: Support = Support::of(FEATURES);
 
 /// Why a mesh cannot be joined. Its `Debug` is its text, so that a `main` that returns it says what to do.
 #[derive(thiserror::Error)]
@@ -284,7 +290,10 @@ impl MeshBuilder {
         }
         // Istio's control plane serves gRPC clients by this.
         metadata.entry("GENERATOR").or_insert_with(|| "grpc".into());
-        metadata.entry("MESH_CAPABILITIES").or_insert_with(|| CAPABILITIES.into());
+        metadata.entry("MESH_CAPABILITIES").or_insert_with(|| {
+            let features = SUPPORT.iter().map(Feature::name);
+            std::iter::once(CAPABILITIES).chain(features).collect::<Vec<_>>().join(",").into()
+        });
     }
 
     /// Calls wait while no endpoint is ready, within their deadline, instead of failing (gRPC's
@@ -351,7 +360,11 @@ impl MeshBuilder {
             seed,
         });
         Ok(Mesh(Arc::new(Inner {
-            xds: XdsClient::spawn(bootstrap.clone(), connector.clone()),
+            xds: XdsClient::spawn_with(
+                &bootstrap,
+                connector.clone(),
+                ClientSettings { support: SUPPORT, ..ClientSettings::default() },
+            ),
             bootstrap,
             providers,
             connector,

@@ -12,6 +12,7 @@ pub mod listener;
 pub mod rbac;
 pub mod retry;
 pub mod route;
+mod support;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -21,6 +22,7 @@ pub use cluster::Cluster;
 pub use endpoint::ClusterLoadAssignment;
 pub use listener::Listener;
 pub use route::RouteConfiguration;
+pub use support::{Feature, Support};
 
 use crate::{
     error::{Invalid, Rejected},
@@ -39,14 +41,21 @@ pub struct ParseContext {
     pub certificate_providers: BTreeSet<Arc<str>>,
     /// The control plane has `trusted_xds_server`: it may rewrite `:authority` (gRFC A81).
     pub trusted: bool,
+    /// What the data path can do: a resource that needs more is rejected.
+    pub support: Support,
     /// Longer resources are rejected unread.
     pub max_size: usize,
 }
 
 impl Default for ParseContext {
-    /// No certificate provider, not trusted, at most 16 MiB.
+    /// No certificate provider, not trusted, nothing beyond the core, at most 16 MiB.
     fn default() -> Self {
-        Self { certificate_providers: BTreeSet::new(), trusted: false, max_size: 16 << 20 }
+        Self {
+            certificate_providers: BTreeSet::new(),
+            trusted: false,
+            support: Support::NONE,
+            max_size: 16 << 20,
+        }
     }
 }
 

@@ -103,6 +103,7 @@ impl XdsClient {
         let context = ParseContext {
             certificate_providers: bootstrap.certificate_providers.keys().cloned().collect(),
             trusted: features.trusted_xds_server,
+            support: settings.support,
             max_size: settings.max_resource_bytes,
         };
         Self::start(bootstrap, connector, settings, Resources { context })

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
     proto::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    resource::AnyResource,
+    resource::{AnyResource, Support},
     server::{RESOURCE_ERRORS_FEATURE, Variant},
 };
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -45,6 +45,8 @@ pub struct ClientSettings {
     pub max_resource_bytes: usize,
     /// A larger response ends the stream.
     pub max_response_bytes: usize,
+    /// What the data path can do beyond the core; what needs more is rejected. Default: nothing.
+    pub support: Support,
 }
 
 impl Default for ClientSettings {
@@ -54,6 +56,7 @@ impl Default for ClientSettings {
             connect_timeout: Duration::from_secs(10),
             max_resource_bytes: 16 << 20,
             max_response_bytes: 256 << 20,
+            support: Support::NONE,
         }
     }
 }

@@ -11,6 +11,7 @@ fn context() -> ParseContext {
     ParseContext {
         certificate_providers: [Arc::from("default")].into(),
         trusted: true,
+        support: Support::all(),
         ..ParseContext::default()
     }
 }
