@@ -1,0 +1,179 @@
+//! Route configurations.
+
+use super::{
+    authority, duration, filter::overrides, fraction, header_name, header_value, headers, name, path,
+    positive, some_text, string, text, weight,
+};
+use crate::{
+    matcher::DomainPattern,
+    resource::{retry::*, route::*},
+};
+use proptest::{collection::vec, option, prelude::*};
+use std::sync::Arc;
+
+fn header_mutation() -> impl Strategy<Value = HeaderMutation> {
+    let action = prop_oneof![
+        Just(AppendAction::AppendIfExistsOrAdd),
+        Just(AppendAction::AddIfAbsent),
+        Just(AppendAction::OverwriteIfExistsOrAdd),
+        Just(AppendAction::OverwriteIfExists),
+    ];
+    let addition = (header_name(), header_value(), action).prop_map(|(name, value, action)| HeaderAddition {
+        name,
+        value,
+        action,
+    });
+    (vec(addition, 0..2), vec(header_name(), 0..2)).prop_map(|(add, remove)| HeaderMutation { add, remove })
+}
+
+fn mutations() -> impl Strategy<Value = HeaderMutations> {
+    (header_mutation(), header_mutation())
+        .prop_map(|(request, response)| HeaderMutations { request, response })
+}
+
+fn retry_on() -> impl Strategy<Value = RetryOn> {
+    const TOKENS: [&str; 15] = [
+        "cancelled",
+        "deadline-exceeded",
+        "internal",
+        "resource-exhausted",
+        "unavailable",
+        "5xx",
+        "gateway-error",
+        "reset",
+        "reset-before-request",
+        "connect-failure",
+        "refused-stream",
+        "retriable-4xx",
+        "retriable-status-codes",
+        "retriable-headers",
+        "envoy-ratelimited",
+    ];
+    prop::sample::subsequence(TOKENS.to_vec(), 0..15).prop_map(|tokens| RetryOn::parse(&tokens.join(",")))
+}
+
+fn retry() -> impl Strategy<Value = RetryPolicy> {
+    let back_off = (positive(), duration()).prop_map(|(base, more)| BackOff { base, max: base + more });
+    let format = prop_oneof![Just(ResetFormat::Seconds), Just(ResetFormat::UnixTimestamp)];
+    let limited = (vec((header_name(), format), 1..3), positive())
+        .prop_map(|(headers, max)| RateLimitedBackOff { headers, max });
+    (
+        (retry_on(), 1..10_u32, option::of(duration()), option::of(duration()), back_off),
+        (any::<bool>(), 1..=u32::MAX, vec(100..600_u16, 0..3), headers(), headers(), option::of(limited)),
+    )
+        .prop_map(|((on, num_retries, per_try_timeout, per_try_idle_timeout, back_off), rest)| {
+            let (avoid_previous_hosts, host_selection_attempts, codes, response, request, rate_limited) =
+                rest;
+            RetryPolicy {
+                on,
+                num_retries,
+                per_try_timeout,
+                per_try_idle_timeout,
+                back_off,
+                avoid_previous_hosts,
+                host_selection_attempts,
+                retriable_status_codes: codes,
+                retriable_headers: response,
+                retriable_request_headers: request,
+                rate_limited,
+            }
+        })
+}
+
+fn regex_rewrite() -> impl Strategy<Value = RegexRewrite> {
+    (text(), "[a-z]{0,3}").prop_map(|(text, substitution)| {
+        RegexRewrite::new(&format!("({})", regex::escape(&text)), &format!("{substitution}\\1")).unwrap()
+    })
+}
+
+fn destination() -> impl Strategy<Value = Destination> {
+    let choice = (name(), weight(), mutations(), overrides(), option::of(authority())).prop_map(
+        |(cluster, weight, headers, overrides, authority)| WeightedCluster {
+            cluster,
+            weight,
+            headers,
+            overrides,
+            authority,
+        },
+    );
+    prop_oneof![name().prop_map(Destination::Cluster), vec(choice, 1..3).prop_map(Destination::Weighted),]
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    let key = prop_oneof![
+        (header_name(), option::of(regex_rewrite()))
+            .prop_map(|(name, rewrite)| HashKey::Header { name, rewrite }),
+        Just(HashKey::ChannelId),
+    ];
+    let hash = (key, any::<bool>()).prop_map(|(key, terminal)| HashPolicy { key, terminal });
+    let rewrite =
+        prop_oneof![some_text().prop_map(PathRewrite::Prefix), regex_rewrite().prop_map(PathRewrite::Regex),];
+    let mirror = (name(), fraction()).prop_map(|(cluster, fraction)| Mirror { cluster, fraction });
+    let host = prop_oneof![
+        Just((None, false)),
+        Just((None, true)),
+        authority().prop_map(|authority| (Some(authority), false)),
+    ];
+    let bounds = (option::of(duration()), option::of(duration()), option::of(duration()));
+    (
+        destination(),
+        bounds,
+        option::of(retry()),
+        vec(hash, 0..2),
+        host,
+        option::of(rewrite),
+        vec(mirror, 0..2),
+    )
+        .prop_map(|(destination, bounds, retry, hash, host, path_rewrite, mirrors)| Forward {
+            destination,
+            timeout: bounds.0,
+            max_stream_duration: bounds.1,
+            grpc_timeout_header_max: bounds.2,
+            retry: retry.map(Arc::new),
+            hash,
+            authority: host.0,
+            auto_host_rewrite: host.1,
+            path_rewrite,
+            mirrors,
+        })
+}
+
+fn route() -> impl Strategy<Value = Arc<Route>> {
+    let query = (some_text(), option::of(string())).prop_map(|(name, value)| QueryMatcher { name, value });
+    let matches = (path(), headers(), vec(query, 0..2), option::of(fraction()))
+        .prop_map(|(path, headers, query, fraction)| RouteMatch { path, headers, query, fraction });
+    let action = prop_oneof![
+        4 => forward().prop_map(|forward| RouteAction::Forward(Box::new(forward))),
+        1 => Just(RouteAction::NonForwarding),
+        1 => Just(RouteAction::Unsupported("redirect")),
+        1 => Just(RouteAction::Unsupported("direct_response")),
+        1 => Just(RouteAction::Unsupported("filter_action")),
+    ];
+    (text(), matches, action, overrides(), mutations(), option::of(some_text())).prop_map(
+        |(name, matches, action, overrides, headers, origin)| {
+            Arc::new(Route { name, matches, action, overrides, headers, origin })
+        },
+    )
+}
+
+pub(in crate::resource::tests) fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {
+    let host = (
+        some_text(),
+        vec("[*]?[a-z]{1,8}", 1..3),
+        vec(route(), 0..3),
+        option::of(retry()),
+        overrides(),
+        mutations(),
+    );
+    (name(), vec(host, 0..3)).prop_map(|(name, hosts)| {
+        let hosts = hosts.into_iter().enumerate().map(|(i, host)| {
+            let (name, domains, routes, retry, overrides, headers) = host;
+            let domains = domains.iter().enumerate();
+            let domains =
+                domains.map(|(j, domain)| DomainPattern::parse(&format!("{domain}{i}{j}")).unwrap());
+            let (domains, retry) = (domains.collect(), retry.map(Arc::new));
+            Arc::new(VirtualHost { name, domains, routes, retry, overrides, headers })
+        });
+        RouteConfiguration { name, virtual_hosts: hosts.collect() }
+    })
+}

@@ -1,0 +1,34 @@
+//! TLS contexts.
+
+use super::{some_text, string};
+use crate::resource::tls::*;
+use proptest::{collection::vec, option, prelude::*};
+use std::sync::Arc;
+
+pub(super) fn downstream_tls() -> impl Strategy<Value = DownstreamTls> {
+    any::<(bool, bool)>().prop_map(|(verifies, requires)| DownstreamTls {
+        identity: "default".into(),
+        client_roots: verifies.then(|| "default".into()),
+        require_client_certificate: verifies && requires,
+    })
+}
+
+pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
+    let roots = prop_oneof![Just(Roots::Provider("default".into())), Just(Roots::System)];
+    (
+        option::of(Just(Arc::from("default"))),
+        roots,
+        vec(string(), 0..3),
+        option::of(some_text()),
+        any::<[bool; 3]>(),
+    )
+        .prop_map(|(identity, roots, sans, sni, flags)| UpstreamTls {
+            identity,
+            roots,
+            sans,
+            sni,
+            auto_host_sni: flags[0],
+            auto_sni_san_validation: flags[1],
+            only_mesh_endpoints: flags[2],
+        })
+}
