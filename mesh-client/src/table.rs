@@ -131,8 +131,6 @@ fn is_match(
     query: Option<&str>,
     rng: impl Fn() -> fastrand::Rng,
 ) -> bool {
-    matches.path.matches(request.path)
-        && matches.headers.iter().all(|matcher| matcher.matches(request))
-        && matches.query.iter().all(|matcher| matcher.matches(query.unwrap_or_default()))
+    matches.miss(request, query).is_none()
         && matches.fraction.is_none_or(|fraction| fraction.hit(rng().u32(0..1_000_000)))
 }

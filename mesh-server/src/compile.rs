@@ -19,6 +19,7 @@ pub(crate) mod fixture;
 mod inbound;
 mod listener;
 pub mod names;
+mod origin;
 mod rbac;
 mod route;
 

@@ -22,6 +22,7 @@ mod service_entry;
 mod value;
 mod virtual_service;
 mod workload;
+mod written;
 
 pub use authorization::{
     Action, AuthorizationPolicy, Condition, Operation, PathPattern, Rule, Source, Terms, TextPattern,
@@ -51,6 +52,7 @@ pub use workload::{
     Address, Health, RegisteredWorkload, ServiceAccount, WorkloadEntry, WorkloadGroup, WorkloadSpec,
     Workloads,
 };
+pub use written::Written;
 
 /// What configuration means depends on these.
 #[derive(Clone, Debug, PartialEq, Eq)]

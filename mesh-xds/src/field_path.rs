@@ -81,6 +81,19 @@ impl Faults {
         value.as_ref()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Says of the faults from the `first` on where their cause was written.
+    pub fn written_at(&mut self, first: usize, place: Option<&str>) {
+        let Some(place) = place else { return };
+        for fault in self.0.iter_mut().skip(first) {
+            fault.reason.push_str(&format!(" (written at {place})"));
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

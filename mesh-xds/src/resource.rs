@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod fault;
 pub mod filter;
 pub mod listener;
+pub mod origin;
 pub mod rbac;
 pub mod retry;
 pub mod route;
@@ -21,6 +22,7 @@ mod wire;
 pub use cluster::Cluster;
 pub use endpoint::ClusterLoadAssignment;
 pub use listener::Listener;
+pub use origin::Origin;
 pub use route::RouteConfiguration;
 pub use support::{Feature, Support};
 
@@ -70,7 +72,7 @@ pub struct ParseError {
 }
 
 mod sealed {
-    use super::{Faults, Name, ParseContext, Path};
+    use super::{Faults, Name, Origin, ParseContext, Path};
 
     /// How one type is made from its message.
     pub trait Parse: Sized {
@@ -79,6 +81,12 @@ mod sealed {
 
         #[doc(hidden)]
         fn proto_name(proto: &Self::Proto) -> &str;
+
+        /// Where it was written, for what is wrong with it as a whole.
+        #[doc(hidden)]
+        fn origin(_: &Self::Proto) -> Option<Origin> {
+            None
+        }
 
         #[doc(hidden)]
         fn from_message(
@@ -128,7 +136,10 @@ pub trait Resource: sealed::Parse + Clone + PartialEq + fmt::Debug + Send + Sync
         let mut faults = Faults::default();
         match Self::from_message(&proto, name.clone(), context, &Path::ROOT, &mut faults) {
             Some(resource) if faults.is_empty() => Ok(resource),
-            _ => Err(ParseError { name: Some(name), rejected: faults.into_rejected() }),
+            _ => {
+                faults.written_at(0, Self::origin(&proto).as_deref());
+                Err(ParseError { name: Some(name), rejected: faults.into_rejected() })
+            }
         }
     }
 

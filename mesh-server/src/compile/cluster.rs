@@ -11,7 +11,10 @@ pub(super) use tls::PROVIDER;
 
 use super::{Compiler, names::Outbound};
 use crate::model::{DestinationRule, EffectivePolicy, Endpoint, Labels, Service, ServicePort, Subset};
-use mesh_xds::resource::cluster::{Cluster, Discovery};
+use mesh_xds::resource::{
+    Origin,
+    cluster::{Cluster, Discovery},
+};
 use std::sync::Arc;
 
 /// What a cluster name means to a client.
@@ -82,19 +85,19 @@ impl<'m> Compiler<'m> {
             tls: self.upstream_tls(&destination).map(Arc::new),
             connection: policy::connection(blocks.connection_pool.as_ref()),
             panic_threshold: policy::panic_threshold(outlier, kind),
-            origin: Some(destination.origin().into()),
+            origin: Some(self.origin_of(&destination)),
         })
     }
-}
 
-impl Destination<'_, '_> {
     /// What decided the cluster: the subset, the rule, or the service itself.
-    fn origin(&self) -> String {
-        match (self.part, self.rule) {
-            (Part::Subset(subset), _) => format!("{} {}", subset.origin.at(subset.name.at), subset.origin.id),
-            (_, Some(rule)) => format!("{} {}", rule.origin.place(), rule.origin.id),
-            (_, None) => format!("{} {}", self.service.origin.place(), self.service.origin.id),
-        }
+    fn origin_of(&self, destination: &Destination<'_, '_>) -> Origin {
+        let (place, object) = match (destination.part, destination.rule) {
+            (Part::Subset(subset), _) => (subset.origin.at(subset.name.at), &subset.origin.id),
+            (_, Some(rule)) => (rule.origin.place(), &rule.origin.id),
+            (_, None) => (destination.service.origin.place(), &destination.service.origin.id),
+        };
+        let settings = destination.policy.blocks.written.iter();
+        self.origin(&place, object, settings.map(|(setting, place)| (setting.to_owned(), place.clone())))
     }
 }
 

@@ -14,6 +14,7 @@ use mesh_xds::{
     matcher::DomainPattern,
     name::Name,
     resource::{
+        Origin,
         filter::FilterOverrides,
         route::{HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
     },
@@ -146,7 +147,7 @@ impl Compiler<'_> {
             action: RouteAction::Forward(Box::new(action::plain(cluster, &self.client.kind))),
             overrides: FilterOverrides::new(),
             headers: HeaderMutations::default(),
-            origin: Some(format!("{} {}", service.origin.place(), service.origin.id).into()),
+            origin: Some(self.origin(&service.origin.place(), &service.origin.id, std::iter::empty())),
         };
         vec![Candidate { route: Arc::new(route), authority: Vec::new() }]
     }
@@ -162,7 +163,7 @@ impl Compiler<'_> {
                 continue;
             }
             for found in matching::alternatives(condition, &self.client.kind) {
-                candidates.push(self.candidate(rule, route, condition.name.as_deref(), found, port));
+                candidates.push(self.candidate(rule, route, Some(condition), found, port));
             }
             // A condition on the port is decided; behind a match for the rest nothing can be reached.
             let on_any_port = HttpMatch { port: None, ..condition.clone() };
@@ -177,7 +178,7 @@ impl Compiler<'_> {
         &self,
         rule: &VirtualService,
         route: &HttpRoute,
-        match_name: Option<&str>,
+        condition: Option<&HttpMatch>,
         found: Match,
         port: u16,
     ) -> Candidate {
@@ -188,7 +189,7 @@ impl Compiler<'_> {
         };
         let (forward, headers) = action::forward(route, &self.client.kind, &cluster);
         let mut name = route.name.clone().unwrap_or_default();
-        if let Some(match_name) = match_name {
+        if let Some(match_name) = condition.and_then(|condition| condition.name.as_deref()) {
             name = if name.is_empty() { match_name.to_owned() } else { format!("{name}.{match_name}") };
         }
         let route = Route {
@@ -197,9 +198,32 @@ impl Compiler<'_> {
             action: RouteAction::Forward(Box::new(forward)),
             overrides: action::fault(route.fault.as_ref()),
             headers,
-            origin: Some(format!("{} {}", rule.origin.at(route.at), rule.origin.id).into()),
+            origin: Some(self.origin_of_route(rule, route, condition)),
         };
         Candidate { route: Arc::new(route), authority: found.authority }
+    }
+
+    fn origin_of_route(
+        &self,
+        rule: &VirtualService,
+        route: &HttpRoute,
+        condition: Option<&HttpMatch>,
+    ) -> Origin {
+        // Counted as they are compiled: without those that never get anything.
+        let (destinations, mirrors) = (route.destinations.iter(), route.mirrors.iter());
+        let destinations = destinations.filter(|one| one.weight > 0 || route.destinations.len() == 1);
+        let mirrors = mirrors.filter(|mirror| mirror.share.millionths() > 0);
+        let hosts = |key: &'static str| {
+            move |(i, destination): (usize, &crate::model::Destination)| {
+                (format!("{key}[{i}]"), rule.origin.at(destination.host.at))
+            }
+        };
+        let settings = route.written.iter().map(|(setting, place)| (setting.to_owned(), place.clone()));
+        let settings = settings
+            .chain(condition.map(|condition| ("match".to_owned(), rule.origin.at(condition.at))))
+            .chain(destinations.map(|one| &one.destination).enumerate().map(hosts("route")))
+            .chain(mirrors.map(|mirror| &mirror.destination).enumerate().map(hosts("mirrors")));
+        self.origin(&rule.origin.at(route.at), &rule.origin.id, settings)
     }
 
     /// The port of a destination: the one it names, the service's only one, else the one the client

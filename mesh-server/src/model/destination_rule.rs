@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::object::Origin;
 use super::value::{ExportTo, Host, Labels, Located};
+use super::written::Written;
 
 mod read;
 mod traffic;
@@ -71,6 +72,8 @@ pub struct PolicyBlocks {
     pub outlier_detection: Option<OutlierDetection>,
     /// How the connection is secured.
     pub tls: Option<ClientTls>,
+    /// Where their settings were written ([`mesh_xds::resource::origin::CLUSTER_SETTINGS`]).
+    pub written: Written,
 }
 
 /// Which endpoint.
@@ -241,16 +244,27 @@ impl TrafficPolicy {
         if let Some(policy) = subset {
             blocks = at_port(policy).unwrap_or_else(|| policy.blocks.clone().or(blocks));
         }
-        let retry_budget = subset
-            .and_then(|policy| policy.retry_budget)
-            .or(destination.and_then(|policy| policy.retry_budget));
-        EffectivePolicy { blocks, retry_budget }
+        let budget = [subset, destination].into_iter().flatten().find(|policy| policy.retry_budget.is_some());
+        blocks.written.replace("retryBudget", budget.map(|policy| &policy.blocks.written));
+        EffectivePolicy { blocks, retry_budget: budget.and_then(|policy| policy.retry_budget) }
     }
 }
 
 impl PolicyBlocks {
     fn or(self, base: Self) -> Self {
+        let mut written = base.written;
+        for (block, own) in [
+            ("loadBalancer", self.load_balancer.is_some()),
+            ("connectionPool", self.connection_pool.is_some()),
+            ("outlierDetection", self.outlier_detection.is_some()),
+            ("tls", self.tls.is_some()),
+        ] {
+            if own {
+                written.replace(block, Some(&self.written));
+            }
+        }
         Self {
+            written,
             load_balancer: self.load_balancer.or(base.load_balancer),
             connection_pool: self.connection_pool.or(base.connection_pool),
             outlier_detection: self.outlier_detection.or(base.outlier_detection),

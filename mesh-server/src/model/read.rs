@@ -137,6 +137,21 @@ impl<'n> Map<'n> {
         self.entries.iter().find(|entry| entry.key == key).map_or(self.at, |entry| entry.key_at)
     }
 
+    /// Where the last key of a dotted path was written; none when it was not.
+    pub(crate) fn written(&self, path: &str) -> Option<Position> {
+        let mut entries = self.entries;
+        let mut at = None;
+        for key in path.split('.') {
+            let entry = entries.iter().find(|entry| entry.key == key)?;
+            at = Some(entry.key_at);
+            entries = match &entry.node.value {
+                Value::Map(entries) => entries,
+                _ => &[],
+            };
+        }
+        at
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }

@@ -55,6 +55,8 @@ pub struct HttpRoute {
     pub mirrors: Vec<Mirror>,
     /// Header changes for all destinations.
     pub headers: HeaderChanges,
+    /// Where its settings were written ([`mesh_xds::resource::origin::ROUTE_SETTINGS`]).
+    pub written: super::Written,
 }
 
 /// Which requests: all conditions must hold.

@@ -20,8 +20,20 @@ impl Fraction {
         self.0
     }
 
+    /// In percent, 0 to 100.
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
     /// Whether a draw, uniform over `0..1_000_000`, hits. Zero never does, one always.
     pub const fn hit(self, draw: u32) -> bool {
         draw < self.0
+    }
+}
+
+impl std::fmt::Display for Fraction {
+    /// `12.5 %`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} %", self.percent())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::StringMatcher;
 use http::{HeaderMap, HeaderName};
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 /// A predicate over one request header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,22 @@ impl HeaderMatcher {
         self
     }
 
+    /// What is wanted of the value, in words: `exact "jason"`, `present`, `not prefix "a"`.
+    pub fn wanted(&self) -> String {
+        let not = if self.invert { "not " } else { "" };
+        match &self.kind {
+            HeaderMatch::String(matcher) => format!("{not}{matcher}"),
+            HeaderMatch::Range { start, end } => format!("{not}a number of {start}..{end}"),
+            HeaderMatch::Present(wanted) => {
+                if *wanted == self.invert {
+                    "it absent".to_owned()
+                } else {
+                    "it present".to_owned()
+                }
+            }
+        }
+    }
+
     /// Whether the request satisfies it.
     pub fn matches(&self, headers: &Headers<'_>) -> bool {
         self.matches_value(joined(&self.name, headers).as_deref())
@@ -123,6 +139,14 @@ impl HeaderMatcher {
             (_, None) => return false,
         };
         answer != self.invert
+    }
+}
+
+impl fmt::Display for HeaderMatcher {
+    /// `header end-user exact "jason"`, `header x-canary absent`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = self.wanted();
+        write!(f, "header {} {}", self.name.as_str(), wanted.strip_prefix("it ").unwrap_or(&wanted))
     }
 }
 

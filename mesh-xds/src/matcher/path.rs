@@ -4,7 +4,7 @@ use super::{
     FullRegex, InvalidMatcher,
     string::{equal, folded, starts_with},
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// How a route matches the path (query excluded).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,11 @@ impl PathMatcher {
         FullRegex::new(expression).map(Self::Regex)
     }
 
+    /// Whether every path satisfies it.
+    pub fn is_any(&self) -> bool {
+        matches!(self, Self::Prefix { value, .. } if matches!(&**value, "" | "/"))
+    }
+
     /// Whether `path`, without query, satisfies it.
     pub fn matches(&self, path: &str) -> bool {
         match self {
@@ -57,6 +62,18 @@ impl PathMatcher {
             Self::Exact { value, ignore_case } => equal(path.as_bytes(), value.as_bytes(), *ignore_case),
             Self::Regex(regex) => regex.matches(path),
         }
+    }
+}
+
+impl fmt::Display for PathMatcher {
+    /// `prefix "/bookinfo."`, `exact "/a" in any case`, `regex "…"`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, value, ignore_case) = match self {
+            Self::Prefix { value, ignore_case } => ("prefix", &**value, *ignore_case),
+            Self::Exact { value, ignore_case } => ("exact", &**value, *ignore_case),
+            Self::Regex(regex) => ("regex", regex.as_str(), false),
+        };
+        write!(f, "{kind} {value:?}{}", if ignore_case { " in any case" } else { "" })
     }
 }
 

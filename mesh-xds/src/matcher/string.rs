@@ -1,6 +1,6 @@
 //! String matching (gRFC A63): exact, prefix, suffix, contains, and RE2 full match.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// Largest compiled program of a regular expression.
 const REGEX_SIZE_LIMIT: usize = 1 << 20;
@@ -106,6 +106,20 @@ impl StringMatcher {
             }
             StringPattern::Regex(regex) => std::str::from_utf8(input).is_ok_and(|input| regex.matches(input)),
         }
+    }
+}
+
+impl fmt::Display for StringMatcher {
+    /// `exact "jason"`, `prefix "a" in any case`, `regex "…"`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, value) = match &self.pattern {
+            StringPattern::Exact(value) => ("exact", &**value),
+            StringPattern::Prefix(value) => ("prefix", &**value),
+            StringPattern::Suffix(value) => ("suffix", &**value),
+            StringPattern::Contains(value) => ("containing", &**value),
+            StringPattern::Regex(regex) => ("regex", regex.as_str()),
+        };
+        write!(f, "{kind} {value:?}{}", if self.ignore_case { " in any case" } else { "" })
     }
 }
 

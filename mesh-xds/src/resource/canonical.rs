@@ -17,7 +17,9 @@ pub(super) enum Inside {
 }
 
 /// `google.protobuf.Struct`, as deep as we write it.
-pub(super) static STRUCT: Shape = Shape(&[(1, Inside::Map)]);
+pub(super) static STRUCT: Shape = Shape(&[(1, Inside::MapOf(&VALUE))]);
+static VALUE: Shape = Shape(&[(5, Inside::Message(&FLAT_STRUCT))]);
+static FLAT_STRUCT: Shape = Shape(&[(1, Inside::Map)]);
 
 /// `envoy.config.core.v3.Metadata`
 pub(super) static METADATA: Shape = Shape(&[(1, Inside::MapOf(&STRUCT)), (2, Inside::Map)]);

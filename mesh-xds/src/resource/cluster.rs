@@ -3,7 +3,7 @@
 mod outlier;
 pub(super) mod wire;
 
-use super::tls::UpstreamTls;
+use super::{Origin, tls::UpstreamTls};
 use crate::{matcher::Fraction, name::Name};
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub struct Cluster {
     /// Below this share of healthy endpoints, health is ignored. Absent: never (gRPC has no panic mode).
     pub panic_threshold: Option<Fraction>,
     /// Where it was written. From `metadata.filter_metadata["io.mesh"].origin`.
-    pub origin: Option<Arc<str>>,
+    pub origin: Option<Origin>,
 }
 
 /// Where endpoints come from.

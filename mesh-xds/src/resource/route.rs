@@ -1,14 +1,16 @@
 //! Routes (gRFC A27, A28, A31, A36, A42, A44 and the fields of Envoy that Istio uses).
 
+mod matching;
 mod rewrite;
 pub(super) mod wire;
 
-use super::{filter::FilterOverrides, retry::RetryPolicy};
+use super::{Origin, filter::FilterOverrides, retry::RetryPolicy};
 use crate::{
     matcher::{DomainPattern, Fraction, HeaderMatcher, PathMatcher, StringMatcher},
     name::Name,
 };
 pub use http::{HeaderName, HeaderValue};
+pub use matching::Miss;
 pub use rewrite::RegexRewrite;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -53,7 +55,7 @@ pub struct Route {
     pub headers: HeaderMutations,
     /// Where it was written: `reviews.yaml:12:5 VirtualService default/reviews`. From
     /// `metadata.filter_metadata["io.mesh"].origin`.
-    pub origin: Option<Arc<str>>,
+    pub origin: Option<Origin>,
 }
 
 /// Which requests a route is for: all of these hold.

@@ -3,7 +3,7 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
-use super::Locality;
+use super::{Locality, Origin};
 use crate::{
     field_path::{Faults, Path},
     matcher::{
@@ -332,9 +332,10 @@ pub(super) fn require_ads(
     }
 }
 
-/// Our own metadata: of a route or cluster, where it was written; of a cluster, automatic mTLS.
+/// Our own metadata: of a route or cluster, where it and its settings were written; of a cluster, automatic mTLS.
 const OWN_NAMESPACE: &str = "io.mesh";
 const ORIGIN: &str = "origin";
+const ORIGINS: &str = "origins";
 const AUTO_MTLS: &str = "auto_mtls";
 
 /// Metadata of one namespace; none when it would be empty.
@@ -359,20 +360,36 @@ pub(super) fn metadata_value<'a>(
     metadata.as_ref()?.filter_metadata.get(namespace)?.fields.get(key)?.kind.as_ref()
 }
 
-pub(super) fn origin(metadata: &Option<core::Metadata>) -> Option<Arc<str>> {
-    match metadata_value(metadata, OWN_NAMESPACE, ORIGIN) {
-        Some(Kind::StringValue(origin)) => Some(origin.as_str().into()),
+/// Where something was written. It is advice: what cannot be read is left out.
+pub(super) fn origin(metadata: &Option<core::Metadata>) -> Option<Origin> {
+    let Some(Kind::StringValue(place)) = metadata_value(metadata, OWN_NAMESPACE, ORIGIN) else {
+        return None;
+    };
+    let settings = match metadata_value(metadata, OWN_NAMESPACE, ORIGINS) {
+        Some(Kind::StructValue(settings)) => Some(&settings.fields),
         _ => None,
-    }
+    };
+    let setting = |(name, place): (&String, &pb::Value)| match &place.kind {
+        Some(Kind::StringValue(place)) => {
+            Some((Arc::<str>::from(name.as_str()), Arc::<str>::from(place.as_str())))
+        }
+        _ => None,
+    };
+    Some(Origin::new(place.as_str(), settings.into_iter().flatten().filter_map(setting)))
 }
 
 pub(super) fn auto_mtls(metadata: &Option<core::Metadata>) -> bool {
     matches!(metadata_value(metadata, OWN_NAMESPACE, AUTO_MTLS), Some(Kind::BoolValue(true)))
 }
 
-pub(super) fn own_metadata(origin: Option<&Arc<str>>, auto_mtls: bool) -> Option<core::Metadata> {
+pub(super) fn own_metadata(origin: Option<&Origin>, auto_mtls: bool) -> Option<core::Metadata> {
+    let settings = origin.map(Origin::settings).filter(|settings| !settings.is_empty()).map(|settings| {
+        let text = |place: &Arc<str>| pb::Value { kind: Some(Kind::StringValue(place.to_string())) };
+        let fields = settings.iter().map(|(name, place)| (name.to_string(), text(place)));
+        (ORIGINS, Kind::StructValue(pb::Struct { fields: fields.collect() }))
+    });
     let origin = origin.map(|origin| (ORIGIN, Kind::StringValue(origin.to_string())));
-    metadata(OWN_NAMESPACE, [origin, auto_mtls.then_some((AUTO_MTLS, Kind::BoolValue(true)))])
+    metadata(OWN_NAMESPACE, [origin, settings, auto_mtls.then_some((AUTO_MTLS, Kind::BoolValue(true)))])
 }
 
 /// Appends an embedded message that is encoded already.

@@ -7,7 +7,8 @@ use super::{
 use crate::analysis::Code;
 use crate::model::node::Node;
 use crate::model::read::{self, Map, Report};
-use crate::model::{schema, value};
+use crate::model::{schema, value, written::Written};
+use mesh_xds::resource::origin::CLUSTER_SETTINGS;
 
 /// Where blocks were written, for messages that differ by it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,7 @@ pub(super) fn blocks(map: &Map<'_>, used: Level, report: &mut Report) -> PolicyB
         connection_pool: map.one("connectionPool", report, connection_pool),
         outlier_detection: map.one("outlierDetection", report, outlier_detection),
         tls: map.one("tls", report, |node, report| tls(node, used, report)),
+        written: Written::of(map, CLUSTER_SETTINGS, report),
     }
 }
 

@@ -9,6 +9,8 @@ use crate::model::node::Node;
 use crate::model::read::{self, Map, Report, located};
 use crate::model::schema;
 use crate::model::value::{self, PerMillion};
+use crate::model::written::Written;
+use mesh_xds::resource::origin::ROUTE_SETTINGS;
 
 const ROUTE: &[&str] = &[
     "corsPolicy",
@@ -70,6 +72,7 @@ pub(super) fn http_route(node: &Node, around: Around, report: &mut Report) -> Op
         fault: map.one("fault", report, fault),
         mirrors: mirrors(&map, report),
         headers,
+        written: Written::of(&map, ROUTE_SETTINGS, report),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
     matcher::Fraction,
     name::{Name, ResourceType},
     resource::{
-        ParseContext, Resource,
+        Origin, ParseContext, Resource,
         canonical::{self, Inside, METADATA, Shape},
         cluster::outlier,
         sealed, tls, wire,
@@ -238,6 +238,10 @@ impl sealed::Parse for Cluster {
 
     fn proto_name(proto: &Self::Proto) -> &str {
         &proto.name
+    }
+
+    fn origin(proto: &Self::Proto) -> Option<Origin> {
+        wire::origin(&proto.metadata)
     }
 
     fn from_message(

@@ -187,8 +187,12 @@ fn host(
     let list = at.field("routes");
     let mut routes = Vec::new();
     for (i, proto) in proto.routes.iter().enumerate() {
+        let before = faults.len();
         if let Some(Some(route)) = route(proto, context, &list.index(i), faults) {
             routes.push(Arc::new(route));
+        }
+        if faults.len() > before {
+            faults.written_at(before, wire::origin(&proto.metadata).as_deref());
         }
     }
     let retry = match &proto.retry_policy {

@@ -15,7 +15,10 @@ pub(super) use route::route_configuration;
 use crate::{
     matcher::{Fraction, HeaderMatch, HeaderMatcher, HeaderOrPseudo, PathMatcher, StringMatcher},
     name::Name,
-    resource::route::{HeaderName, HeaderValue},
+    resource::{
+        Origin,
+        route::{HeaderName, HeaderValue},
+    },
 };
 use ipnet::IpNet;
 use proptest::{collection::vec, prelude::*};
@@ -36,6 +39,11 @@ fn text() -> impl Strategy<Value = Arc<str>> {
 
 fn some_text() -> impl Strategy<Value = Arc<str>> {
     "[ -~é]{1,12}".prop_map(Arc::from)
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (some_text(), vec((some_text(), some_text()), 0..3))
+        .prop_map(|(place, settings)| Origin::new(place, settings))
 }
 
 fn duration() -> impl Strategy<Value = Duration> {

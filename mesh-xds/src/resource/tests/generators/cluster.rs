@@ -1,6 +1,6 @@
 //! Clusters.
 
-use super::{duration, fraction, name, positive, some_text, tls::upstream_tls};
+use super::{duration, fraction, name, origin, positive, tls::upstream_tls};
 use crate::{matcher::Fraction, resource::cluster::*};
 use proptest::{option, prelude::*};
 use std::{sync::Arc, time::Duration};
@@ -101,7 +101,7 @@ pub(in crate::resource::tests) fn cluster() -> impl Strategy<Value = Cluster> {
     let panic = (1..=1_000_000_u32).prop_map(Fraction::per_million);
     (
         (name(), name(), lb, breakers(), option::of(outlier())),
-        (option::of(upstream_tls()), connection(), option::of(panic), option::of(some_text())),
+        (option::of(upstream_tls()), connection(), option::of(panic), option::of(origin())),
     )
         .prop_map(|((name, eds, lb, circuit_breakers, outlier_detection), rest)| Cluster {
             name,

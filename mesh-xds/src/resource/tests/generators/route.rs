@@ -1,7 +1,7 @@
 //! Route configurations.
 
 use super::{
-    authority, duration, filter::overrides, fraction, header_name, header_value, headers, name, path,
+    authority, duration, filter::overrides, fraction, header_name, header_value, headers, name, origin, path,
     positive, some_text, string, text, weight,
 };
 use crate::{
@@ -149,7 +149,7 @@ fn route() -> impl Strategy<Value = Arc<Route>> {
         1 => Just(RouteAction::Unsupported("direct_response")),
         1 => Just(RouteAction::Unsupported("filter_action")),
     ];
-    (text(), matches, action, overrides(), mutations(), option::of(some_text())).prop_map(
+    (text(), matches, action, overrides(), mutations(), option::of(origin())).prop_map(
         |(name, matches, action, overrides, headers, origin)| {
             Arc::new(Route { name, matches, action, overrides, headers, origin })
         },
