@@ -4,6 +4,7 @@
 //! its client holds and says what it lacks; [`AdsService`] is the only part that does IO. No stream can
 //! delay another, nor the publisher: each reads the latest view when it gets to it.
 
+mod bucket;
 mod delta;
 #[cfg(test)]
 mod hostile;
@@ -28,7 +29,7 @@ pub(crate) use status::epoch_seconds;
 pub use status::{NackStatus, StreamStatus, TypeStatus, Variant};
 pub use stream::{Input, Outputs, Protocol, Rejection, Settings, Stream};
 pub use task::{AdsService, AdsSettings, StreamEvent};
-pub use view::{Encoded, Node, View, Views};
+pub use view::{Changes, Encoded, Node, Touched, View, Views};
 
 /// Client feature: the client understands `resource_errors` (xRFC TP3) in state-of-the-world responses,
 /// and is told at once that a resource does not exist. Clients without it wait for their timer.

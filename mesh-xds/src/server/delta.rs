@@ -12,7 +12,7 @@ use super::{
     Node, View,
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
-    subscription::{Batch, Subscription},
+    subscription::{Answer, Batch, Subscription},
 };
 use crate::{
     name::{Name, ResourceType},
@@ -48,11 +48,19 @@ impl Protocol for Delta {
         let mut rejected = None;
         match input {
             Input::Request(mut request) => {
-                if let Some(kind) = ResourceType::from_url(&request.type_url) {
-                    let error = request.error_detail.take();
-                    (_, rejected) = self.stream.answer(kind, &request.response_nonce, error, now);
-                    self.subscribe(kind, request, now)?;
+                let Some(kind) = ResourceType::from_url(&request.type_url) else {
+                    self.stream.charge(now)?;
+                    return Ok(Outputs { responses: Vec::new(), acked: None, rejected: None });
+                };
+                let error = request.error_detail.take();
+                let answer;
+                (answer, rejected) = self.stream.answer(kind, &request.response_nonce, error, now);
+                let changes_nothing = request.resource_names_subscribe.is_empty()
+                    && request.resource_names_unsubscribe.is_empty();
+                if !(changes_nothing && matches!(answer, Answer::Accepted | Answer::Rejected(_))) {
+                    self.stream.charge(now)?;
                 }
+                self.subscribe(kind, request, now)?;
             }
             Input::View(view) => self.stream.show(view, now),
             Input::Tick => {}
@@ -97,6 +105,12 @@ impl Delta {
     ) -> Result<(), Status> {
         self.stream.admit(kind, &request.resource_names_subscribe, false)?;
         let limit = self.stream.settings.max_subscriptions;
+        if request.resource_names_unsubscribe.len() > limit {
+            return Err(Status::resource_exhausted(format!(
+                "{} names to unsubscribe are more than the limit of {limit} subscriptions",
+                request.resource_names_unsubscribe.len()
+            )));
+        }
         if request.initial_resource_versions.len() > limit {
             return Err(Status::resource_exhausted(format!(
                 "{} initial versions are more than the limit of {limit}",

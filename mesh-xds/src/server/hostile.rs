@@ -1,13 +1,18 @@
 //! The server against clients that say anything, in any order.
 
 use super::{
-    Delta, Input, Protocol, Settings, Sotw, View,
+    Changes, Delta, Encoded, Input, Protocol, Settings, Sotw, Touched, View,
     testing::{Toys, node},
 };
-use crate::{name::ResourceType, proto};
+use crate::{
+    name::{Name, ResourceType},
+    proto,
+};
 use prop::{collection::vec, sample::select};
 use proptest::prelude::*;
 use std::{
+    any::Any,
+    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,42 +47,102 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// Any subset of three resources of each type, in versions that differ.
-fn view(seed: u8) -> Arc<dyn View> {
-    let mut all = Vec::new();
+fn view(seed: u8, candour: Candour) -> Arc<dyn View> {
+    let mut all = std::collections::BTreeMap::new();
     for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
         if seed & (1 << i) != 0 {
-            all.extend(ResourceType::ALL.map(|kind| (kind, name, if seed & 8 == 0 { "1" } else { "2" })));
+            let value = if seed & 8 == 0 { "1" } else { "2" };
+            all.extend(ResourceType::ALL.map(|kind| ((kind, Name::from(name)), Arc::from(value))));
         }
     }
-    Toys::of(seed.into(), &all)
+    Arc::new(Telling { toys: Toys { revision: seed.into(), resources: all }, candour })
+}
+
+/// How much a view tells of what changed.
+#[derive(Clone, Copy)]
+enum Candour {
+    Nothing,
+    Exactly,
+    ByPrefix,
+}
+
+struct Telling {
+    toys: Toys,
+    candour: Candour,
+}
+
+impl View for Telling {
+    fn revision(&self) -> Arc<str> {
+        self.toys.revision()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        self.toys.resource(kind, name)
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<Name> {
+        self.toys.names(kind)
+    }
+
+    fn changes_since(&self, earlier: &dyn View) -> Changes {
+        let earlier: &dyn Any = earlier;
+        let touched = self.toys.touched_since(&earlier.downcast_ref::<Self>().unwrap().toys);
+        match self.candour {
+            Candour::Nothing => Changes::Anything,
+            Candour::Exactly => Changes::Only(touched),
+            Candour::ByPrefix => Changes::Only(touched.into_iter().map(prefix).collect()),
+        }
+    }
+}
+
+fn prefix(touched: Touched) -> Touched {
+    let Touched::Resource(kind, name) = &touched else { return touched };
+    let prefix = ["a", "b", "c"].into_iter().find(|prefix| name.starts_with(prefix)).unwrap();
+    Touched::Prefix(*kind, prefix)
 }
 
 /// Runs the events; `request` builds a request, `read` tells type and nonce of a response.
-fn run<P: Protocol>(
+///
+/// However much the views tell of what changed, the client is sent the same.
+fn run<P: Protocol<Request: Clone, Response: Debug + PartialEq>>(
     events: Vec<Event>,
     request: impl Fn(ResourceType, String, Option<proto::Status>, [Vec<String>; 3]) -> P::Request,
     read: impl Fn(&P::Response) -> (String, String),
 ) {
-    let mut machine = P::new(&node(true), view(7), Settings::default());
+    let candours = [Candour::Nothing, Candour::Exactly, Candour::ByPrefix];
+    let mut machines = candours.map(|candour| P::new(&node(true), view(7, candour), Settings::default()));
     let mut now = Instant::now();
     let mut outstanding = std::collections::HashMap::new();
     for event in events {
-        let outputs = match event {
+        let input = match &event {
             Event::Request { kind, nonce, rejects, names, drops, held } => {
-                let nonce = if nonce == 0 { String::new() } else { nonce.to_string() };
+                let nonce = if *nonce == 0 { String::new() } else { nonce.to_string() };
                 if outstanding.get(kind.url()) == Some(&nonce) {
                     outstanding.remove(kind.url());
                 }
                 let error = rejects.then(|| proto::Status { code: 3, message: "a".into() });
-                machine.on(now, Input::Request(request(kind, nonce, error, [names, drops, held])))
+                Some(request(*kind, nonce, error, [names.clone(), drops.clone(), held.clone()]))
             }
-            Event::View(seed) => machine.on(now, Input::View(view(seed))),
             Event::Pass(millis) => {
-                now += Duration::from_millis(millis.into());
-                machine.on(now, Input::Tick)
+                now += Duration::from_millis((*millis).into());
+                None
             }
+            Event::View(_) => None,
         };
-        for response in outputs.unwrap().responses {
+        let [outputs, exactly, by_prefix] = [0, 1, 2].map(|i| {
+            let input = match (&event, &input) {
+                (_, Some(request)) => Input::Request(request.clone()),
+                (Event::View(seed), None) => Input::View(view(*seed, candours[i])),
+                (_, None) => Input::Tick,
+            };
+            machines[i].on(now, input).unwrap()
+        });
+        for other in [exactly, by_prefix] {
+            assert_eq!(other.responses, outputs.responses);
+            assert_eq!((&other.acked, &other.rejected), (&outputs.acked, &outputs.rejected));
+        }
+        let machine = &machines[0];
+        for response in outputs.responses {
             let (kind, nonce) = read(&response);
             assert_eq!(outstanding.insert(kind, nonce), None, "two responses of a type are outstanding");
         }

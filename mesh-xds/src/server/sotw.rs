@@ -45,16 +45,19 @@ impl Protocol for Sotw {
         let mut rejected = None;
         match input {
             Input::Request(request) => {
-                // A type that is not ours is not answered: Envoy asks for secrets and runtime layers too.
-                if let Some(kind) = ResourceType::from_url(&request.type_url) {
-                    let (answer, rejection) =
-                        self.stream.answer(kind, &request.response_nonce, request.error_detail, now);
-                    rejected = rejection;
-                    if matches!(answer, Answer::Stale) {
-                        self.crossed(kind, &request.resource_names, now);
-                    } else {
-                        self.subscribe(kind, request.resource_names, &answer, now)?;
-                    }
+                let Some(kind) = ResourceType::from_url(&request.type_url) else {
+                    // A type that is not ours is not answered: Envoy asks for secrets and runtime layers too.
+                    self.stream.charge(now)?;
+                    return Ok(Outputs { responses: Vec::new(), acked: None, rejected: None });
+                };
+                let (answer, rejection) =
+                    self.stream.answer(kind, &request.response_nonce, request.error_detail, now);
+                rejected = rejection;
+                if matches!(answer, Answer::Stale) {
+                    self.stream.charge(now)?;
+                    self.crossed(kind, &request.resource_names, now);
+                } else {
+                    self.subscribe(kind, request.resource_names, &answer, now)?;
                 }
             }
             Input::View(view) => self.stream.show(view, now),
@@ -105,6 +108,7 @@ impl Sotw {
         subscription.implicit = names.is_empty() && kind.is_complete() && (first || subscription.implicit);
         let wildcard = star || subscription.implicit;
         if wildcard != subscription.wildcard {
+            self.stream.charge(now)?;
             // Under the wildcard nothing that it covered is forgotten; then it ends.
             self.replace_names(kind, names);
             let subscription = self.stream.of(kind);
@@ -121,10 +125,14 @@ impl Sotw {
         let named = names.iter().filter(|name| *name != "*");
         let same = named.clone().count() == subscription.names.len()
             && named.clone().all(|name| subscription.names.contains(name.as_str()));
+        let answers = matches!(answer, Answer::Accepted | Answer::Rejected(_));
+        if !(same && answers) {
+            self.stream.charge(now)?;
+        }
         if same {
             // Envoy asks again, with nothing changed, for the endpoints of a cluster that it warms.
             if matches!(answer, Answer::Again) && !kind.is_complete() {
-                let again: Vec<Name> = subscription.names.iter().cloned().collect();
+                let again: Vec<Name> = self.stream.of(kind).names.iter().cloned().collect();
                 for name in again {
                     self.stream.of(kind).forget(&name);
                     self.stream.look(kind, name, now);

@@ -9,8 +9,10 @@
 
 use super::{
     Node, View,
+    bucket::Bucket,
     status::{TypeStatus, Variant},
     subscription::{Answer, Batch, Subscription},
+    view::{Changes, Touched},
 };
 use crate::{
     client::clip,
@@ -23,6 +25,9 @@ use std::{
 };
 use tonic::Status;
 
+/// Fewer touched resources than this are looked at one by one, however little a client asked for.
+const MANY_TOUCHED: usize = 16;
+
 /// Longest part of a client's rejection text that is kept.
 const NACK_TEXT_LIMIT: usize = 8 * 1024;
 
@@ -33,6 +38,10 @@ pub struct Settings {
     pub max_subscriptions: usize,
     /// Bytes of a resource name.
     pub max_name_length: usize,
+    /// Requests that a stream may make at once, beyond the answers to what it is sent.
+    pub request_burst: u32,
+    /// How many more it may make each second.
+    pub requests_per_second: u32,
     /// How long a type waits for the answers of the types before it.
     pub order_wait: Duration,
     /// How long a resource that is gone stays at the clients that hold it.
@@ -44,6 +53,8 @@ impl Default for Settings {
         Self {
             max_subscriptions: 10_000,
             max_name_length: 2048,
+            request_burst: 2_000,
+            requests_per_second: 100,
             order_wait: Duration::from_secs(1),
             removal_grace: Duration::from_secs(2),
         }
@@ -108,6 +119,7 @@ pub struct Stream {
     pub(super) settings: Settings,
     variant: Variant,
     types: [Subscription; 4],
+    requests: Bucket,
     nonce: u64,
     deadline: Option<Instant>,
     synced: Option<Arc<str>>,
@@ -117,6 +129,7 @@ impl Stream {
     pub(super) fn new(variant: Variant, view: Arc<dyn View>, settings: Settings) -> Self {
         Self {
             view,
+            requests: Bucket::new(settings.request_burst, settings.requests_per_second),
             settings,
             variant,
             types: ResourceType::ALL.map(Subscription::new),
@@ -130,12 +143,43 @@ impl Stream {
         &mut self.types[kind as usize]
     }
 
-    /// A new view: compares it with all that the client holds.
+    /// A new view: compares with it what the client holds, as far as that may have changed.
     pub(super) fn show(&mut self, view: Arc<dyn View>, now: Instant) {
+        let changes = view.changes_since(&*self.view);
         self.view = view;
-        for subscription in self.types.iter_mut().filter(|s| s.started) {
-            subscription.scan(&*self.view, now, self.settings.removal_grace);
+        let (view, grace) = (&*self.view, self.settings.removal_grace);
+        let breadth: usize = self.types.iter().map(Subscription::breadth).sum();
+        match changes {
+            Changes::Only(touched) if touched.len() <= breadth.max(MANY_TOUCHED) => {
+                for one in &touched {
+                    let (Touched::Resource(kind, _) | Touched::Prefix(kind, _)) = one;
+                    let subscription = &mut self.types[*kind as usize];
+                    match one {
+                        _ if !subscription.started => {}
+                        Touched::Resource(_, name) => subscription.touch(view, name, now, grace),
+                        Touched::Prefix(_, prefix) => subscription.touch_prefix(view, prefix, now, grace),
+                    }
+                }
+            }
+            Changes::Only(_) | Changes::Anything => {
+                for subscription in self.types.iter_mut().filter(|s| s.started) {
+                    subscription.scan(view, now, grace);
+                }
+            }
         }
+    }
+
+    /// Counts a request that is no mere answer to a response. What clients are sent paces their answers; all
+    /// else is paced by this.
+    pub(super) fn charge(&mut self, now: Instant) -> Result<(), Status> {
+        if self.requests.take(now) {
+            return Ok(());
+        }
+        let Settings { request_burst, requests_per_second, .. } = self.settings;
+        Err(Status::resource_exhausted(format!(
+            "this stream makes requests faster than the limit of {requests_per_second} a second after the first \
+             {request_burst}"
+        )))
     }
 
     /// Compares everything of one type with the view.

@@ -9,6 +9,7 @@ use super::{
 use crate::name::{Name, ResourceType};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -132,7 +133,7 @@ impl Subscription {
             self.missing.remove(&name);
             if self.held.get(&name).is_some_and(|held| held.version == encoded.version) {
                 self.changed.remove(&name);
-            } else {
+            } else if self.wildcard || self.names.contains(&name) {
                 self.changed.insert(name);
             }
         } else {
@@ -143,6 +144,37 @@ impl Subscription {
                 self.missing.insert(name);
             }
         }
+    }
+
+    /// Looks at one name that may have changed, if the client cares for it.
+    pub(super) fn touch(&mut self, view: &dyn View, name: &Name, now: Instant, grace: Duration) {
+        if self.names.contains(name) || self.held.contains_key(name) || self.changed.contains(name) {
+            self.look(view, name.clone(), now, grace);
+        } else if self.wildcard && view.resource(self.kind, name).is_some() {
+            // Something new, or a further name of something old: the view says which.
+            self.scan(view, now, grace);
+        }
+    }
+
+    /// The same for every name that begins so.
+    pub(super) fn touch_prefix(&mut self, view: &dyn View, prefix: &str, now: Instant, grace: Duration) {
+        if self.wildcard {
+            return self.scan(view, now, grace);
+        }
+        let begins = |name: &&Name| name.starts_with(prefix);
+        let from = || (Bound::Included(prefix), Bound::Unbounded);
+        let mut names: BTreeSet<Name> =
+            self.names.range::<str, _>(from()).take_while(begins).cloned().collect();
+        let held = self.held.range::<str, _>(from()).map(|(name, _)| name);
+        names.extend(held.take_while(begins).cloned());
+        for name in names {
+            self.look(view, name, now, grace);
+        }
+    }
+
+    /// How many names a comparison with a view looks at; a wildcard's are not counted.
+    pub(super) fn breadth(&self) -> usize {
+        self.names.len().max(self.held.len())
     }
 
     /// The client no longer has `name`, or no longer cares.

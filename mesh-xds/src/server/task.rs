@@ -3,9 +3,12 @@
 //! A stream is driven by its own connection: it reads requests, watches for changes and writes responses
 //! only when the transport takes them, so nothing queues up for a slow reader. No task is spawned; dropping
 //! the connection ends the stream and its entry in [`AdsService::streams`].
+//!
+//! When everybody comes back at once, streams get their first configuration in the order in which they came,
+//! some at a time: all of them at a time would all be late.
 
 use super::{
-    Delta, Node, Sotw, Views,
+    Delta, Node, Sotw, View, Views,
     node::read_node,
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
@@ -15,6 +18,7 @@ use crate::proto::{
     aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
 use futures_util::{Stream, stream};
+use prost::Message;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     pin::Pin,
@@ -24,8 +28,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{broadcast, watch};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// How ADS is served.
 #[derive(Clone, Debug)]
@@ -43,6 +47,14 @@ pub struct AdsSettings {
     pub max_age: Option<Duration>,
     /// A stream that says nothing for this long after its start is ended.
     pub first_request_timeout: Duration,
+    /// Bytes of the node in the first request, which is kept as long as the stream.
+    pub max_node_bytes: usize,
+    /// Streams that get their first configuration at the same time; others wait for their turn.
+    pub max_starting: usize,
+    /// How long a stream keeps its turn when its client does not acknowledge all it asked for.
+    pub start_time: Duration,
+    /// A stream whose turn does not come in this time is told to come back later.
+    pub admission_timeout: Duration,
 }
 
 impl Default for AdsSettings {
@@ -54,6 +66,10 @@ impl Default for AdsSettings {
             max_response_bytes: 256 << 20,
             max_age: Some(Duration::from_secs(30 * 60)),
             first_request_timeout: Duration::from_secs(10),
+            max_node_bytes: 256 << 10,
+            max_starting: 256,
+            start_time: Duration::from_millis(500),
+            admission_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -115,6 +131,10 @@ struct Shared<V> {
     views: Arc<V>,
     settings: AdsSettings,
     streams: Mutex<Streams>,
+    /// Every stream, from the first byte of its request on.
+    places: Arc<Semaphore>,
+    /// Turns to get a first configuration.
+    turns: Arc<Semaphore>,
     next_id: AtomicU64,
     events: broadcast::Sender<StreamEvent>,
     closing: watch::Sender<bool>,
@@ -152,8 +172,11 @@ fn now() -> Instant {
 impl<V: Views> AdsService<V> {
     /// A service over `views`.
     pub fn new(views: Arc<V>, settings: AdsSettings) -> Self {
+        let permits = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             shared: Arc::new(Shared {
+                places: permits(settings.max_streams),
+                turns: permits(settings.max_starting),
                 views,
                 settings,
                 streams: Mutex::default(),
@@ -177,6 +200,11 @@ impl<V: Views> AdsService<V> {
         all.iter().map(|status| status()).collect()
     }
 
+    /// How many streams are connected and have named their node.
+    pub fn stream_count(&self) -> usize {
+        self.shared.streams().status.len()
+    }
+
     /// What happens from now on. A receiver that lags is told so by its error, and reads
     /// [`AdsService::streams`] to catch up; it delays nobody.
     pub fn events(&self) -> broadcast::Receiver<StreamEvent> {
@@ -196,17 +224,18 @@ impl<V: Views> AdsService<V> {
         if *shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
-        if shared.streams().status.len() >= shared.settings.max_streams {
+        let Ok(place) = shared.places.clone().try_acquire_owned() else {
             return Err(Status::unavailable(format!(
                 "this control plane serves its limit of {} streams; try again, or add a replica",
                 shared.settings.max_streams
             )));
-        }
+        };
         let peer = shared.views.authenticate(request.extensions(), request.metadata())?;
+        let expires = shared.views.lifetime(&peer).map(|left| now() + left);
         let remote = remote(&request, &shared.views.describe(&peer));
         let changes = shared.views.changes();
-        let opening =
-            Opening { shared: shared.clone(), peer, remote, changes, requests: request.into_inner() };
+        let requests = request.into_inner();
+        let opening = Opening { shared: shared.clone(), place, peer, expires, remote, changes, requests };
         // The node is in the first request, and some clients wait for headers before they send it; so it is
         // read inside the response.
         let responses = stream::unfold(Phase::<V, P>::Opening(Box::new(opening)), |phase| async move {
@@ -249,7 +278,9 @@ enum Phase<V: Views, P: Protocol> {
 /// A stream whose node is not known yet.
 struct Opening<V: Views, Q> {
     shared: Arc<Shared<V>>,
+    place: OwnedSemaphorePermit,
     peer: V::Peer,
+    expires: Option<Instant>,
     remote: Arc<str>,
     changes: watch::Receiver<u64>,
     requests: Streaming<Q>,
@@ -263,19 +294,37 @@ impl<V: Views, Q> Opening<V, Q> {
         let settings = self.shared.settings.clone();
         let mut closing = self.shared.closing.subscribe();
         let first = tokio::select! {
-            first = self.requests.message() => first?,
+            first = self.requests.message() => first.map_err(|error| unreadable(&error, &settings))?,
             () = tokio::time::sleep(settings.first_request_timeout) => {
                 return Err(Status::deadline_exceeded("no request came; the first one must name the node"));
             }
             () = closed(&mut closing) => None,
         };
         let Some(first) = first else { return Ok(None) };
-        let Some(node) = P::node(&first).map(read_node) else {
+        let Some(node) = P::node(&first) else {
             return Err(Status::invalid_argument("the first request of a stream must name its node"));
+        };
+        let size = node.encoded_len();
+        if size > settings.max_node_bytes {
+            return Err(Status::resource_exhausted(format!(
+                "a node of {size} bytes is larger than the limit of {}; its metadata is kept as long as the stream",
+                settings.max_node_bytes
+            )));
+        }
+        let node = read_node(node);
+        let turn = tokio::select! {
+            turn = self.shared.turns.clone().acquire_owned() => turn.ok(),
+            () = tokio::time::sleep(settings.admission_timeout) => {
+                return Err(Status::unavailable(format!(
+                    "{} streams are getting their first configuration and others wait; try again in a while",
+                    settings.max_starting
+                )));
+            }
+            () = closed(&mut closing) => return Ok(None),
         };
         self.changes.borrow_and_update();
         let view = self.shared.views.view(&self.peer, &node)?;
-        let machine = Arc::new(Mutex::new(P::new(&node, view, settings.stream.clone())));
+        let machine = Arc::new(Mutex::new(P::new(&node, view.clone(), settings.stream.clone())));
         let registration = self.shared.clone().register(&machine, &node, self.remote);
         let age = settings.max_age.map(|age| now() + age.mul_f64(0.9 + 0.2 * fastrand::f64()));
         let mut serving = Serving {
@@ -283,11 +332,15 @@ impl<V: Views, Q> Opening<V, Q> {
             machine,
             node,
             peer: self.peer,
+            view,
             changes: self.changes,
             closing,
             requests: self.requests,
             ready: VecDeque::new(),
             age,
+            expires: self.expires,
+            turn: turn.map(|turn| (turn, now() + settings.start_time)),
+            _place: self.place,
         };
         serving.advance(Input::Request(first))?;
         Ok(Some(Box::new(serving)))
@@ -363,12 +416,19 @@ struct Serving<V: Views, P: Protocol> {
     machine: Arc<Mutex<P>>,
     node: Node,
     peer: V::Peer,
+    /// The latest; the machine's, too.
+    view: Arc<dyn View>,
     changes: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
     requests: Streaming<P::Request>,
     /// At most one for each type.
     ready: VecDeque<P::Response>,
     age: Option<Instant>,
+    /// When the peer's credentials end.
+    expires: Option<Instant>,
+    /// While the client gets its first configuration; and until when at the latest.
+    turn: Option<(OwnedSemaphorePermit, Instant)>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl<V: Views, P: Protocol> Serving<V, P> {
@@ -378,23 +438,46 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             if let Some(response) = self.ready.pop_front() {
                 return Ok(Some(response));
             }
-            let deadline = lock(&self.machine).stream().deadline();
+            let due = lock(&self.machine).stream().deadline();
+            let turn = self.turn.as_ref().map(|(_, until)| *until);
+            let next = [due, turn, self.age, self.expires].into_iter().flatten().min();
             tokio::select! {
                 request = self.requests.message() => match request {
                     Ok(Some(request)) => self.advance(Input::Request(request))?,
-                    // The client is done, or its connection is.
-                    Ok(None) | Err(_) => return Ok(None),
+                    // The client is done.
+                    Ok(None) => return Ok(None),
+                    // If its connection is, nobody reads this.
+                    Err(error) => return Err(unreadable(&error, &self.registration.shared.settings)),
                 },
                 changed = self.changes.changed() => {
                     if changed.is_err() {
                         return Err(Status::unavailable("the control plane is shutting down"));
                     }
                     self.changes.borrow_and_update();
-                    let view = self.registration.shared.views.view(&self.peer, &self.node)?;
-                    self.advance(Input::View(view))?;
+                    let views = &self.registration.shared.views;
+                    self.view = views.next_view(&self.peer, &self.node, &self.view)?;
+                    self.advance(Input::View(self.view.clone()))?;
                 }
-                () = sleep_until(deadline) => self.advance(Input::Tick)?,
-                () = sleep_until(self.age) => return Ok(None),
+                // One timer for all: a stream sets it anew each time that something happens.
+                () = sleep_until(next) => {
+                    let now = now();
+                    let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+                    if is_due(self.expires) {
+                        return Err(Status::unauthenticated(
+                            "the certificate that this stream was opened with has expired; connect again with a \
+                             new one",
+                        ));
+                    }
+                    if is_due(self.age) {
+                        return Ok(None);
+                    }
+                    if is_due(turn) {
+                        self.turn = None;
+                    }
+                    if is_due(due) {
+                        self.advance(Input::Tick)?;
+                    }
+                }
                 () = closed(&mut self.closing) => return Ok(None),
             }
         }
@@ -415,9 +498,25 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             });
         }
         if let Some(revision) = outputs.acked {
+            self.turn = None;
             shared.tell(StreamEvent::Acked { stream: *id, node: node.clone(), revision });
         }
         Ok(())
+    }
+}
+
+/// What a client is told whose request could not be read.
+fn unreadable(error: &Status, settings: &AdsSettings) -> Status {
+    match error.code() {
+        Code::OutOfRange => Status::resource_exhausted(format!(
+            "a request is larger than the limit of {} bytes: {}",
+            settings.max_request_bytes,
+            error.message()
+        )),
+        Code::Internal => {
+            Status::invalid_argument(format!("a request is not a discovery request: {}", error.message()))
+        }
+        _ => error.clone(),
     }
 }
 
@@ -453,3 +552,6 @@ impl<V: Views> AggregatedDiscoveryService for AdsService<V> {
         self.open::<Delta>(request).await
     }
 }
+
+#[cfg(test)]
+mod tests;

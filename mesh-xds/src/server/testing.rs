@@ -1,8 +1,12 @@
 //! A view of toy resources for tests: `name=value` under a name.
 
-use super::{Encoded, Node, RESOURCE_ERRORS_FEATURE, View};
+use super::{Changes, Encoded, Node, RESOURCE_ERRORS_FEATURE, Touched, View};
 use crate::name::{Name, ResourceType};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// An immutable set of toy resources.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,20 @@ impl View for Toys {
 
     fn names(&self, kind: ResourceType) -> Vec<Name> {
         self.resources.keys().filter(|(other, _)| *other == kind).map(|(_, name)| name.clone()).collect()
+    }
+
+    fn changes_since(&self, earlier: &dyn View) -> Changes {
+        let earlier: &dyn Any = earlier;
+        earlier.downcast_ref().map_or(Changes::Anything, |earlier| Changes::Only(self.touched_since(earlier)))
+    }
+}
+
+impl Toys {
+    /// Exactly what differs.
+    pub(crate) fn touched_since(&self, earlier: &Self) -> Vec<Touched> {
+        let keys: BTreeSet<_> = self.resources.keys().chain(earlier.resources.keys()).collect();
+        let differs = |key: &&(ResourceType, Name)| self.resources.get(key) != earlier.resources.get(key);
+        keys.into_iter().filter(differs).map(|(kind, name)| Touched::Resource(*kind, name.clone())).collect()
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tonic::Status;
 
 /// A machine with a clock, and shorthands.
 struct Script<P: Protocol> {
@@ -388,6 +389,13 @@ fn delta_wildcards_begin_and_end() {
 }
 
 #[test]
+fn what_is_dropped_together_with_the_wildcard_is_not_sent() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1")]));
+    script.ask(CDS, "", &["*"], &[]);
+    assert_eq!(script.ask(CDS, "1", &[], &["a", "*"]), NOTHING);
+}
+
+#[test]
 fn delta_comes_back_to_the_difference_with_what_the_client_has() {
     let mut script = Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "2")]));
     let request = proto::DeltaDiscoveryRequest {
@@ -487,4 +495,123 @@ fn types_of_others_are_left_unanswered() {
         ..Default::default()
     };
     assert_eq!(script.on(Input::Request(secret)), NOTHING);
+}
+
+/// A view that counts how often it is asked.
+struct Counted {
+    toys: Toys,
+    asked: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl View for Counted {
+    fn revision(&self) -> Arc<str> {
+        self.toys.revision()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.toys.resource(kind, name)
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<crate::name::Name> {
+        self.toys.names(kind)
+    }
+
+    fn changes_since(&self, earlier: &dyn View) -> Changes {
+        let earlier: &dyn std::any::Any = earlier;
+        Changes::Only(self.toys.touched_since(&earlier.downcast_ref::<Self>().unwrap().toys))
+    }
+}
+
+#[test]
+fn a_change_costs_a_stream_what_it_touches_whatever_else_there_is() {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let of = |revision: u64, changed: usize| {
+        let of = |i| ((EDS, format!("e{i}").into()), if i == changed { "2" } else { "1" }.into());
+        let toys = Toys { revision, resources: (0..1000).map(of).collect() };
+        Arc::new(Counted { toys, asked: asked.clone() }) as Arc<dyn View>
+    };
+    let mut script = Script::<Delta>::new(false, of(1, 1000));
+    let mine: Vec<String> = (0..50).map(|i| format!("e{i}")).collect();
+    let mine: Vec<&str> = mine.iter().map(String::as_str).collect();
+    script.ask(EDS, "", &mine, &[]);
+    script.ask(EDS, "1", &[], &[]);
+    let asked = || asked.swap(0, std::sync::atomic::Ordering::Relaxed);
+    asked();
+    assert_eq!(script.view(of(2, 700)), NOTHING);
+    assert_eq!(asked(), 0, "a change elsewhere");
+    assert_eq!(
+        script.machine.stream().acked_revision().as_deref(),
+        Some("r2"),
+        "it is up to date all the same"
+    );
+    assert_eq!(script.view(of(3, 7)), ["EDS r3#2 e7=2"]);
+    assert_eq!(asked(), 2, "once to compare, once to send");
+}
+
+#[test]
+fn what_two_streams_are_sent_is_encoded_once() {
+    let encoded = Arc::new(Encoded { name: "a".into(), version: "1".into(), body: vec![7; 100].into() });
+    struct One(Arc<Encoded>);
+    impl View for One {
+        fn revision(&self) -> Arc<str> {
+            "r".into()
+        }
+        fn resource(&self, _: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+            (name == "a").then(|| self.0.clone())
+        }
+        fn names(&self, _: ResourceType) -> Vec<crate::name::Name> {
+            vec!["a".into()]
+        }
+    }
+    let one: Arc<dyn View> = Arc::new(One(encoded.clone()));
+    let now = Instant::now();
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let mut machine = Delta::new(&node(true), one.clone(), Settings::default());
+        let outputs = machine.on(now, Input::Request(delta(EDS, "", &["a"], &[]))).unwrap();
+        bodies.push(outputs.responses[0].resources[0].resource.clone().unwrap().value);
+        let mut machine = Sotw::new(&node(true), one.clone(), Settings::default());
+        let outputs = machine.on(now, Input::Request(sotw(LDS, "", &[]))).unwrap();
+        bodies.push(outputs.responses[0].resources[0].value.clone());
+    }
+    assert!(bodies.iter().all(|body| body.as_ptr() == encoded.body.as_ptr()), "no copy");
+}
+
+#[test]
+fn requests_beyond_the_rate_end_the_stream_and_answers_are_free() {
+    let settings = Settings { request_burst: 3, requests_per_second: 1, ..Settings::default() };
+    let too_fast = |outcome: Result<(), Status>, limited: bool| match outcome {
+        Ok(()) => assert!(!limited),
+        Err(status) => {
+            assert!(limited, "{status}");
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            assert!(status.message().contains("the limit of 1 a second after the first 3"), "{status}");
+        }
+    };
+    let now = Instant::now();
+    let mut stream = Delta::new(&node(false), Toys::of(1, &[(EDS, "a", "1")]), settings.clone());
+    let mut on = |input| stream.on(now, input).map(|_| ());
+    too_fast(on(Input::Request(delta(EDS, "", &["a"], &[]))), false);
+    for revision in 2..20 {
+        // As many answers as there are responses.
+        too_fast(on(Input::Request(delta(EDS, &(revision - 1).to_string(), &[], &[]))), false);
+        too_fast(on(Input::View(Toys::of(revision, &[(EDS, "a", &revision.to_string())]))), false);
+    }
+    for i in 0..3 {
+        let request = if i % 2 == 0 { delta(EDS, "", &["b"], &[]) } else { delta(EDS, "", &[], &["b"]) };
+        too_fast(on(Input::Request(request)), i == 2);
+    }
+    for url in ["", "type.googleapis.com/some.other.Type", EDS.url()] {
+        let mut stream = Sotw::new(&node(false), Toys::of(1, &[(EDS, "a", "1")]), settings.clone());
+        let mut on = |nonce: &str| {
+            let request = proto::DiscoveryRequest { type_url: url.into(), ..sotw(EDS, nonce, &["a"]) };
+            stream.on(now, Input::Request(request)).map(|_| ())
+        };
+        too_fast(on(""), false);
+        // Old nonces, answers to nothing, types of others: all of them count.
+        too_fast(on("7"), false);
+        too_fast(on("7"), false);
+        too_fast(on("7"), true);
+    }
 }

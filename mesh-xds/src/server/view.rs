@@ -5,7 +5,7 @@ use crate::{
     resource::Locality,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A resource, encoded once for all streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,26 @@ pub struct Node {
     pub features: Vec<Arc<str>>,
 }
 
+/// How a view may differ from an earlier one of the same node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// In anything: streams compare all that their clients asked for.
+    Anything,
+    /// In these at most: streams look at nothing else, so that a change costs what it touches.
+    Only(Vec<Touched>),
+}
+
+/// Resources that may have changed, come or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// The one of this name.
+    Resource(ResourceType, Name),
+    /// Those whose names begin so.
+    Prefix(ResourceType, &'static str),
+}
+
 /// One revision of the resources that one node may see. Immutable; equal questions get equal answers.
-pub trait View: Send + Sync + 'static {
+pub trait View: Any + Send + Sync {
     /// Revision of the mesh's configuration; becomes `version_info` and `system_version_info`.
     fn revision(&self) -> Arc<str>;
 
@@ -46,6 +64,12 @@ pub trait View: Send + Sync + 'static {
 
     /// What a wildcard subscription of this node stands for, sorted.
     fn names(&self, kind: ResourceType) -> Vec<Name>;
+
+    /// How it may differ from a view that this node was shown before. Claiming too much costs time, claiming
+    /// too little leaves clients behind.
+    fn changes_since(&self, _earlier: &dyn View) -> Changes {
+        Changes::Anything
+    }
 }
 
 /// Where views come from, and who wants to know what became of them.
@@ -69,6 +93,22 @@ pub trait Views: Send + Sync + 'static {
     /// The current view of a node, after checking that its peer may be that node. The status ends the
     /// stream.
     fn view(&self, peer: &Self::Peer, node: &Node) -> Result<Arc<dyn View>, tonic::Status>;
+
+    /// The view that follows one which the same peer and node were shown: whatever depends on these alone can be
+    /// taken over from it.
+    fn next_view(
+        &self,
+        peer: &Self::Peer,
+        node: &Node,
+        _earlier: &Arc<dyn View>,
+    ) -> Result<Arc<dyn View>, tonic::Status> {
+        self.view(peer, node)
+    }
+
+    /// How long the peer's credentials are good from now on; its stream ends with them. `None`: for ever.
+    fn lifetime(&self, _peer: &Self::Peer) -> Option<Duration> {
+        None
+    }
 
     /// Counts up whenever [`Views::view`] could answer differently.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;

@@ -1,0 +1,54 @@
+//! A token bucket: a burst at once, then so many a second.
+
+use std::time::Instant;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    burst: f64,
+    per_second: f64,
+    tokens: f64,
+    /// When `tokens` was right; none: it is full.
+    at: Option<Instant>,
+}
+
+impl Bucket {
+    /// A full one.
+    pub(crate) fn new(burst: u32, per_second: u32) -> Self {
+        Self { burst: burst.into(), per_second: per_second.into(), tokens: burst.into(), at: None }
+    }
+
+    /// Takes a token, if there is one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        if let Some(at) = self.at {
+            let gained = now.saturating_duration_since(at).as_secs_f64() * self.per_second;
+            self.tokens = (self.tokens + gained).min(self.burst);
+        }
+        self.at = Some(now);
+        let there = self.tokens >= 1.0;
+        if there {
+            self.tokens -= 1.0;
+        }
+        there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate_and_never_more_than_its_burst() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(3, 2);
+        let mut taken = |millis| {
+            let now = start + Duration::from_millis(millis);
+            (0..10).filter(|_| bucket.take(now)).count()
+        };
+        assert_eq!(taken(0), 3);
+        assert_eq!(taken(499), 0);
+        assert_eq!(taken(500), 1);
+        assert_eq!(taken(1_500), 2);
+        assert_eq!(taken(3_600_000), 3);
+    }
+}

@@ -1,0 +1,343 @@
+//! The service over loopback: bad requests, slow readers, turns, the end of credentials.
+
+use super::*;
+use crate::{
+    name::{Name, ResourceType},
+    proto::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
+    server::{Encoded, testing::Toys},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use std::sync::atomic::AtomicUsize;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{
+    client::GrpcService,
+    transport::{Channel, Endpoint, Server},
+};
+
+const EDS: ResourceType = ResourceType::ClusterLoadAssignment;
+const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+struct Source {
+    view: Mutex<Arc<dyn View>>,
+    changes: watch::Sender<u64>,
+    lifetime: Option<Duration>,
+}
+
+impl Source {
+    fn of(view: Arc<dyn View>) -> Self {
+        Self { view: Mutex::new(view), changes: watch::Sender::new(0), lifetime: None }
+    }
+
+    fn toys() -> Self {
+        Self::of(Toys::of(1, &[(EDS, "a", "1")]))
+    }
+
+    fn publish(&self, view: Arc<dyn View>) {
+        *lock(&self.view) = view;
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Views for Source {
+    type Peer = ();
+
+    fn authenticate(&self, _: &http::Extensions, _: &tonic::metadata::MetadataMap) -> Result<(), Status> {
+        Ok(())
+    }
+
+    fn view(&self, (): &(), _: &Node) -> Result<Arc<dyn View>, Status> {
+        Ok(lock(&self.view).clone())
+    }
+
+    fn lifetime(&self, (): &()) -> Option<Duration> {
+        self.lifetime
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// A service at work, and a connection to it.
+struct World {
+    ads: AdsService<Source>,
+    channel: Channel,
+}
+
+impl World {
+    async fn new(source: Source, settings: AdsSettings) -> Self {
+        let ads = AdsService::new(Arc::new(source), settings);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Server::builder().add_service(ads.service());
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Self { ads, channel }
+    }
+
+    /// A stream whose first request, if there is one, was made.
+    async fn open(&self, first: Option<DeltaDiscoveryRequest>) -> Result<Client, Status> {
+        let (requests, receiver) = mpsc::channel(16);
+        let mut client = AggregatedDiscoveryServiceClient::new(self.channel.clone());
+        let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await?.into_inner();
+        if let Some(first) = first {
+            requests.send(first).await.unwrap();
+        }
+        Ok(Client { requests, responses })
+    }
+
+    /// Sends bytes as they are; the status, in whatever way it comes.
+    async fn raw(&self, body: Vec<u8>) -> (i32, String) {
+        let request = http::Request::post(METHOD)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(tonic::body::Body::new(Full::new(Bytes::from(body))))
+            .unwrap();
+        let mut channel = self.channel.clone();
+        std::future::poll_fn(|cx| GrpcService::<tonic::body::Body>::poll_ready(&mut channel, cx))
+            .await
+            .unwrap();
+        let response = GrpcService::call(&mut channel, request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let trailers = body.collect().await.unwrap().trailers().cloned();
+        let headers = trailers.unwrap_or(parts.headers);
+        let text = headers.get("grpc-message").map_or("", |value| value.to_str().unwrap());
+        let text = percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
+        (headers["grpc-status"].to_str().unwrap().parse().unwrap(), text)
+    }
+}
+
+struct Client {
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: tonic::Streaming<DeltaDiscoveryResponse>,
+}
+
+impl Client {
+    async fn next(&mut self) -> DeltaDiscoveryResponse {
+        self.responses.message().await.unwrap().expect("the stream goes on")
+    }
+
+    async fn ack(&self, response: &DeltaDiscoveryResponse) {
+        let response_nonce = response.nonce.clone();
+        let ack = DeltaDiscoveryRequest { type_url: EDS.url().into(), response_nonce, ..Default::default() };
+        self.requests.send(ack).await.unwrap();
+    }
+
+    async fn fails(mut self) -> Status {
+        loop {
+            match self.responses.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended as if nothing were wrong"),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        node: Some(proto::Node { id: "me".into(), ..Default::default() }),
+        type_url: EDS.url().into(),
+        resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+/// A gRPC message: not compressed, and as long as it says.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend(message);
+    frame
+}
+
+#[tokio::test]
+async fn bad_requests_end_their_stream_with_the_reason_and_no_other() {
+    let settings = AdsSettings { max_request_bytes: 4 << 20, ..AdsSettings::default() };
+    let world = World::new(Source::toys(), settings).await;
+    let mut neighbour = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let response = neighbour.next().await;
+    neighbour.ack(&response).await;
+
+    let good = subscribe(&["a"]).encode_to_vec();
+    // Field 3 (names) as a string of one byte that is no UTF-8.
+    let no_text = [&good[..], &[3 << 3 | 2, 1, 0xff]].concat();
+    let mut truncated = framed(&good);
+    truncated.truncate(truncated.len() - 3);
+    let nameless = DeltaDiscoveryRequest { node: None, ..subscribe(&["a"]) }.encode_to_vec();
+    let many: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let dropping = DeltaDiscoveryRequest {
+        resource_names_unsubscribe: subscribe(&many).resource_names_subscribe,
+        ..subscribe(&[])
+    };
+    let fat = proto::Node { id: "n".repeat(300 << 10), ..Default::default() };
+    let fat = DeltaDiscoveryRequest { node: Some(fat), ..subscribe(&[]) };
+    let (invalid, exhausted) = (Code::InvalidArgument, Code::ResourceExhausted);
+    let cases = [
+        ("no UTF-8", framed(&no_text), invalid, "not a discovery request"),
+        ("no protobuf", framed(&[0xff; 16]), invalid, "not a discovery request"),
+        ("truncated", truncated, invalid, "not a discovery request"),
+        ("no node", framed(&nameless), invalid, "must name its node"),
+        ("too large", framed(&vec![0; (4 << 20) + 1]), exhausted, "the limit of 4194304 bytes"),
+        ("too many names", framed(&subscribe(&many).encode_to_vec()), exhausted, "the limit of 10000"),
+        ("too many to drop", framed(&dropping.encode_to_vec()), exhausted, "the limit of 10000"),
+        (
+            "a long name",
+            framed(&subscribe(&[&"x".repeat(3000)]).encode_to_vec()),
+            invalid,
+            "the limit of 2048",
+        ),
+        ("a fat node", framed(&fat.encode_to_vec()), exhausted, "the limit of 262144"),
+    ];
+    for (what, body, code, text) in cases {
+        let (status, message) = world.raw(body).await;
+        assert_eq!(Code::from(status), code, "{what}: {message}");
+        assert!(message.contains(text), "{what}: {message}");
+    }
+    // The same after a first request that was good.
+    let (status, message) = world.raw([framed(&good), framed(&no_text)].concat()).await;
+    assert_eq!(Code::from(status), invalid, "{message}");
+
+    world.ads.shared.views.publish(Toys::of(2, &[(EDS, "a", "2")]));
+    assert_eq!(neighbour.next().await.system_version_info, "r2", "the neighbour is served as before");
+    assert_eq!(world.ads.stream_count(), 1, "nothing is left of the others");
+}
+
+#[tokio::test]
+async fn duplicate_names_are_one_subscription() {
+    let world = World::new(Source::toys(), AdsSettings::default()).await;
+    let mut client = world.open(Some(subscribe(&["a", "a", "a"]))).await.unwrap();
+    assert_eq!(client.next().await.resources.len(), 1);
+    assert_eq!(world.ads.streams()[0].types[0].names, ["a".into()]);
+}
+
+/// A large resource that counts how many of it are alive.
+struct Large {
+    revision: u64,
+    encoded: Arc<Encoded>,
+}
+
+struct Body(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Large {
+    fn of(revision: u64, alive: &Arc<AtomicUsize>) -> Arc<dyn View> {
+        alive.fetch_add(1, Ordering::SeqCst);
+        let body = Bytes::from_owner(Body(vec![0; 256 << 10], alive.clone()));
+        let encoded = Encoded { name: "a".into(), version: revision.to_string().into(), body };
+        Arc::new(Self { revision, encoded: Arc::new(encoded) })
+    }
+}
+
+impl View for Large {
+    fn revision(&self) -> Arc<str> {
+        self.revision.to_string().into()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        (kind == EDS && name == "a").then(|| self.encoded.clone())
+    }
+
+    fn names(&self, _: ResourceType) -> Vec<Name> {
+        vec!["a".into()]
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_one_response_and_then_gets_the_latest() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let world = World::new(Source::of(Large::of(1, &alive)), AdsSettings::default()).await;
+    // More than its window takes, so the server cannot even write the first one out.
+    let mut slow = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let mut quick = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let first = quick.next().await;
+    quick.ack(&first).await;
+    for revision in 2..=1000 {
+        world.ads.shared.views.publish(Large::of(revision, &alive));
+        if revision % 10 == 0 {
+            // The quick one follows meanwhile; so the server had its chance to pile up for the slow one.
+            loop {
+                let response = quick.next().await;
+                quick.ack(&response).await;
+                if response.system_version_info == revision.to_string() {
+                    break;
+                }
+            }
+            assert!(alive.load(Ordering::SeqCst) <= 8, "{} responses are kept", alive.load(Ordering::SeqCst));
+        }
+    }
+    let first = slow.next().await;
+    assert_eq!(first.system_version_info, "1");
+    slow.ack(&first).await;
+    assert_eq!(slow.next().await.system_version_info, "1000", "nothing between");
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_credentials_it_was_opened_with() {
+    let source = Source { lifetime: Some(Duration::ZERO), ..Source::toys() };
+    let world = World::new(source, AdsSettings::default()).await;
+    let status = world.open(Some(subscribe(&["a"]))).await.unwrap().fails().await;
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().contains("has expired"), "{status}");
+}
+
+#[tokio::test]
+async fn streams_get_their_first_configuration_in_turn() {
+    let hour = Duration::from_secs(3600);
+    let settings =
+        AdsSettings { max_starting: 1, start_time: hour, admission_timeout: hour, ..AdsSettings::default() };
+    let world = World::new(Source::toys(), settings).await;
+    let mut first = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let response = first.next().await;
+    let mut second = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let third = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    assert_eq!(world.ads.stream_count(), 1, "the others wait");
+    first.ack(&response).await;
+    second.next().await;
+    drop(third);
+    // One that leaves without an answer gives its turn up as well.
+    drop(second);
+    world.open(Some(subscribe(&["a"]))).await.unwrap().next().await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_turn_does_not_come_is_told_to_come_back() {
+    let settings = AdsSettings {
+        max_starting: 1,
+        start_time: Duration::from_secs(3600),
+        admission_timeout: Duration::ZERO,
+        ..AdsSettings::default()
+    };
+    let world = World::new(Source::toys(), settings).await;
+    let mut first = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    first.next().await;
+    let status = world.open(Some(subscribe(&["a"]))).await.unwrap().fails().await;
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("try again"), "{status}");
+}
+
+#[tokio::test]
+async fn streams_that_have_said_nothing_yet_count_as_well() {
+    let world = World::new(Source::toys(), AdsSettings { max_streams: 1, ..AdsSettings::default() }).await;
+    let _silent = world.open(None).await.unwrap();
+    let status = world.open(None).await.err().expect("it fails");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("its limit of 1 streams"), "{status}");
+}
