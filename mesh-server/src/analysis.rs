@@ -7,6 +7,7 @@
 
 use crate::model::Model;
 
+mod delegates;
 mod destination_rules;
 mod finding;
 mod hosts;
@@ -21,6 +22,7 @@ pub use render::render;
 pub fn analyze(model: &Model) -> Vec<Finding> {
     let mut findings = Vec::new();
     hosts::analyze(model, &mut findings);
+    delegates::analyze(model, &mut findings);
     routes::analyze(model, &mut findings);
     destination_rules::analyze(model, &mut findings);
     policies::analyze(model, &mut findings);

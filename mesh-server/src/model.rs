@@ -45,9 +45,11 @@ pub use value::{
     expand_short_name, is_dns_label, is_header_name, is_label_key, is_label_value, selects,
 };
 pub use virtual_service::{
-    Abort, AbortStatus, Delay, Destination, Fault, HeaderChanges, HeaderOps, HttpMatch, HttpRoute, Mirror,
-    Retries, RetryOn, Rewrite, RouteDestination, VirtualService,
+    Abort, AbortStatus, Delay, Delegate, Destination, DirectResponse, Fault, HeaderChanges, HeaderOps,
+    HttpAction, HttpMatch, HttpRoute, Mirror, Redirect, RedirectPath, RedirectPort, Retries, RetryOn,
+    Rewrite, RouteDestination, UriRewrite, VirtualService,
 };
+pub(crate) use virtual_service::{Problem, Unresolved};
 pub use workload::{
     Address, Health, RegisteredWorkload, ServiceAccount, WorkloadEntry, WorkloadGroup, WorkloadSpec,
     Workloads,

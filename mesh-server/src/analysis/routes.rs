@@ -1,7 +1,7 @@
 //! Routes that no request can reach (IST0130) and matches that an earlier one covers (IST0131).
 
 use super::{Code, Finding, Position, Severity};
-use crate::model::{HttpMatch, HttpRoute, Model, StringMatch, VirtualService};
+use crate::model::{HttpAction, HttpMatch, HttpRoute, Model, StringMatch, VirtualService};
 
 pub(super) fn analyze(model: &Model, findings: &mut Vec<Finding>) {
     for object in model.config.virtual_services() {
@@ -31,7 +31,9 @@ fn unreachable(object: &VirtualService, findings: &mut Vec<Finding>) {
         }
         let takes_all = route.matches.is_empty()
             || route.matches.iter().any(|own| own.is_catch_all() && for_everyone(own));
-        if catch_all.is_none() && takes_all {
+        // What a delegate takes is said by its routes.
+        let delegates = matches!(route.action, HttpAction::Delegate(_));
+        if catch_all.is_none() && takes_all && !delegates {
             catch_all = Some(route);
         }
         earlier.extend(&route.matches);
@@ -91,6 +93,7 @@ fn same_but_uri(a: &HttpMatch, b: &HttpMatch) -> bool {
     };
     // As in Istio: a match without a method counts as GET here.
     a.method.as_ref().unwrap_or(&get) == b.method.as_ref().unwrap_or(&get)
+        && a.scheme == b.scheme
         && a.authority == b.authority
         && sorted(&a.headers) == sorted(&b.headers)
         && sorted(&a.without_headers) == sorted(&b.without_headers)

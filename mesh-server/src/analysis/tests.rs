@@ -303,3 +303,41 @@ fn a_finding_is_json_with_its_place() {
     assert_eq!(json["place"], serde_json::json!({"file": "mesh.yaml", "line": 19, "column": 63}));
     assert_eq!(json["object"], "VirtualService default/a");
 }
+
+#[test]
+fn delegates_that_lead_nowhere_are_found_where_they_are_named() {
+    let root = |delegate: &str| {
+        virtual_service(
+            "a",
+            &format!(
+                "{{hosts: [reviews], http: [{{match: [{{uri: {{prefix: /a}}}}], delegate: {delegate}}}]}}"
+            ),
+        )
+    };
+    let to = "route: [{destination: {host: reviews}}]";
+    assert_eq!(
+        found(&root("{name: b}")),
+        ["IST0101 error 4:74 there is no VirtualService default/b to delegate to"]
+    );
+    let hosts = virtual_service("b", &format!("{{hosts: [many], http: [{{{to}}}]}}"))
+        .replace("host: reviews", "host: many, port: {number: 1}");
+    assert_eq!(
+        found(&format!("{}{hosts}", root("{name: b}"))),
+        ["IST0101 error 4:74 VirtualService default/b has `hosts`: nothing can be delegated to it"]
+    );
+    let private = virtual_service("b", &format!("{{exportTo: [other], http: [{{{to}}}]}}"));
+    assert_eq!(
+        found(&format!("{}{private}", root("{name: b}"))),
+        ["IST0101 error 4:74 VirtualService default/b is not exported to namespace default"]
+    );
+    let outside = virtual_service("b", &format!("{{http: [{{match: [{{uri: {{exact: /b}}}}], {to}}}]}}"));
+    assert_eq!(
+        found(&format!("{}{outside}", root("{name: b}"))),
+        [
+            "IST0130 warning 9:15 no request of VirtualService default/a reaches this route: its matches are not \
+             within those that are delegated"
+        ]
+    );
+    let inside = virtual_service("b", &format!("{{http: [{{match: [{{uri: {{exact: /a/b}}}}], {to}}}]}}"));
+    assert_eq!(found(&format!("{}{inside}", root("{name: b}"))), [""; 0]);
+}

@@ -209,21 +209,23 @@ impl Compiler<'_> {
         route: &HttpRoute,
         condition: Option<&HttpMatch>,
     ) -> Origin {
+        let object = route.written_in.as_deref().unwrap_or(&rule.origin);
         // Counted as they are compiled: without those that never get anything.
-        let (destinations, mirrors) = (route.destinations.iter(), route.mirrors.iter());
-        let destinations = destinations.filter(|one| one.weight > 0 || route.destinations.len() == 1);
+        let (destinations, mirrors) = (route.destinations(), route.mirrors.iter());
+        let only = destinations.len() == 1;
+        let destinations = destinations.iter().filter(|one| one.weight > 0 || only);
         let mirrors = mirrors.filter(|mirror| mirror.share.millionths() > 0);
         let hosts = |key: &'static str| {
             move |(i, destination): (usize, &crate::model::Destination)| {
-                (format!("{key}[{i}]"), rule.origin.at(destination.host.at))
+                (format!("{key}[{i}]"), object.at(destination.host.at))
             }
         };
         let settings = route.written.iter().map(|(setting, place)| (setting.to_owned(), place.clone()));
         let settings = settings
-            .chain(condition.map(|condition| ("match".to_owned(), rule.origin.at(condition.at))))
+            .chain(condition.map(|condition| ("match".to_owned(), object.at(condition.at))))
             .chain(destinations.map(|one| &one.destination).enumerate().map(hosts("route")))
             .chain(mirrors.map(|mirror| &mirror.destination).enumerate().map(hosts("mirrors")));
-        self.origin(&rule.origin.at(route.at), &rule.origin.id, settings)
+        self.origin(&object.at(route.at), &object.id, settings)
     }
 
     /// The port of a destination: the one it names, the service's only one, else the one the client

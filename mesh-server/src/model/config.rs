@@ -10,7 +10,7 @@ use super::kubernetes::EndpointSlice;
 use super::object::{Kind, Object, ObjectId};
 use super::peer_authentication::PeerAuthentication;
 use super::service::Service;
-use super::virtual_service::VirtualService;
+use super::virtual_service::{self, Delegate, Unresolved, VirtualService};
 use super::workload::{WorkloadEntry, WorkloadGroup};
 
 /// What was written, indexed.
@@ -22,6 +22,8 @@ pub struct Config {
     objects: Vec<Object>,
     services: BTreeMap<String, Vec<Arc<Service>>>,
     virtual_services: Vec<Arc<VirtualService>>,
+    /// The same, with delegates' routes in place.
+    resolved: Vec<Arc<VirtualService>>,
     /// Indexes into `virtual_services` by exact host; those with a wildcard host are in `wildcards`.
     exact_hosts: HashMap<String, Vec<usize>>,
     wildcards: Vec<usize>,
@@ -49,6 +51,7 @@ impl Config {
             config.index(object);
         }
         config.objects = unique.into_values().collect();
+        config.resolved = config.virtual_services.iter().map(|root| config.resolve(root).0).collect();
         config.merged_rules = merge(&config.destination_rules);
         // A Kubernetes Service is the owner of its name; a ServiceEntry for it only adds to it.
         for services in config.services.values_mut() {
@@ -101,6 +104,17 @@ impl Config {
         }
     }
 
+    /// A VirtualService with its delegates' routes in place, and what of it leads nowhere.
+    pub(crate) fn resolve(&self, root: &Arc<VirtualService>) -> (Arc<VirtualService>, Vec<Unresolved>) {
+        virtual_service::resolve(root, |delegate| {
+            let Delegate { name, namespace } = delegate.clone();
+            match self.object(&ObjectId { kind: Kind::VirtualService, name, namespace }) {
+                Some(Object::VirtualService(found)) => Some(found),
+                _ => None,
+            }
+        })
+    }
+
     fn add_service(&mut self, service: &Arc<Service>) {
         self.services.entry(service.hostname.clone()).or_default().push(service.clone());
     }
@@ -139,15 +153,16 @@ impl Config {
         visible().find(|service| service.namespace == namespace).or_else(|| visible().next())
     }
 
-    /// VirtualServices, oldest first.
+    /// VirtualServices as written, oldest first.
     pub fn virtual_services(&self) -> &[Arc<VirtualService>] {
         &self.virtual_services
     }
 
-    /// The VirtualServices that may claim a host, each with its age: smaller is older.
+    /// The VirtualServices that may claim a host, delegates' routes in place, each with its age: smaller is
+    /// older.
     pub(crate) fn claimants(&self, hostname: &str) -> impl Iterator<Item = (usize, &Arc<VirtualService>)> {
         let exact = self.exact_hosts.get(hostname).into_iter().flatten();
-        exact.chain(&self.wildcards).filter_map(|age| Some((*age, self.virtual_services.get(*age)?)))
+        exact.chain(&self.wildcards).filter_map(|age| Some((*age, self.resolved.get(*age)?)))
     }
 
     /// DestinationRules as written, oldest first.

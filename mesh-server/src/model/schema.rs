@@ -69,27 +69,6 @@ pub(crate) const CORS: Shape = Fields(&[
     ("unmatchedPreflights", Text),
 ]);
 
-/// HTTPRoute.redirect
-pub(crate) const REDIRECT: Shape = Fields(&[
-    ("uri", Text),
-    ("prefixRewrite", Text),
-    ("authority", Text),
-    ("port", Number),
-    ("derivePort", Text),
-    ("scheme", Text),
-    ("redirectCode", Number),
-]);
-
-/// HTTPRoute.directResponse
-pub(crate) const DIRECT_RESPONSE: Shape =
-    Fields(&[("status", Number), ("body", Fields(&[("string", Text), ("bytes", Text)]))]);
-
-/// HTTPRoute.delegate
-pub(crate) const DELEGATE: Shape = Fields(&[("name", Text), ("namespace", Text)]);
-
-/// HTTPRewrite.uriRegexRewrite
-pub(crate) const URI_REGEX_REWRITE: Shape = Fields(&[("match", Text), ("rewrite", Text)]);
-
 /// VirtualService.tls
 pub(crate) const TLS_ROUTES: Shape = List(&Fields(&[
     (

@@ -4,16 +4,21 @@
 //! these types holds has passed Istio's validation; parts that this version does not act on are
 //! either reported and absent, or the object was refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::object::Origin;
 use super::value::{ExportTo, Host, Labels, Located, PerMillion, StringMatch};
 use crate::analysis::Position;
 
+mod answer;
+mod delegate;
 mod http;
 mod matching;
 mod read;
 mod retry;
+
+pub(crate) use delegate::{Problem, Unresolved, resolve};
 
 /// A VirtualService.
 #[derive(Clone, Debug)]
@@ -39,10 +44,12 @@ pub struct HttpRoute {
     pub name: Option<String>,
     /// Where it was written.
     pub at: Position,
+    /// The object it was written in, when that is a delegate and this is the route as its root has it.
+    pub written_in: Option<Arc<Origin>>,
     /// The requests it takes: any of these; all requests when empty.
     pub matches: Vec<HttpMatch>,
-    /// Where they go; never empty, and the weights of several sum to more than zero.
-    pub destinations: Vec<RouteDestination>,
+    /// What becomes of them.
+    pub action: HttpAction,
     /// What is rewritten before they go.
     pub rewrite: Option<Rewrite>,
     /// Bounds the whole call, retries included; absent or zero means no bound.
@@ -59,6 +66,72 @@ pub struct HttpRoute {
     pub written: super::Written,
 }
 
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum HttpAction {
+    /// It is sent to one of these; never empty, and the weights of several sum to more than zero.
+    Route(Vec<RouteDestination>),
+    /// It is answered here: go elsewhere.
+    Redirect(Redirect),
+    /// It is answered here.
+    DirectResponse(DirectResponse),
+    /// The routes of another VirtualService decide.
+    Delegate(Located<Delegate>),
+}
+
+/// Names a VirtualService without hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegate {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; the root's when not given.
+    pub namespace: String,
+}
+
+/// Sends the caller elsewhere; at least one part differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirect {
+    /// The path becomes this, or the matched prefix does.
+    pub path: Option<RedirectPath>,
+    /// The authority becomes this.
+    pub authority: Option<String>,
+    /// The port becomes this.
+    pub port: Option<RedirectPort>,
+    /// `http` or `https`.
+    pub scheme: Option<String>,
+    /// 301, 302, 303, 307 or 308.
+    pub code: u16,
+}
+
+/// The path of a redirect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedirectPath {
+    /// All of it.
+    Whole(String),
+    /// The prefix that matched.
+    Prefix(String),
+}
+
+/// The port of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectPort {
+    /// This one.
+    Number(u16),
+    /// The scheme's.
+    ProtocolDefault,
+    /// The one that the request came to.
+    OfRequest,
+}
+
+/// An answer without a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectResponse {
+    /// An HTTP status; a gRPC caller sees what gRPC makes of it.
+    pub status: u16,
+    /// The body; empty when not given.
+    pub body: Vec<u8>,
+}
+
 /// Which requests: all conditions must hold.
 #[derive(Clone, Debug)]
 pub struct HttpMatch {
@@ -70,6 +143,8 @@ pub struct HttpMatch {
     pub uri: Option<StringMatch>,
     /// True when `uri` ignores case (exact and prefix only).
     pub ignore_uri_case: bool,
+    /// `:scheme`: requests of a mesh are `http`, whatever carries them.
+    pub scheme: Option<StringMatch>,
     /// Always POST for gRPC.
     pub method: Option<StringMatch>,
     /// `:authority`
@@ -116,10 +191,24 @@ pub struct Destination {
 /// What is rewritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Replaces the path, or the prefix that `match.uri.prefix` matched.
-    pub uri: Option<String>,
+    /// What the path becomes.
+    pub uri: Option<UriRewrite>,
     /// Replaces `:authority`.
     pub authority: Option<String>,
+}
+
+/// How the path is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UriRewrite {
+    /// Replaces the path, or the prefix that `match.uri.prefix` matched.
+    Prefix(String),
+    /// Replaces what matches a regular expression (RE2, `\\1` is the first group).
+    Regex {
+        /// The expression; not anchored.
+        pattern: String,
+        /// What each match becomes.
+        substitution: String,
+    },
 }
 
 /// When and how often a failed attempt is repeated.
@@ -220,6 +309,16 @@ impl HeaderOps {
     }
 }
 
+impl HttpRoute {
+    /// Where its requests go; empty when they are answered without going anywhere.
+    pub fn destinations(&self) -> &[RouteDestination] {
+        match &self.action {
+            HttpAction::Route(destinations) => destinations,
+            HttpAction::Redirect(_) | HttpAction::DirectResponse(_) | HttpAction::Delegate(_) => &[],
+        }
+    }
+}
+
 impl HttpMatch {
     /// True when it takes every request that the route sees: nothing is asked of the request
     /// itself (what is asked of the client is decided before).
@@ -231,6 +330,7 @@ impl HttpMatch {
             Some(_) => false,
         };
         any_uri
+            && self.scheme.is_none()
             && self.method.is_none()
             && self.authority.is_none()
             && self.headers.is_empty()

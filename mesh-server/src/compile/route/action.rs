@@ -4,7 +4,7 @@
 use super::super::client::ClientKind;
 use crate::model::{
     Abort, AbortStatus, Delay, Fault as FaultRule, HeaderChanges, HeaderOps, HttpRoute, PerMillion, Retries,
-    RetryOn as Word,
+    RetryOn as Word, UriRewrite,
 };
 use mesh_xds::{
     matcher::Fraction,
@@ -15,7 +15,7 @@ use mesh_xds::{
         retry::{BackOff, RetryOn, RetryPolicy},
         route::{
             AppendAction, Destination, Forward, HeaderAddition, HeaderMutation, HeaderMutations, HeaderName,
-            HeaderValue, Mirror, PathRewrite, WeightedCluster,
+            HeaderValue, Mirror, PathRewrite, RegexRewrite, WeightedCluster,
         },
     },
 };
@@ -57,7 +57,7 @@ pub(in crate::compile) fn forward(
         Some(value) if top.is_none() => HeaderValue::from_str(value).ok(),
         _ => None,
     };
-    let destination = match route.destinations.as_slice() {
+    let destination = match route.destinations() {
         [only] => {
             // One destination takes everything, whatever its weight; what it does to headers comes after
             // what the route does, so both fit one level.
@@ -92,11 +92,7 @@ pub(in crate::compile) fn forward(
         hash: Vec::new(),
         authority,
         auto_host_rewrite: false,
-        path_rewrite: route
-            .rewrite
-            .as_ref()
-            .and_then(|rewrite| rewrite.uri.as_deref())
-            .map(|uri| PathRewrite::Prefix(uri.into())),
+        path_rewrite: route.rewrite.as_ref().and_then(|rewrite| path_rewrite(rewrite.uri.as_ref()?)),
         mirrors: route
             .mirrors
             .iter()
@@ -105,6 +101,16 @@ pub(in crate::compile) fn forward(
             .collect(),
     };
     (forward, headers)
+}
+
+fn path_rewrite(uri: &UriRewrite) -> Option<PathRewrite> {
+    match uri {
+        UriRewrite::Prefix(uri) => Some(PathRewrite::Prefix(uri.as_str().into())),
+        // That it can be built was seen when it was read.
+        UriRewrite::Regex { pattern, substitution } => {
+            RegexRewrite::new(pattern, substitution).ok().map(PathRewrite::Regex)
+        }
+    }
 }
 
 /// Envoy needs to be told that there is no timeout (its own default is 15 s), and that the caller's

@@ -108,10 +108,11 @@ impl<'a> Split<'a> {
             unwanted: Vec::new(),
         };
         let method = condition.method.iter().map(|pattern| (":method", pattern, false));
+        let scheme = condition.scheme.iter().map(|pattern| (":scheme", pattern, false));
         let authority = condition.authority.iter().map(|pattern| (":authority", pattern, false));
         let wanted = condition.headers.iter().map(|(name, pattern)| (name.as_str(), pattern, false));
         let unwanted = condition.without_headers.iter().map(|(name, pattern)| (name.as_str(), pattern, true));
-        for (name, pattern, invert) in method.chain(authority).chain(wanted).chain(unwanted) {
+        for (name, pattern, invert) in scheme.chain(method).chain(authority).chain(wanted).chain(unwanted) {
             let Ok(name) = HeaderOrPseudo::parse(name) else {
                 // `:status`, which no request has.
                 if invert { continue } else { return None }

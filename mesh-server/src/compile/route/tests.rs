@@ -9,7 +9,7 @@ use mesh_xds::{
         fault::{AbortKind, DelayKind},
         filter::{FilterConfig, FilterOverride},
         retry::RetryOn,
-        route::{AppendAction, Destination, Forward, PathRewrite, Route, RouteAction},
+        route::{AppendAction, Destination, Forward, PathRewrite, RegexRewrite, Route, RouteAction},
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -346,4 +346,53 @@ fn an_envoys_proxy_has_every_visible_host_and_no_domain_twice() {
     // With two ports, a bare host would be a guess.
     assert!(!domains.contains(&&DomainPattern::Exact("ratings.other".into())));
     assert!(domains.contains(&&DomainPattern::Exact("reviews".into())));
+}
+
+#[test]
+fn a_delegates_routes_stand_in_their_roots_place_and_say_where_they_were_written() {
+    let yaml = rule(
+        "  - match: [{uri: {prefix: /bookinfo.Reviews/}}]
+    delegate: {name: team, namespace: reviews}
+    timeout: 2s
+  - route: [{destination: {host: reviews, subset: v1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: team, namespace: reviews}
+spec:
+  http:
+  - match: [{uri: {exact: /bookinfo.Reviews/Get}}]
+    rewrite: {uriRegexRewrite: {match: 'Get', rewrite: 'Read'}}
+    route: [{destination: {host: reviews.default.svc.cluster.local, subset: v2}}]
+",
+    );
+    let routes = routes(&world(MESH, &yaml));
+    let [delegated, rest] = routes.as_slice() else { panic!("{routes:#?}") };
+    assert_eq!(clusters(delegated), [(subset("v2"), 0)]);
+    assert_eq!(delegated.matches.path, PathMatcher::exact("/bookinfo.Reviews/Get", false));
+    let forward = forward(delegated);
+    assert_eq!(forward.max_stream_duration, Some(Duration::from_secs(2)), "the root's");
+    let rewrite = RegexRewrite::new("Get", "Read").unwrap();
+    assert_eq!(forward.path_rewrite, Some(PathRewrite::Regex(rewrite)));
+    let origin = delegated.origin.as_ref().unwrap();
+    assert!(origin.to_string().ends_with("VirtualService reviews/team"), "{origin}");
+    assert_eq!(clusters(rest), [(subset("v1"), 0)]);
+}
+
+#[test]
+fn a_scheme_is_asked_for_or_decided_here() {
+    let yaml = |scheme: &str| {
+        rule(&format!(
+            "  - match: [{{scheme: {{exact: {scheme}}}}}]\n    route: [{{destination: {{host: reviews, subset: v1}}}}]\n"
+        ))
+    };
+    let asked = HeaderMatcher::string(HeaderOrPseudo::Scheme, StringMatcher::exact("https", false));
+    assert_eq!(routes(&world(MESH, &yaml("https")))[0].matches.headers, [asked]);
+    // Other gRPC clients see no pseudo headers; between processes of a mesh the scheme is http.
+    let routes_of_grpc = routes(&world(GRPC, &yaml("http")));
+    assert_eq!(
+        (clusters(&routes_of_grpc[0]), routes_of_grpc[0].matches.headers.len()),
+        (vec![(subset("v1"), 0)], 0)
+    );
+    assert_eq!(clusters(&routes(&world(GRPC, &yaml("https")))[0]), [(REVIEWS.to_owned(), 0)]);
 }

@@ -99,7 +99,7 @@ fn each_match_is_a_route_and_nothing_follows_what_takes_everything() {
     let routes = config.virtual_services()[0].routes_for(&client("shop"));
     let hosts: Vec<_> = routes
         .iter()
-        .map(|effective| effective.route.destinations[0].destination.host.value.as_str())
+        .map(|effective| effective.route.destinations()[0].destination.host.value.as_str())
         .collect();
     assert_eq!(hosts, ["x.shop.svc.cluster.local", "y.shop.svc.cluster.local"]);
     let other = config.virtual_services()[0].routes_for(&client("other"));

@@ -3,7 +3,10 @@
 use super::matching::http_match;
 use super::read::Around;
 use super::retry::{fault, retries};
-use super::{Destination, HeaderChanges, HeaderOps, HttpRoute, Mirror, Rewrite, RouteDestination};
+use super::{
+    Destination, HeaderChanges, HeaderOps, HttpAction, HttpMatch, HttpRoute, Mirror, Rewrite,
+    RouteDestination, UriRewrite, answer,
+};
 use crate::analysis::{Code, Position};
 use crate::model::node::Node;
 use crate::model::read::{self, Map, Report, located};
@@ -11,6 +14,7 @@ use crate::model::schema;
 use crate::model::value::{self, PerMillion};
 use crate::model::written::Written;
 use mesh_xds::resource::origin::ROUTE_SETTINGS;
+use mesh_xds::resource::route::RegexRewrite;
 
 const ROUTE: &[&str] = &[
     "corsPolicy",
@@ -33,21 +37,18 @@ const ROUTE: &[&str] = &[
 
 pub(super) fn http_route(node: &Node, around: Around, report: &mut Report) -> Option<HttpRoute> {
     let map = report.map(node, "an HTTP route", ROUTE)?;
-    for (key, shape) in [
-        ("redirect", &schema::REDIRECT),
-        ("directResponse", &schema::DIRECT_RESPONSE),
-        ("delegate", &schema::DELEGATE),
-        ("corsPolicy", &schema::CORS),
-    ] {
-        if let Some(block) = map.get(key) {
-            schema::check(block, key, shape, report);
-        }
+    if let Some(block) = map.get("corsPolicy") {
+        schema::check(block, "corsPolicy", &schema::CORS, report);
     }
     actions(&map, around, report);
     map.ignored("corsPolicy", report, "`corsPolicy` (gRPC clients send no CORS requests)");
 
     let matches = map.many("match", report, |node, report| http_match(node, around, report));
-    let destinations = map.many("route", report, route_destination);
+    let action = action(&map, &matches, report);
+    let destinations: &[RouteDestination] = match &action {
+        Some(HttpAction::Route(destinations)) => destinations,
+        _ => &[],
+    };
     let total: u64 = destinations.iter().map(|destination| u64::from(destination.weight)).sum();
     if destinations.len() > 1 && total == 0 {
         report.error(map.key_at("route"), "the weights of the destinations sum to zero").help =
@@ -64,8 +65,9 @@ pub(super) fn http_route(node: &Node, around: Around, report: &mut Report) -> Op
     Some(HttpRoute {
         name: map.one("name", report, read::text),
         at: node.at,
+        written_in: None,
         matches,
-        destinations,
+        action: action?,
         rewrite,
         timeout: map.one("timeout", report, read::duration),
         retries: map.one("retries", report, retries),
@@ -76,18 +78,33 @@ pub(super) fn http_route(node: &Node, around: Around, report: &mut Report) -> Op
     })
 }
 
+/// `None`: there is none, or it is wrong; that is reported.
+fn action(map: &Map<'_>, matches: &[HttpMatch], report: &mut Report) -> Option<HttpAction> {
+    if let Some(node) = map.get("delegate") {
+        let value = answer::delegate(node, report)?;
+        return Some(HttpAction::Delegate(value::Located { value, at: node.at }));
+    }
+    if let Some(node) = map.get("redirect") {
+        return answer::redirect(node, matches, report).map(HttpAction::Redirect);
+    }
+    if let Some(node) = map.get("directResponse") {
+        return answer::direct_response(node, report).map(HttpAction::DirectResponse);
+    }
+    map.get("route")?;
+    Some(HttpAction::Route(map.many("route", report, route_destination)))
+}
+
 /// Exactly one of route, redirect and directResponse; none but a delegate may replace them.
 fn actions(map: &Map<'_>, around: Around, report: &mut Report) {
     const ACTIONS: [&str; 3] = ["route", "redirect", "directResponse"];
     map.unsupported("redirect", report, "`redirect`");
     map.unsupported("directResponse", report, "`directResponse`");
-    map.unsupported("delegate", report, "`delegate`");
     map.exclusive(&ACTIONS, report);
     if map.has("delegate") {
         if around.is_delegate {
             report.error(map.key_at("delegate"), "a delegate must not delegate further");
         }
-        for action in ["route", "redirect"] {
+        for action in ACTIONS {
             if map.has(action) {
                 report.error(map.key_at(action), format!("`{action}` excludes `delegate`"));
             }
@@ -137,16 +154,25 @@ pub(super) fn destination(node: &Node, report: &mut Report) -> Option<Destinatio
 fn rewrite(node: &Node, report: &mut Report) -> Option<Rewrite> {
     let map = report.map(node, "rewrite", &["uri", "authority", "uriRegexRewrite"])?;
     map.exclusive(&["uri", "uriRegexRewrite"], report);
-    if let Some(regex) = map.get("uriRegexRewrite") {
-        schema::check(regex, "uriRegexRewrite", &schema::URI_REGEX_REWRITE, report);
-        map.unsupported("uriRegexRewrite", report, "`uriRegexRewrite`");
-    } else if !map.has("uri") && !map.has("authority") {
-        report.error(node.at, "rewrite needs `uri` or `authority`");
+    if !["uri", "uriRegexRewrite", "authority"].iter().any(|key| map.has(key)) {
+        report.error(node.at, "rewrite needs `uri`, `uriRegexRewrite` or `authority`");
     }
+    let prefix = map.one("uri", report, read::some_text).map(UriRewrite::Prefix);
     Some(Rewrite {
-        uri: map.one("uri", report, read::some_text),
+        uri: prefix.or_else(|| map.one("uriRegexRewrite", report, regex_rewrite)),
         authority: map.one("authority", report, read::some_text),
     })
+}
+
+fn regex_rewrite(node: &Node, report: &mut Report) -> Option<UriRewrite> {
+    let map = report.map(node, "uriRegexRewrite", &["match", "rewrite"])?;
+    let pattern = map.required("match", "uriRegexRewrite", report, read::some_text);
+    let substitution = map.required("rewrite", "uriRegexRewrite", report, read::some_text);
+    let (pattern, substitution) = (pattern?, substitution?);
+    if let Err(error) = RegexRewrite::new(&pattern, &substitution) {
+        return report.fail(node.at, error.to_string());
+    }
+    Some(UriRewrite::Regex { pattern, substitution })
 }
 
 fn mirrors(map: &Map<'_>, report: &mut Report) -> Vec<Mirror> {

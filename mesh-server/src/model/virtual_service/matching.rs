@@ -30,10 +30,6 @@ pub(super) fn http_match(node: &Node, around: Around, report: &mut Report) -> Op
         return report.fail(node.at, "an empty match: leave `match` out to take every request");
     }
     let map = report.map(node, "an HTTP match", MATCH)?;
-    if let Some(scheme) = map.get("scheme") {
-        read::string_match(false)(scheme, report);
-        map.unsupported("scheme", report, "matching on `scheme`");
-    }
     map.ignored("statPrefix", report, "`statPrefix`");
     let gateways = map.many("gateways", report, read::some_text);
     Some(HttpMatch {
@@ -41,6 +37,7 @@ pub(super) fn http_match(node: &Node, around: Around, report: &mut Report) -> Op
         at: node.at,
         uri: map.one("uri", report, read::string_match(true)),
         ignore_uri_case: map.one("ignoreUriCase", report, read::boolean).unwrap_or(false),
+        scheme: map.one("scheme", report, read::string_match(false)),
         method: map.one("method", report, read::string_match(false)),
         authority: map.one("authority", report, read::string_match(false)),
         headers: headers(&map, "headers", around, report),

@@ -30,10 +30,6 @@ impl VirtualService {
                     report.error(map.key_at(key), format!("a delegate (no `hosts`) must not have `{key}`"));
                 }
             }
-            // Behind an error, `hosts` is more likely misspelt than left out.
-            if !report.refused() {
-                report.ignored(metadata.origin.position, "a delegate VirtualService (one without `hosts`)");
-            }
         } else if for_mesh {
             for host in &hosts {
                 mesh_host(host, report);

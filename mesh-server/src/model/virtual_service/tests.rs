@@ -72,10 +72,10 @@ http:
     assert_eq!(matched.headers[0], ("end-user".to_owned(), StringMatch::Exact("jason".to_owned())));
     assert_eq!(matched.headers[1], ("x-any".to_owned(), StringMatch::Present));
     assert_eq!((matched.port, matched.source_namespace.as_deref()), (Some(9080), Some("shop")));
-    assert_eq!(route.destinations[0].destination.port.as_ref().map(|port| port.value), Some(9080));
-    assert_eq!(route.destinations[0].destination.host.value, "reviews.shop.svc.cluster.local");
-    assert_eq!(route.destinations[1].destination.host.value, "reviews.other");
-    assert_eq!(route.destinations[0].headers.response.add, [("x-from".to_owned(), "v2".to_owned())]);
+    assert_eq!(route.destinations()[0].destination.port.as_ref().map(|port| port.value), Some(9080));
+    assert_eq!(route.destinations()[0].destination.host.value, "reviews.shop.svc.cluster.local");
+    assert_eq!(route.destinations()[1].destination.host.value, "reviews.other");
+    assert_eq!(route.destinations()[0].headers.response.add, [("x-from".to_owned(), "v2".to_owned())]);
     assert_eq!(route.timeout, Some(Duration::from_millis(1500)));
     let retries = route.retries.as_ref().expect("retries");
     assert_eq!(retries.on, [RetryOn::Condition("unavailable"), RetryOn::Status(503)]);
@@ -187,7 +187,7 @@ fn invalid_objects_are_refused_where_they_are_wrong() {
         ),
         (&route("retries: {attempts: 1, retryOn: 'a, b'}"), "8:37 \"a\" is not a retry condition"),
         (&route("retries: {attempts: -1}"), "8:25 -1 is out of range"),
-        (&route("rewrite: {}"), "8:14 rewrite needs `uri` or `authority`"),
+        (&route("rewrite: {}"), "8:14 rewrite needs `uri`, `uriRegexRewrite` or `authority`"),
         (
             &route("rewrite: {authority: a}\nheaders: {request: {set: {host: b}}}"),
             "7:5 the authority is rewritten in more than one place",
@@ -206,21 +206,63 @@ fn invalid_objects_are_refused_where_they_are_wrong() {
 }
 
 #[test]
+fn invalid_answers_rewrites_and_delegates_are_refused_where_they_are_wrong() {
+    let http = |route: &str| format!("hosts: [a]\nhttp: [{route}]");
+    let redirect = |fields: &str| http(&format!("{{redirect: {{{fields}}}}}"));
+    let cases = &[
+        (http("{delegate: {}}"), "6:21 a delegate needs `name`"),
+        (http("{delegate: {name: b}, redirect: {uri: /b}}"), "6:32 `redirect` excludes `delegate`"),
+        (
+            http("{delegate: {name: b}, directResponse: {status: 200}}"),
+            "6:32 `directResponse` excludes `delegate`",
+        ),
+        ("http: [{delegate: {name: b}}]".into(), "5:11 a delegate must not delegate further"),
+        (redirect("redirectCode: 302"), "6:21 a redirect must change something"),
+        (redirect("uri: /b, prefixRewrite: /c"), "6:31 `prefixRewrite` excludes `uri`"),
+        (redirect("prefixRewrite: /c"), "6:22 `prefixRewrite` needs a prefix match"),
+        (redirect("uri: /b, redirectCode: 304"), "6:45 304 is not one of 301"),
+        (redirect("uri: /b, redirectCode: 200"), "6:45 200 is out of range"),
+        (redirect("scheme: ftp"), "6:30 scheme \"ftp\" is neither http nor https"),
+        (redirect("derivePort: FROM_NOWHERE"), "6:34 `FROM_NOWHERE` is not a way to derive a port"),
+        (redirect("port: 1, derivePort: FROM_REQUEST_PORT"), "6:31 `derivePort` excludes `port`"),
+        (http("{directResponse: {}}"), "6:27 a direct response needs `status`"),
+        (http("{directResponse: {status: 600}}"), "6:36 600 is out of range"),
+        (
+            http("{directResponse: {status: 200, body: {string: a, bytes: YQ==}}}"),
+            "6:59 `bytes` excludes `string`",
+        ),
+        (http("{directResponse: {status: 200, body: {bytes: '?'}}}"), "6:55 `bytes` must be base64"),
+        (route("rewrite: {uriRegexRewrite: {match: '(', rewrite: b}}"), "8:32 "),
+        (route("rewrite: {uriRegexRewrite: {match: a}}"), "8:32 uriRegexRewrite needs `rewrite`"),
+        (
+            route("rewrite: {uri: /b, uriRegexRewrite: {match: a, rewrite: b}}"),
+            "8:24 `uriRegexRewrite` excludes `uri`",
+        ),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(spec, expected)| (spec.as_str(), *expected)).collect();
+    assert_refused("VirtualService", &cases);
+}
+
+#[test]
+fn what_answers_a_request_is_read() {
+    let action = |fields: &str| read(&format!("hosts: [a]\nhttp: [{fields}]")).http[0].action.clone();
+    let HttpAction::Delegate(delegate) = action("{delegate: {name: b}}") else { panic!() };
+    assert_eq!(delegate.value, Delegate { name: "b".into(), namespace: "shop".into() });
+    let route = read(&route(
+        "match: [{scheme: {exact: https}}]\nrewrite: {uriRegexRewrite: {match: '/(.*)', rewrite: '/x/\\1'}}",
+    ));
+    assert_eq!(route.http[0].matches[0].scheme, Some(StringMatch::Exact("https".into())));
+    let rewritten = UriRewrite::Regex { pattern: "/(.*)".into(), substitution: "/x/\\1".into() };
+    assert_eq!(route.http[0].rewrite.as_ref().unwrap().uri, Some(rewritten));
+}
+
+#[test]
 fn what_this_version_does_not_do_is_refused_or_reported() {
     let refused: &[(&str, &str)] = &[
         ("hosts: [a]\nhttp: [{redirect: {uri: /b}}]", "6:11 not supported by this version: `redirect`"),
         (
             "hosts: [a]\nhttp: [{directResponse: {status: 200}}]",
             "6:11 not supported by this version: `directResponse`",
-        ),
-        ("hosts: [a]\nhttp: [{delegate: {name: b}}]", "6:11 not supported by this version: `delegate`"),
-        (
-            &route("match: [{scheme: {exact: https}}]"),
-            "8:14 not supported by this version: matching on `scheme`",
-        ),
-        (
-            &route("rewrite: {uriRegexRewrite: {match: a, rewrite: b}}"),
-            "8:15 not supported by this version: `uriRegexRewrite`",
         ),
         (
             &route("headers: {request: {set: {a: '%REQ(b)%'}}}"),
