@@ -228,6 +228,7 @@ pub struct MeshBuilder {
     labels: Map<String, Value>,
     wait_for_ready: bool,
     keep_deadline: bool,
+    retry_at_every_hop: bool,
     outbound: OutboundTrafficPolicy,
     seed: Option<u64>,
 }
@@ -309,6 +310,15 @@ impl MeshBuilder {
         self
     }
 
+    /// Whether calls are retried even while the request being served is itself a retry of its caller. Default:
+    /// false: the first attempt of a request may be retried at every hop, a retry of it only where it began. A
+    /// chain of hops that each retry N times then makes attempts in proportion to its length, instead of (N + 1)
+    /// to the power of it. Only authenticated peers are believed that they retry.
+    pub fn retry_at_every_hop(mut self, retry: bool) -> Self {
+        self.retry_at_every_hop = retry;
+        self
+    }
+
     /// What becomes of a call through a [`MeshLayer`] to an unknown host. Default:
     /// [`OutboundTrafficPolicy::AllowAny`].
     pub fn outbound_traffic_policy(mut self, policy: OutboundTrafficPolicy) -> Self {
@@ -372,6 +382,7 @@ impl MeshBuilder {
             calls: CallSettings {
                 wait_for_ready: self.wait_for_ready,
                 propagate_deadlines: !self.keep_deadline,
+                retry_at_every_hop: self.retry_at_every_hop,
                 faults: ActiveFaults::default(),
             },
             outbound: self.outbound,

@@ -17,7 +17,7 @@ pub(crate) use fault::ActiveFaults;
 
 use crate::{
     call::{BoundedBody, Bounds, Upstream},
-    context::Incoming,
+    context::{Incoming, RETRY},
     lb::Dice,
     retry::replay::Budget,
     snapshot::Snapshot,
@@ -74,6 +74,8 @@ pub(crate) struct CallSettings {
     pub(crate) wait_for_ready: bool,
     /// Calls made in a handler end when the request that it serves does.
     pub(crate) propagate_deadlines: bool,
+    /// Calls made while a retry is served may be retried as well.
+    pub(crate) retry_at_every_hop: bool,
     /// Faults active in the process.
     pub(crate) faults: ActiveFaults,
 }
@@ -102,6 +104,8 @@ struct Call<'a, U> {
     choice: &'a Choice<U>,
     deadline: Option<Deadline>,
     wait_for_ready: bool,
+    /// It is made while a retry is served: its caller retries, this hop does not.
+    serves_retry: bool,
 }
 
 impl<U: Upstream> Core<U> {
@@ -135,7 +139,9 @@ impl<U: Upstream> Core<U> {
 
     async fn routed(&self, request: Request<tonic::body::Body>) -> Result<Outcome<U>, Status> {
         let began = Instant::now();
-        let incoming = if self.settings.propagate_deadlines { Incoming::current() } else { None };
+        let incoming = Incoming::current();
+        let serves_retry = !self.settings.retry_at_every_hop && incoming.as_ref().is_some_and(|i| i.retry);
+        let incoming = incoming.filter(|_| self.settings.propagate_deadlines);
         let deadline = Deadline::of_caller(request.headers(), incoming, began)?;
         let wait_for_ready = match request.extensions().get::<WaitForReady>() {
             Some(WaitForReady(wait)) => *wait,
@@ -152,7 +158,15 @@ impl<U: Upstream> Core<U> {
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
             return Err(deadline.exceeded(&self.target, "the call was not sent: its time was over"));
         }
-        let call = Call { core: self, compiled: &compiled, forwarding, choice, deadline, wait_for_ready };
+        let call = Call {
+            core: self,
+            compiled: &compiled,
+            forwarding,
+            choice,
+            deadline,
+            wait_for_ready,
+            serves_retry,
+        };
         if let Some(response) = call.inject_faults(request.uri(), request.headers()).await? {
             return Ok(Outcome::Response(response));
         }
@@ -226,6 +240,9 @@ impl<U: Upstream> Call<'_, U> {
     fn rewrite(&self, parts: &mut Parts) {
         let Self { core, forwarding, choice, compiled, .. } = self;
         parts.headers.remove(GRPC_TIMEOUT);
+        if self.serves_retry {
+            parts.headers.insert(RETRY, HeaderValue::from_static("1"));
+        }
         for mutation in &choice.request {
             headers::mutate(&mut parts.headers, mutation);
         }

@@ -106,6 +106,8 @@ fn admit<B>(server: &Shared, request: &mut Request<B>) -> Result<Incoming, Statu
     }
     let uri = request.uri().clone();
     let path = request::path(request.method(), &uri)?;
+    let authenticated = connection.security.peer().is_some();
+    let incoming = Incoming::from_headers(request.headers(), authenticated, Instant::now());
     request::strip(request.headers_mut());
     let authority = request::authority(&uri, request.headers_mut())?;
     if let Some(left) = request.headers().get(timeout::GRPC_TIMEOUT) {
@@ -138,7 +140,6 @@ fn admit<B>(server: &Shared, request: &mut Request<B>) -> Result<Incoming, Statu
             ));
         }
     }
-    let incoming = Incoming::from_headers(request.headers(), Instant::now());
     let extensions = request.extensions_mut();
     if let Some(peer) = connection.security.peer() {
         extensions.insert(peer.clone());

@@ -283,6 +283,19 @@ async fn what_a_peer_says_of_itself_does_not_reach_the_handler_and_its_deadline_
 }
 
 #[tokio::test]
+async fn that_a_call_is_a_retry_is_believed_from_a_verified_peer() {
+    let world = World::start().await;
+    world.configure(permissive(vec![])).await;
+    let retry = |request: &mut tonic::Request<String>| {
+        request.metadata_mut().insert("grpc-previous-rpc-attempts", "1".parse().unwrap());
+    };
+    let member = world.client("productpage").await;
+    assert!(call(&member, SAY, retry).await.unwrap().ends_with("sa/productpage again"));
+    assert!(!call(&member, SAY, |_| {}).await.unwrap().ends_with("again"));
+    assert_eq!(call(&world.plaintext(), SAY, retry).await.unwrap(), "nobody");
+}
+
+#[tokio::test]
 async fn a_drain_finishes_the_calls_that_run_and_takes_no_connection() {
     let world = World::start().await;
     world.configure(strict(vec![])).await;

@@ -170,7 +170,7 @@ mod tests {
             (None, None, None, None),
         ] {
             let headers = own.map(caller).unwrap_or_default();
-            let incoming = incoming.map(|left| Incoming { deadline: Some(now + left) });
+            let incoming = incoming.map(|left| Incoming { deadline: Some(now + left), retry: false });
             let deadline = Deadline::of_caller(&headers, incoming, now).unwrap();
             let limit = route.map(|duration| Limit { duration, bound: Bound::Route });
             let found = Deadline::within(deadline, limit, now);

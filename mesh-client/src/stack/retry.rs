@@ -9,6 +9,7 @@ use crate::{
     body::CallBody,
     call::Upstream,
     cluster::{AttemptContext, AttemptError, AttemptErrorKind},
+    context::PREVIOUS_ATTEMPTS,
     retry::{
         backoff::{self, Pushback},
         policy,
@@ -16,7 +17,7 @@ use crate::{
     },
     timeout,
 };
-use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, request::Parts};
 use mesh_xds::resource::retry::RetryPolicy;
 use std::{
     sync::Arc,
@@ -24,8 +25,6 @@ use std::{
 };
 use tokio::time::Instant;
 use tonic::Status;
-
-const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// A response, and what belongs to it.
 pub(super) struct Answer<U: Upstream> {
@@ -202,6 +201,9 @@ impl<U: Upstream> Call<'_, U> {
         }
         if retries >= policy.num_retries {
             return Next::Over;
+        }
+        if self.serves_retry {
+            return Next::Denied("the request being served is itself a retry, and its caller tries again");
         }
         if !replay.is_repeatable() {
             return Next::Denied("the request is longer than what is kept of it");

@@ -211,6 +211,7 @@ impl Mesh {
         let settings = CallSettings {
             wait_for_ready: false,
             propagate_deadlines: true,
+            retry_at_every_hop: false,
             faults: ActiveFaults::default(),
         };
         Self { core: Core::new("reviews:9080".parse().unwrap(), settings, 1), world }

@@ -283,9 +283,12 @@ async fn who(request: Request<String>) -> Result<Response<String>, Status> {
             answer.push_str(" spoofed");
         }
     }
-    let deadline = crate::context::Incoming::current().and_then(|incoming| incoming.deadline);
-    if deadline.is_some() {
+    let incoming = crate::context::Incoming::current().unwrap_or_default();
+    if incoming.deadline.is_some() {
         answer.push_str(" in a hurry");
+    }
+    if incoming.retry {
+        answer.push_str(" again");
     }
     Ok(Response::new(answer))
 }

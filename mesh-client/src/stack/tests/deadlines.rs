@@ -26,7 +26,7 @@ async fn the_route_bounds_a_call_that_has_no_timeout() {
 #[tokio::test(start_paused = true)]
 async fn a_call_made_in_a_handler_ends_before_the_request_being_served() {
     let mesh = Mesh::new(&to_c(|_| {}), [Act::Hang]);
-    let incoming = Incoming { deadline: Some(Instant::now() + ms(100)) };
+    let incoming = Incoming { deadline: Some(Instant::now() + ms(100)), ..Incoming::default() };
     let error = incoming.scope(mesh.call(request(Some("5S")))).await.unwrap_err();
     assert_eq!(mesh.elapsed(), ms(95), "what is kept back is for the answer's way");
     assert!(error.message().contains("the deadline of the request being served"), "{error}");
@@ -36,7 +36,7 @@ async fn a_call_made_in_a_handler_ends_before_the_request_being_served() {
 async fn propagation_can_be_declined() {
     let mut mesh = Mesh::new(&to_c(|_| {}), [Act::Code(Code::Ok, ms(500))]);
     mesh.core.settings.propagate_deadlines = false;
-    let incoming = Incoming { deadline: Some(Instant::now() + ms(100)) };
+    let incoming = Incoming { deadline: Some(Instant::now() + ms(100)), ..Incoming::default() };
     assert_eq!(code(&incoming.scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
 }
 

@@ -168,3 +168,24 @@ async fn a_request_too_long_to_keep_is_sent_once() {
     assert_eq!(mesh.seen()[0].body.len(), 512 << 10, "it arrives whole all the same");
     assert!(response.headers().contains_key("mesh-retry-denied"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_a_retry_is_served_nothing_is_retried_but_what_no_server_processed() {
+    let retry = Incoming { retry: true, ..Incoming::default() };
+    let mesh = Mesh::new(&retrying(|_| {}), vec![UNAVAILABLE; 3]);
+    let response = retry.clone().scope(mesh.call(request(None))).await.unwrap();
+    assert_eq!((code(&response), mesh.seen().len()), (Code::Unavailable, 1));
+    assert_eq!(
+        response.headers()[crate::stack::RETRY_DENIED],
+        "the request being served is itself a retry, and its caller tries again"
+    );
+    assert_eq!(mesh.seen()[0].headers["x-mesh-retry"], "1", "the hops behind are told");
+
+    let mesh = Mesh::new(&retrying(|_| {}), [Act::Fail(AttemptErrorKind::RefusedStream)]);
+    assert_eq!(code(&retry.clone().scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
+
+    let mut mesh = Mesh::new(&retrying(|_| {}), [UNAVAILABLE]);
+    mesh.core.settings.retry_at_every_hop = true;
+    assert_eq!(code(&retry.scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
+    assert!(mesh.seen().iter().all(|seen| !seen.headers.contains_key("x-mesh-retry")));
+}
