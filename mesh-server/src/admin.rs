@@ -28,7 +28,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mesh_xds::{name::ResourceType, resource::Locality, server::StreamStatus};
+use mesh_xds::{
+    name::ResourceType,
+    resource::Locality,
+    server::{AdsService, StreamStatus},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::UNIX_EPOCH};
@@ -65,7 +69,7 @@ async fn metrics(State(status): App) -> Response {
     let number = |severity| snapshot.findings.iter().filter(|finding| finding.severity == severity).count();
     let expires = status.authority.root_not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
     let gauges = Gauges {
-        streams: status.ads.iter().map(|ads| ads.streams().len()).sum(),
+        streams: status.ads.iter().map(AdsService::stream_count).sum(),
         services: snapshot.model.config.services().count(),
         virtual_services: snapshot.model.config.virtual_services().len(),
         workloads: snapshot.model.workloads.len(),

@@ -16,7 +16,7 @@ mod endpoint;
 mod envoy;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod inbound;
+pub(crate) mod inbound;
 mod listener;
 pub mod names;
 mod origin;
@@ -120,12 +120,21 @@ impl<'m> Compiler<'m> {
     }
 
     fn clusters(&self) -> Vec<Name> {
+        self.services().flat_map(|service| self.clusters_to(service)).collect()
+    }
+
+    /// The clusters of a host: what a change of its workloads may change, and their endpoints.
+    pub(crate) fn clusters_of(&self, host: &str) -> Vec<Name> {
+        self.service(host).map(|service| self.clusters_to(service)).unwrap_or_default()
+    }
+
+    fn clusters_to(&self, service: &Service) -> Vec<Name> {
+        let rule = self.model.config.destination_rule_for(&self.client.scope, service);
         let mut names = Vec::new();
-        for (service, port) in self.ports() {
-            names.push(route::cluster_name(port, "", &service.hostname));
-            let rule = self.model.config.destination_rule_for(&self.client.scope, service);
+        for port in &service.ports {
+            names.push(route::cluster_name(port.number, "", &service.hostname));
             for subset in rule.iter().flat_map(|rule| &rule.subsets) {
-                names.push(route::cluster_name(port, &subset.name.value, &service.hostname));
+                names.push(route::cluster_name(port.number, &subset.name.value, &service.hostname));
             }
         }
         names

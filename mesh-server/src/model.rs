@@ -19,6 +19,7 @@ mod schema;
 mod select;
 mod service;
 mod service_entry;
+mod shards;
 mod value;
 mod virtual_service;
 mod workload;
@@ -79,6 +80,8 @@ pub struct Model {
     /// What registered itself.
     pub workloads: Arc<Workloads>,
 }
+
+pub(crate) use shards::Shards;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -10,7 +10,7 @@ mod view;
 use crate::{
     analysis::Finding,
     compile::{Compiled, Compiler, Mesh, Touches, client::Client},
-    model::{Config, Model, RegisteredWorkload, Workloads},
+    model::{Config, Model, RegisteredWorkload, Shards, Workloads},
     source::Loaded,
 };
 use arc_swap::ArcSwap;
@@ -20,7 +20,7 @@ use mesh_xds::{
     server::Encoded,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::watch;
@@ -40,7 +40,26 @@ pub struct Snapshot {
     /// Labels of clients that the configuration asks about.
     labels: Arc<BTreeSet<String>>,
     /// When the workloads of a service last changed, by its host.
-    services: Arc<HashMap<String, u64>>,
+    services: Shards<String, u64>,
+    /// Counts snapshots.
+    generation: u64,
+    /// The latest changes of workloads that led here, one a generation; none before the configuration's last.
+    recent: VecDeque<Arc<Change>>,
+}
+
+/// How many changes of workloads are remembered for streams that follow; one that is further behind compares all
+/// that it holds.
+const REMEMBERED: usize = 64;
+
+/// A change of one workload.
+#[derive(Debug)]
+struct Change {
+    /// Of which snapshot.
+    generation: u64,
+    /// The hosts of the services that it answers, or answered, for.
+    hosts: BTreeSet<String>,
+    /// As it was, and as it is.
+    workload: [Option<Arc<RegisteredWorkload>>; 2],
 }
 
 /// Owns the current snapshot. Cheap to clone.
@@ -71,7 +90,9 @@ impl Publisher {
             revision: revision(&loaded.revision, 0),
             config: 0,
             labels: Arc::new(labels_asked_for(&loaded.config)),
-            services: Arc::default(),
+            services: Shards::default(),
+            generation: 0,
+            recent: VecDeque::new(),
         };
         Self(Arc::new(Inner {
             mesh,
@@ -108,6 +129,8 @@ impl Publisher {
                 config: counters.config,
                 labels: Arc::new(labels_asked_for(&loaded.config)),
                 services: current.services.clone(),
+                generation: current.generation + 1,
+                recent: VecDeque::new(),
             }
         })
     }
@@ -138,15 +161,17 @@ impl Publisher {
             }
             counters.workloads += 1;
             // Who selects it may differ before and after, when its labels did.
-            let touched = before
+            let hosts = before
                 .into_iter()
                 .chain(after)
                 .flat_map(|workload| current.model.services_selecting(namespace, &workload.labels))
                 .map(|service| service.hostname.clone())
                 .collect();
+            let workload = [before.cloned(), after.cloned()];
+            let change = Change { generation: current.generation + 1, hosts, workload };
             let config = current.revision.split_once('.').map_or(&*current.revision, |(config, _)| config);
             let revision = revision(config, counters.workloads);
-            current.with(workloads, revision, touched, counters.workloads)
+            current.with(workloads, revision, change, counters.workloads)
         })
     }
 
@@ -181,15 +206,17 @@ impl Publisher {
 }
 
 impl Snapshot {
-    fn with(
-        &self,
-        workloads: Workloads,
-        revision: Arc<str>,
-        touched: BTreeSet<String>,
-        generation: u64,
-    ) -> Self {
+    fn with(&self, workloads: Workloads, revision: Arc<str>, change: Change, count: u64) -> Self {
         let mut services = self.services.clone();
-        Arc::make_mut(&mut services).extend(touched.into_iter().map(|host| (host, generation)));
+        for host in &change.hosts {
+            services.insert(host.clone(), count);
+        }
+        let generation = change.generation;
+        let mut recent = self.recent.clone();
+        if recent.len() == REMEMBERED {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::new(change));
         Self {
             model: Model { config: self.model.config.clone(), workloads: Arc::new(workloads) },
             findings: self.findings.clone(),
@@ -197,7 +224,16 @@ impl Snapshot {
             config: self.config,
             labels: self.labels.clone(),
             services,
+            generation,
+            recent,
         }
+    }
+
+    /// The changes of workloads since an earlier snapshot; `None` when there were others, or they are forgotten.
+    fn changes_since(&self, earlier: &Self) -> Option<impl Iterator<Item = &Change>> {
+        let (from, to) = (earlier.generation, self.generation);
+        let missed = usize::try_from(to.checked_sub(from)?).ok()?;
+        (missed <= self.recent.len()).then(|| self.recent.iter().rev().take(missed).map(Arc::as_ref))
     }
 
     /// The part of a client that decides what it shares with others: not who it is, and only the labels

@@ -27,6 +27,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 pub use store::WorkloadFile;
 use tokio::sync::watch;
@@ -36,6 +37,10 @@ use tonic::{Request, Response, Status, Streaming};
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Bytes of a request; honest ones have some hundreds.
 const LARGEST_REQUEST: usize = 64 << 10;
+
+/// How long an entry stays whose stream ended with its certificate: the workload is there, and comes back with a
+/// new one.
+const RENEWAL: Duration = Duration::from_secs(10);
 
 /// Who speaks for an entry, by namespace and name.
 type Owners = HashMap<(String, String), Owner>;
@@ -162,6 +167,18 @@ impl Registry {
         Ok((workload, snapshot))
     }
 
+    /// Removes an entry for which `stream` speaks, unless a newer one does.
+    fn remove(&self, entry: RegisteredWorkload, stream: u64) {
+        let key = (entry.namespace, entry.name);
+        let mut owners = self.owners();
+        if owners.1.get(&key).is_none_or(|owner| owner.stream != stream) {
+            return;
+        }
+        owners.1.remove(&key);
+        tracing::info!(namespace = key.0, name = key.1, "workload left");
+        self.publisher.remove_workload(&key.0, &key.1);
+    }
+
     /// Publishes the health of an entry that is `stream`'s own, and still is.
     fn update(&self, workload: RegisteredWorkload, stream: u64) -> Result<Arc<Snapshot>, Status> {
         let owners = self.owners();
@@ -210,6 +227,7 @@ impl WorkloadRegistration for RegistrationService {
         let session = Session {
             registry: self.registry.clone(),
             closing: self.registry.closing.subscribe(),
+            clock: self.clock.clone(),
             peer,
             stream,
             entry: None,
@@ -235,6 +253,7 @@ fn shutting_down() -> Status {
 struct Session {
     registry: Registry,
     closing: watch::Receiver<bool>,
+    clock: Clock,
     peer: Peer,
     stream: u64,
     entry: Option<RegisteredWorkload>,
@@ -244,9 +263,16 @@ struct Session {
 impl Session {
     async fn next(&mut self) -> Result<Option<RegisterResponse>, Status> {
         let request = tokio::select! {
-            request = self.requests.message() => request?,
+            request = self.requests.message() => Some(request?),
             // An error means that the registry is gone, which ends the stream as well.
             _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
+            () = expired(&self.clock, self.peer.expires) => None,
+        };
+        let Some(request) = request else {
+            self.leave_later();
+            return Err(Status::unauthenticated(
+                "the certificate that this stream was opened with has expired; register again with a new one",
+            ));
         };
         let Some(request) = request else { return Ok(None) };
         let publisher = self.registry.publisher.clone();
@@ -288,15 +314,29 @@ impl Session {
 
     /// Removes the entry, unless a newer stream speaks for it.
     fn leave(&mut self) {
-        let Some(entry) = self.entry.take() else { return };
-        let key = (entry.namespace, entry.name);
-        let mut owners = self.registry.owners();
-        if owners.1.get(&key).is_none_or(|owner| owner.stream != self.stream) {
-            return;
+        if let Some(entry) = self.entry.take() {
+            self.registry.remove(entry, self.stream);
         }
-        owners.1.remove(&key);
-        tracing::info!(namespace = key.0, name = key.1, "workload left");
-        self.registry.publisher.remove_workload(&key.0, &key.1);
+    }
+
+    /// The same, after the time that a workload has for coming back.
+    fn leave_later(&mut self) {
+        let Some(entry) = self.entry.take() else { return };
+        let (registry, stream) = (self.registry.clone(), self.stream);
+        tokio::spawn(async move {
+            tokio::time::sleep(RENEWAL).await;
+            if !*registry.closing.borrow() {
+                registry.remove(entry, stream);
+            }
+        });
+    }
+}
+
+/// Until the time of a certificate is over.
+async fn expired(clock: &Clock, expires: Option<SystemTime>) {
+    let Some(expires) = expires else { return std::future::pending().await };
+    while clock.now() <= expires {
+        clock.sleep_toward(expires + Duration::from_millis(1)).await;
     }
 }
 
@@ -406,3 +446,6 @@ fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<Registere
         group: (!said.group.is_empty()).then(|| said.group.clone()),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::{
     client::Client,
     cluster::PROVIDER,
     listener::router,
-    names::parse_inbound,
+    names::{INBOUND_PREFIX, parse_inbound},
     rbac::{self, TrustDomains},
 };
 use crate::model::{Labels, MtlsMode, RegisteredWorkload};
@@ -30,10 +30,30 @@ use mesh_xds::{
         tls::DownstreamTls,
     },
 };
-use std::{net::IpAddr, sync::Arc};
+use mesh_xds::{name::ResourceType, server::Touched};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 /// Istio's mark of a workload that speaks the mesh's mTLS.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+/// The inbound listeners of a client that a workload may be about, when it comes, goes or changes.
+pub(crate) fn touched_by(workload: &RegisteredWorkload, client: &Client) -> Vec<Touched> {
+    let Client { scope, service_account, workload: name, group, .. } = client;
+    if scope.namespace != workload.namespace
+        || service_account.as_ref().is_some_and(|account| *account != workload.service_account)
+    {
+        return Vec::new();
+    }
+    let called = group.as_ref().or(name.as_ref()).is_none_or(|name| workload.is_called(name));
+    // An IPv6 address has several spellings.
+    if called || workload.address.is_ipv6() {
+        return vec![Touched::Prefix(ResourceType::Listener, INBOUND_PREFIX)];
+    }
+    // Of another name, it is looked at only by a server that listens on its very address.
+    let ports: BTreeSet<u16> = workload.ports.values().copied().collect();
+    let name = |port| format!("{INBOUND_PREFIX}{}:{port}", workload.address).into();
+    ports.into_iter().map(|port| Touched::Resource(ResourceType::Listener, name(port))).collect()
+}
 
 impl Compiler<'_> {
     /// The listener of the server that this node is.
@@ -99,14 +119,17 @@ impl Compiler<'_> {
     /// are no others.
     fn own_registration(&self, address: IpAddr, port: u16) -> Option<&RegisteredWorkload> {
         let Client { scope, service_account, workload, group, .. } = self.client;
-        let candidates: Vec<&RegisteredWorkload> = self
-            .model
-            .workloads
-            .in_namespace(&scope.namespace)
+        let workloads = &self.model.workloads;
+        let those: Vec<&Arc<RegisteredWorkload>> = if address.is_unspecified() {
+            workloads.in_namespace(&scope.namespace).collect()
+        } else {
+            workloads.at_address(&scope.namespace, address).collect()
+        };
+        let candidates: Vec<&RegisteredWorkload> = those
+            .into_iter()
             .map(Arc::as_ref)
             .filter(|one| {
                 service_account.as_ref().is_none_or(|account| *account == one.service_account)
-                    && (address.is_unspecified() || address == one.address)
                     && one.ports.values().any(|registered| *registered == port)
             })
             .collect();

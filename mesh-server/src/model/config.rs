@@ -10,6 +10,7 @@ use super::kubernetes::EndpointSlice;
 use super::object::{Kind, Object, ObjectId};
 use super::peer_authentication::PeerAuthentication;
 use super::service::Service;
+use super::value::{Labels, selects};
 use super::virtual_service::{self, Delegate, Unresolved, VirtualService};
 use super::workload::{WorkloadEntry, WorkloadGroup};
 
@@ -34,9 +35,21 @@ pub struct Config {
     /// By namespace and name of the Service.
     slices: HashMap<(String, String), Vec<Arc<EndpointSlice>>>,
     workload_entries: BTreeMap<String, Vec<Arc<WorkloadEntry>>>,
+    /// By namespace and each of their labels, in the same order.
+    labelled_entries: HashMap<Label, Vec<Arc<WorkloadEntry>>>,
+    /// Services with a selector, by namespace and the first label of it; and those whose selector is empty.
+    selecting: HashMap<Label, Vec<Arc<Service>>>,
+    selecting_all: HashMap<String, Vec<Arc<Service>>>,
     workload_groups: BTreeMap<(String, String), Arc<WorkloadGroup>>,
     peer_authentications: BTreeMap<String, Vec<Arc<PeerAuthentication>>>,
     authorization_policies: BTreeMap<String, Vec<Arc<AuthorizationPolicy>>>,
+}
+
+/// Namespace, key and value.
+type Label = (String, String, String);
+
+fn label(namespace: &str, (key, value): (&String, &String)) -> Label {
+    (namespace.to_owned(), key.clone(), value.clone())
 }
 
 impl Config {
@@ -58,7 +71,26 @@ impl Config {
             services.sort_by_key(|service| service.origin.id.kind);
             decorate(services);
         }
+        config.index_selectors();
         config
+    }
+
+    fn index_selectors(&mut self) {
+        for service in self.services.values().flatten() {
+            let Some(selector) = service.selector() else { continue };
+            match selector.iter().next() {
+                Some(first) => self.selecting.entry(label(&service.namespace, first)).or_default(),
+                None => self.selecting_all.entry(service.namespace.clone()).or_default(),
+            }
+            .push(service.clone());
+        }
+        for (namespace, entries) in &self.workload_entries {
+            for entry in entries {
+                for pair in &entry.spec.labels {
+                    self.labelled_entries.entry(label(namespace, pair)).or_default().push(entry.clone());
+                }
+            }
+        }
     }
 
     fn index(&mut self, object: &Object) {
@@ -183,6 +215,29 @@ impl Config {
     /// The WorkloadEntries of a namespace.
     pub fn workload_entries(&self, namespace: &str) -> &[Arc<WorkloadEntry>] {
         self.workload_entries.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// The WorkloadEntries of a namespace that a selector selects.
+    pub(crate) fn workload_entries_selected<'a>(
+        &'a self,
+        namespace: &str,
+        selector: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<WorkloadEntry>> {
+        let having = |pair| self.labelled_entries.get(&label(namespace, pair)).map_or(&[][..], Vec::as_slice);
+        let fewest = selector.iter().map(having).min_by_key(|those| those.len());
+        let those = fewest.unwrap_or_else(|| self.workload_entries(namespace));
+        those.iter().filter(|entry| selects(selector, &entry.spec.labels))
+    }
+
+    /// The services that a workload with these labels answers for.
+    pub(crate) fn services_selecting<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
+        let by_label = labels.iter().filter_map(|pair| self.selecting.get(&label(namespace, pair)));
+        let those = by_label.chain(self.selecting_all.get(namespace)).flatten();
+        those.filter(|service| service.selector().is_some_and(|selector| selects(selector, labels)))
     }
 
     /// A WorkloadGroup: the template for workloads that register.

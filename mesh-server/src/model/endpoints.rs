@@ -73,30 +73,23 @@ impl Model {
         namespace: &'a str,
         labels: &'a Labels,
     ) -> impl Iterator<Item = &'a Arc<Service>> {
-        self.config.services().filter(move |service| {
-            service.namespace == namespace
-                && service.selector().is_some_and(|selector| selects(selector, labels))
-        })
+        self.config.services_selecting(namespace, labels)
     }
 
     fn selected_workloads<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Workload<'a>> {
         let namespace = service.namespace.as_str();
-        let selector = service.selector();
         let fixed: &[WorkloadSpec] = match &service.endpoints {
             EndpointSource::Fixed(entries) => entries,
             _ => &[],
         };
-        let selected = move |labels: &Labels| selector.is_some_and(|selector| selects(selector, labels));
-        let registered = self
-            .workloads
-            .in_namespace(namespace)
-            .filter(move |workload| selected(&workload.labels))
+        let selector = service.selector();
+        let registered = selector
+            .into_iter()
+            .flat_map(move |selector| self.workloads.selected(namespace, selector))
             .map(|workload| Workload::registered(workload));
-        let entries = self
-            .config
-            .workload_entries(namespace)
-            .iter()
-            .filter(move |entry| selected(&entry.spec.labels))
+        let entries = selector
+            .into_iter()
+            .flat_map(move |selector| self.config.workload_entries_selected(namespace, selector))
             .map(move |entry| Workload::entry(namespace, &entry.spec));
         registered.chain(entries).chain(fixed.iter().map(move |spec| Workload::entry(namespace, spec)))
     }

@@ -14,7 +14,8 @@ use super::node::Node;
 use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report};
 use super::schema;
-use super::value::{Host, Labels, Locality};
+use super::shards::Shards;
+use super::value::{Host, Labels, Locality, selects};
 use crate::analysis::{Code, Position};
 
 /// Where a workload listens.
@@ -150,10 +151,77 @@ impl RegisteredWorkload {
     }
 }
 
-/// The workloads that registered themselves: an immutable value, cheap to change.
+/// The workloads that registered themselves: an immutable value, cheap to change, and indexed by what they are
+/// looked up by.
 #[derive(Clone, Debug, Default)]
 pub struct Workloads {
-    by_namespace: BTreeMap<String, Arc<BTreeMap<String, Arc<RegisteredWorkload>>>>,
+    namespaces: Shards<String, Namespace>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Namespace {
+    by_name: Shards<String, Arc<RegisteredWorkload>>,
+    /// By one label and its value, and by name.
+    by_label: Shards<(String, String), Shards<String, Arc<RegisteredWorkload>>>,
+    by_address: Shards<IpAddr, Vec<Arc<RegisteredWorkload>>>,
+}
+
+impl Namespace {
+    fn insert(&mut self, workload: &Arc<RegisteredWorkload>) {
+        self.remove(&workload.name);
+        for (key, value) in &workload.labels {
+            let pair = (key.clone(), value.clone());
+            let mut those = self.by_label.get(&pair).cloned().unwrap_or_default();
+            those.insert(workload.name.clone(), workload.clone());
+            self.by_label.insert(pair, those);
+        }
+        let mut those = self.by_address.get(&workload.address).cloned().unwrap_or_default();
+        those.push(workload.clone());
+        self.by_address.insert(workload.address, those);
+        self.by_name.insert(workload.name.clone(), workload.clone());
+    }
+
+    fn remove(&mut self, name: &str) {
+        let Some(workload) = self.by_name.get(name).cloned() else { return };
+        self.by_name.remove(name);
+        for (key, value) in &workload.labels {
+            let pair = (key.clone(), value.clone());
+            let mut those = self.by_label.get(&pair).cloned().unwrap_or_default();
+            those.remove(name);
+            if those.is_empty() {
+                self.by_label.remove(&pair);
+            } else {
+                self.by_label.insert(pair, those);
+            }
+        }
+        let mut those = self.by_address.get(&workload.address).cloned().unwrap_or_default();
+        those.retain(|one| one.name != name);
+        if those.is_empty() {
+            self.by_address.remove(&workload.address);
+        } else {
+            self.by_address.insert(workload.address, those);
+        }
+    }
+
+    /// The workloads that have every pair of a selector, in no order.
+    fn selected<'a>(&'a self, selector: &'a Labels) -> Vec<&'a Arc<RegisteredWorkload>> {
+        if selector.is_empty() {
+            return self.by_name.iter().map(|(_, workload)| workload).collect();
+        }
+        let having = |(key, value): (&String, &String)| self.by_label.get(&(key.clone(), value.clone()));
+        // A pair that none has: nothing is selected.
+        let Some(mut those) = selector.iter().map(having).collect::<Option<Vec<_>>>() else {
+            return Vec::new();
+        };
+        those.sort_by_key(|those| those.len());
+        let fewest = those.first().into_iter().flat_map(|those| those.iter()).map(|(_, workload)| workload);
+        fewest.filter(|workload| selects(selector, &workload.labels)).collect()
+    }
+}
+
+fn by_name(mut workloads: Vec<&Arc<RegisteredWorkload>>) -> std::vec::IntoIter<&Arc<RegisteredWorkload>> {
+    workloads.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    workloads.into_iter()
 }
 
 impl Workloads {
@@ -161,8 +229,10 @@ impl Workloads {
     #[must_use]
     pub fn with(&self, workload: RegisteredWorkload) -> Self {
         let mut next = self.clone();
-        let namespace = next.by_namespace.entry(workload.namespace.clone()).or_default();
-        Arc::make_mut(namespace).insert(workload.name.clone(), Arc::new(workload));
+        let workload = Arc::new(workload);
+        let mut namespace = next.namespaces.get(&workload.namespace).cloned().unwrap_or_default();
+        namespace.insert(&workload);
+        next.namespaces.insert(workload.namespace.clone(), namespace);
         next
     }
 
@@ -170,10 +240,12 @@ impl Workloads {
     #[must_use]
     pub fn without(&self, namespace: &str, name: &str) -> Self {
         let mut next = self.clone();
-        if let Some(workloads) = next.by_namespace.get_mut(namespace) {
-            Arc::make_mut(workloads).remove(name);
-            if workloads.is_empty() {
-                next.by_namespace.remove(namespace);
+        if let Some(mut workloads) = next.namespaces.get(namespace).cloned() {
+            workloads.remove(name);
+            if workloads.by_name.is_empty() {
+                next.namespaces.remove(namespace);
+            } else {
+                next.namespaces.insert(namespace.to_owned(), workloads);
             }
         }
         next
@@ -181,27 +253,49 @@ impl Workloads {
 
     /// One workload.
     pub fn find(&self, namespace: &str, name: &str) -> Option<&Arc<RegisteredWorkload>> {
-        self.by_namespace.get(namespace)?.get(name)
+        self.namespaces.get(namespace)?.by_name.get(name)
     }
 
     /// The workloads of a namespace, by name.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<RegisteredWorkload>> {
-        self.by_namespace.get(namespace).into_iter().flat_map(|workloads| workloads.values())
+        let those = self.namespaces.get(namespace);
+        by_name(those.into_iter().flat_map(|those| those.by_name.iter()).map(|(_, one)| one).collect())
+    }
+
+    /// The workloads of a namespace at an address, by name.
+    pub fn at_address(
+        &self,
+        namespace: &str,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &Arc<RegisteredWorkload>> {
+        let those = self.namespaces.get(namespace).and_then(|those| those.by_address.get(&address));
+        by_name(those.into_iter().flatten().collect())
+    }
+
+    /// The workloads of a namespace that a selector selects, by name. Costs what the rarest of its labels has.
+    pub fn selected<'a>(
+        &'a self,
+        namespace: &str,
+        selector: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<RegisteredWorkload>> {
+        by_name(self.namespaces.get(namespace).map(|those| those.selected(selector)).unwrap_or_default())
     }
 
     /// All of them, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<RegisteredWorkload>> {
-        self.by_namespace.values().flat_map(|workloads| workloads.values())
+        by_name(
+            self.namespaces.iter().flat_map(|(_, those)| those.by_name.iter()).map(|(_, one)| one).collect(),
+        )
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_namespace.values().map(|workloads| workloads.len()).sum()
+        self.namespaces.iter().map(|(_, workloads)| workloads.by_name.len()).sum()
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.by_namespace.is_empty()
+        self.namespaces.is_empty()
     }
 }
 

@@ -4,7 +4,7 @@ use super::encode;
 use crate::compile::{Compiled, client::Client};
 use mesh_xds::{
     name::{Name, ResourceType},
-    server::Encoded,
+    server::{Encoded, Touched},
 };
 use std::{
     collections::HashMap,
@@ -31,7 +31,8 @@ impl Shared {
         }
         // Those whose last client has left go when others come.
         all.retain(|_, resources| resources.strong_count() > 0);
-        let resources = Arc::new(Resources { client: client.clone(), kept: Mutex::default() });
+        let resources =
+            Arc::new(Resources { client: client.clone(), kept: Mutex::default(), touched: Mutex::default() });
         all.insert(client, Arc::downgrade(&resources));
         resources
     }
@@ -50,7 +51,12 @@ impl Shared {
 pub(super) struct Resources {
     client: Client,
     kept: Mutex<HashMap<(ResourceType, Name), Kept>>,
+    /// What differs between two generations, for all who take the same step.
+    touched: Mutex<Option<(Step, Vec<Touched>)>>,
 }
+
+/// From one generation to another.
+pub(super) type Step = (u64, u64);
 
 struct Kept {
     stamp: Stamp,
@@ -58,6 +64,23 @@ struct Kept {
 }
 
 impl Resources {
+    /// What a step from one generation to another touches; asked of `make` for the first who takes it.
+    pub(super) fn touched(
+        &self,
+        step: (u64, u64),
+        make: impl FnOnce(&Client) -> Vec<Touched>,
+    ) -> Vec<Touched> {
+        let mut latest = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some((known, touched)) if *known == step => touched.clone(),
+            _ => {
+                let touched = make(&self.client);
+                *latest = Some((step, touched.clone()));
+                touched
+            }
+        }
+    }
+
     /// A resource made from `stamp`. What does not exist is not kept: clients make names up.
     pub(super) fn find_or_make(
         &self,

@@ -9,7 +9,8 @@ use mesh_ca::{
     clock::Clock,
     spiffe_id::{SpiffeId, TrustDomain},
 };
-use mesh_xds::server::{Node, View, Views};
+use mesh_xds::server::{Changes, Node, Touched, View, Views};
+use std::time::Duration;
 
 const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 const RATINGS: &str = "outbound|9080||ratings.other.svc.cluster.local";
@@ -36,7 +37,7 @@ fn node(labels: &[(&str, &str)]) -> Node {
 }
 
 fn view(publisher: &Publisher, node: &Node) -> Arc<dyn View> {
-    served(publisher).view(&Peer { identity: None, address: None }, node).unwrap()
+    served(publisher).view(&Peer { identity: None, address: None, expires: None }, node).unwrap()
 }
 
 #[test]
@@ -141,7 +142,11 @@ fn names_that_clients_make_up_are_not_kept() {
 #[test]
 fn a_certificate_binds_namespace_and_service_account() {
     let identity = |text| Some(SpiffeId::parse(text).unwrap());
-    let reviews = Peer { identity: identity("spiffe://cluster.local/ns/default/sa/reviews"), address: None };
+    let reviews = Peer {
+        identity: identity("spiffe://cluster.local/ns/default/sa/reviews"),
+        address: None,
+        expires: None,
+    };
     let cases = [
         (None, None, true),
         (Some("default"), Some("reviews"), true),
@@ -152,7 +157,122 @@ fn a_certificate_binds_namespace_and_service_account() {
     for (namespace, account, expected) in cases {
         assert_eq!(reviews.may_be(namespace, account).is_ok(), expected, "{namespace:?} {account:?}");
     }
-    let odd = Peer { identity: identity("spiffe://cluster.local/something/else"), address: None };
+    let odd =
+        Peer { identity: identity("spiffe://cluster.local/something/else"), address: None, expires: None };
     assert_eq!(odd.may_be(None, None).unwrap_err().code(), tonic::Code::PermissionDenied);
-    assert!(Peer { identity: None, address: None }.may_be(Some("any"), Some("any")).is_ok());
+    assert!(Peer { identity: None, address: None, expires: None }.may_be(Some("any"), Some("any")).is_ok());
+}
+
+fn touched(before: &Arc<dyn View>, after: &Arc<dyn View>) -> Option<Vec<Touched>> {
+    match after.changes_since(&**before) {
+        Changes::Only(touched) => Some(touched),
+        Changes::Anything => None,
+    }
+}
+
+#[test]
+fn a_step_says_what_it_touched_until_the_configuration_changes() {
+    let publisher = publisher("");
+    let served = served(&publisher);
+    let (peer, node) = (Peer { identity: None, address: None, expires: None }, node(&[]));
+    let first = served.view(&peer, &node).unwrap();
+    let next = |earlier: &Arc<dyn View>| served.next_view(&peer, &node, earlier).unwrap();
+    assert_eq!(touched(&first, &next(&first)), Some(vec![]));
+
+    publisher.add_workload(workload("10.0.0.1"));
+    let second = next(&first);
+    let of = |kind| Touched::Resource(kind, REVIEWS.into());
+    let mut expected = vec![of(ResourceType::Cluster), of(ResourceType::ClusterLoadAssignment)];
+    // A node without a name of its own may be any workload.
+    expected.push(Touched::Prefix(ResourceType::Listener, "xds.istio.io/grpc/lds/inbound/"));
+    assert_eq!(touched(&first, &second), Some(expected.clone()));
+
+    publisher.remove_workload("default", "reviews-10.0.0.1");
+    let third = next(&second);
+    assert_eq!(touched(&first, &third), Some(expected), "two steps at once");
+    for i in 0..=REMEMBERED {
+        publisher.add_workload(workload(&format!("10.0.1.{i}")));
+    }
+    assert_eq!(touched(&third, &next(&third)), None, "too long ago");
+    let fourth = next(&third);
+    publisher.set_config(&loaded("", "c2"));
+    assert_eq!(touched(&fourth, &next(&fourth)), None);
+}
+
+#[test]
+fn a_lifetime_is_what_is_left_of_the_certificate() {
+    let peer = |expires| Peer { identity: None, address: None, expires };
+    let served = served(&publisher(""));
+    assert_eq!(served.lifetime(&peer(None)), None);
+    assert_eq!(served.lifetime(&peer(Some(std::time::SystemTime::UNIX_EPOCH))), Some(Duration::ZERO));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 64, ..Default::default() })]
+
+    /// Whoever the client is: what a step does not name is what it was.
+    #[test]
+    fn nothing_changes_that_is_not_said_to(
+        steps in proptest::collection::vec((0..4_u8, proptest::bool::ANY, 0..3_u8, 0..3_u8), 1..8),
+        name in proptest::option::of(0..3_u8),
+        account in proptest::option::of(0..2_u8),
+    ) {
+        let publisher = publisher("
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: special}
+spec: {selector: {matchLabels: {special: l1}}, mtls: {mode: STRICT}}
+");
+        let mut node = node(&[]);
+        let mut says = |key: &str, value: String| node.metadata.insert(key.into(), value.into());
+        if let Some(name) = name {
+            says("WORKLOAD_NAME", format!("w{name}"));
+        }
+        if let Some(account) = account {
+            says("SERVICE_ACCOUNT", format!("a{account}"));
+        }
+        let served = served(&publisher);
+        let peer = Peer { identity: None, address: None, expires: None };
+        let mut view = served.view(&peer, &node).unwrap();
+        let inbound = ["0.0.0.0:9080", "10.0.0.0:9080", "10.0.0.1:9080", "10.0.0.1:9081", "[::]:9080", "[fd00:0::1]:9080"];
+        let inbound = inbound.map(|address| (ResourceType::Listener, format!("xds.istio.io/grpc/lds/inbound/{address}")));
+        let mut all: Vec<(ResourceType, String)> = inbound.into();
+        for kind in ResourceType::ALL {
+            all.extend(view.names(kind).iter().map(|name| (kind, name.to_string())));
+        }
+        for (address, add, base, label) in steps {
+            let ip = if address == 3 { "fd00::1".to_owned() } else { format!("10.0.0.{address}") };
+            let name = format!("w{base}-{}", ip.replace(':', "-"));
+            if add {
+                let labels = match label {
+                    0 => [("app", "reviews"), ("special", "l0")],
+                    1 => [("app", "reviews"), ("special", "l1")],
+                    _ => [("version", "v1"), ("special", "l1")],
+                };
+                let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+                let service_account = format!("a{}", base % 2);
+                let address = ip.parse().unwrap();
+                publisher.add_workload(RegisteredWorkload { name, address, labels, service_account, ..workload("10.0.0.9") });
+            } else {
+                publisher.remove_workload("default", &name);
+            }
+            let next = served.next_view(&peer, &node, &view).unwrap();
+            let touched = touched(&view, &next).unwrap();
+            for (kind, name) in &all {
+                let said = touched.iter().any(|one| match one {
+                    Touched::Resource(of, named) => of == kind && **named == *name,
+                    Touched::Prefix(of, prefix) => of == kind && name.starts_with(prefix),
+                });
+                if !said {
+                    proptest::prop_assert_eq!(view.resource(*kind, name), next.resource(*kind, name), "{}", name);
+                }
+            }
+            view = next;
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! plaintext port.
 
 use super::{Publisher, Snapshot, cache::Resources};
-use crate::compile::{Compiler, client::Client};
+use crate::compile::{Compiler, client::Client, inbound};
 use mesh_ca::{
     clock::Clock,
     issuer::PeerInfo,
@@ -15,9 +15,15 @@ use mesh_ca::{
 };
 use mesh_xds::{
     name::{Name, ResourceType},
-    server::{Encoded, Node, View, Views},
+    server::{Changes, Encoded, Node, Touched, View, Views},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 use tonic::{Status, metadata::MetadataMap};
 
@@ -37,6 +43,8 @@ pub struct Peer {
     pub identity: Option<SpiffeId>,
     /// Where it is.
     pub address: Option<SocketAddr>,
+    /// When that proof ends.
+    pub expires: Option<SystemTime>,
 }
 
 impl Peer {
@@ -51,7 +59,7 @@ impl Peer {
         let address = connection.address;
         let Some(certificate) = connection.certificate else {
             return match anonymous {
-                AnonymousPeers::Admitted => Ok(Self { identity: None, address }),
+                AnonymousPeers::Admitted => Ok(Self { identity: None, address, expires: None }),
                 AnonymousPeers::Refused => Err(Status::unauthenticated(
                     "no client certificate: get one from this server's CA with a join token (`meshctl token \
                      create`), or have one issued (`meshctl cert issue`)",
@@ -67,7 +75,7 @@ impl Peer {
                 "the certificate of {identity} has expired; connect again"
             )));
         }
-        Ok(Self { identity: Some(identity), address })
+        Ok(Self { identity: Some(identity), address, expires: Some(certificate.not_after) })
     }
 
     /// Refuses what contradicts the identity, if there is one.
@@ -132,7 +140,25 @@ impl Views for Served {
         let snapshot = self.publisher.current();
         let client = Client::of(node, peer.identity.as_ref(), &snapshot.model.config.settings().domain);
         let shared = self.publisher.0.shared.of(snapshot.sharing(&client));
-        Ok(Arc::new(NodeView { publisher: self.publisher.clone(), snapshot, client, shared }))
+        let whose = Arc::new(Whose { client, shared });
+        Ok(Arc::new(NodeView { publisher: self.publisher.clone(), snapshot, whose }))
+    }
+
+    fn next_view(&self, peer: &Peer, node: &Node, earlier: &Arc<dyn View>) -> Result<Arc<dyn View>, Status> {
+        let snapshot = self.publisher.current();
+        let known: &dyn Any = &**earlier;
+        match known.downcast_ref::<NodeView>() {
+            // Who a client is depends on its node, and on the configuration.
+            Some(known) if known.snapshot.config == snapshot.config => {
+                let (publisher, whose) = (self.publisher.clone(), known.whose.clone());
+                Ok(Arc::new(NodeView { publisher, snapshot, whose }))
+            }
+            _ => self.view(peer, node),
+        }
+    }
+
+    fn lifetime(&self, peer: &Peer) -> Option<Duration> {
+        peer.expires.map(|expires| expires.duration_since(self.clock.now()).unwrap_or_default())
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -144,6 +170,11 @@ impl Views for Served {
 struct NodeView {
     publisher: Publisher,
     snapshot: Arc<Snapshot>,
+    whose: Arc<Whose>,
+}
+
+/// What stays the same for a stream until the configuration changes.
+struct Whose {
     client: Client,
     shared: Arc<Resources>,
 }
@@ -154,10 +185,41 @@ impl View for NodeView {
     }
 
     fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
-        self.publisher.resource(&self.snapshot, &self.client, &self.shared, kind, name)
+        self.publisher.resource(&self.snapshot, &self.whose.client, &self.whose.shared, kind, name)
     }
 
     fn names(&self, kind: ResourceType) -> Vec<Name> {
-        Compiler::new(&self.snapshot.model, self.publisher.mesh(), &self.client).names(kind)
+        Compiler::new(&self.snapshot.model, self.publisher.mesh(), &self.whose.client).names(kind)
+    }
+
+    fn changes_since(&self, earlier: &dyn View) -> Changes {
+        let earlier: &dyn Any = earlier;
+        let Some(earlier) =
+            earlier.downcast_ref::<Self>().filter(|earlier| Arc::ptr_eq(&earlier.whose, &self.whose))
+        else {
+            return Changes::Anything;
+        };
+        let Some(changes) = self.snapshot.changes_since(&earlier.snapshot) else { return Changes::Anything };
+        let changes: Vec<_> = changes.collect();
+        let step = (earlier.snapshot.generation, self.snapshot.generation);
+        let mut touched = self.whose.shared.touched(step, |client| {
+            let compiler = Compiler::new(&self.snapshot.model, self.publisher.mesh(), client);
+            let hosts: BTreeSet<&String> = changes.iter().flat_map(|change| &change.hosts).collect();
+            let names = hosts.into_iter().flat_map(|host| compiler.clusters_of(host));
+            let both = |name: Name| {
+                let of = |kind| Touched::Resource(kind, name.clone());
+                [of(ResourceType::Cluster), of(ResourceType::ClusterLoadAssignment)]
+            };
+            names.flat_map(both).collect()
+        });
+        let workloads = changes.iter().flat_map(|change| change.workload.iter().flatten());
+        for workload in workloads {
+            for one in inbound::touched_by(workload, &self.whose.client) {
+                if !touched.contains(&one) {
+                    touched.push(one);
+                }
+            }
+        }
+        Changes::Only(touched)
     }
 }

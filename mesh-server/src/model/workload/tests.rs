@@ -81,9 +81,39 @@ proptest! {
             }
             prop_assert_eq!(before.len(), was, "a value does not change behind its owner");
         }
+        let ordered: Vec<_> = workloads.iter().map(|w| (w.namespace.clone(), w.name.clone())).collect();
+        prop_assert!(ordered.is_sorted());
         let found: BTreeMap<_, _> = workloads.iter().map(|w| ((w.namespace.clone(), w.name.clone()), w.weight)).collect();
         prop_assert_eq!(workloads.len(), expected.len());
         prop_assert_eq!(workloads.is_empty(), expected.is_empty());
         prop_assert_eq!(found, expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_index_finds_what_a_search_would(
+        ops in prop::collection::vec(("[a-f]", any::<bool>(), 0..3_u8, "[xy]", "[xy]"), 0..40),
+        wanted in prop::collection::btree_map("[kl]", "[xyz]", 0..3),
+    ) {
+        let mut workloads = Workloads::default();
+        for (name, add, address, k, l) in ops {
+            workloads = if add {
+                let labels = [("k".to_owned(), k), ("l".to_owned(), l)].into();
+                let address = IpAddr::from([10, 0, 0, address]);
+                workloads.with(RegisteredWorkload { labels, address, ..workload("ns", &name, 1) })
+            } else {
+                workloads.without("ns", &name)
+            };
+        }
+        let names = |those: Vec<&Arc<RegisteredWorkload>>| -> Vec<String> {
+            those.iter().map(|one| one.name.clone()).collect()
+        };
+        let searched = workloads.in_namespace("ns").filter(|one| selects(&wanted, &one.labels)).collect();
+        prop_assert_eq!(names(workloads.selected("ns", &wanted).collect()), names(searched));
+        for address in (0..3).map(|last| IpAddr::from([10, 0, 0, last])) {
+            let searched = workloads.in_namespace("ns").filter(|one| one.address == address).collect();
+            prop_assert_eq!(names(workloads.at_address("ns", address).collect()), names(searched));
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! A registration and the certificate that it was made with.
+
+use super::*;
+use crate::{
+    compile::{Mesh, fixture},
+    source::Loaded,
+};
+use http::uri::PathAndQuery;
+use mesh_ca::{
+    certificate::PeerCertificate,
+    issuer::{Authority, PeerInfo},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{
+    client::Grpc,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Server},
+};
+
+/// A registry whose callers all have one certificate, good until `not_after`.
+async fn serve(registry: &Registry, clock: Clock, not_after: SystemTime) -> Channel {
+    let domain = TrustDomain::parse("cluster.local").unwrap();
+    // Any certificate, with the names and times of this test.
+    let authority = Authority::in_memory(&domain).unwrap();
+    let mut certificate = PeerCertificate::from_der(&authority.bundle().roots().certificates()[0]).unwrap();
+    certificate.spiffe_id = Some(SpiffeId::parse("spiffe://cluster.local/ns/default/sa/reviews").unwrap());
+    certificate.not_after = not_after;
+    let service = registry.service(domain, clock, AnonymousPeers::Refused);
+    let service = InterceptedService::new(service, move |mut request: Request<()>| {
+        let peer = PeerInfo { certificate: Some(certificate.clone()), address: None };
+        request.extensions_mut().insert(peer);
+        Ok(request)
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+async fn register(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming<RegisterResponse>) {
+    let (requests, receiver) = mpsc::channel(1);
+    let workload = proto::Workload {
+        name: "reviews".into(),
+        address: "10.0.0.1".into(),
+        ports: [("grpc".to_owned(), 9080)].into(),
+        ..Default::default()
+    };
+    let request = RegisterRequest { workload: Some(workload), ..Default::default() };
+    requests.send(request).await.unwrap();
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/mesh.v1.WorkloadRegistration/Register");
+    let codec = tonic_prost::ProstCodec::<RegisterRequest, RegisterResponse>::default();
+    let responses = grpc.streaming(Request::new(ReceiverStream::new(receiver)), path, codec).await;
+    let mut responses = responses.unwrap().into_inner();
+    responses.message().await.unwrap().unwrap();
+    (requests, responses)
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one() {
+    let mesh = Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new() };
+    let config = fixture::world(fixture::MESH, "").model.config;
+    let publisher = Publisher::new(mesh, &Loaded { config, ..Loaded::default() });
+    let registry = Registry::new(publisher.clone());
+    let registered = || publisher.current().model.workloads.len();
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let (clock, hand) = Clock::manual(start);
+    let hour = Duration::from_secs(3600);
+    let old = serve(&registry, clock.clone(), start + hour).await;
+    let new = serve(&registry, clock, start + 10 * hour).await;
+
+    let (_requests, mut responses) = register(old).await;
+    hand.set(start + 2 * hour);
+    let status = responses.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+    assert!(status.message().contains("has expired"), "{status}");
+    assert_eq!(registered(), 1, "the workload is there");
+
+    let (requests, responses) = register(new).await;
+    // What is left of the old stream does not take the entry from the new one.
+    let owner = registry.owners().1.values().next().unwrap().stream;
+    let entry = publisher.current().model.workloads.iter().next().unwrap().as_ref().clone();
+    registry.remove(entry.clone(), owner - 1);
+    assert_eq!(registered(), 1);
+    drop((requests, responses));
+    registry.remove(entry, owner);
+    assert_eq!(registered(), 0);
+}
