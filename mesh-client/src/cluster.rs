@@ -67,9 +67,9 @@ struct Shared {
 impl Cluster {
     /// Starts a cluster; its first endpoints are dialled at once.
     pub(crate) fn spawn(config: Arc<ClusterConfig>, deps: &ClusterDeps) -> Arc<Self> {
-        let Discovery::Eds(service) = &config.cluster.discovery else {
-            // The only variant of this vocabulary; of another one the name serves as well.
-            return Self::start(Arc::clone(&config), deps, &config.cluster.name);
+        let service = match &config.cluster.discovery {
+            Discovery::Eds(service) => service,
+            _ => &config.cluster.name,
         };
         Self::start(Arc::clone(&config), deps, service)
     }

@@ -10,7 +10,7 @@ pub(crate) mod stride;
 
 use crate::endpoint::Endpoint;
 use draw::Draw;
-use mesh_xds::resource::cluster::LbPolicy;
+use mesh_xds::resource::cluster::{Cluster, Discovery, LbPolicy, LocalityLb};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -37,6 +37,25 @@ impl Dice {
     }
 }
 
+/// What a cluster asks of its balancing that is not here. The parser rejects such clusters (this crate's
+/// features say what it has); should one come nevertheless, its calls fail with this, and none goes astray.
+pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
+    let options = &cluster.lb_options;
+    match (&cluster.discovery, &cluster.lb) {
+        (Discovery::StrictDns(_) | Discovery::LogicalDns(_), _) => Some("discovery by DNS"),
+        (Discovery::Aggregate(_), _) => Some("clusters of clusters"),
+        (_, LbPolicy::RingHash(_)) => Some("ring hash"),
+        (_, LbPolicy::Maglev(_)) => Some("Maglev"),
+        (_, LbPolicy::ClientSideWeightedRoundRobin(_)) => Some("client-side weighted round robin"),
+        _ if options.subsetting.is_some() => Some("random subsetting"),
+        _ if options.slow_start.is_some() => Some("slow start"),
+        _ if matches!(options.localities, LocalityLb::ZoneAware(_)) => Some("zone-aware routing"),
+        _ if cluster.health_check.is_some() => Some("active health checks"),
+        _ if cluster.http_connect.is_some() => Some("HTTP CONNECT"),
+        _ => None,
+    }
+}
+
 /// An endpoint that may be picked.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
@@ -51,6 +70,13 @@ pub(crate) struct Group {
     /// The locality's share within the priority.
     pub(crate) weight: u32,
     pub(crate) candidates: Vec<Candidate>,
+}
+
+impl Group {
+    /// All candidates of all localities, each by its own weight only.
+    pub(crate) fn flat(groups: Vec<Self>) -> Self {
+        Self { weight: 1, candidates: groups.into_iter().flat_map(|group| group.candidates).collect() }
+    }
 }
 
 /// Picks one of the ready endpoints of a priority.
@@ -69,9 +95,15 @@ struct Balancer {
 #[derive(Debug)]
 enum Policy {
     RoundRobin(Stride),
-    LeastRequest { choices: u32, weights: Box<[u32]>, draw: Draw },
+    LeastRequest {
+        choices: u32,
+        weights: Box<[u32]>,
+        draw: Draw,
+    },
     Random(Draw),
     First,
+    /// This version has no such policy, see [`lacking`]: nothing is picked.
+    Missing,
 }
 
 impl Picker {
@@ -118,15 +150,16 @@ impl Balancer {
         let weights: Box<[u32]> = group.candidates.iter().map(|candidate| candidate.weight).collect();
         let policy = match policy {
             LbPolicy::RoundRobin => Policy::RoundRobin(Stride::new(&weights, rng)),
-            LbPolicy::LeastRequest { choices } => Policy::LeastRequest {
+            LbPolicy::LeastRequest { choices, .. } => Policy::LeastRequest {
                 choices: (*choices).clamp(2, 10),
                 draw: Draw::new(weights.iter().copied()),
                 weights,
             },
             LbPolicy::Random => Policy::Random(Draw::new(weights.iter().copied())),
             LbPolicy::PickFirst { .. } => Policy::First,
-            // A policy of a newer vocabulary: the default of Envoy and gRPC.
-            _ => Policy::RoundRobin(Stride::new(&weights, rng)),
+            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) | LbPolicy::ClientSideWeightedRoundRobin(_) => {
+                Policy::Missing
+            }
         };
         Self { endpoints: group.candidates.into_iter().map(|candidate| candidate.endpoint).collect(), policy }
     }
@@ -142,6 +175,7 @@ impl Balancer {
             }
             Policy::Random(draw) => self.endpoints.get(draw.draw(&mut dice.roll())?),
             Policy::First => self.endpoints.first(),
+            Policy::Missing => None,
         }
     }
 

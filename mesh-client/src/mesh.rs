@@ -43,7 +43,7 @@ const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-ma
                             retry-budget,previous-hosts,consecutive-errors,panic-threshold,filter-disabled";
 
 /// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected.
-const FEATURES: &[Feature] = &[];
+const FEATURES: &[Feature] = &[Feature::StaticCluster];
 
 const SUPPORT: Support = Support::of(FEATURES);
 

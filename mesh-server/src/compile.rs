@@ -57,7 +57,7 @@ pub enum Compiled {
     /// RDS.
     Routes(RouteConfiguration),
     /// CDS.
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
     /// EDS.
     Endpoints(ClusterLoadAssignment),
     /// What only Envoy's own messages can say, encoded.
@@ -87,7 +87,7 @@ impl<'m> Compiler<'m> {
             ResourceType::Listener if name.starts_with(names::INBOUND_PREFIX) => self.inbound_listener(name),
             ResourceType::Listener => self.outbound_listener(name),
             ResourceType::RouteConfiguration => return self.routes(name).map(Compiled::Routes),
-            ResourceType::Cluster => return self.cluster(name).map(Compiled::Cluster),
+            ResourceType::Cluster => return self.cluster(name).map(Box::new).map(Compiled::Cluster),
             ResourceType::ClusterLoadAssignment => return self.assignment(name).map(Compiled::Endpoints),
         }
         .map(Compiled::Listener)

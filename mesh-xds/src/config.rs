@@ -43,15 +43,40 @@ pub struct XdsConfig {
     pub version: Arc<str>,
 }
 
-/// One cluster and its endpoints.
+/// One cluster, and its endpoints or the clusters it is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterConfig {
     /// The cluster.
     pub cluster: Arc<Cluster>,
-    /// Its endpoints; without priorities when there are none.
+    /// Its endpoints; without priorities when there are none. Always so for a cluster of clusters, and for one
+    /// whose endpoints are found by DNS, which is for the data path to ask.
     pub endpoints: Arc<ClusterLoadAssignment>,
+    /// What a cluster of clusters comes down to, in order of preference, each name once (gRFC A37, A74): at
+    /// least one. Empty for any other cluster.
+    pub leaves: Vec<LeafCluster>,
     /// Why `endpoints` is empty or old, if something went wrong: goes into the errors of calls.
     pub note: Option<Arc<str>>,
+}
+
+/// A cluster with endpoints, below a cluster of clusters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeafCluster {
+    /// Its name.
+    pub name: Name,
+    /// What is known of it. A leaf that cannot be used is one that calls pass over.
+    pub config: Result<Arc<ClusterConfig>, XdsError>,
+}
+
+impl LeafCluster {
+    /// Whether nothing differs; no endpoint is looked at.
+    fn same(&self, other: &Self) -> bool {
+        self.name == other.name
+            && match (&self.config, &other.config) {
+                (Ok(one), Ok(other)) => Arc::ptr_eq(one, other),
+                (Err(one), Err(other)) => one == other,
+                _ => false,
+            }
+    }
 }
 
 /// Why a resource, and with it a target or a cluster, cannot be used. Cheap to clone.

@@ -19,14 +19,14 @@ use crate::{
         machine::Connectivity,
         task::{Spec, Surroundings, Task},
     },
-    lb::{Dice, Picker, pick_first::PickFirst},
+    lb::{self, Dice, Group, Picker, pick_first::PickFirst},
 };
 use arc_swap::ArcSwap;
 use mesh_xds::{
     config::ClusterConfig,
     resource::{
         self,
-        cluster::{LbPolicy, TcpKeepalive},
+        cluster::{LbPolicy, LocalityLb, TcpKeepalive},
     },
 };
 use std::{
@@ -416,7 +416,13 @@ impl Actor {
                 Some(None) => Vec::new(),
             },
         );
-        let picker = Picker::new(&config.cluster.lb, groups.unwrap_or_default(), &mut self.rng);
+        let lacking = lb::lacking(&config.cluster);
+        let groups = groups.filter(|_| lacking.is_none()).unwrap_or_default();
+        let groups = match config.cluster.lb_options.localities {
+            LocalityLb::Flat => vec![Group::flat(groups)],
+            _ => groups,
+        };
+        let picker = Picker::new(&config.cluster.lb, groups, &mut self.rng);
         let mut idle = Vec::new();
         for priority in priorities.iter().take(current.map_or(0, |current| current + 1)) {
             let view = self.view(priority);
@@ -425,7 +431,9 @@ impl Actor {
             });
             idle.extend(asleep.filter_map(|endpoint| self.slots.get(&endpoint.address())).map(Slot::handle));
         }
-        let hope = if picker.is_empty() {
+        let hope = if let Some(lacking) = lacking {
+            Hope::Fail(format!("this client does not have {lacking}, which the cluster asks for").into())
+        } else if picker.is_empty() {
             self.hope(priorities)
         } else {
             Hope::Wait("connections were lost a moment ago".into())

@@ -185,8 +185,7 @@ mod tests {
             consecutive_gateway_failure: limit(2),
             consecutive_local_origin_failure: limit(2),
             split_external_local_origin_errors: split,
-            success_rate: None,
-            failure_percentage: None,
+            ..OutlierDetection::default()
         }));
         thresholds
     }

@@ -25,7 +25,7 @@ use tokio::{net::TcpSocket, time::Instant};
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Flow-control windows: enough for 10 Gbit/s at 1 ms, fixed, because measuring them costs a ping per burst.
+/// Flow-control windows unless the cluster says others: enough for 10 Gbit/s at 1 ms, fixed, because measuring them costs a ping per burst.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 5 << 20;
 
@@ -147,8 +147,10 @@ impl Dialler {
         let mut http2 = http2::Builder::new(executor);
         http2
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(self.options.initial_stream_window.unwrap_or(STREAM_WINDOW))
+            .initial_connection_window_size(
+                self.options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
+            )
             .keep_alive_interval(interval.saturating_mul(self.patience.max(1)))
             .keep_alive_timeout(timeout)
             // What was configured is for dead peers in general; the default only for calls that wait.

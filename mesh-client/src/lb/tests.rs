@@ -55,7 +55,7 @@ fn assert_shares(policy: &LbPolicy, weights: &[u32]) {
 
 #[test]
 fn every_policy_gives_equal_endpoints_equal_shares() {
-    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::LeastRequest { choices: 2 }] {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::least_request(2)] {
         assert_shares(&policy, &[1; 2]);
         assert_shares(&policy, &[7; 10]);
     }
@@ -63,7 +63,7 @@ fn every_policy_gives_equal_endpoints_equal_shares() {
 
 #[test]
 fn every_policy_gives_idle_endpoints_shares_by_weight() {
-    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::LeastRequest { choices: 2 }] {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::least_request(2)] {
         assert_shares(&policy, &[3, 1]);
         assert_shares(&policy, &[1, 2, 3, 4]);
         assert_shares(&policy, &[100, 1, 50]);
@@ -77,7 +77,7 @@ fn round_robin_is_exact() {
 
 #[test]
 fn localities_share_by_their_weight_whatever_their_size() {
-    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::LeastRequest { choices: 3 }] {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::least_request(3)] {
         let counts = counts(&picker(&policy, &[(9, &[1]), (1, &[1, 1]), (5, &[])]), 20_000);
         let chi = chi_square(&[counts[0], counts[1] + counts[2]], &[9, 1]);
         assert!(chi < CRITICAL[0], "{policy:?}: {counts:?}");
@@ -88,7 +88,7 @@ fn localities_share_by_their_weight_whatever_their_size() {
 fn least_request_avoids_the_busy_one_as_often_as_a48_predicts() {
     // With n endpoints, c samples with replacement and one busy: it is picked only if all samples hit it.
     for (choices, expected) in [(2, 1.0 / 16.0), (3, 1.0 / 64.0)] {
-        let picker = picker(&LbPolicy::LeastRequest { choices }, &[(1, &[1; 4])]);
+        let picker = picker(&LbPolicy::least_request(choices), &[(1, &[1; 4])]);
         picker.iter(&Dice::new(1)).find(|endpoint| endpoint.address.port() == 2).unwrap().occupy(10);
         let counts = counts(&picker, 20_000);
         let share = counts[2] as f64 / 20_000.0;
@@ -98,7 +98,7 @@ fn least_request_avoids_the_busy_one_as_often_as_a48_predicts() {
 
 #[test]
 fn least_request_compares_load_per_weight() {
-    let picker = picker(&LbPolicy::LeastRequest { choices: 10 }, &[(1, &[1, 3])]);
+    let picker = picker(&LbPolicy::least_request(10), &[(1, &[1, 3])]);
     for (port, busy) in [(0, 2), (1, 5)] {
         picker.iter(&Dice::new(1)).find(|endpoint| endpoint.address.port() == port).unwrap().occupy(busy);
     }

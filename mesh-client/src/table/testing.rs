@@ -4,7 +4,7 @@ use mesh_xds::{
     config::{ClusterConfig, XdsConfig},
     matcher::PathMatcher,
     resource::{
-        cluster::{CircuitBreakers, Cluster, ConnectionOptions, Discovery, LbPolicy},
+        cluster::Cluster,
         endpoint::ClusterLoadAssignment,
         filter::{FilterConfig, FilterOverrides, HttpFilter},
         listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
@@ -73,22 +73,9 @@ pub(crate) fn retry_policy(on: RetryOn) -> RetryPolicy {
 
 pub(crate) fn cluster(name: &str) -> Arc<ClusterConfig> {
     Arc::new(ClusterConfig {
-        cluster: Arc::new(Cluster {
-            name: name.into(),
-            discovery: Discovery::Eds(name.into()),
-            lb: LbPolicy::RoundRobin,
-            circuit_breakers: CircuitBreakers::default(),
-            outlier_detection: None,
-            tls: None,
-            connection: ConnectionOptions::default(),
-            panic_threshold: None,
-            origin: None,
-        }),
-        endpoints: Arc::new(ClusterLoadAssignment {
-            name: name.into(),
-            priorities: Vec::new(),
-            drops: Vec::new(),
-        }),
+        cluster: Arc::new(Cluster::eds(name)),
+        endpoints: Arc::new(ClusterLoadAssignment::new(name)),
+        leaves: Vec::new(),
         note: None,
     })
 }

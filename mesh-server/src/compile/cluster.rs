@@ -11,10 +11,7 @@ pub(super) use tls::PROVIDER;
 
 use super::{Compiler, names::Outbound};
 use crate::model::{DestinationRule, EffectivePolicy, Endpoint, Labels, Service, ServicePort, Subset};
-use mesh_xds::resource::{
-    Origin,
-    cluster::{Cluster, Discovery},
-};
+use mesh_xds::resource::{Origin, cluster::Cluster};
 use std::sync::Arc;
 
 /// What a cluster name means to a client.
@@ -73,8 +70,6 @@ impl<'m> Compiler<'m> {
         let kind = &self.client.kind;
         let outlier = blocks.outlier_detection.as_ref();
         Some(Cluster {
-            name: name.into(),
-            discovery: Discovery::Eds(name.into()),
             lb: policy::load_balancing(blocks.load_balancer.as_ref(), kind),
             circuit_breakers: policy::circuit_breakers(
                 blocks.connection_pool.as_ref(),
@@ -86,6 +81,7 @@ impl<'m> Compiler<'m> {
             connection: policy::connection(blocks.connection_pool.as_ref()),
             panic_threshold: policy::panic_threshold(outlier, kind),
             origin: Some(self.origin_of(&destination)),
+            ..Cluster::eds(name)
         })
     }
 

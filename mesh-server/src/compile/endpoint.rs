@@ -56,7 +56,7 @@ impl Compiler<'_> {
             }
             priorities.retain(|priority| !priority.localities.is_empty());
         }
-        Some(ClusterLoadAssignment { name: name.into(), priorities, drops: Vec::new() })
+        Some(ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new(name) })
     }
 
     fn endpoint(&self, destination: &Destination<'_, '_>, found: &Found, address: SocketAddr) -> Endpoint {
@@ -65,15 +65,13 @@ impl Compiler<'_> {
             self.model.config.peer_authentication_mode(namespace, &found.labels, found.port)
         };
         Endpoint {
-            addresses: vec![address],
-            weight: NonZeroU32::MIN,
             health: match found.health {
                 Health::Healthy => HealthStatus::Healthy,
                 Health::Draining => HealthStatus::Draining,
                 Health::Unhealthy => HealthStatus::Unhealthy,
             },
-            hostname: None,
             mesh_tls: found.tls && mode() != MtlsMode::Disable,
+            ..Endpoint::new(vec![address])
         }
     }
 }

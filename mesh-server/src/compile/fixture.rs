@@ -115,7 +115,7 @@ impl World {
 
     pub(crate) fn cluster(&self, name: &str) -> Option<Cluster> {
         match self.compiler().resource(ResourceType::Cluster, name)? {
-            Compiled::Cluster(cluster) => Some(cluster),
+            Compiled::Cluster(cluster) => Some(*cluster),
             other => panic!("not a cluster: {other:?}"),
         }
     }

@@ -103,7 +103,7 @@ fn our_own_client_reads_back_exactly_what_was_compiled() {
         let same = match (&compiled, &read) {
             (Compiled::Listener(one), AnyResource::Listener(two)) => *one == **two,
             (Compiled::Routes(one), AnyResource::RouteConfiguration(two)) => *one == **two,
-            (Compiled::Cluster(one), AnyResource::Cluster(two)) => *one == **two,
+            (Compiled::Cluster(one), AnyResource::Cluster(two)) => **one == **two,
             (Compiled::Endpoints(one), AnyResource::ClusterLoadAssignment(two)) => *one == **two,
             _ => false,
         };

@@ -1,11 +1,11 @@
 //! The pure steps from one resource to the next: which names a resource stands for, and what they resolve to.
 
-use super::{ClusterConfig, Lookup, XdsError};
+use super::{ClusterConfig, LeafCluster, Lookup, XdsError};
 use crate::{
     client::{Key, Known},
     name::{Name, ResourceType},
     resource::{
-        AnyResource, ClusterLoadAssignment, Listener, RouteConfiguration,
+        AnyResource, Cluster, ClusterLoadAssignment, Listener, RouteConfiguration,
         cluster::Discovery,
         listener::{HttpConnectionManager, ListenerKind, RouteSource, ServerListener},
         route::VirtualHost,
@@ -31,11 +31,13 @@ pub(super) struct Walk<'a, L> {
     lookup: &'a L,
     /// Every name that was looked at.
     pub(super) wanted: BTreeSet<Key>,
+    /// Clusters with endpoints that are complete: one that is named twice is one configuration.
+    leaves: BTreeMap<Name, Arc<ClusterConfig>>,
 }
 
 impl<'a, L: Lookup> Walk<'a, L> {
     pub(super) fn new(lookup: &'a L) -> Self {
-        Self { lookup, wanted: BTreeSet::new() }
+        Self { lookup, wanted: BTreeSet::new(), leaves: BTreeMap::new() }
     }
 
     fn known(&mut self, kind: ResourceType, name: &Name) -> Known<AnyResource> {
@@ -109,37 +111,64 @@ impl<'a, L: Lookup> Walk<'a, L> {
         })
     }
 
-    /// A cluster with its endpoints; `None` while one of them is not known. Keeps the `Arc` of `before` when
-    /// nothing differs.
-    pub(super) fn cluster(
-        &mut self,
-        name: &Name,
-        before: Option<&Arc<ClusterConfig>>,
-    ) -> Option<Result<Arc<ClusterConfig>, XdsError>> {
-        let kind = ResourceType::Cluster;
-        let (cluster, cluster_note) = match self.known(kind, name) {
-            Known::Pending => return None,
-            Known::Good { resource: AnyResource::Cluster(cluster), note } => (cluster, note),
-            Known::Good { .. } => return Some(Err(self.misfit(kind, name, "it has another type"))),
-            Known::Bad(error) => return Some(Err(error)),
+    /// A cluster with its endpoints, or with those it is made of; `None` while one of them is not known.
+    fn cluster(&mut self, name: &Name, before: &Clusters) -> Option<Result<Arc<ClusterConfig>, XdsError>> {
+        let (cluster, note) = match self.resource(name)? {
+            Ok(known) => known,
+            Err(error) => return Some(Err(error)),
         };
-        let Discovery::Eds(service) = &cluster.discovery;
-        let none = || {
-            let endpoints =
-                ClusterLoadAssignment { name: service.clone(), priorities: vec![], drops: vec![] };
+        if matches!(cluster.discovery, Discovery::Aggregate(_)) {
+            self.aggregate(cluster, note, before)
+        } else {
+            Some(Ok(self.leaf(cluster, note, before)?))
+        }
+    }
+
+    /// A Cluster resource, with what is wrong though it can be used; `None` while it is not known.
+    fn resource(&mut self, name: &Name) -> Option<Result<Noted, XdsError>> {
+        let kind = ResourceType::Cluster;
+        Some(match self.known(kind, name) {
+            Known::Pending => return None,
+            Known::Good { resource: AnyResource::Cluster(cluster), note } => Ok((cluster, note)),
+            Known::Good { .. } => Err(self.misfit(kind, name, "it has another type")),
+            Known::Bad(error) => Err(error),
+        })
+    }
+
+    /// A cluster that has endpoints; `None` while they are not known. Keeps the `Arc` of `before` when nothing
+    /// differs.
+    fn leaf(
+        &mut self,
+        cluster: Arc<Cluster>,
+        cluster_note: Option<Arc<str>>,
+        before: &Clusters,
+    ) -> Option<Arc<ClusterConfig>> {
+        if let Some(leaf) = self.leaves.get(&cluster.name) {
+            return Some(leaf.clone());
+        }
+        let before = earlier(before, &cluster.name);
+        let none = |name: &Name| {
+            let endpoints = ClusterLoadAssignment::new(name.clone());
             before
                 .map(|before| &before.endpoints)
                 .filter(|before| ***before == endpoints)
                 .cloned()
                 .unwrap_or_else(|| Arc::new(endpoints))
         };
-        let (endpoints, endpoints_note) = match self.known(ResourceType::ClusterLoadAssignment, service) {
-            Known::Pending => return None,
-            Known::Good { resource: AnyResource::ClusterLoadAssignment(endpoints), note } => {
-                (endpoints, note)
+        let (endpoints, endpoints_note) = match &cluster.discovery {
+            Discovery::Static(endpoints) => (endpoints.clone(), None),
+            // Resolved by whoever makes the calls.
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Aggregate(_) => {
+                (none(&cluster.name), None)
             }
-            Known::Good { .. } => (none(), Some(format!("{service} has another type").into())),
-            Known::Bad(error) => (none(), Some(error.to_string().into())),
+            Discovery::Eds(service) => match self.known(ResourceType::ClusterLoadAssignment, service) {
+                Known::Pending => return None,
+                Known::Good { resource: AnyResource::ClusterLoadAssignment(endpoints), note } => {
+                    (endpoints, note)
+                }
+                Known::Good { .. } => (none(service), Some(format!("{service} has another type").into())),
+                Known::Bad(error) => (none(service), Some(error.to_string().into())),
+            },
         };
         let note = match (endpoints_note, cluster_note) {
             (Some(endpoints), Some(cluster)) if endpoints != cluster => {
@@ -152,19 +181,97 @@ impl<'a, L: Lookup> Walk<'a, L> {
                 && Arc::ptr_eq(&before.endpoints, &endpoints)
                 && before.note == note
         });
-        Some(Ok(same.cloned().unwrap_or_else(|| Arc::new(ClusterConfig { cluster, endpoints, note }))))
+        let name = cluster.name.clone();
+        let leaf = same
+            .cloned()
+            .unwrap_or_else(|| Arc::new(ClusterConfig { cluster, endpoints, leaves: Vec::new(), note }));
+        self.leaves.insert(name, leaf.clone());
+        Some(leaf)
+    }
+
+    /// A cluster of clusters (gRFC A37, A74); `None` while one of them is not known.
+    fn aggregate(
+        &mut self,
+        cluster: Arc<Cluster>,
+        note: Option<Arc<str>>,
+        before: &Clusters,
+    ) -> Option<Result<Arc<ClusterConfig>, XdsError>> {
+        let name = cluster.name.clone();
+        let mut found = Found { seen: BTreeSet::from([name.clone()]), ..Found::default() };
+        self.flatten(&cluster, 1, &mut found, before);
+        if found.too_deep {
+            let why = format!("clusters of clusters nest deeper than {MAX_DEPTH}");
+            return Some(Err(self.misfit(ResourceType::Cluster, &name, why)));
+        }
+        if !found.complete {
+            return None;
+        }
+        if found.leaves.is_empty() {
+            let why = "it leads back to itself only: no leaf clusters";
+            return Some(Err(self.misfit(ResourceType::Cluster, &name, why)));
+        }
+        let before = before.get(&name).and_then(|before| before.as_ref().ok());
+        let same = before.filter(|before| {
+            Arc::ptr_eq(&before.cluster, &cluster)
+                && before.note == note
+                && before.leaves.len() == found.leaves.len()
+                && before.leaves.iter().zip(&found.leaves).all(|(before, leaf)| before.same(leaf))
+        });
+        Some(Ok(match same {
+            Some(before) => before.clone(),
+            None => Arc::new(ClusterConfig {
+                endpoints: Arc::new(ClusterLoadAssignment::new(name)),
+                cluster,
+                leaves: found.leaves,
+                note,
+            }),
+        }))
+    }
+
+    /// Adds the leaves below an aggregate cluster, depth first, each name where it comes first. A name that
+    /// was seen already adds nothing, which ends every loop. Looks at all even when one is missing, so that
+    /// all are asked for at once.
+    fn flatten(&mut self, aggregate: &Cluster, depth: usize, found: &mut Found, before: &Clusters) {
+        let Discovery::Aggregate(children) = &aggregate.discovery else { return };
+        for name in children {
+            if !found.seen.insert(name.clone()) {
+                continue;
+            }
+            if depth == MAX_DEPTH {
+                found.too_deep = true;
+                return;
+            }
+            let config = match self.resource(name) {
+                None => {
+                    found.complete = false;
+                    continue;
+                }
+                Some(Ok((child, _))) if matches!(child.discovery, Discovery::Aggregate(_)) => {
+                    self.flatten(&child, depth + 1, found, before);
+                    continue;
+                }
+                Some(Ok((child, note))) => match self.leaf(child, note, before) {
+                    Some(leaf) => Ok(leaf),
+                    None => {
+                        found.complete = false;
+                        continue;
+                    }
+                },
+                Some(Err(error)) => Err(error),
+            };
+            found.leaves.push(LeafCluster { name: name.clone(), config });
+        }
     }
 
     /// All of these clusters; `None` while one of them is not known.
     pub(super) fn clusters<'n>(
         &mut self,
         names: impl IntoIterator<Item = &'n Name>,
-        before: &BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>,
-    ) -> Option<BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>> {
+        before: &Clusters,
+    ) -> Option<Clusters> {
         let mut clusters = BTreeMap::new();
         let mut complete = true;
         for name in names {
-            let before = before.get(name).and_then(|before| before.as_ref().ok());
             // Looks at all of them even when one is missing, so that all are asked for at once.
             match self.cluster(name, before) {
                 Some(cluster) => {
@@ -174,5 +281,37 @@ impl<'a, L: Lookup> Walk<'a, L> {
             }
         }
         complete.then_some(clusters)
+    }
+}
+
+/// A cluster, and what is wrong though it can be used.
+type Noted = (Arc<Cluster>, Option<Arc<str>>);
+
+/// How deep clusters of clusters may nest (gRFC A37).
+const MAX_DEPTH: usize = 16;
+
+pub(super) type Clusters = BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>;
+
+/// What a leaf was before, in its own right or below an aggregate cluster.
+fn earlier<'c>(before: &'c Clusters, name: &Name) -> Option<&'c Arc<ClusterConfig>> {
+    let own = before.get(name).and_then(|config| config.as_ref().ok());
+    own.or_else(|| {
+        let all = before.values().filter_map(|config| config.as_ref().ok());
+        let leaves = all.flat_map(|config| &config.leaves).filter(|leaf| leaf.name == *name);
+        leaves.filter_map(|leaf| leaf.config.as_ref().ok()).next()
+    })
+}
+
+/// What was found below an aggregate cluster.
+struct Found {
+    leaves: Vec<LeafCluster>,
+    seen: BTreeSet<Name>,
+    complete: bool,
+    too_deep: bool,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self { leaves: Vec::new(), seen: BTreeSet::new(), complete: true, too_deep: false }
     }
 }

@@ -4,8 +4,8 @@
 //! stay watched, and changes *of those* (endpoints, above all) are still published.
 
 use super::{
-    ClusterConfig, Lookup, ServerXdsConfig, XdsConfig, XdsError,
-    graph::{Walk, routes_of},
+    Lookup, ServerXdsConfig, XdsConfig, XdsError,
+    graph::{Clusters, Walk, routes_of},
 };
 use crate::{
     client::Key,
@@ -143,8 +143,6 @@ impl ClientTarget {
         }
     }
 }
-
-type Clusters = BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>;
 
 fn same_clusters(current: &Clusters, next: &Clusters) -> bool {
     current.len() == next.len()

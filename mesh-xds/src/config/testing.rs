@@ -4,7 +4,6 @@ use crate::{
     matcher::{DomainPattern, PathMatcher},
     resource::{
         AnyResource, Cluster, ClusterLoadAssignment, Listener, Locality, RouteConfiguration,
-        cluster::{CircuitBreakers, ConnectionOptions, Discovery, LbPolicy},
         endpoint::{Endpoint, HealthStatus, LocalityEndpoints, Priority},
         filter::{FilterConfig, HttpFilter},
         listener::{FilterChain, HttpConnectionManager, ListenerKind, RouteSource, ServerListener},
@@ -87,36 +86,20 @@ pub(crate) fn routes(name: &str, hosts: &[(&str, &[&str])]) -> AnyResource {
 
 /// A cluster whose endpoints have the same name.
 pub(crate) fn cluster(name: &str) -> AnyResource {
-    AnyResource::Cluster(Arc::new(Cluster {
-        name: name.into(),
-        discovery: Discovery::Eds(name.into()),
-        lb: LbPolicy::RoundRobin,
-        circuit_breakers: CircuitBreakers::default(),
-        outlier_detection: None,
-        tls: None,
-        connection: ConnectionOptions::default(),
-        panic_threshold: None,
-        origin: None,
-    }))
+    AnyResource::Cluster(Arc::new(Cluster::eds(name)))
 }
 
 /// One endpoint on this port.
 pub(crate) fn endpoints(name: &str, port: u16) -> AnyResource {
-    let endpoint = Endpoint {
-        addresses: vec![([127, 0, 0, 1], port).into()],
-        weight: NonZeroU32::MIN,
-        health: HealthStatus::Healthy,
-        hostname: None,
-        mesh_tls: false,
-    };
+    let endpoint =
+        Endpoint { health: HealthStatus::Healthy, ..Endpoint::new(vec![([127, 0, 0, 1], port).into()]) };
     let locality = LocalityEndpoints {
         locality: Locality::default(),
         weight: NonZeroU32::MIN,
         endpoints: vec![endpoint],
     };
     AnyResource::ClusterLoadAssignment(Arc::new(ClusterLoadAssignment {
-        name: name.into(),
         priorities: vec![Priority { localities: vec![locality] }],
-        drops: vec![],
+        ..ClusterLoadAssignment::new(name)
     }))
 }

@@ -1,6 +1,6 @@
-//! Endpoints of a cluster (gRFC A27, A56, A61).
+//! Endpoints of a cluster (gRFC A27, A56, A61, A76, A86).
 
-mod wire;
+pub(super) mod wire;
 
 use super::Locality;
 use crate::{matcher::Fraction, name::Name};
@@ -15,39 +15,95 @@ pub struct ClusterLoadAssignment {
     pub priorities: Vec<Priority>,
     /// Share of calls dropped, category by category, in order.
     pub drops: Vec<DropOverload>,
+    /// In percent: how much of a priority may be lost before its traffic spills over. gRPC, which moves traffic
+    /// only as a whole (A56), does not look at it. Default 140.
+    pub overprovisioning_factor: NonZeroU32,
+}
+
+impl ClusterLoadAssignment {
+    /// `overprovisioning_factor` when nothing is said.
+    #[allow(clippy::unwrap_used, reason = "evaluated by the compiler")]
+    pub const OVERPROVISIONING: NonZeroU32 = NonZeroU32::new(140).unwrap();
+
+    /// Without endpoints.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            priorities: Vec::new(),
+            drops: Vec::new(),
+            overprovisioning_factor: Self::OVERPROVISIONING,
+        }
+    }
 }
 
 /// The localities of one priority; none twice, weights sum to at most `u32::MAX`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Priority {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Priority<A = Vec<SocketAddr>> {
     /// At least one.
-    pub localities: Vec<LocalityEndpoints>,
+    pub localities: Vec<LocalityEndpoints<A>>,
 }
 
 /// The endpoints of a locality.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LocalityEndpoints {
+pub struct LocalityEndpoints<A = Vec<SocketAddr>> {
     /// Where.
     pub locality: Locality,
     /// Share of the priority's traffic.
     pub weight: NonZeroU32,
     /// Endpoint weights sum to at most `u32::MAX`; may be empty.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Endpoint<A>>,
 }
 
-/// One endpoint.
+/// An endpoint. `A` is how it is addressed: by addresses, or by a name of which they are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// At least one; no address twice in the assignment. The first identifies the endpoint.
-    pub addresses: Vec<SocketAddr>,
+pub struct Endpoint<A = Vec<SocketAddr>> {
+    /// Of addresses at least one, none twice in the assignment. The first identifies the endpoint.
+    pub addresses: A,
     /// Share of the locality's traffic.
     pub weight: NonZeroU32,
     /// What the control plane knows.
     pub health: HealthStatus,
     /// For `auto_host_rewrite` and SNI.
     pub hostname: Option<Arc<str>>,
+    /// Its key in consistent hashing; absent: its address.
+    /// `filter_metadata["envoy.lb"].hash_key` (gRFC A76).
+    pub hash_key: Option<Arc<str>>,
     /// `filter_metadata["envoy.transport_socket_match"].tlsMode == "istio"`: it speaks mesh mTLS.
     pub mesh_tls: bool,
+    /// HTTP CONNECT proxy in front of it, its own or its locality's; used by clusters that ask for it (A86).
+    pub proxy: Option<SocketAddr>,
+    /// How it is checked, where that differs from the cluster's health check.
+    pub health_check: Option<Arc<EndpointHealthCheck>>,
+}
+
+impl<A> Endpoint<A> {
+    /// Of weight 1, with nothing else said.
+    pub const fn new(addresses: A) -> Self {
+        Self {
+            addresses,
+            weight: NonZeroU32::MIN,
+            health: HealthStatus::Unknown,
+            hostname: None,
+            hash_key: None,
+            mesh_tls: false,
+            proxy: None,
+            health_check: None,
+        }
+    }
+
+    /// The same, addressed in another way.
+    pub(super) fn at<B>(&self, addresses: B) -> Endpoint<B> {
+        Endpoint {
+            addresses,
+            weight: self.weight,
+            health: self.health,
+            hostname: self.hostname.clone(),
+            hash_key: self.hash_key.clone(),
+            mesh_tls: self.mesh_tls,
+            proxy: self.proxy,
+            health_check: self.health_check.clone(),
+        }
+    }
 }
 
 impl Endpoint {
@@ -56,6 +112,19 @@ impl Endpoint {
         // Never empty by construction; the fallback cannot be dialled.
         self.addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
+}
+
+/// An endpoint's own settings of active health checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointHealthCheck {
+    /// It is not checked, and counts as healthy.
+    pub disabled: bool,
+    /// Asked instead of the endpoint's own port.
+    pub port: Option<u16>,
+    /// Asked instead of the endpoint's own address.
+    pub address: Option<SocketAddr>,
+    /// `:authority` of the check.
+    pub hostname: Option<Arc<str>>,
 }
 
 /// `HealthStatus`; gRPC uses the first two for new calls.
@@ -75,6 +144,9 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Unknown, Self::Healthy, Self::Degraded, Self::Draining, Self::Unhealthy];
+
     /// Whether new calls may go there.
     pub const fn is_usable(self) -> bool {
         matches!(self, Self::Unknown | Self::Healthy | Self::Degraded)

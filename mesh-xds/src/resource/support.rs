@@ -48,10 +48,14 @@ features! {
     RandomSubsetting = "random-subsetting",
     /// New endpoints warm up (Envoy's `slow_start_config`).
     SlowStart = "slow-start",
+    /// Calls in flight weigh against an endpoint's weight (Envoy's `active_request_bias`).
+    LeastRequestBias = "least-request-bias",
     /// Zone-aware routing (Envoy's `zone_aware_lb_config`).
     ZoneAware = "zone-aware",
     /// Active health checks by `grpc.health.v1` (Envoy's `health_checks`).
     HealthChecks = "health-checks",
+    /// Outlier detection counts failures made here in its statistics, and adds jitter to ejections (Envoy).
+    LocalOriginOutliers = "local-origin-outliers",
     /// Connections through an HTTP CONNECT proxy (gRFC A86).
     HttpConnect = "http-connect",
     /// Load reports to the control plane (LRS; gRFC A27, A64, A85).
@@ -118,7 +122,6 @@ impl Support {
     }
 
     /// Rejects what stands at `at` unless the feature is there.
-    #[expect(dead_code, reason = "nothing in the vocabulary is beyond the core yet")]
     pub(crate) fn require(self, feature: Feature, at: &Path<'_>, faults: &mut Faults) -> Option<()> {
         if self.has(feature) {
             return Some(());

@@ -271,14 +271,17 @@ pub(super) fn socket_address(
     let ip = address.address.parse();
     let ip = ip.map_err(|_| format!("`{}` is not a literal IP address", address.address));
     let ip = faults.take(&here.field("address"), ip);
-    let port = match address.port_specifier {
-        Some(core::socket_address::PortSpecifier::PortValue(port)) => faults.take(
-            &here.field("port_value"),
-            u16::try_from(port).map_err(|_| format!("{port} is not a port")),
-        ),
-        _ => faults.reject(&here.field("port_value"), "is required"),
-    };
+    let port = port(address, &here, faults);
     Some(SocketAddr::new(ip?, port?))
+}
+
+/// The port of a socket address, as a number.
+pub(super) fn port(proto: &core::SocketAddress, at: &Path<'_>, faults: &mut Faults) -> Option<u16> {
+    match proto.port_specifier {
+        Some(core::socket_address::PortSpecifier::PortValue(port)) => faults
+            .take(&at.field("port_value"), u16::try_from(port).map_err(|_| format!("{port} is not a port"))),
+        _ => faults.reject(&at.field("port_value"), "is required"),
+    }
 }
 
 pub(super) fn socket_address_proto(address: SocketAddr) -> core::Address {
@@ -314,6 +317,16 @@ pub(super) fn ads() -> core::ConfigSource {
         resource_api_version: core::ApiVersion::V3.into(),
         config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
             core::AggregatedConfigSource::default(),
+        )),
+        ..core::ConfigSource::default()
+    }
+}
+
+/// `self`, of version 3: the control plane that sends it.
+pub(super) fn own_server() -> core::ConfigSource {
+    core::ConfigSource {
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Self_(
+            core::SelfConfigSource { transport_api_version: core::ApiVersion::V3.into() },
         )),
         ..core::ConfigSource::default()
     }

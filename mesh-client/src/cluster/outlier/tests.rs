@@ -16,8 +16,7 @@ fn config(max_ejection_percent: u32) -> OutlierDetection {
         consecutive_gateway_failure: None,
         consecutive_local_origin_failure: None,
         split_external_local_origin_errors: false,
-        success_rate: None,
-        failure_percentage: None,
+        ..OutlierDetection::default()
     }
 }
 

@@ -41,7 +41,7 @@ async fn an_endpoint_that_refuses_connections_costs_no_call() {
     let net = Net::default();
     let [dead, first, second] = net.servers();
     dead.door(Door::Refuses);
-    for lb in [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choices: 2 }, LbPolicy::Random] {
+    for lb in [LbPolicy::RoundRobin, LbPolicy::least_request(2), LbPolicy::Random] {
         let mut config = Config::of(&[1, 2, 3]);
         config.cluster.lb = lb;
         let cluster = config.spawn(&net);

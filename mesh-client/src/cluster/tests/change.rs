@@ -17,7 +17,7 @@ async fn an_endpoint_that_stays_keeps_its_connection() {
     call(&cluster).await.unwrap();
     for ports in [&[1, 2][..], &[2, 1], &[1]] {
         let mut config = Config::of(ports);
-        config.cluster.lb = LbPolicy::LeastRequest { choices: 2 };
+        config.cluster.lb = LbPolicy::least_request(2);
         cluster.update(config.build());
         rest().await;
         for _ in 0..20 {

@@ -23,8 +23,7 @@ fn outlier_detection() -> OutlierDetection {
         consecutive_gateway_failure: None,
         consecutive_local_origin_failure: None,
         split_external_local_origin_errors: false,
-        success_rate: None,
-        failure_percentage: None,
+        ..OutlierDetection::default()
     }
 }
 
@@ -82,7 +81,7 @@ async fn localities_get_their_shares_and_endpoints_theirs() {
             locality("empty", 900, vec![]),
         ],
     }];
-    for lb in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::LeastRequest { choices: 2 }] {
+    for lb in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::least_request(2)] {
         config.cluster.lb = lb;
         let cluster = config.spawn(&net);
         rest().await;

@@ -19,8 +19,8 @@ use mesh_xds::{
     config::ClusterConfig,
     resource::{
         self, ClusterLoadAssignment, Locality,
-        cluster::{CircuitBreakers, ConnectionOptions, Discovery, LbPolicy, TcpKeepalive},
-        endpoint::{Endpoint, HealthStatus, LocalityEndpoints, Priority},
+        cluster::TcpKeepalive,
+        endpoint::{Endpoint, LocalityEndpoints, Priority},
         tls::UpstreamTls,
     },
 };
@@ -327,13 +327,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
 }
 
 pub(super) fn endpoint(port: u16) -> Endpoint {
-    Endpoint {
-        addresses: vec![address(port)],
-        weight: NonZeroU32::MIN,
-        health: HealthStatus::Unknown,
-        hostname: None,
-        mesh_tls: false,
-    }
+    Endpoint::new(vec![address(port)])
 }
 
 pub(super) fn locality(zone: &str, weight: u32, endpoints: Vec<Endpoint>) -> LocalityEndpoints {
@@ -356,22 +350,12 @@ impl Config {
     }
 
     pub(super) fn with_priorities(priorities: &[&[u16]]) -> Self {
-        let cluster = resource::Cluster {
-            name: "reviews".into(),
-            discovery: Discovery::Eds("reviews".into()),
-            lb: LbPolicy::RoundRobin,
-            circuit_breakers: CircuitBreakers::default(),
-            outlier_detection: None,
-            tls: None,
-            connection: ConnectionOptions::default(),
-            panic_threshold: None,
-            origin: None,
-        };
+        let cluster = resource::Cluster::eds("reviews");
         let priority = |ports: &&[u16]| Priority {
             localities: vec![locality("a", 1, ports.iter().copied().map(endpoint).collect())],
         };
         let priorities = priorities.iter().map(priority).collect();
-        let endpoints = ClusterLoadAssignment { name: "reviews".into(), priorities, drops: Vec::new() };
+        let endpoints = ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new("reviews") };
         Self { cluster, endpoints, note: None }
     }
 
@@ -389,6 +373,7 @@ impl Config {
         Arc::new(ClusterConfig {
             cluster: Arc::new(self.cluster.clone()),
             endpoints: Arc::new(self.endpoints.clone()),
+            leaves: Vec::new(),
             note: self.note.clone(),
         })
     }

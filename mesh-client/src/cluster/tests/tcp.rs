@@ -87,7 +87,7 @@ fn config(addresses: &[SocketAddr]) -> Config {
         endpoint
     });
     config.endpoints.priorities = vec![Priority { localities: vec![locality("a", 1, endpoints.collect())] }];
-    config.cluster.lb = LbPolicy::LeastRequest { choices: 2 };
+    config.cluster.lb = LbPolicy::least_request(2);
     config
 }
 

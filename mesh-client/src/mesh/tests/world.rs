@@ -14,7 +14,7 @@ use mesh_xds::{
     name::{Name, ResourceType},
     resource::{
         Locality, Resource,
-        endpoint::{ClusterLoadAssignment, Endpoint, HealthStatus, LocalityEndpoints, Priority},
+        endpoint::{ClusterLoadAssignment, Endpoint, LocalityEndpoints, Priority},
         filter::FilterOverrides,
         listener::{Listener, ListenerKind},
         route::{Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
@@ -103,13 +103,7 @@ impl Published {
 }
 
 fn endpoints(cluster: &str, addresses: &[SocketAddr]) -> ClusterLoadAssignment {
-    let endpoint = |address: &SocketAddr| Endpoint {
-        addresses: vec![*address],
-        weight: NonZeroU32::MIN,
-        health: HealthStatus::Unknown,
-        hostname: None,
-        mesh_tls: false,
-    };
+    let endpoint = |address: &SocketAddr| Endpoint::new(vec![*address]);
     let locality = LocalityEndpoints {
         locality: Locality::default(),
         weight: NonZeroU32::MIN,
@@ -117,7 +111,7 @@ fn endpoints(cluster: &str, addresses: &[SocketAddr]) -> ClusterLoadAssignment {
     };
     let priorities =
         if addresses.is_empty() { vec![] } else { vec![Priority { localities: vec![locality] }] };
-    ClusterLoadAssignment { name: cluster.into(), priorities, drops: Vec::new() }
+    ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new(cluster) }
 }
 
 fn encoded<R: Resource>(resource: &R) -> ((ResourceType, Name), Arc<Encoded>) {

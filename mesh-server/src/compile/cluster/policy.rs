@@ -22,9 +22,9 @@ pub(super) fn load_balancing(block: Option<&LoadBalancer>, kind: &ClientKind) ->
     match algorithm {
         Some(Algorithm::RoundRobin) => LbPolicy::RoundRobin,
         Some(Algorithm::Random) if !grpc => LbPolicy::Random,
-        None if !grpc => LbPolicy::LeastRequest { choices: 2 },
+        None if !grpc => LbPolicy::least_request(2),
         Some(Algorithm::LeastRequest) if !grpc || *kind == (ClientKind::Grpc { least_request: true }) => {
-            LbPolicy::LeastRequest { choices: 2 }
+            LbPolicy::least_request(2)
         }
         _ => LbPolicy::RoundRobin,
     }
@@ -68,6 +68,7 @@ pub(super) fn connection(pool: Option<&ConnectionPool>) -> ConnectionOptions {
             interval: tcp.interval,
         }),
         max_concurrent_streams: pool.max_concurrent_streams,
+        ..default
     }
 }
 
@@ -89,8 +90,7 @@ pub(super) fn outlier_detection(block: &Ejection) -> OutlierDetection {
             None
         },
         split_external_local_origin_errors: split,
-        success_rate: None,
-        failure_percentage: None,
+        ..OutlierDetection::default()
     }
 }
 

@@ -40,7 +40,7 @@ fn sans(tls: &UpstreamTls) -> Vec<String> {
 fn without_a_rule_a_cluster_has_istios_defaults() {
     let cluster = world(MESH, "").cluster(REVIEWS).unwrap();
     assert_eq!(cluster.discovery, Discovery::Eds(REVIEWS.into()));
-    assert_eq!(cluster.lb, LbPolicy::LeastRequest { choices: 2 });
+    assert_eq!(cluster.lb, LbPolicy::least_request(2));
     assert_eq!(cluster.circuit_breakers.max_requests, u32::MAX);
     assert_eq!(cluster.circuit_breakers.max_pending_requests, None);
     assert_eq!(cluster.connection.connect_timeout, Duration::from_secs(10));
@@ -51,7 +51,7 @@ fn without_a_rule_a_cluster_has_istios_defaults() {
 #[test]
 fn each_client_is_asked_only_for_the_balancing_it_implements() {
     use crate::compile::client::ClientKind::Grpc;
-    let least = LbPolicy::LeastRequest { choices: 2 };
+    let least = LbPolicy::least_request(2);
     let go = Grpc { least_request: true };
     let cases = [
         ("ROUND_ROBIN", MESH, LbPolicy::RoundRobin),

@@ -1,113 +1,101 @@
-//! Outlier detection, to and from protobuf (Envoy's defaults; gRFC A50's rules of rejection).
+//! Outlier detection (gRFC A50, and Envoy's consecutive counters).
 
-use super::{Consecutive, FailurePercentage, OutlierDetection, SuccessRate};
-use crate::{
-    field_path::{Faults, Path},
-    resource::wire,
-};
-use envoy_types::pb::{
-    envoy::config::cluster::v3 as proto,
-    google::protobuf::{self as pb, UInt32Value},
-};
 use std::time::Duration;
 
-pub(super) fn parse(
-    proto: &proto::OutlierDetection,
-    at: &Path<'_>,
-    faults: &mut Faults,
-) -> Option<OutlierDetection> {
-    let value = |field: &Option<UInt32Value>, default| field.as_ref().map_or(default, |field| field.value);
-    let mut percent = |field: &Option<UInt32Value>, name: &str, default| {
-        let percent = value(field, default);
-        if percent > 100 {
-            faults.reject::<()>(&at.field(name), format!("{percent} is more than 100"));
-        }
-        percent
-    };
-    let max_ejection_percent = percent(&proto.max_ejection_percent, "max_ejection_percent", 10);
-    let enforcing_5xx = percent(&proto.enforcing_consecutive_5xx, "enforcing_consecutive_5xx", 100);
-    let enforcing_gateway =
-        percent(&proto.enforcing_consecutive_gateway_failure, "enforcing_consecutive_gateway_failure", 0);
-    let enforcing_local = percent(
-        &proto.enforcing_consecutive_local_origin_failure,
-        "enforcing_consecutive_local_origin_failure",
-        100,
-    );
-    let enforcing_success = percent(&proto.enforcing_success_rate, "enforcing_success_rate", 100);
-    let enforcing_failure = percent(&proto.enforcing_failure_percentage, "enforcing_failure_percentage", 0);
-    let threshold = percent(&proto.failure_percentage_threshold, "failure_percentage_threshold", 85);
-
-    let mut time = |field: &Option<pb::Duration>, name: &str, default| match field {
-        Some(_) => wire::positive_duration(field, &at.field(name), faults),
-        None => Some(default),
-    };
-    let interval = time(&proto.interval, "interval", Duration::from_secs(10));
-    let base = time(&proto.base_ejection_time, "base_ejection_time", Duration::from_secs(30));
-    let longest = base.unwrap_or_default().max(Duration::from_secs(300));
-    let max = time(&proto.max_ejection_time, "max_ejection_time", longest);
-
-    let consecutive = |field: &Option<UInt32Value>, default, enforcing: u32| {
-        let threshold = value(field, default);
-        (threshold > 0 && enforcing > 0).then_some(Consecutive { threshold, enforcing })
-    };
-    let split = proto.split_external_local_origin_errors;
-    Some(OutlierDetection {
-        interval: interval?,
-        base_ejection_time: base?,
-        max_ejection_time: max?.max(base?),
-        max_ejection_percent,
-        consecutive_5xx: consecutive(&proto.consecutive_5xx, 5, enforcing_5xx),
-        consecutive_gateway_failure: consecutive(&proto.consecutive_gateway_failure, 5, enforcing_gateway),
-        consecutive_local_origin_failure: if split {
-            consecutive(&proto.consecutive_local_origin_failure, 5, enforcing_local)
-        } else {
-            None
-        },
-        split_external_local_origin_errors: split,
-        success_rate: (enforcing_success > 0).then(|| SuccessRate {
-            stdev_factor: value(&proto.success_rate_stdev_factor, 1900),
-            enforcing: enforcing_success,
-            minimum_hosts: value(&proto.success_rate_minimum_hosts, 5),
-            request_volume: value(&proto.success_rate_request_volume, 100),
-        }),
-        failure_percentage: (enforcing_failure > 0).then(|| FailurePercentage {
-            threshold,
-            enforcing: enforcing_failure,
-            minimum_hosts: value(&proto.failure_percentage_minimum_hosts, 5),
-            request_volume: value(&proto.failure_percentage_request_volume, 50),
-        }),
-    })
+/// Outlier detection: Envoy's consecutive counters and gRFC A50's two statistics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// Between sweeps. Default 10 s.
+    pub interval: Duration,
+    /// Ejection lasts this times the number of ejections. Default 30 s.
+    pub base_ejection_time: Duration,
+    /// Longest ejection. Default the larger of 300 s and `base_ejection_time`.
+    pub max_ejection_time: Duration,
+    /// Share of the endpoints ejected at most, though one always may be. Default 10 %. In percent.
+    pub max_ejection_percent: u32,
+    /// Consecutive errors (HTTP 5xx, and the gRPC statuses that map to them); absent: not counted.
+    pub consecutive_5xx: Option<Consecutive>,
+    /// Consecutive gateway errors (502, 503, 504: gRPC UNAVAILABLE and DEADLINE_EXCEEDED).
+    pub consecutive_gateway_failure: Option<Consecutive>,
+    /// Consecutive failures to connect, or resets; only with `split_external_local_origin_errors`.
+    pub consecutive_local_origin_failure: Option<Consecutive>,
+    /// Failures made here are counted apart from answers of the endpoint.
+    pub split_external_local_origin_errors: bool,
+    /// Success rate (A50); absent: off.
+    pub success_rate: Option<SuccessRate>,
+    /// Failure percentage (A50); absent: off.
+    pub failure_percentage: Option<FailurePercentage>,
+    /// Both statistics over failures made here; only with `split_external_local_origin_errors`. All zero where
+    /// the data path does not count them.
+    pub local_origin: LocalOrigin,
+    /// A random time below this is added to each ejection. Zero where the data path has no such jitter.
+    pub max_ejection_time_jitter: Duration,
+    /// An endpoint that passes an active health check is taken back. Without active health checks it means
+    /// nothing. Default true.
+    pub uneject_by_health_check: bool,
 }
 
-pub(super) fn encode(outlier: &OutlierDetection) -> proto::OutlierDetection {
-    let threshold = |consecutive: &Option<Consecutive>| {
-        consecutive.and_then(|consecutive| wire::u32_value(consecutive.threshold))
-    };
-    let enforcing = |consecutive: &Option<Consecutive>| {
-        wire::u32_value(consecutive.map_or(0, |consecutive| consecutive.enforcing))
-    };
-    let success = outlier.success_rate;
-    let failure = outlier.failure_percentage;
-    proto::OutlierDetection {
-        interval: Some(wire::duration_proto(outlier.interval)),
-        base_ejection_time: Some(wire::duration_proto(outlier.base_ejection_time)),
-        max_ejection_time: Some(wire::duration_proto(outlier.max_ejection_time)),
-        max_ejection_percent: wire::u32_value(outlier.max_ejection_percent),
-        consecutive_5xx: threshold(&outlier.consecutive_5xx),
-        enforcing_consecutive_5xx: enforcing(&outlier.consecutive_5xx),
-        consecutive_gateway_failure: threshold(&outlier.consecutive_gateway_failure),
-        enforcing_consecutive_gateway_failure: enforcing(&outlier.consecutive_gateway_failure),
-        consecutive_local_origin_failure: threshold(&outlier.consecutive_local_origin_failure),
-        enforcing_consecutive_local_origin_failure: enforcing(&outlier.consecutive_local_origin_failure),
-        split_external_local_origin_errors: outlier.split_external_local_origin_errors,
-        enforcing_success_rate: wire::u32_value(success.map_or(0, |s| s.enforcing)),
-        success_rate_stdev_factor: success.and_then(|s| wire::u32_value(s.stdev_factor)),
-        success_rate_minimum_hosts: success.and_then(|s| wire::u32_value(s.minimum_hosts)),
-        success_rate_request_volume: success.and_then(|s| wire::u32_value(s.request_volume)),
-        enforcing_failure_percentage: wire::u32_value(failure.map_or(0, |f| f.enforcing)),
-        failure_percentage_threshold: failure.and_then(|f| wire::u32_value(f.threshold)),
-        failure_percentage_minimum_hosts: failure.and_then(|f| wire::u32_value(f.minimum_hosts)),
-        failure_percentage_request_volume: failure.and_then(|f| wire::u32_value(f.request_volume)),
-        ..Default::default()
+impl Default for OutlierDetection {
+    /// Every default of Envoy's message, except that neither consecutive counter nor statistic is on.
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 10,
+            consecutive_5xx: None,
+            consecutive_gateway_failure: None,
+            consecutive_local_origin_failure: None,
+            split_external_local_origin_errors: false,
+            success_rate: None,
+            failure_percentage: None,
+            local_origin: LocalOrigin::default(),
+            max_ejection_time_jitter: Duration::ZERO,
+            uneject_by_health_check: true,
+        }
     }
+}
+
+/// A limit of consecutive errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consecutive {
+    /// This many eject; at least 1.
+    pub threshold: u32,
+    /// Chance of really ejecting, in percent; at most 100.
+    pub enforcing: u32,
+}
+
+/// Ejects endpoints whose success rate is far below the mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// Thousandths of a standard deviation. Default 1900.
+    pub stdev_factor: u32,
+    /// In percent; default 100.
+    pub enforcing: u32,
+    /// Fewer endpoints with enough volume: nothing happens. Default 5.
+    pub minimum_hosts: u32,
+    /// Calls in an interval that make an endpoint count. Default 100.
+    pub request_volume: u32,
+}
+
+/// Ejects endpoints that fail more than a share of their calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailurePercentage {
+    /// In percent; strictly more ejects. Default 85.
+    pub threshold: u32,
+    /// In percent.
+    pub enforcing: u32,
+    /// Default 5.
+    pub minimum_hosts: u32,
+    /// Default 50.
+    pub request_volume: u32,
+}
+
+/// The statistics over failures made here: thresholds as for answers, chances of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalOrigin {
+    /// Success rate; absent: off.
+    pub success_rate: Option<SuccessRate>,
+    /// Failure percentage; absent: off.
+    pub failure_percentage: Option<FailurePercentage>,
 }

@@ -1,14 +1,30 @@
 //! ClusterLoadAssignment, to and from protobuf.
+//!
+//! The same message stands in clusters that need no discovery, where an address may be a name: [`Address`].
 
-use super::{ClusterLoadAssignment, DropOverload, Endpoint, HealthStatus, LocalityEndpoints, Priority};
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
+use super::{
+    ClusterLoadAssignment, DropOverload, Endpoint, EndpointHealthCheck, HealthStatus, LocalityEndpoints,
+    Priority,
+};
 use crate::{
     field_path::{Faults, Path},
     name::{Name, ResourceType},
-    resource::{ParseContext, Resource, sealed, wire},
+    resource::{
+        Locality, ParseContext, Resource,
+        canonical::{self, Inside, METADATA, Shape},
+        cluster::HostPort,
+        sealed, wire,
+    },
 };
 use bytes::Bytes;
 use envoy_types::pb::{
-    envoy::config::{core::v3 as core, endpoint::v3 as proto},
+    envoy::config::{
+        core::v3::{self as core, Metadata},
+        endpoint::v3::{self as proto, locality_lb_endpoints::LbConfig},
+    },
     google::protobuf::value::Kind,
 };
 use prost::Message;
@@ -16,35 +32,31 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
     num::NonZeroU32,
+    sync::Arc,
 };
 
 const TLS_NAMESPACE: &str = "envoy.transport_socket_match";
 const TLS_KEY: &str = "tlsMode";
 const TLS_VALUE: &str = "istio";
+const LB_NAMESPACE: &str = "envoy.lb";
+const HASH_KEY: &str = "hash_key";
+/// Typed metadata of an endpoint or locality: the proxy in front of it (gRFC A86).
+const PROXY: &str = "envoy.http11_proxy_transport_socket.proxy_address";
+/// The longest name that DNS has.
+const MAX_HOST: usize = 253;
+
+static LB_ENDPOINT: Shape = Shape(&[(3, Inside::Message(&METADATA))]);
+static LOCALITY: Shape = Shape(&[(2, Inside::Message(&LB_ENDPOINT))]);
+/// `ClusterLoadAssignment`
+pub(in crate::resource) static SHAPE: Shape = Shape(&[(2, Inside::Message(&LOCALITY))]);
 
 impl Resource for ClusterLoadAssignment {
     const TYPE: ResourceType = ResourceType::ClusterLoadAssignment;
 
     fn to_proto(&self) -> Bytes {
-        let mut endpoints = Vec::new();
-        for (priority, localities) in (0..).zip(&self.priorities) {
-            endpoints.extend(localities.localities.iter().map(|locality| encode(locality, priority)));
-        }
-        let drops = self.drops.iter().map(|drop| proto::cluster_load_assignment::policy::DropOverload {
-            category: drop.category.to_string(),
-            drop_percentage: Some(wire::fraction_proto(drop.fraction)),
-        });
-        let drop_overloads: Vec<_> = drops.collect();
-        let policy = (!drop_overloads.is_empty())
-            .then(|| proto::cluster_load_assignment::Policy { drop_overloads, ..Default::default() });
-        proto::ClusterLoadAssignment {
-            cluster_name: self.name.to_string(),
-            endpoints,
-            policy,
-            ..Default::default()
-        }
-        .encode_to_vec()
-        .into()
+        let message =
+            assignment_proto(&self.name, &self.priorities, &self.drops, self.overprovisioning_factor);
+        canonical::sorted(&message.encode_to_vec(), &SHAPE).into()
     }
 
     fn name(&self) -> &Name {
@@ -56,37 +68,164 @@ impl Resource for ClusterLoadAssignment {
     }
 }
 
-fn encode(locality: &LocalityEndpoints, priority: u32) -> proto::LocalityLbEndpoints {
-    let lb_endpoints = locality.endpoints.iter().map(|endpoint| {
-        let mut addresses = endpoint.addresses.iter().copied().map(wire::socket_address_proto);
-        let address = addresses.next();
+/// How an endpoint is addressed.
+pub(in crate::resource) trait Address: Sized {
+    /// What must not come twice in an assignment.
+    fn read(host: &proto::Endpoint, at: &Path<'_>, faults: &mut Faults) -> Option<Self>;
+
+    /// Notes an address that stands twice.
+    fn once(&self, seen: &mut HashSet<SocketAddr>, at: &Path<'_>, faults: &mut Faults);
+
+    /// The address, and additional ones.
+    fn write(&self) -> (Option<core::Address>, Vec<proto::endpoint::AdditionalAddress>);
+}
+
+impl Address for Vec<SocketAddr> {
+    fn read(host: &proto::Endpoint, at: &Path<'_>, faults: &mut Faults) -> Option<Self> {
+        let first = wire::socket_address(&host.address, &at.field("address"), faults);
+        let list = at.field("additional_addresses");
+        let more = wire::every(&host.additional_addresses, &list, faults, |additional, at, faults| {
+            wire::socket_address(&additional.address, &at.field("address"), faults)
+        });
+        let mut all = vec![first?];
+        all.extend(more?);
+        Some(all)
+    }
+
+    fn once(&self, seen: &mut HashSet<SocketAddr>, at: &Path<'_>, faults: &mut Faults) {
+        for address in self {
+            if !seen.insert(*address) {
+                let at = at.field("address");
+                faults.reject::<()>(&at, format!("{address} stands twice in the assignment"));
+            }
+        }
+    }
+
+    fn write(&self) -> (Option<core::Address>, Vec<proto::endpoint::AdditionalAddress>) {
+        let mut addresses = self.iter().copied().map(wire::socket_address_proto);
+        let first = addresses.next();
         let additional =
             addresses.map(|address| proto::endpoint::AdditionalAddress { address: Some(address) });
-        proto::LbEndpoint {
-            health_status: health_proto(endpoint.health).into(),
-            metadata: wire::metadata(
-                TLS_NAMESPACE,
-                [endpoint.mesh_tls.then(|| (TLS_KEY, Kind::StringValue(TLS_VALUE.into())))],
-            ),
-            load_balancing_weight: wire::u32_value(endpoint.weight.get()),
-            host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(proto::Endpoint {
-                address,
-                hostname: endpoint.hostname.as_deref().unwrap_or_default().into(),
-                additional_addresses: additional.collect(),
-                ..Default::default()
-            })),
+        (first, additional.collect())
+    }
+}
+
+impl Address for HostPort {
+    fn read(host: &proto::Endpoint, at: &Path<'_>, faults: &mut Faults) -> Option<Self> {
+        if !host.additional_addresses.is_empty() {
+            let at = at.field("additional_addresses");
+            faults.reject::<()>(&at, "a name has all addresses that DNS gives it");
         }
+        let at = at.field("address");
+        let Some(core::address::Address::SocketAddress(address)) =
+            faults.required(&at, &host.address)?.address.as_ref()
+        else {
+            return faults.reject(&at, "must be a socket_address");
+        };
+        let here = at.field("socket_address");
+        if !address.resolver_name.is_empty() {
+            faults.reject::<()>(&here.field("resolver_name"), "custom resolvers are not supported");
+        }
+        let name = address.address.as_str();
+        let valid = !name.is_empty()
+            && name.len() <= MAX_HOST
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+        if !valid {
+            return faults.reject(&here.field("address"), format!("`{name}` is not a host name"));
+        }
+        let port = wire::port(address, &here, faults)?;
+        Some(Self { host: name.into(), port })
+    }
+
+    fn once(&self, _: &mut HashSet<SocketAddr>, _: &Path<'_>, _: &mut Faults) {}
+
+    fn write(&self) -> (Option<core::Address>, Vec<proto::endpoint::AdditionalAddress>) {
+        let socket = core::SocketAddress {
+            address: self.host.to_string(),
+            port_specifier: Some(core::socket_address::PortSpecifier::PortValue(self.port.into())),
+            ..core::SocketAddress::default()
+        };
+        let address = core::Address { address: Some(core::address::Address::SocketAddress(socket)) };
+        (Some(address), Vec::new())
+    }
+}
+
+pub(in crate::resource) fn assignment_proto<A: Address>(
+    name: &Name,
+    priorities: &[Priority<A>],
+    drops: &[DropOverload],
+    overprovisioning_factor: NonZeroU32,
+) -> proto::ClusterLoadAssignment {
+    let mut endpoints = Vec::new();
+    for (priority, localities) in (0..).zip(priorities) {
+        endpoints.extend(localities.localities.iter().map(|locality| encode(locality, priority)));
+    }
+    let drops = drops.iter().map(|drop| proto::cluster_load_assignment::policy::DropOverload {
+        category: drop.category.to_string(),
+        drop_percentage: Some(wire::fraction_proto(drop.fraction)),
     });
+    let policy = proto::cluster_load_assignment::Policy {
+        drop_overloads: drops.collect(),
+        overprovisioning_factor: (overprovisioning_factor != ClusterLoadAssignment::OVERPROVISIONING)
+            .then(|| wire::u32_value(overprovisioning_factor.get()))
+            .flatten(),
+        ..Default::default()
+    };
+    proto::ClusterLoadAssignment {
+        cluster_name: name.to_string(),
+        endpoints,
+        policy: (policy != Default::default()).then_some(policy),
+        ..Default::default()
+    }
+}
+
+fn encode<A: Address>(locality: &LocalityEndpoints<A>, priority: u32) -> proto::LocalityLbEndpoints {
     proto::LocalityLbEndpoints {
         locality: Some(wire::locality_proto(&locality.locality)),
-        lb_endpoints: lb_endpoints.collect(),
+        lb_endpoints: locality.endpoints.iter().map(endpoint_proto).collect(),
         load_balancing_weight: wire::u32_value(locality.weight.get()),
         priority,
         ..Default::default()
     }
 }
 
-fn health_proto(health: HealthStatus) -> core::HealthStatus {
+fn endpoint_proto<A: Address>(endpoint: &Endpoint<A>) -> proto::LbEndpoint {
+    let (address, additional_addresses) = endpoint.addresses.write();
+    let string = |value: &str| Kind::StringValue(value.into());
+    let mut metadata =
+        wire::metadata(TLS_NAMESPACE, [endpoint.mesh_tls.then(|| (TLS_KEY, string(TLS_VALUE)))])
+            .unwrap_or_default();
+    let hash_key = endpoint.hash_key.as_deref().map(|key| (HASH_KEY, string(key)));
+    metadata
+        .filter_metadata
+        .extend(wire::metadata(LB_NAMESPACE, [hash_key]).unwrap_or_default().filter_metadata);
+    if let Some(proxy) = endpoint.proxy {
+        metadata.typed_filter_metadata.insert(PROXY.into(), wire::any(&wire::socket_address_proto(proxy)));
+    }
+    proto::LbEndpoint {
+        health_status: health_proto(endpoint.health).into(),
+        metadata: (metadata != Metadata::default()).then_some(metadata),
+        load_balancing_weight: wire::u32_value(endpoint.weight.get()),
+        host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(proto::Endpoint {
+            address,
+            hostname: endpoint.hostname.as_deref().unwrap_or_default().into(),
+            additional_addresses,
+            health_check_config: endpoint.health_check.as_deref().map(health_check_proto),
+            ..Default::default()
+        })),
+    }
+}
+
+fn health_check_proto(check: &EndpointHealthCheck) -> proto::endpoint::HealthCheckConfig {
+    proto::endpoint::HealthCheckConfig {
+        port_value: check.port.map_or(0, u32::from),
+        hostname: check.hostname.as_deref().unwrap_or_default().into(),
+        address: check.address.map(wire::socket_address_proto),
+        disable_active_health_check: check.disabled,
+    }
+}
+
+pub(in crate::resource) fn health_proto(health: HealthStatus) -> core::HealthStatus {
     match health {
         HealthStatus::Unknown => core::HealthStatus::Unknown,
         HealthStatus::Healthy => core::HealthStatus::Healthy,
@@ -96,7 +235,7 @@ fn health_proto(health: HealthStatus) -> core::HealthStatus {
     }
 }
 
-fn health(value: i32) -> HealthStatus {
+pub(in crate::resource) fn health(value: i32) -> HealthStatus {
     match core::HealthStatus::try_from(value) {
         Ok(core::HealthStatus::Unknown) => HealthStatus::Unknown,
         Ok(core::HealthStatus::Healthy) => HealthStatus::Healthy,
@@ -121,59 +260,130 @@ impl sealed::Parse for ClusterLoadAssignment {
         at: &Path<'_>,
         faults: &mut Faults,
     ) -> Option<Self> {
-        let mut by_priority = BTreeMap::<u32, Priority>::new();
-        let mut addresses = HashSet::new();
-        let list = at.field("endpoints");
-        for (i, locality) in proto.endpoints.iter().enumerate() {
-            let at = list.index(i);
-            if let Some(parsed) = locality_endpoints(locality, &mut addresses, &at, faults) {
-                let priority = by_priority.entry(locality.priority).or_default();
-                add_locality(priority, parsed, &at, faults);
-            }
-        }
-        for (expected, priority) in (0..).zip(by_priority.keys()) {
-            if *priority != expected {
-                return faults
-                    .reject(&list, format!("priority {expected} is missing, but {priority} is there"));
-            }
-        }
-        let policy = at.field("policy");
-        let drops = proto.policy.as_ref().map_or(&[][..], |policy| &policy.drop_overloads);
-        let drops = wire::every(drops, &policy.field("drop_overloads"), faults, |drop, at, faults| {
-            let at = at.field("drop_percentage");
-            let fraction = wire::fraction(faults.required(&at, &drop.drop_percentage)?, &at, faults)?;
-            Some(DropOverload { category: drop.category.as_str().into(), fraction })
-        });
-        Some(Self { name, priorities: by_priority.into_values().collect(), drops: drops? })
+        let Assignment { priorities, drops, overprovisioning_factor } =
+            assignment(proto, Place::Discovered, at, faults)?;
+        Some(Self { name, priorities, drops, overprovisioning_factor })
     }
 }
 
+/// The content of an assignment.
+pub(in crate::resource) struct Assignment<A> {
+    pub(in crate::resource) priorities: Vec<Priority<A>>,
+    pub(in crate::resource) drops: Vec<DropOverload>,
+    pub(in crate::resource) overprovisioning_factor: NonZeroU32,
+}
+
+/// Where an assignment stands.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::resource) enum Place {
+    /// It came by EDS: localities must be named and weighed (gRFC A27).
+    Discovered,
+    /// In the cluster itself, where people write endpoints only: a locality that is not said is the empty one,
+    /// a weight that is not said is 1.
+    Inline,
+}
+
+pub(in crate::resource) fn assignment<A: Address>(
+    proto: &proto::ClusterLoadAssignment,
+    place: Place,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Assignment<A>> {
+    let mut by_priority = BTreeMap::<u32, Priority<A>>::new();
+    let mut addresses = HashSet::new();
+    let list = at.field("endpoints");
+    for (i, locality) in proto.endpoints.iter().enumerate() {
+        let at = list.index(i);
+        if let Some(parsed) = locality_endpoints(locality, place, &mut addresses, &at, faults) {
+            let priority =
+                by_priority.entry(locality.priority).or_insert_with(|| Priority { localities: Vec::new() });
+            add_locality(priority, parsed, &at, faults);
+        }
+    }
+    for (expected, priority) in (0..).zip(by_priority.keys()) {
+        if *priority != expected {
+            return faults.reject(&list, format!("priority {expected} is missing, but {priority} is there"));
+        }
+    }
+    let at = at.field("policy");
+    let none = proto::cluster_load_assignment::Policy::default();
+    let policy = proto.policy.as_ref().unwrap_or(&none);
+    if policy.endpoint_stale_after.is_some() {
+        let reason = "is not supported: endpoints are used until they are replaced";
+        faults.reject::<()>(&at.field("endpoint_stale_after"), reason);
+    }
+    if policy.weighted_priority_health {
+        let reason = "is not supported: a priority is used or not, as a whole (gRFC A56)";
+        faults.reject::<()>(&at.field("weighted_priority_health"), reason);
+    }
+    let factor = policy.overprovisioning_factor.as_ref().map(|factor| NonZeroU32::new(factor.value));
+    let overprovisioning_factor = match factor {
+        None => Some(ClusterLoadAssignment::OVERPROVISIONING),
+        Some(Some(factor)) => Some(factor),
+        Some(None) => faults.reject(&at.field("overprovisioning_factor"), "must not be 0"),
+    };
+    let list = at.field("drop_overloads");
+    let drops = wire::every(&policy.drop_overloads, &list, faults, |drop, at, faults| {
+        let at = at.field("drop_percentage");
+        let fraction = wire::fraction(faults.required(&at, &drop.drop_percentage)?, &at, faults)?;
+        Some(DropOverload { category: drop.category.as_str().into(), fraction })
+    });
+    Some(Assignment {
+        priorities: by_priority.into_values().collect(),
+        drops: drops?,
+        overprovisioning_factor: overprovisioning_factor?,
+    })
+}
+
 /// `None` also for a locality of weight 0, which stands for nothing (gRFC A27).
-fn locality_endpoints(
+fn locality_endpoints<A: Address>(
     proto: &proto::LocalityLbEndpoints,
+    place: Place,
     addresses: &mut HashSet<SocketAddr>,
     at: &Path<'_>,
     faults: &mut Faults,
-) -> Option<LocalityEndpoints> {
-    let locality = faults.required(&at.field("locality"), &proto.locality).map(wire::locality);
+) -> Option<LocalityEndpoints<A>> {
+    match &proto.lb_config {
+        None => {}
+        Some(LbConfig::LedsClusterLocalityConfig(_)) => {
+            let reason = "endpoints of a locality cannot be discovered apart: send them in lb_endpoints";
+            faults.reject::<()>(&at.field("leds_cluster_locality_config"), reason);
+        }
+        Some(LbConfig::LoadBalancerEndpoints(_)) => {
+            let reason = "is not supported: send them in lb_endpoints";
+            faults.reject::<()>(&at.field("load_balancer_endpoints"), reason);
+        }
+    }
+    let locality = match (&proto.locality, place) {
+        (None, Place::Inline) => Some(Locality::default()),
+        (locality, _) => faults.required(&at.field("locality"), locality).map(wire::locality),
+    };
+    let near = proxy(&proto.metadata, &at.field("metadata"), faults);
     let list = at.field("lb_endpoints");
     let mut endpoints = Vec::new();
     let mut sum = 0_u32;
     for (i, proto) in proto.lb_endpoints.iter().enumerate() {
         let at = list.index(i);
-        if let Some(endpoint) = endpoint(proto, addresses, &at, faults) {
+        if let Some(mut endpoint) = endpoint(proto, addresses, &at, faults) {
             match sum.checked_add(endpoint.weight.get()) {
                 Some(total) => sum = total,
                 None => return faults.reject(&at, "the weights of the locality sum to more than 4294967295"),
             }
+            endpoint.proxy = endpoint.proxy.or(near);
             endpoints.push(endpoint);
         }
     }
-    let weight = NonZeroU32::new(proto.load_balancing_weight.as_ref().map_or(0, |weight| weight.value))?;
+    let unsaid = u32::from(place == Place::Inline);
+    let weight = NonZeroU32::new(proto.load_balancing_weight.as_ref().map_or(unsaid, |weight| weight.value))?;
     Some(LocalityEndpoints { locality: locality?, weight, endpoints })
 }
 
-fn add_locality(priority: &mut Priority, locality: LocalityEndpoints, at: &Path<'_>, faults: &mut Faults) {
+fn add_locality<A>(
+    priority: &mut Priority<A>,
+    locality: LocalityEndpoints<A>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) {
     if priority.localities.iter().any(|other| other.locality == locality.locality) {
         faults.reject::<()>(&at.field("locality"), "stands twice in one priority");
     }
@@ -185,21 +395,23 @@ fn add_locality(priority: &mut Priority, locality: LocalityEndpoints, at: &Path<
     priority.localities.push(locality);
 }
 
-fn endpoint(
+fn endpoint<A: Address>(
     proto: &proto::LbEndpoint,
     addresses: &mut HashSet<SocketAddr>,
     at: &Path<'_>,
     faults: &mut Faults,
-) -> Option<Endpoint> {
-    let Some(proto::lb_endpoint::HostIdentifier::Endpoint(host)) = &proto.host_identifier else {
-        return faults.reject(&at.field("endpoint"), "is required");
+) -> Option<Endpoint<A>> {
+    use proto::lb_endpoint::HostIdentifier;
+    let host = match &proto.host_identifier {
+        Some(HostIdentifier::Endpoint(host)) => host,
+        Some(HostIdentifier::EndpointName(_)) => {
+            let reason = "is not supported: send the endpoint itself";
+            return faults.reject(&at.field("endpoint_name"), reason);
+        }
+        None => return faults.reject(&at.field("endpoint"), "is required"),
     };
     let here = at.field("endpoint");
-    let first = wire::socket_address(&host.address, &here.field("address"), faults);
-    let list = here.field("additional_addresses");
-    let more = wire::every(&host.additional_addresses, &list, faults, |additional, at, faults| {
-        wire::socket_address(&additional.address, &at.field("address"), faults)
-    });
+    let own = A::read(host, &here, faults);
     let weight = match &proto.load_balancing_weight {
         None => Some(NonZeroU32::MIN),
         Some(weight) => match NonZeroU32::new(weight.value) {
@@ -207,19 +419,58 @@ fn endpoint(
             None => faults.reject(&at.field("load_balancing_weight"), "must not be 0"),
         },
     };
-    let mut all = vec![first?];
-    all.extend(more?);
-    for address in &all {
-        if !addresses.insert(*address) {
-            faults.reject::<()>(&here.field("address"), format!("{address} stands twice in the assignment"));
-        }
-    }
-    let tls = wire::metadata_value(&proto.metadata, TLS_NAMESPACE, TLS_KEY);
+    let proxy = proxy(&proto.metadata, &at.field("metadata"), faults);
+    let check_at = here.field("health_check_config");
+    let check = match &host.health_check_config {
+        Some(check) => health_check(check, &check_at, faults).map(|check| check.map(Arc::new)),
+        None => Some(None),
+    };
+    let own = own?;
+    own.once(addresses, &here, faults);
+    let string = |namespace, key| match wire::metadata_value(&proto.metadata, namespace, key) {
+        Some(Kind::StringValue(value)) if !value.is_empty() => Some(value.as_str()),
+        _ => None,
+    };
     Some(Endpoint {
-        addresses: all,
+        addresses: own,
         weight: weight?,
         health: health(proto.health_status),
         hostname: (!host.hostname.is_empty()).then(|| host.hostname.as_str().into()),
-        mesh_tls: matches!(tls, Some(Kind::StringValue(mode)) if mode == TLS_VALUE),
+        hash_key: string(LB_NAMESPACE, HASH_KEY).map(Arc::from),
+        mesh_tls: string(TLS_NAMESPACE, TLS_KEY) == Some(TLS_VALUE),
+        proxy,
+        health_check: check?,
     })
+}
+
+/// The proxy's address in typed metadata; one that cannot be read is a fault (gRFC A86).
+fn proxy(metadata: &Option<Metadata>, at: &Path<'_>, faults: &mut Faults) -> Option<SocketAddr> {
+    let any = metadata.as_ref()?.typed_filter_metadata.get(PROXY)?;
+    let list = at.field("typed_filter_metadata");
+    let at = list.key(PROXY);
+    let address: core::Address = wire::unpack(any, &at, faults)?;
+    wire::socket_address(&Some(address), &at, faults)
+}
+
+/// `None` inside when it says nothing.
+fn health_check(
+    proto: &proto::endpoint::HealthCheckConfig,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<EndpointHealthCheck>> {
+    let port = match u16::try_from(proto.port_value) {
+        Ok(port) => Some((port != 0).then_some(port)),
+        Err(_) => faults.reject(&at.field("port_value"), format!("{} is not a port", proto.port_value)),
+    };
+    let address = match &proto.address {
+        Some(_) => wire::socket_address(&proto.address, &at.field("address"), faults).map(Some),
+        None => Some(None),
+    };
+    let check = EndpointHealthCheck {
+        disabled: proto.disable_active_health_check,
+        port: port?,
+        address: address?,
+        hostname: (!proto.hostname.is_empty()).then(|| proto.hostname.as_str().into()),
+    };
+    Some((check != EndpointHealthCheck::default()).then_some(check))
 }

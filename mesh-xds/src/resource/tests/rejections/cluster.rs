@@ -32,17 +32,7 @@ fn good() -> pb::Cluster {
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,
     };
-    let cluster = Cluster {
-        name: "c".into(),
-        discovery: model::cluster::Discovery::Eds("c".into()),
-        lb: model::cluster::LbPolicy::RoundRobin,
-        circuit_breakers: Default::default(),
-        outlier_detection: None,
-        tls: Some(Arc::new(tls)),
-        connection: Default::default(),
-        panic_threshold: None,
-        origin: None,
-    };
+    let cluster = Cluster { tls: Some(Arc::new(tls)), ..Cluster::eds("c") };
     pb::Cluster::decode(cluster.to_proto()).unwrap()
 }
 
@@ -84,17 +74,17 @@ fn a_faulty_cluster_is_refused_with_the_place() {
             (
                 |m| {
                     m.cluster_discovery_type =
-                        Some(ClusterDiscoveryType::Type(DiscoveryType::LogicalDns.into()))
+                        Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into()))
                 },
                 "type",
-                "LOGICAL_DNS is not supported",
+                "ORIGINAL_DST is not supported",
             ),
-            (|m| m.cluster_discovery_type = None, "type", "STATIC is not supported"),
+            (|m| m.cluster_discovery_type = None, "load_assignment", "is required"),
             (|m| m.eds_cluster_config = None, "eds_cluster_config", "required"),
             (|m| eds(m).eds_config = None, "eds_cluster_config.eds_config", "required"),
             (|m| eds(m).eds_config = Some(ConfigSource::default()), "eds_cluster_config.eds_config", "`ads`"),
-            (|m| m.lb_policy = LbPolicy::RingHash.into(), "lb_policy", "RING_HASH is not supported"),
-            (|m| m.lb_policy = LbPolicy::Maglev.into(), "lb_policy", "MAGLEV is not supported"),
+            (|m| m.lb_policy = LbPolicy::ClusterProvided.into(), "lb_policy", "aggregate clusters only"),
+            (|m| m.lb_policy = 99, "lb_policy", "99 is unknown"),
             (|m| policies(m, &["type.googleapis.com/x.Y"]), "load_balancing_policy", "none of its policies"),
             (|m| policies(m, &[]), "load_balancing_policy", "none of its policies"),
             (|m| m.lrs_server = Some(ConfigSource::default()), "lrs_server", "`self`"),
