@@ -3,6 +3,8 @@
 //! A peer is judged by the bundle of the domain that its id claims and by no other, so that one
 //! domain's authority cannot vouch for another's workloads.
 
+mod spiffe;
+
 use crate::{certificate, key, spiffe_id::TrustDomain, svid};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -23,6 +25,14 @@ pub enum InvalidBundle {
         /// Its place in the list, from 0.
         position: usize,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// Not a SPIFFE bundle map.
+    #[error("not a SPIFFE bundle map: {place}: {reason}")]
+    Map {
+        /// Where in the JSON.
+        place: String,
+        /// What is wrong there.
         reason: String,
     },
     /// An identity without the roots of its own domain.

@@ -17,8 +17,16 @@ use http::{Uri, uri::Authority};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use tonic::{
@@ -52,7 +60,10 @@ pub enum InvalidTarget {
 /// A server to connect to: where, and how to know it. Cheap to clone.
 #[derive(Clone)]
 pub struct Target {
-    address: Authority,
+    /// As it is shown: `host:port`, or `unix:/path`.
+    address: Arc<str>,
+    /// Instead of TCP.
+    socket: Option<PathBuf>,
     /// The address as tonic wants it, and as the server shall see it.
     at: Uri,
     origin: Uri,
@@ -81,6 +92,16 @@ impl Target {
     /// Without encryption or authentication: for development on one machine.
     pub fn plaintext(address: &str) -> Result<Self, InvalidTarget> {
         Self::new(parse_address(address)?, "http", Security::Plaintext)
+    }
+
+    /// Over a socket of this machine, without encryption: what Istio's agent offers.
+    #[cfg(unix)]
+    pub fn unix(path: &Path) -> Result<Self, InvalidTarget> {
+        // What the server shall see as authority, as gRPC does it.
+        let mut target = Self::new(Authority::from_static("localhost"), "http", Security::Plaintext)?;
+        target.address = format!("unix:{}", path.display()).into();
+        target.socket = Some(path.to_owned());
+        Ok(target)
     }
 
     /// With TLS: `trust` knows the server, `identity` is presented to it.
@@ -117,7 +138,8 @@ impl Target {
         };
         // For tonic the address is plain `http` always: it must not look for TLS of its own.
         let (at, origin) = (uri("http")?, uri(scheme)?);
-        Ok(Self { address, at, origin, security, connect_limit: CONNECT_LIMIT })
+        let address = address.as_str().into();
+        Ok(Self { address, socket: None, at, origin, security, connect_limit: CONNECT_LIMIT })
     }
 
     /// The same server, with this identity presented to it. Changes nothing without TLS.
@@ -153,9 +175,9 @@ impl Target {
         self
     }
 
-    /// `host:port`.
+    /// `host:port`, or `unix:/path`.
     pub fn address(&self) -> &str {
-        self.address.as_str()
+        &self.address
     }
 
     /// Whether what is sent can be read by others on the way.
@@ -188,7 +210,7 @@ impl fmt::Debug for Target {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No TCP connection.
+    /// No connection.
     #[error("connecting to {address}: {cause}")]
     Tcp {
         /// `host:port`.
@@ -261,21 +283,32 @@ pub fn clarify(status: Status) -> Status {
     Status::unavailable(cause.to_string())
 }
 
+#[cfg(unix)]
+type Socket = UnixStream;
+#[cfg(not(unix))]
+type Socket = TcpStream;
+
+type Connection = Either<Either<TcpStream, Socket>, TlsStream<TcpStream>>;
+
 /// One connection to the target.
-async fn dial(target: &Target) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
+async fn dial(target: &Target) -> Result<Connection, ConnectError> {
     let address = || target.address.to_string();
     let limit = target.connect_limit;
     let slow = |_| ConnectError::Slow { address: address(), limit };
     tokio::time::timeout(limit, handshake(target)).await.map_err(slow)?
 }
 
-async fn handshake(target: &Target) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
+async fn handshake(target: &Target) -> Result<Connection, ConnectError> {
     let address = || target.address.to_string();
     let tcp_error = |cause| ConnectError::Tcp { address: address(), cause };
-    let tcp = TcpStream::connect(target.address.as_str()).await.map_err(tcp_error)?;
+    #[cfg(unix)]
+    if let Some(socket) = &target.socket {
+        return Ok(Either::Left(Either::Right(UnixStream::connect(socket).await.map_err(tcp_error)?)));
+    }
+    let tcp = TcpStream::connect(&*target.address).await.map_err(tcp_error)?;
     tcp.set_nodelay(true).map_err(tcp_error)?;
     let Security::Tls(tls) = &target.security else {
-        return Ok(Either::Left(tcp));
+        return Ok(Either::Left(Either::Left(tcp)));
     };
     if let Some(identity) = &tls.identity {
         // A server would refuse us without a certificate, and we would wait out a back-off.

@@ -6,6 +6,7 @@
 
 mod connect;
 mod status;
+mod token;
 
 pub use status::{ClusterStatus, IdentityStatus, MeshStatus, TargetStatus};
 
@@ -23,8 +24,8 @@ use crate::{
 };
 use mesh_ca::workload::WorkloadIdentity;
 use mesh_xds::{
-    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node},
-    client::{ClientSettings, XdsClient},
+    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
+    client::{CacheSettings, ClientSettings, XdsClient},
     resource::{Feature, Support},
 };
 use serde_json::{Map, Value};
@@ -57,11 +58,14 @@ pub enum MeshError {
     /// A target is wrong.
     #[error(transparent)]
     Target(#[from] InvalidTarget),
+    /// A target names an xDS authority that the bootstrap does not have.
+    #[error(transparent)]
+    UnknownAuthority(#[from] UnknownAuthority),
     /// A certificate provider of the bootstrap cannot be used.
     #[error(transparent)]
     CertificateProvider(#[from] ProviderError),
-    /// The control plane cannot be spoken to as the bootstrap asks.
-    #[error("xds_servers[0] ({server}): {reason}")]
+    /// A control plane cannot be spoken to as the bootstrap asks.
+    #[error("the control plane {server} of the bootstrap: {reason}")]
     ControlPlane {
         /// `host:port`.
         server: String,
@@ -127,13 +131,13 @@ impl Mesh {
     /// ready; a call waits, fails or is retried as the mesh's configuration says. Must be called inside a
     /// tokio runtime.
     pub fn channel(&self, target: &str) -> Result<MeshChannel, MeshError> {
-        Ok(MeshChannel::new(self.subscription(Target::parse(target)?)))
+        Ok(MeshChannel::new(self.subscription(Target::parse(target)?)?))
     }
 
     /// A layer that puts the mesh in front of an existing channel to a service. A service that the control
     /// plane does not know is reached through that channel, as before ([`OutboundTrafficPolicy`]).
     pub fn layer(&self, target: &str) -> Result<MeshLayer, MeshError> {
-        Ok(MeshLayer::new(self.subscription(Target::parse(target)?), self.0.outbound))
+        Ok(MeshLayer::new(self.subscription(Target::parse(target)?)?, self.0.outbound))
     }
 
     /// A server of the mesh at `address`; `.await` it to bind. Port 0 takes a free one.
@@ -172,23 +176,24 @@ impl Mesh {
         }
     }
 
-    fn subscription(&self, target: Target) -> Arc<Subscription> {
+    fn subscription(&self, target: Target) -> Result<Arc<Subscription>, MeshError> {
         let inner = &self.0;
         let mut targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(subscription) = targets.open.get(&target).and_then(Weak::upgrade) {
-            return subscription;
+            return Ok(subscription);
         }
         targets.open.retain(|_, subscription| subscription.strong_count() > 0);
         let authority = target.authority();
-        let listener = inner.bootstrap.client_listener(authority.as_str());
+        let listener = inner.bootstrap.client_listener(target.xds_authority(), authority.as_str())?;
         let watch = inner.xds.config(&listener, authority.as_str());
-        let core = Core::new(authority.clone(), inner.calls.clone(), inner.seed);
+        let mut core = Core::new(authority.clone(), inner.calls.clone(), inner.seed);
+        core.target = target.to_string().into();
         let subscription = Subscription::start(core, watch, inner.clusters.clone());
         if targets.closed {
             subscription.close();
         }
         targets.open.insert(target, Arc::downgrade(&subscription));
-        subscription
+        Ok(subscription)
     }
 
     /// What servers of this process say of it, from the bootstrap's node.
@@ -231,6 +236,7 @@ pub struct MeshBuilder {
     retry_at_every_hop: bool,
     outbound: OutboundTrafficPolicy,
     seed: Option<u64>,
+    cache: Option<CacheSettings>,
 }
 
 impl MeshBuilder {
@@ -332,7 +338,20 @@ impl MeshBuilder {
         self
     }
 
-    /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names.
+    /// Keeps the last configuration that was accepted in this directory, and starts with it, for up to a day,
+    /// while no control plane answers. The file holds no secret. Processes may share the
+    /// directory. Default: nothing is kept.
+    pub fn cache_dir(self, directory: impl Into<PathBuf>) -> Self {
+        self.cache(CacheSettings::new(directory))
+    }
+
+    /// As [`Self::cache_dir`], with limits of one's own.
+    pub fn cache(mut self, settings: CacheSettings) -> Self {
+        self.cache = Some(settings);
+        self
+    }
+
+    /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names, and the cache if there is one.
     pub fn build(mut self) -> Result<Mesh, MeshError> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(MeshError::NoRuntime);
@@ -352,15 +371,20 @@ impl MeshBuilder {
         let bootstrap = Arc::new(bootstrap);
         let identity = providers.identity(&DEFAULT_PROVIDER.into()).ok().cloned();
         let connector = Arc::new(connect::ControlPlaneConnector::new(identity));
-        let server = bootstrap.servers.first();
-        let server = server.ok_or_else(|| BootstrapError::Invalid {
-            origin: "the bootstrap built in code".into(),
-            reason: "xds_servers is empty".into(),
-        })?;
+        if bootstrap.servers.is_empty() {
+            let reason = "xds_servers is empty".into();
+            return Err(
+                BootstrapError::Invalid { origin: "the bootstrap built in code".into(), reason }.into()
+            );
+        }
         // Now, and not at the first connection, a bootstrap that cannot be followed is an error.
-        connector
-            .channel(server)
-            .map_err(|reason| MeshError::ControlPlane { server: server.address.clone(), reason })?;
+        for server in
+            bootstrap.servers.iter().chain(bootstrap.authorities.values().flat_map(|one| &one.servers))
+        {
+            connector
+                .channel(server)
+                .map_err(|reason| MeshError::ControlPlane { server: server.address.clone(), reason })?;
+        }
         let providers = Arc::new(providers);
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let clusters = Registry::new(ClusterDeps {
@@ -373,7 +397,7 @@ impl MeshBuilder {
             xds: XdsClient::spawn_with(
                 &bootstrap,
                 connector.clone(),
-                ClientSettings { support: SUPPORT, ..ClientSettings::default() },
+                ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() },
             ),
             bootstrap,
             providers,

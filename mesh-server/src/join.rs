@@ -150,6 +150,7 @@ impl Join {
         };
         let tls = |roots: &PathBuf, identity| ChannelCredentials::Tls {
             ca_certificate_file: Some(roots.clone()),
+            spiffe_trust_bundle_map_file: None,
             identity,
             refresh_interval: REFRESH,
         };

@@ -4,16 +4,23 @@
 //! `GRPC_XDS_BOOTSTRAP_CONFIG`; or a [`Bootstrap`] built in code. Unknown fields are ignored, as gRPC asks; a
 //! known field of the wrong shape rejects the whole with its place. Read once, never reloaded.
 //!
+//! Several control planes in a list replace one another in that order (gRFC A71); `authorities` say which
+//! control planes answer for the names of an authority (gRFC A47).
+//!
 //! One certificate provider is ours, `mesh_ca`: other implementations ignore entries they do not know, so
 //! one file can serve both.
 
 mod json;
 mod server;
 
-use crate::{proto, resource::Locality};
+use crate::{
+    name::{ResourceType, XDSTP, encode_path},
+    proto,
+    resource::Locality,
+};
 pub use json::{certificate_provider_config, parse};
 use serde_json::{Map, Value};
-pub use server::{ChannelCredentials, InvalidServerUri, ServerConfig, ServerFeatures};
+pub use server::{CallCredentials, ChannelCredentials, InvalidServerUri, ServerConfig, ServerFeatures};
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 /// `user_agent_name` of our own client.
@@ -27,6 +34,8 @@ const PLACEHOLDER: &str = "%s";
 pub struct Bootstrap {
     /// The control plane, and its replacements in order; never empty.
     pub servers: Vec<ServerConfig>,
+    /// By name: who answers for `xdstp://name/…`, and for targets `xds://name/…`.
+    pub authorities: BTreeMap<Arc<str>, Authority>,
     /// Who this process says it is.
     pub node: Node,
     /// By instance name, as TLS resources refer to them.
@@ -35,6 +44,41 @@ pub struct Bootstrap {
     pub client_listener_template: String,
     /// Resource name of a server's listener; `%s` is its address. A server cannot start without it.
     pub server_listener_template: Option<String>,
+}
+
+/// Who answers for the resource names of one authority (gRFC A47).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Authority {
+    /// Resource name of the listener of a target `xds://name/…`; begins with `xdstp://name/`.
+    pub client_listener_template: String,
+    /// Its control planes in order; empty: those of [`Bootstrap::servers`].
+    pub servers: Vec<ServerConfig>,
+    /// A control plane that cannot be reached is replaced even when everything asked of it is known (gRFC A95).
+    pub fallback_on_reachability_only: bool,
+}
+
+impl Authority {
+    /// The authority `name` with the default template, and the bootstrap's own control planes.
+    pub fn new(name: &str) -> Self {
+        let message = ResourceType::Listener.message();
+        Self {
+            client_listener_template: format!("{XDSTP}//{name}/{message}/{PLACEHOLDER}"),
+            servers: Vec::new(),
+            fallback_on_reachability_only: false,
+        }
+    }
+}
+
+/// A target or a resource of an authority that the bootstrap does not name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the xDS authority `{authority}` is not configured (known: {known}); add it to `authorities` of the bootstrap"
+)]
+pub struct UnknownAuthority {
+    /// The name that is not there.
+    pub authority: Arc<str>,
+    /// Those that are.
+    pub known: String,
 }
 
 /// `node`: who this process says it is. What it may see is decided by its certificate.
@@ -158,6 +202,7 @@ impl Bootstrap {
     pub fn new(server: ServerConfig, node: Node) -> Self {
         Self {
             servers: vec![server],
+            authorities: BTreeMap::new(),
             node,
             certificate_providers: BTreeMap::new(),
             client_listener_template: PLACEHOLDER.into(),
@@ -172,20 +217,48 @@ impl Bootstrap {
         self
     }
 
-    /// Resource name of the listener of a client target.
-    pub fn client_listener(&self, target: &str) -> String {
-        self.client_listener_template.replace(PLACEHOLDER, target)
+    /// With an authority.
+    #[must_use]
+    pub fn with_authority(mut self, name: &str, authority: Authority) -> Self {
+        self.authorities.insert(name.into(), authority);
+        self
+    }
+
+    /// Resource name of the listener of a client target: of `xds:///target`, or `xds://authority/target`.
+    pub fn client_listener(&self, authority: Option<&str>, target: &str) -> Result<String, UnknownAuthority> {
+        let template = match authority {
+            None => &self.client_listener_template,
+            Some(name) => match self.authorities.get(name) {
+                Some(authority) => &authority.client_listener_template,
+                None => return Err(self.unknown_authority(name)),
+            },
+        };
+        Ok(fill(template, target))
     }
 
     /// Resource name of the listener of a server; absent when there is no template.
     pub fn server_listener(&self, address: &std::net::SocketAddr) -> Option<String> {
-        let template = self.server_listener_template.as_ref()?;
-        Some(template.replace(PLACEHOLDER, &address.to_string()))
+        Some(fill(self.server_listener_template.as_ref()?, &address.to_string()))
+    }
+
+    pub(crate) fn unknown_authority(&self, name: &str) -> UnknownAuthority {
+        let known: Vec<&str> = self.authorities.keys().map(|name| &**name).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        UnknownAuthority { authority: name.into(), known }
     }
 
     /// The bootstrap as JSON that any gRPC implementation accepts.
     pub fn to_json(&self) -> Value {
         json::print(self)
+    }
+}
+
+/// `text` in every place of the template; percent-encoded where the result is a URI.
+fn fill(template: &str, text: &str) -> String {
+    if template.starts_with(XDSTP) {
+        template.replace(PLACEHOLDER, &encode_path(text))
+    } else {
+        template.replace(PLACEHOLDER, text)
     }
 }
 

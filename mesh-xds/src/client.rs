@@ -1,14 +1,17 @@
-//! The asking side of ADS: one stream to the control plane, any number of targets served from it.
+//! The asking side of ADS: one stream to each control plane, any number of targets served from them.
 //!
-//! [`Machine`] is the protocol, without IO; [`XdsClient`] is the handle of the task that does the IO. A
-//! target's configuration arrives complete ([`crate::config`]); the last good one survives rejections and
+//! [`Machine`] is the protocol of one stream, without IO; which control plane speaks for what is decided above it
+//! (gRFC A47, A71), also without IO; [`XdsClient`] is the handle of the task that does the IO. A target's
+//! configuration arrives complete ([`crate::config`]); the last good one survives rejections and
 //! the loss of the control plane, and a control plane that cannot be reached is reported at once.
 
+mod authority;
 mod backoff;
 mod cache;
 mod core;
 mod handle;
 mod machine;
+mod store;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -23,8 +26,9 @@ use bytes::Bytes;
 
 pub use backoff::BackoffSettings;
 pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
-pub use handle::{ClientStatus, ConfigWatch, ServerConfigWatch, XdsClient};
+pub use handle::{ClientStatus, ConfigWatch, ServerConfigWatch, ServerStatus, XdsClient};
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
+pub use store::CacheSettings;
 pub use task::{ClientSettings, Connector};
 pub use wire::{Request, Response};
 

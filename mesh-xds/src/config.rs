@@ -11,8 +11,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use lookup::Lookup;
 pub(crate) use lookup::sharing;
+pub use lookup::{Lookup, Source};
 pub use target::{ClientTarget, Resolution, ServerTarget};
 
 use crate::{

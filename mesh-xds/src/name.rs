@@ -1,8 +1,12 @@
-//! The closed set of resource types, and their type URLs.
+//! The closed set of resource types, their type URLs, and the two kinds of resource names.
+
+mod xdstp;
 
 use std::{fmt, sync::Arc};
+pub(crate) use xdstp::{PREFIX as XDSTP, encode_path};
+pub use xdstp::{authority, canonical};
 
-/// Name of a resource. Opaque; compared byte by byte.
+/// Name of a resource. Opaque, unless it begins with `xdstp:` ([`canonical`]); compared byte by byte.
 pub type Name = Arc<str>;
 
 /// A resource type that this crate parses and serves, in make-before-break order of publication.
@@ -38,6 +42,11 @@ impl ResourceType {
     /// The type that a URL names, if it is one of ours.
     pub fn from_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.url() == url)
+    }
+
+    /// The type as `xdstp:` names spell it: the URL without `type.googleapis.com/`.
+    pub fn message(self) -> &'static str {
+        self.url().rsplit('/').next().unwrap_or_default()
     }
 
     /// Whether a state-of-the-world response lists every subscribed resource, so that absence of one

@@ -1,54 +1,203 @@
 //! Connections to the control plane, with the credentials of the bootstrap.
 
+use super::token::TokenFile;
 use crate::tls::read_roots;
+use futures_util::{FutureExt, future::BoxFuture};
 use mesh_ca::{
+    bundle::TrustBundles,
+    certificate::PeerCertificate,
     channel::{self, Target},
     rustls::ServerTrust,
     source::file::FileSource,
+    verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
 use mesh_xds::{
-    bootstrap::{ChannelCredentials, ServerConfig},
+    bootstrap::{CallCredentials, ChannelCredentials, ServerConfig},
     client::Connector,
 };
-use tonic::transport::Channel;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tonic::{Status, metadata::MetadataMap, transport::Channel};
 
 /// Makes them.
 pub(super) struct ControlPlaneConnector {
     /// Shown where the credentials name no certificate of their own.
     identity: Option<WorkloadIdentity>,
+    /// The certificates that credentials name, each watched once, however often it is connected with.
+    own: Mutex<HashMap<Files, WorkloadIdentity>>,
+    /// Each read once for all control planes.
+    tokens: Mutex<HashMap<PathBuf, Arc<TokenFile>>>,
 }
+
+/// Certificate, key and roots, and how often they are read.
+type Files = (PathBuf, PathBuf, PathBuf, Duration);
 
 impl ControlPlaneConnector {
     pub(super) fn new(identity: Option<WorkloadIdentity>) -> Self {
-        Self { identity }
+        Self { identity, own: Mutex::default(), tokens: Mutex::default() }
     }
 
-    /// A lazy channel.
+    /// A lazy channel. Roots are read anew for each.
     pub(super) fn channel(&self, server: &ServerConfig) -> Result<Channel, String> {
+        if server.credentials == ChannelCredentials::Insecure && !server.call_credentials.is_empty() {
+            return Err(
+                "call_creds are sent over an encrypted connection only (gRFC A97), and channel_creds is \
+                        `insecure`"
+                    .into(),
+            );
+        }
         let target = match &server.credentials {
-            ChannelCredentials::Insecure => Target::plaintext(&server.address),
-            ChannelCredentials::Tls { ca_certificate_file, identity, refresh_interval } => {
-                let Some(roots) = ca_certificate_file else {
-                    return Err("channel_creds `tls` without ca_certificate_file would trust the operating \
-                                system's roots, which this version does not read: name a file"
-                        .into());
+            ChannelCredentials::Insecure => match server.socket() {
+                Some(socket) => over_socket(socket)?,
+                None => Target::plaintext(&server.address).map_err(|error| error.to_string())?,
+            },
+            ChannelCredentials::Tls {
+                ca_certificate_file,
+                spiffe_trust_bundle_map_file,
+                identity,
+                refresh_interval,
+            } => {
+                let trust = match (spiffe_trust_bundle_map_file, ca_certificate_file) {
+                    (Some(bundles), _) => any_of(bundles)?,
+                    (None, Some(roots)) => ServerTrust::Roots(read_roots(roots)?),
+                    (None, None) => {
+                        return Err(
+                            "channel_creds `tls` without ca_certificate_file would trust the operating \
+                                    system's roots, which this version does not read: name a file"
+                                .into(),
+                        );
+                    }
                 };
-                let own = identity.as_ref().map(|(certificate, key)| {
-                    let files = FileSource::new(certificate, key, roots).refresh(*refresh_interval);
-                    WorkloadIdentity::start(files)
-                });
-                let trust = ServerTrust::Roots(read_roots(roots)?);
-                Target::tls(&server.address, trust, own.as_ref().or(self.identity.as_ref()))
+                let own = match (identity, ca_certificate_file) {
+                    (None, _) => self.identity.clone(),
+                    (Some((certificate, key)), Some(roots)) => Some(self.watched((
+                        certificate.clone(),
+                        key.clone(),
+                        roots.clone(),
+                        *refresh_interval,
+                    ))),
+                    (Some(_), None) => {
+                        return Err(
+                            "channel_creds `tls` with certificate_file needs ca_certificate_file too: a \
+                                    certificate is believed together with the roots of its own trust domain"
+                                .into(),
+                        );
+                    }
+                };
+                let target = Target::tls(&server.address, trust, own.as_ref());
+                target.map_err(|error| error.to_string())?
             }
             other => return Err(format!("credentials {other:?} are not supported")),
         };
-        Ok(channel::connect(&target.map_err(|error| error.to_string())?))
+        Ok(channel::connect(&target))
     }
+
+    /// The tokens that go with each stream.
+    async fn call_credentials(&self, server: &ServerConfig) -> Result<MetadataMap, Status> {
+        let mut metadata = MetadataMap::new();
+        for credentials in &server.call_credentials {
+            let CallCredentials::JwtTokenFile(path) = credentials else {
+                return Err(Status::unavailable(format!("call_creds {credentials:?} are not supported")));
+            };
+            let file = {
+                let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = || Arc::new(TokenFile::new(path.clone()));
+                tokens.entry(path.clone()).or_insert_with(open).clone()
+            };
+            metadata.append("authorization", file.bearer().await?);
+        }
+        Ok(metadata)
+    }
+
+    fn watched(&self, files: Files) -> WorkloadIdentity {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = |(certificate, key, roots, refresh): &Files| {
+            WorkloadIdentity::start(FileSource::new(certificate, key, roots).refresh(*refresh))
+        };
+        own.entry(files).or_insert_with_key(start).clone()
+    }
+}
+
+/// Whoever has a SPIFFE id that the bundle of its trust domain vouches for (gRFC A87).
+fn any_of(map: &Path) -> Result<ServerTrust, String> {
+    let json = std::fs::read(map).map_err(|error| format!("{}: {error}", map.display()))?;
+    let bundles = TrustBundles::from_spiffe_bundle_map(&json);
+    let bundles = bundles.map_err(|error| format!("{}: {error}", map.display()))?;
+    let check = ServerCheck::named("any SPIFFE id of the bundle map", |_: &PeerCertificate| Ok(()));
+    Ok(ServerTrust::Bundles(bundles, check))
+}
+
+#[cfg(unix)]
+fn over_socket(path: &Path) -> Result<Target, String> {
+    Target::unix(path).map_err(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn over_socket(path: &Path) -> Result<Target, String> {
+    Err(format!("unix:{}: this system has no such sockets", path.display()))
 }
 
 impl Connector for ControlPlaneConnector {
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String> {
         self.channel(server)
+    }
+
+    fn metadata<'a>(&'a self, server: &'a ServerConfig) -> BoxFuture<'a, Result<MetadataMap, Status>> {
+        self.call_credentials(server).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(credentials: ChannelCredentials, token: &Path) -> ServerConfig {
+        let mut server = ServerConfig::new("localhost:15012", credentials).unwrap();
+        server.call_credentials = vec![CallCredentials::JwtTokenFile(token.to_owned())];
+        server
+    }
+
+    #[tokio::test]
+    async fn a_token_is_sent_with_a_stream_over_tls_and_never_in_plaintext() {
+        let connector = ControlPlaneConnector::new(None);
+        let path = std::env::temp_dir().join(format!("mesh-connect-{}", std::process::id()));
+        // `exp` is far away.
+        std::fs::write(&path, "e30.eyJleHAiOjk5OTk5OTk5OTl9.c2ln").unwrap();
+        let tls = ChannelCredentials::Tls {
+            ca_certificate_file: None,
+            spiffe_trust_bundle_map_file: None,
+            identity: None,
+            refresh_interval: Duration::from_secs(600),
+        };
+        let metadata = connector.metadata(&server(tls, &path)).await.unwrap();
+        assert_eq!(metadata.get("authorization").unwrap(), "Bearer e30.eyJleHAiOjk5OTk5OTk5OTl9.c2ln");
+        assert!(!format!("{metadata:?}").contains("e30"), "it is not shown");
+        std::fs::remove_file(&path).unwrap();
+        let why = connector.channel(&server(ChannelCredentials::Insecure, &path)).unwrap_err();
+        assert!(why.contains("over an encrypted connection only"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_credentials_name_and_is_not_there_is_named() {
+        let connector = ControlPlaneConnector::new(None);
+        let with = |roots: Option<&str>, bundles: Option<&str>, identity: Option<(PathBuf, PathBuf)>| {
+            let credentials = ChannelCredentials::Tls {
+                ca_certificate_file: roots.map(PathBuf::from),
+                spiffe_trust_bundle_map_file: bundles.map(PathBuf::from),
+                identity,
+                refresh_interval: Duration::from_secs(600),
+            };
+            connector.channel(&ServerConfig::new("localhost:1", credentials).unwrap()).unwrap_err()
+        };
+        assert!(with(None, None, None).contains("without ca_certificate_file"));
+        assert!(with(Some("/nowhere/roots.pem"), None, None).contains("/nowhere/roots.pem"));
+        assert!(
+            with(Some("/nowhere/roots.pem"), Some("/nowhere/map.json"), None).contains("/nowhere/map.json")
+        );
     }
 }

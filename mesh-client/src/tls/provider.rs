@@ -124,15 +124,11 @@ pub(crate) fn read_roots(path: &Path) -> Result<Roots, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_xds::bootstrap::{ChannelCredentials, Node, ServerConfig, ServerFeatures};
+    use mesh_xds::bootstrap::{ChannelCredentials, Node, ServerConfig};
     use std::time::Duration;
 
     fn bootstrap(provider: CertificateProvider) -> Bootstrap {
-        let server = ServerConfig {
-            address: "127.0.0.1:15010".into(),
-            credentials: ChannelCredentials::Insecure,
-            features: ServerFeatures::default(),
-        };
+        let server = ServerConfig::new("127.0.0.1:15010", ChannelCredentials::Insecure).unwrap();
         Bootstrap::new(server, Node::default()).with_certificate_provider("default", provider)
     }
 

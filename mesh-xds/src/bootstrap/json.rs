@@ -1,9 +1,10 @@
 //! The bootstrap's JSON, both ways. Errors name the place: `xds_servers[0].channel_creds`.
 
 use super::{
-    Bootstrap, CertificateProvider, ChannelCredentials, FileWatcher, MeshCa, Node, PLACEHOLDER, ServerConfig,
+    Authority, Bootstrap, CallCredentials, CertificateProvider, ChannelCredentials, FileWatcher, MeshCa,
+    Node, PLACEHOLDER, ServerConfig,
 };
-use crate::resource::Locality;
+use crate::{name::XDSTP, resource::Locality};
 use serde_json::{Map, Value, json};
 use std::{path::PathBuf, time::Duration};
 
@@ -22,7 +23,10 @@ pub fn parse(text: &str) -> Parsed<Bootstrap> {
                     {\"server_uri\": \"127.0.0.1:15012\", \"channel_creds\": [{\"type\": \"insecure\"}]}"
             .into());
     }
-    refuse_authorities(&root)?;
+    let mut authorities = std::collections::BTreeMap::new();
+    for (name, entry) in root.entries("authorities")? {
+        authorities.insert(name.as_str().into(), authority(name, &entry)?);
+    }
     let node = root.optional("node", node)?.unwrap_or_default();
     let mut certificate_providers = std::collections::BTreeMap::new();
     for (name, provider) in root.entries("certificate_providers")? {
@@ -33,6 +37,7 @@ pub fn parse(text: &str) -> Parsed<Bootstrap> {
     let client_listener_template = root.text("client_default_listener_resource_name_template")?;
     Ok(Bootstrap {
         servers: servers.iter().map(server).collect::<Parsed<_>>()?,
+        authorities,
         node,
         certificate_providers,
         client_listener_template: client_listener_template.unwrap_or_else(|| PLACEHOLDER.into()),
@@ -40,37 +45,61 @@ pub fn parse(text: &str) -> Parsed<Bootstrap> {
     })
 }
 
-/// Federation (A47) needs a stream for each authority, which this version does not have.
-fn refuse_authorities(root: &At<'_>) -> Parsed<()> {
-    match root.entries("authorities")?.first() {
-        Some((name, _)) => Err(format!(
-            "authorities.{name}: federation (gRFC A47) is not supported by this version; remove `authorities`"
-        )),
-        None => Ok(()),
+fn authority(name: &str, at: &At<'_>) -> Parsed<Authority> {
+    at.object()?;
+    let mut authority = Authority::new(name);
+    let key = "client_listener_resource_name_template";
+    if let Some(template) = at.text(key)? {
+        let prefix = format!("{XDSTP}//{name}/");
+        if !template.starts_with(&prefix) {
+            return Err(format!("{}: `{template}` must start with `{prefix}`", at.at(key)));
+        }
+        authority.client_listener_template = template;
     }
+    authority.servers = at.list("xds_servers")?.iter().map(server).collect::<Parsed<_>>()?;
+    authority.fallback_on_reachability_only = at.flag("fallback_on_reachability_only")?;
+    Ok(authority)
 }
 
 fn server(at: &At<'_>) -> Parsed<ServerConfig> {
     let uri = at.required_text("server_uri")?;
     let offered = at.list("channel_creds")?;
     let mut credentials = None;
+    let mut others = Vec::new();
     for entry in &offered {
         if credentials.is_none() {
-            credentials = match entry.required_text("type")?.as_str() {
+            let kind = entry.required_text("type")?;
+            credentials = match kind.as_str() {
                 "insecure" => Some(ChannelCredentials::Insecure),
                 "tls" => Some(tls(&entry.child("config"))?),
                 _ => None,
             };
+            others.push(kind);
         }
     }
     let credentials = credentials.ok_or_else(|| {
+        let found =
+            if others.is_empty() { "there are none".into() } else { format!("found {}", others.join(", ")) };
         format!(
-            "{}: none of its entries has a supported type: use `insecure` or `tls`",
+            "{}: none of its entries has a supported type ({found}): use `insecure` or `tls`",
             at.at("channel_creds")
         )
     })?;
     let mut server =
         ServerConfig::new(&uri, credentials).map_err(|error| format!("{}: {error}", at.at("server_uri")))?;
+    for entry in at.list("call_creds")? {
+        // Others of gRPC's are skipped: a control plane that needs one says so.
+        if entry.required_text("type")? == "jwt_token_file" {
+            let file = entry.child("config").required_text("jwt_token_file")?;
+            server.call_credentials.push(CallCredentials::JwtTokenFile(file.into()));
+        }
+    }
+    if !server.call_credentials.is_empty() && server.credentials == ChannelCredentials::Insecure {
+        return Err(format!(
+            "{}: a token is sent over an encrypted connection only (gRFC A97), and channel_creds is `insecure`",
+            at.at("call_creds")
+        ));
+    }
     for feature in at.list("server_features")? {
         if let Value::String(name) = feature.value {
             server.features.enable(name);
@@ -82,6 +111,7 @@ fn server(at: &At<'_>) -> Parsed<ServerConfig> {
 fn tls(at: &At<'_>) -> Parsed<ChannelCredentials> {
     Ok(ChannelCredentials::Tls {
         ca_certificate_file: at.text("ca_certificate_file")?.map(PathBuf::from),
+        spiffe_trust_bundle_map_file: at.text("spiffe_trust_bundle_map_file")?.map(PathBuf::from),
         identity: identity_files(at)?,
         refresh_interval: at.duration("refresh_interval")?.unwrap_or(DEFAULT_REFRESH),
     })
@@ -150,11 +180,7 @@ fn file_watcher(at: &At<'_>) -> Parsed<FileWatcher> {
 }
 
 fn mesh_ca(at: &At<'_>) -> Parsed<MeshCa> {
-    let plaintext = match at.child("plaintext").value {
-        Value::Null => false,
-        Value::Bool(plaintext) => *plaintext,
-        _ => return Err("plaintext must be true or false".into()),
-    };
+    let plaintext = at.flag("plaintext")?;
     let ca_certificate_file = at.text("ca_certificate_file")?.map(PathBuf::from);
     if ca_certificate_file.is_none() && !plaintext {
         return Err("mesh_ca needs ca_certificate_file, to know the CA by".into());
@@ -208,6 +234,14 @@ impl<'a> At<'a> {
         }
     }
 
+    fn flag(&self, key: &str) -> Parsed<bool> {
+        match self.child(key).value {
+            Value::Null => Ok(false),
+            Value::Bool(flag) => Ok(*flag),
+            _ => Err(format!("{} must be true or false", self.at(key))),
+        }
+    }
+
     fn required_text(&self, key: &str) -> Parsed<String> {
         self.text(key)?.ok_or_else(|| format!("{} is missing", self.at(key)))
     }
@@ -252,6 +286,7 @@ impl<'a> At<'a> {
 pub(super) fn print(bootstrap: &Bootstrap) -> Value {
     let Bootstrap {
         servers,
+        authorities,
         node,
         certificate_providers,
         client_listener_template,
@@ -270,6 +305,13 @@ pub(super) fn print(bootstrap: &Bootstrap) -> Value {
             },
         },
     });
+    if !authorities.is_empty() {
+        root["authorities"] = authorities
+            .iter()
+            .map(|(name, one)| (name.to_string(), print_authority(one)))
+            .collect::<Map<_, _>>()
+            .into();
+    }
     if !certificate_providers.is_empty() {
         root["certificate_providers"] = certificate_providers
             .iter()
@@ -286,18 +328,44 @@ pub(super) fn print(bootstrap: &Bootstrap) -> Value {
     root
 }
 
+fn print_authority(authority: &Authority) -> Value {
+    let Authority { client_listener_template, servers, fallback_on_reachability_only } = authority;
+    let mut printed = json!({"client_listener_resource_name_template": client_listener_template});
+    if !servers.is_empty() {
+        printed["xds_servers"] = servers.iter().map(print_server).collect();
+    }
+    if *fallback_on_reachability_only {
+        printed["fallback_on_reachability_only"] = json!(true);
+    }
+    printed
+}
+
 fn print_server(server: &ServerConfig) -> Value {
     let credentials = match &server.credentials {
         ChannelCredentials::Insecure => json!({"type": "insecure"}),
-        ChannelCredentials::Tls { ca_certificate_file, identity, refresh_interval } => {
+        ChannelCredentials::Tls {
+            ca_certificate_file,
+            spiffe_trust_bundle_map_file,
+            identity,
+            refresh_interval,
+        } => {
             let mut config = json!({"refresh_interval": seconds(*refresh_interval)});
             print_files(&mut config, identity.as_ref(), ca_certificate_file.as_ref());
+            if let Some(bundles) = spiffe_trust_bundle_map_file {
+                config["spiffe_trust_bundle_map_file"] = json!(bundles);
+            }
             json!({"type": "tls", "config": config})
         }
     };
     let mut features = vec!["xds_v3"];
     features.extend(server.features.names());
-    json!({"server_uri": server.address, "channel_creds": [credentials], "server_features": features})
+    let mut printed =
+        json!({"server_uri": server.address, "channel_creds": [credentials], "server_features": features});
+    if !server.call_credentials.is_empty() {
+        let print = |CallCredentials::JwtTokenFile(file): &CallCredentials| json!({"type": "jwt_token_file", "config": {"jwt_token_file": file}});
+        printed["call_creds"] = server.call_credentials.iter().map(print).collect();
+    }
+    printed
 }
 
 fn print_provider(provider: &CertificateProvider) -> Option<Value> {

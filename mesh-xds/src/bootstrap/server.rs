@@ -1,14 +1,17 @@
 //! One entry of `xds_servers`.
 
+use crate::server::Variant;
 use std::{fmt, path::PathBuf, time::Duration};
 
 /// A control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerConfig {
-    /// `host:port`, without scheme.
+    /// `host:port`, without scheme; or `unix:/path`.
     pub address: String,
     /// How it is spoken to.
     pub credentials: ChannelCredentials,
+    /// What is sent with each stream; only over an encrypted connection (gRFC A97).
+    pub call_credentials: Vec<CallCredentials>,
     /// What it promises.
     pub features: ServerFeatures,
 }
@@ -23,11 +26,22 @@ pub enum ChannelCredentials {
     Tls {
         /// Roots, PEM.
         ca_certificate_file: Option<PathBuf>,
+        /// Roots by trust domain (gRFC A87), before `ca_certificate_file`. The control plane is then any that has
+        /// a SPIFFE id of one of these domains; the name of its address does not count.
+        spiffe_trust_bundle_map_file: Option<PathBuf>,
         /// Own certificate and key, PEM. Absent: the certificate of the provider `default`, if it has one.
         identity: Option<(PathBuf, PathBuf)>,
         /// Between two reads of the files. Default 600 s.
         refresh_interval: Duration,
     },
+}
+
+/// `call_creds`: every one of a supported type is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CallCredentials {
+    /// The JWT in this file, read again before it expires, in `authorization: Bearer …` (gRFC A97).
+    JwtTokenFile(PathBuf),
 }
 
 /// `server_features`; unknown ones are ignored.
@@ -72,18 +86,31 @@ impl ServerFeatures {
 
 /// A `server_uri` that this version cannot use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{uri}` is not a usable server_uri: {reason}; write `host:port` or `dns:///host:port`")]
+#[error(
+    "`{uri}` is not a usable server_uri: {reason}; write `host:port`, `dns:///host:port` or `unix:///path`"
+)]
 pub struct InvalidServerUri {
     uri: String,
     reason: String,
 }
 
 impl ServerConfig {
-    /// A control plane at `uri`: `host:port`, `dns:///host:port`, or with `http://` (plaintext) or `https://`
-    /// (TLS) in agreement with the credentials.
+    /// A control plane at `uri`: `host:port`, `dns:///host:port`, `unix:///path`, or with `http://` (plaintext)
+    /// or `https://` (TLS) in agreement with the credentials.
     pub fn new(uri: &str, credentials: ChannelCredentials) -> Result<Self, InvalidServerUri> {
         let invalid = |reason: &str| InvalidServerUri { uri: uri.into(), reason: reason.into() };
         let secure = !matches!(credentials, ChannelCredentials::Insecure);
+        if let Some(path) = uri.strip_prefix("unix:") {
+            // `unix:///absolute`, `unix:/absolute`, `unix:relative`.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.contains('\0') {
+                return Err(invalid("it names no socket"));
+            }
+            if secure {
+                return Err(invalid("a socket of this machine needs no TLS: use channel_creds `insecure`"));
+            }
+            return Ok(Self::at(format!("unix:{path}"), credentials));
+        }
         let address = if let Some(rest) = uri.strip_prefix("dns:///") {
             rest
         } else if let Some(rest) = uri.strip_prefix("http://") {
@@ -96,7 +123,7 @@ impl ServerConfig {
                 return Err(invalid("https:// contradicts channel_creds `insecure`"));
             }
             rest
-        } else if uri.contains("://") || uri.starts_with("unix:") {
+        } else if uri.contains("://") {
             return Err(invalid("its scheme is not supported"));
         } else {
             uri.strip_prefix("dns:").unwrap_or(uri)
@@ -106,7 +133,21 @@ impl ServerConfig {
         if authority.port_u16().is_none() || authority.as_str().contains('@') {
             return Err(invalid("it has no port"));
         }
-        Ok(Self { address: authority.to_string(), credentials, features: ServerFeatures::default() })
+        Ok(Self::at(authority.to_string(), credentials))
+    }
+
+    pub(crate) fn at(address: String, credentials: ChannelCredentials) -> Self {
+        Self { address, credentials, call_credentials: Vec::new(), features: ServerFeatures::default() }
+    }
+
+    /// Which way of ADS it is spoken to.
+    pub fn variant(&self) -> Variant {
+        if self.features.delta { Variant::Delta } else { Variant::Sotw }
+    }
+
+    /// The path of its socket, if that is how it is reached.
+    pub fn socket(&self) -> Option<&std::path::Path> {
+        self.address.strip_prefix("unix:").map(std::path::Path::new)
     }
 }
 

@@ -42,7 +42,7 @@ fn istios_bootstrap_is_understood() {
     assert_eq!(bootstrap.certificate_providers.len(), 1);
     let address = "[::]:80".parse().unwrap();
     assert_eq!(bootstrap.server_listener(&address).unwrap(), "xds.istio.io/grpc/lds/inbound/[::]:80");
-    assert_eq!(bootstrap.client_listener("reviews:9080"), "reviews:9080");
+    assert_eq!(bootstrap.client_listener(None, "reviews:9080").unwrap(), "reviews:9080");
     let node = bootstrap.node.to_proto(&["f"]);
     assert_eq!(node.user_agent_name, "mesh-client");
     assert_eq!(node.metadata.unwrap().fields.len(), 4);
@@ -54,11 +54,17 @@ fn what_is_printed_parses_to_the_same() {
         "localhost:15012",
         ChannelCredentials::Tls {
             ca_certificate_file: Some("/root.pem".into()),
+            spiffe_trust_bundle_map_file: Some("/bundles.json".into()),
             identity: None,
             refresh_interval: Duration::from_millis(1500),
         },
     );
     let mut server = server.unwrap();
+    server.call_credentials = vec![CallCredentials::JwtTokenFile("/token".into())];
+    let socket = ServerConfig::new("unix:///etc/istio/proxy/XDS", ChannelCredentials::Insecure).unwrap();
+    assert_eq!(socket.socket(), Some(std::path::Path::new("/etc/istio/proxy/XDS")));
+    let authority =
+        Authority { servers: vec![socket], fallback_on_reachability_only: true, ..Authority::new("b") };
     server.features.delta = true;
     let ca = MeshCa {
         server_uri: Some("localhost:15012".into()),
@@ -79,7 +85,9 @@ fn what_is_printed_parses_to_the_same() {
     node.metadata.insert("NAMESPACE".into(), json!("default"));
     let bootstrap = Bootstrap::new(server, node)
         .with_certificate_provider("default", CertificateProvider::MeshCa(ca))
-        .with_certificate_provider("files", CertificateProvider::FileWatcher(files));
+        .with_certificate_provider("files", CertificateProvider::FileWatcher(files))
+        .with_authority("a", Authority::new("a"))
+        .with_authority("b", authority);
     assert_eq!(parsed(&bootstrap.to_json()), bootstrap);
 }
 
@@ -92,10 +100,33 @@ fn every_fault_is_named_with_its_place() {
         ("/xds_servers/0/server_uri", json!(null), "xds_servers[0].server_uri is missing"),
         ("/xds_servers/0/server_uri", json!(7), "xds_servers[0].server_uri must be a string"),
         ("/xds_servers/0/server_uri", json!("localhost"), "it has no port"),
-        ("/xds_servers/0/server_uri", json!("unix:///x"), "its scheme is not supported"),
+        ("/xds_servers/0/server_uri", json!("xds:///x:1"), "its scheme is not supported"),
+        ("/xds_servers/0/server_uri", json!("unix://"), "it names no socket"),
         ("/xds_servers/0/server_uri", json!("https://a:1"), "contradicts channel_creds `insecure`"),
         ("/xds_servers/0/channel_creds", json!([]), "xds_servers[0].channel_creds: none of its entries"),
-        ("/xds_servers/0/channel_creds", json!([{"type": "x"}]), "use `insecure` or `tls`"),
+        (
+            "/xds_servers/0/channel_creds",
+            json!([{"type": "google_default"}]),
+            "xds_servers[0].channel_creds: none of its entries has a supported type (found google_default): use \
+             `insecure` or `tls`",
+        ),
+        (
+            "/xds_servers/0",
+            json!({"server_uri": "unix:///x", "channel_creds": [{"type": "tls"}]}),
+            "a socket of this machine needs no TLS",
+        ),
+        (
+            "/xds_servers/0",
+            json!({"server_uri": "a:1", "channel_creds": [{"type": "insecure"}],
+                   "call_creds": [{"type": "jwt_token_file", "config": {"jwt_token_file": "/t"}}]}),
+            "xds_servers[0].call_creds: a token is sent over an encrypted connection only",
+        ),
+        (
+            "/xds_servers/0",
+            json!({"server_uri": "a:1", "channel_creds": [{"type": "tls"}],
+                   "call_creds": [{"type": "of_somebody_else"}, {"type": "jwt_token_file"}]}),
+            "xds_servers[0].call_creds[1].config.jwt_token_file is missing",
+        ),
         (
             "/xds_servers/0/channel_creds",
             json!([{"type": "tls", "config": {"certificate_file": "/c"}}]),
@@ -103,7 +134,23 @@ fn every_fault_is_named_with_its_place() {
         ),
         ("/node", json!([]), "node must be an object"),
         ("/node", json!({"metadata": 3}), "node.metadata: must be an object"),
-        ("/authorities", json!({"a": {}}), "authorities.a: federation"),
+        ("/authorities", json!([]), "authorities must be an object"),
+        ("/authorities", json!({"a": 3}), "authorities.a must be an object"),
+        (
+            "/authorities",
+            json!({"a": {"client_listener_resource_name_template": "xdstp://b/x/%s"}}),
+            "authorities.a.client_listener_resource_name_template: `xdstp://b/x/%s` must start with `xdstp://a/`",
+        ),
+        (
+            "/authorities",
+            json!({"a": {"xds_servers": [{"server_uri": "b"}]}}),
+            "authorities.a.xds_servers[0].channel_creds: none of its entries",
+        ),
+        (
+            "/authorities",
+            json!({"a": {"fallback_on_reachability_only": 1}}),
+            "authorities.a.fallback_on_reachability_only must be true or false",
+        ),
         (
             "/certificate_providers",
             json!({"default": {"plugin_name": "file_watcher", "config": {}}}),
@@ -141,4 +188,26 @@ fn the_file_takes_precedence_and_its_absence_is_explained() {
     let invalid = Bootstrap::from_values(None, Some("{".into())).unwrap_err().to_string();
     assert!(invalid.starts_with("GRPC_XDS_BOOTSTRAP_CONFIG is not a valid bootstrap: not JSON"), "{invalid}");
     assert!(Bootstrap::from_values(None, Some(minimal().to_string().into())).is_ok());
+}
+
+#[test]
+fn listener_names_follow_the_template_of_the_authority() {
+    let mut value = minimal();
+    value["client_default_listener_resource_name_template"] =
+        json!("xdstp://d/envoy.config.listener.v3.Listener/%s/%s");
+    value["server_listener_resource_name_template"] =
+        json!("xdstp://d/envoy.config.listener.v3.Listener/in/%s?x=1");
+    value["authorities"] = json!({
+        "a": {},
+        "b": {"client_listener_resource_name_template": "xdstp://b/envoy.config.listener.v3.Listener/c/%s"},
+    });
+    let bootstrap = parsed(&value);
+    let name = |authority: Option<&str>| bootstrap.client_listener(authority, "a b/c:80");
+    assert_eq!(name(None).unwrap(), "xdstp://d/envoy.config.listener.v3.Listener/a%20b/c:80/a%20b/c:80");
+    assert_eq!(name(Some("a")).unwrap(), "xdstp://a/envoy.config.listener.v3.Listener/a%20b/c:80");
+    assert_eq!(name(Some("b")).unwrap(), "xdstp://b/envoy.config.listener.v3.Listener/c/a%20b/c:80");
+    let error = name(Some("c")).unwrap_err().to_string();
+    assert!(error.contains("`c` is not configured (known: a, b)"), "{error}");
+    let server = bootstrap.server_listener(&"[::]:80".parse().unwrap()).unwrap();
+    assert_eq!(server, "xdstp://d/envoy.config.listener.v3.Listener/in/%5B::%5D:80?x=1");
 }

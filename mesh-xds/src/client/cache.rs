@@ -2,7 +2,7 @@
 
 use crate::{
     config::{XdsError, XdsErrorCause},
-    name::Name,
+    name::{Name, ResourceType},
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -61,8 +61,11 @@ pub(super) struct Entry<R> {
     pub(super) asked: bool,
     /// Subscribed again on this stream; what was known is still good, or bad, if anything was known.
     pub(super) restored: bool,
-    /// When silence means that it does not exist; or, without references, when it is dropped.
+    /// When silence means that it does not exist, or its time to live ends; or, without references, when it is
+    /// dropped.
     pub(super) due: Option<Instant>,
+    /// When the good value ends, unless it is sent, or its heart beats, again.
+    pub(super) expires: Option<Instant>,
     pub(super) state: ResourceState,
     pub(super) good: Option<Good<R>>,
     pub(super) failure: Option<Failure>,
@@ -76,6 +79,7 @@ impl<R> Entry<R> {
             asked: false,
             restored: false,
             due: None,
+            expires: None,
             state: ResourceState::Requested,
             good: None,
             failure: None,
@@ -118,6 +122,9 @@ impl<R> Entry<R> {
         now: Instant,
     ) -> bool {
         let dropped = drop_data && self.good.take().is_some();
+        if dropped {
+            self.expires = None;
+        }
         self.state = state;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
         self.failure = Some(Failure { cause, version, at: now });
@@ -128,19 +135,37 @@ impl<R> Entry<R> {
 /// One resource that the client watches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ResourceStatus {
+    /// Which type.
+    #[serde(skip)]
+    pub resource_type: ResourceType,
     /// `CDS`, `EDS`, `LDS`, `RDS`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Resource name.
     pub name: Name,
+    /// The control plane that it is from, or that is asked for it.
+    pub server: Arc<str>,
     /// Version in use; absent when there is none.
     pub version: Option<Arc<str>>,
+    /// The version in use, encoded, as it was received.
+    #[serde(skip)]
+    pub body: Option<Bytes>,
+    /// The version in use is from disk; when a control plane confirmed it last, in seconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_cache: Option<f64>,
     /// What became of the last answer.
     pub state: ResourceState,
     /// What went wrong since the version in use, or why there is none.
     pub error: Option<ErrorStatus>,
     /// When the version in use came, in seconds since the epoch.
     pub updated: Option<f64>,
+}
+
+impl ResourceStatus {
+    /// Its type and name.
+    pub fn key(&self) -> (ResourceType, Name) {
+        (self.resource_type, self.name.clone())
+    }
 }
 
 /// What went wrong with a resource.

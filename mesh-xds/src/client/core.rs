@@ -1,12 +1,12 @@
-//! The machine and the targets that are resolved from it: everything of the client but the IO.
+//! The control planes and the targets that are resolved from them: everything of the client but the IO.
 
 use super::{
-    cache::Known,
-    machine::{Input, Key, Machine, Outputs, Parse},
+    authority::{Actions, Federation, Id},
+    machine::{Input, Key, Parse},
 };
 use crate::{
     config::{ClientTarget, Lookup, ServerTarget, ServerXdsConfig, XdsConfig, XdsError},
-    name::{Name, ResourceType},
+    name::Name,
     resource::AnyResource,
 };
 use std::{
@@ -37,31 +37,17 @@ struct Watched {
 }
 
 pub(super) struct Core<P: Parse<Resource = AnyResource>> {
-    pub(super) machine: Machine<P>,
+    pub(super) federation: Federation<P>,
     targets: BTreeMap<u64, Watched>,
 }
 
-impl<P: Parse<Resource = AnyResource>> Lookup for Machine<P> {
-    fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource> {
-        Self::known(self, kind, name)
-    }
-
-    fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
-        Self::misfit(self, kind, name, why)
-    }
-
-    fn version(&self) -> Arc<str> {
-        Self::version(self)
-    }
-}
-
 impl<P: Parse<Resource = AnyResource>> Core<P> {
-    pub(super) fn new(machine: Machine<P>) -> Self {
-        Self { machine, targets: BTreeMap::new() }
+    pub(super) fn new(federation: Federation<P>) -> Self {
+        Self { federation, targets: BTreeMap::new() }
     }
 
     /// Carries out commands, together, so that they become as few requests as possible.
-    pub(super) fn command(&mut self, now: Instant, commands: impl IntoIterator<Item = Command>) -> Outputs {
+    pub(super) fn command(&mut self, now: Instant, commands: impl IntoIterator<Item = Command>) -> Actions {
         let mut dirty = BTreeSet::new();
         let mut remove = Vec::new();
         for command in commands {
@@ -81,14 +67,24 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
                 }
             }
         }
-        let mut out = Outputs::default();
+        let mut out = Actions::default();
         self.settle(now, dirty, remove, &mut out);
         out
     }
 
-    /// Advances the machine, and publishes what follows.
-    pub(super) fn on(&mut self, now: Instant, input: Input) -> Outputs {
-        let mut out = self.machine.on(now, input);
+    /// Something happened on the stream of a control plane; publishes what follows.
+    pub(super) fn on(&mut self, now: Instant, server: Id, input: Input) -> Actions {
+        let out = self.federation.on(now, server, input);
+        self.follow(now, out)
+    }
+
+    /// Time passed; publishes what follows.
+    pub(super) fn tick(&mut self, now: Instant) -> Actions {
+        let out = self.federation.tick(now);
+        self.follow(now, out)
+    }
+
+    fn follow(&mut self, now: Instant, mut out: Actions) -> Actions {
         let dirty = self.affected(&out.changed);
         self.settle(now, dirty, Vec::new(), &mut out);
         out
@@ -100,12 +96,12 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
     }
 
     /// Resolves targets until nothing more follows.
-    fn settle(&mut self, now: Instant, mut dirty: BTreeSet<u64>, mut remove: Vec<Key>, out: &mut Outputs) {
+    fn settle(&mut self, now: Instant, mut dirty: BTreeSet<u64>, mut remove: Vec<Key>, out: &mut Actions) {
         while !dirty.is_empty() || !remove.is_empty() {
             let mut add = Vec::new();
             for id in std::mem::take(&mut dirty) {
                 let Some(watched) = self.targets.get_mut(&id) else { continue };
-                let wanted = watched.target.resolve(&self.machine);
+                let wanted = watched.target.resolve(&self.federation);
                 add.extend(wanted.difference(&watched.wanted).cloned());
                 remove.extend(watched.wanted.difference(&wanted).cloned());
                 watched.wanted = wanted;
@@ -113,10 +109,10 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
             if add.is_empty() && remove.is_empty() {
                 return;
             }
-            let more = self.machine.on(now, Input::Interest { add, remove: std::mem::take(&mut remove) });
+            let more = self.federation.interest(now, add, std::mem::take(&mut remove));
             dirty = self.affected(&more.changed);
-            out.requests.extend(more.requests);
-            out.connect |= more.connect;
+            out.io.extend(more.io);
+            out.changed.extend(more.changed);
         }
     }
 }

@@ -2,15 +2,18 @@
 
 use super::{
     Resources,
+    authority::{Federation, Plan},
     cache::ResourceStatus,
     core::{Command, Core},
     machine::{Machine, Parse},
+    store::{self, Owner, Stored, Writer},
     task::{self, ClientSettings, Connector},
 };
 use crate::{
-    bootstrap::{Bootstrap, ChannelCredentials, ServerConfig, ServerFeatures},
+    bootstrap::{Bootstrap, ChannelCredentials, ServerConfig},
     config::{ServerXdsConfig, XdsConfig, XdsError},
     name::Name,
+    proto,
     resource::{AnyResource, ParseContext},
     server::Variant,
 };
@@ -22,10 +25,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::{mpsc, watch};
 
-/// The ADS client of a process. Cheap to clone; the connection ends with the last handle or watch.
+/// The ADS client of a process: one stream for each control plane that is needed, whoever needs it. Cheap to
+/// clone; the connections end with the last handle or watch.
 #[derive(Clone)]
 pub struct XdsClient {
     shared: Arc<Shared>,
@@ -37,6 +42,7 @@ struct Shared {
     clients: Watches<(Name, Arc<str>), XdsConfig>,
     servers: Watches<Name, ServerXdsConfig>,
     status: Box<dyn Fn() -> ClientStatus + Send + Sync>,
+    node: proto::Node,
 }
 
 type Watches<K, T> = Mutex<HashMap<K, Weak<Watch<T>>>>;
@@ -87,76 +93,89 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl XdsClient {
-    /// Starts a client of the bootstrap's control plane. It connects when something is watched. Must be called
+    /// Starts a client of the bootstrap's control planes. It connects when something is watched. Must be called
     /// inside a tokio runtime.
     pub fn spawn(bootstrap: Arc<Bootstrap>, connector: Arc<dyn Connector>) -> Self {
         Self::spawn_with(&bootstrap, connector, ClientSettings::default())
     }
 
-    /// [`Self::spawn`] with other settings than the default ones.
+    /// [`Self::spawn`] with other settings than the default ones. With a cache it reads the file of the cache.
     pub fn spawn_with(
         bootstrap: &Bootstrap,
         connector: Arc<dyn Connector>,
         settings: ClientSettings,
     ) -> Self {
-        let features = bootstrap.servers.first().map(|server| server.features).unwrap_or_default();
         let context = ParseContext {
             certificate_providers: bootstrap.certificate_providers.keys().cloned().collect(),
-            trusted: features.trusted_xds_server,
+            trusted: false,
             support: settings.support,
             max_size: settings.max_resource_bytes,
         };
-        Self::start(bootstrap, connector, settings, Resources { context })
+        Self::start(bootstrap, connector, settings, |trusted| Resources {
+            context: ParseContext { trusted, ..context.clone() },
+        })
     }
 
+    /// `parser` makes the parser of a control plane that is trusted, or is not (gRFC A81).
     fn start<P: Parse<Resource = AnyResource>>(
         bootstrap: &Bootstrap,
         connector: Arc<dyn Connector>,
         settings: ClientSettings,
-        parser: P,
+        parser: impl Fn(bool) -> P,
     ) -> Self {
-        // A bootstrap that was parsed has a server; without one nothing is reachable, and errors say why.
-        let none = || ServerConfig {
-            address: "(no xds_servers in the bootstrap)".into(),
-            credentials: ChannelCredentials::Insecure,
-            features: ServerFeatures::default(),
-        };
-        let server = bootstrap.servers.first().cloned().unwrap_or_else(none);
-        if bootstrap.servers.len() > 1 {
-            tracing::warn!(used = %server, "only the first of the bootstrap's xds_servers is used");
+        let mut bootstrap = bootstrap.clone();
+        if bootstrap.servers.is_empty() {
+            // A bootstrap that was parsed has a server; without one nothing is reachable, and errors say why.
+            let address = "(no xds_servers in the bootstrap)".to_owned();
+            bootstrap.servers.push(ServerConfig::at(address, ChannelCredentials::Insecure));
         }
-        let settings_of_machine = settings.machine(bootstrap, &server);
-        let (address, node, variant) = (
-            settings_of_machine.server.clone(),
-            Arc::<str>::from(settings_of_machine.node.id.as_str()),
-            settings_of_machine.variant,
-        );
-        let core = Arc::new(Mutex::new(Core::new(Machine::new(parser, settings_of_machine))));
+        let plan = Plan::new(&bootstrap);
+        let servers = plan.servers.clone();
+        let (stored, writer) = match settings.cache.clone() {
+            None => (Stored::none(), None),
+            Some(cache) => {
+                let servers = servers.iter().map(ToString::to_string).collect();
+                let owner = Owner { node: bootstrap.node.id.clone(), servers };
+                // Whoever sent it, it comes from a file: nobody is trusted for it.
+                let parser = parser(false);
+                let now = crate::server::epoch_seconds(Duration::ZERO);
+                let stored = store::load(&cache, &owner, now, |kind, body| parser.parse(kind, body));
+                let records = stored.records();
+                (stored, Some(Writer { settings: cache, owner, records }))
+            }
+        };
+        let machine = |server: &ServerConfig| {
+            Machine::new(parser(server.features.trusted_xds_server), settings.machine(&bootstrap, server))
+        };
+        let node = settings.node(&bootstrap);
+        let core = Arc::new(Mutex::new(Core::new(Federation::new(plan, stored, machine))));
         let (commands, inbox) = mpsc::unbounded_channel();
         let watched = core.clone();
-        let status = Box::new(move || {
-            let core = lock(&watched);
-            let (connected, since) = core.machine.link();
-            ClientStatus {
-                server: address.clone(),
-                node: node.clone(),
-                variant,
-                connected,
-                since: since.map(task::epoch),
-                unreachable: core.machine.unreachable(),
-                version: core.machine.version(),
-                resources: core.machine.status(task::epoch),
-            }
+        let id = Arc::<str>::from(node.id.as_str());
+        let status = Box::new(move || status(&lock(&watched), id.clone()));
+        let news = writer.map(|writer| {
+            let (news, heard) = mpsc::channel(1);
+            let core = Arc::downgrade(&core);
+            let accepted = move || Some(lock(&*core.upgrade()?).federation.accepted());
+            let now = || crate::server::epoch_seconds(Duration::ZERO);
+            tokio::spawn(store::keep(writer, heard, accepted, now));
+            news
         });
-        tokio::spawn(task::run(core, inbox, connector, server, settings));
+        tokio::spawn(task::run(core, inbox, connector, servers, settings, news));
         let shared = Shared {
             commands,
             next_id: AtomicU64::new(1),
             clients: Mutex::default(),
             servers: Mutex::default(),
             status,
+            node,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The node that it says it is, as it is sent.
+    pub fn node(&self) -> &proto::Node {
+        &self.shared.node
     }
 
     /// The configuration of a client's target: its listener, and the authority that selects the virtual
@@ -277,20 +296,74 @@ impl fmt::Debug for ServerConfigWatch {
 /// State of a client, for status pages and CSDS.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClientStatus {
-    /// Address of the control plane.
+    /// Address of the control plane that speaks for names without an authority: the first of the bootstrap, or
+    /// the replacement that is in use.
     pub server: Arc<str>,
     /// Node id sent to it.
     pub node: Arc<str>,
     /// Which way of ADS.
     pub variant: Variant,
+    /// A stream to it is open.
+    pub connected: bool,
+    /// Since when `connected` is what it is, in seconds since the epoch; absent before the first connection.
+    pub since: Option<f64>,
+    /// Why it cannot be reached, if so.
+    pub unreachable: Option<Arc<str>>,
+    /// Version of its last response that was accepted; empty before the first.
+    pub version: Arc<str>,
+    /// No control plane has answered since the process began, and the last known good configuration from disk is
+    /// in use: which one.
+    pub cache: Option<Arc<str>>,
+    /// Every control plane of the bootstrap.
+    pub servers: Vec<ServerStatus>,
+    /// Every watched resource.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// State of one control plane.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServerStatus {
+    /// Its address.
+    pub address: Arc<str>,
+    /// Which way of ADS.
+    pub variant: Variant,
+    /// Something is asked of it; one that is not needed is not connected.
+    pub used: bool,
     /// A stream is open.
     pub connected: bool,
     /// Since when `connected` is what it is, in seconds since the epoch; absent before the first connection.
     pub since: Option<f64>,
-    /// Why the control plane cannot be reached, if so.
+    /// Why it cannot be reached, if so.
     pub unreachable: Option<Arc<str>>,
-    /// Version of the last response that was accepted; empty before the first.
+    /// Version of its last response that was accepted; empty before the first.
     pub version: Arc<str>,
-    /// Every watched resource.
-    pub resources: Vec<ResourceStatus>,
+}
+
+fn status<P: Parse<Resource = AnyResource>>(core: &Core<P>, node: Arc<str>) -> ClientStatus {
+    let of = |(server, machine): (&ServerConfig, &Machine<P>)| {
+        let (connected, since) = machine.link();
+        ServerStatus {
+            address: server.address.as_str().into(),
+            variant: server.variant(),
+            used: machine.watches_something(),
+            connected,
+            since: since.map(task::epoch),
+            unreachable: machine.unreachable(),
+            version: machine.version(),
+        }
+    };
+    let federation = &core.federation;
+    let speaks = federation.default_machine().map(of);
+    ClientStatus {
+        server: speaks.as_ref().map(|server| server.address.clone()).unwrap_or_default(),
+        node,
+        variant: speaks.as_ref().map_or(Variant::Sotw, |server| server.variant),
+        connected: speaks.as_ref().is_some_and(|server| server.connected),
+        since: speaks.as_ref().and_then(|server| server.since),
+        unreachable: speaks.as_ref().and_then(|server| server.unreachable.clone()),
+        version: speaks.map(|server| server.version).unwrap_or_default(),
+        cache: federation.is_stored().then(|| federation.stored.describe().into()),
+        servers: federation.machines().map(of).collect(),
+        resources: federation.status(task::epoch),
+    }
 }

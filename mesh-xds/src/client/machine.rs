@@ -97,6 +97,11 @@ pub enum Input {
     Closed(Arc<str>),
     /// [`Machine::deadline`] passed.
     Tick,
+    /// What is known of these is too old to be used: another control plane spoke for them meanwhile. They are
+    /// asked for anew on the next stream; on one that is open nothing happens.
+    Forget(Vec<Key>),
+    /// The control plane is no longer needed. Nothing may be watched, and everything is forgotten.
+    Hangup,
 }
 
 /// What is to be done.
@@ -108,6 +113,8 @@ pub struct Outputs {
     pub changed: BTreeSet<Key>,
     /// A stream is to be opened.
     pub connect: bool,
+    /// The stream, or the attempt to open it, is to be given up.
+    pub disconnect: bool,
     /// A response was rejected: the text of the NACK, for the log.
     pub rejected: Option<Arc<str>>,
 }
@@ -135,6 +142,12 @@ struct TypeState<R> {
     version: Arc<str>,
 }
 
+impl<R> TypeState<R> {
+    fn new() -> Self {
+        Self { entries: BTreeMap::new(), asked: false, nonce: String::new(), version: Arc::default() }
+    }
+}
+
 /// How long an unsubscribed resource is kept in case it is subscribed again. On a state-of-the-world stream
 /// the server may miss both changes, if a response of its own crosses them, and would not send it again.
 const LINGER: Duration = Duration::from_secs(2);
@@ -160,12 +173,7 @@ pub struct Machine<P: Parse> {
 impl<P: Parse> Machine<P> {
     /// A machine that watches nothing.
     pub fn new(parse: P, settings: Settings) -> Self {
-        let types = ResourceType::ALL.map(|_| TypeState {
-            entries: BTreeMap::new(),
-            asked: false,
-            nonce: String::new(),
-            version: Arc::default(),
-        });
+        let types = ResourceType::ALL.map(|_| TypeState::new());
         Self {
             backoff: Backoff::new(settings.backoff.clone(), settings.seed),
             node: settings.node.id.as_str().into(),
@@ -191,6 +199,8 @@ impl<P: Parse> Machine<P> {
             Input::Response(response) => self.response(now, response, &mut out),
             Input::Closed(why) => self.closed(now, why, &mut out),
             Input::Tick => {}
+            Input::Forget(keys) => self.forget(keys, &mut out),
+            Input::Hangup => self.hang_up(&mut out),
         }
         self.elapse(now, &mut out);
         out
@@ -230,6 +240,12 @@ impl<P: Parse> Machine<P> {
         }
     }
 
+    /// Version and bytes of the resource that is in use, unless its life is limited.
+    pub(super) fn good(&self, kind: ResourceType, name: &str) -> Option<(Arc<str>, Bytes)> {
+        let entry = self.types[kind as usize].entries.get(name).filter(|entry| entry.expires.is_none())?;
+        entry.good.as_ref().map(|good| (good.version.clone(), good.body.clone()))
+    }
+
     /// An error of this client about a resource that is there but does not fit.
     pub fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
         XdsError {
@@ -239,6 +255,16 @@ impl<P: Parse> Machine<P> {
             server: self.settings.server.clone(),
             node: self.node.clone(),
         }
+    }
+
+    /// Id of the node that it speaks for.
+    pub fn node(&self) -> Arc<str> {
+        self.node.clone()
+    }
+
+    /// Whether there is neither a stream, nor an attempt to open one, now or later.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.link, Link::Idle)
     }
 
     /// Version of the last response that was accepted.
@@ -262,9 +288,13 @@ impl<P: Parse> Machine<P> {
         all.flat_map(|(kind, state)| state.entries.iter().map(move |(name, entry)| (kind, name, entry)))
             .filter(|(.., entry)| entry.references > 0)
             .map(|(kind, name, entry)| ResourceStatus {
+                resource_type: kind,
                 kind: kind.abbreviation(),
                 name: name.clone(),
+                server: self.settings.server.clone(),
                 version: entry.good.as_ref().map(|good| good.version.clone()),
+                body: entry.good.as_ref().map(|good| good.body.clone()),
+                from_cache: None,
                 state: entry.state,
                 error: entry.failure.as_ref().map(|failure| ErrorStatus {
                     text: failure.cause.to_string().into(),
@@ -284,7 +314,7 @@ impl<P: Parse> Machine<P> {
         matches!(self.link, Link::Open { .. })
     }
 
-    fn watches_something(&self) -> bool {
+    pub(super) fn watches_something(&self) -> bool {
         self.types.iter().any(|state| state.entries.values().any(|entry| entry.references > 0))
     }
 
@@ -303,7 +333,7 @@ impl<P: Parse> Machine<P> {
             if entry.references == 1 {
                 entry.asked = false;
                 entry.restored = true;
-                self.disarm(kind, &name);
+                self.await_end(kind, &name);
                 out.changed.insert((kind, name.clone()));
                 started.entry(kind).or_default().insert(name);
             }
@@ -359,6 +389,45 @@ impl<P: Parse> Machine<P> {
             && let Some(due) = entry.due.take()
         {
             self.timers.remove(&(due, kind, name.clone()));
+        }
+    }
+
+    /// Nothing is awaited of a name but the end of its time to live, if it has one.
+    fn await_end(&mut self, kind: ResourceType, name: &Name) {
+        let expires = self.types[kind as usize].entries.get(name).and_then(|entry| entry.expires);
+        match expires {
+            Some(end) => self.arm(kind, name, end),
+            None => self.disarm(kind, name),
+        }
+    }
+
+    fn forget(&mut self, keys: Vec<Key>, out: &mut Outputs) {
+        if self.is_open() {
+            return;
+        }
+        for (kind, name) in keys {
+            let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
+            if entry.is_answered() {
+                *entry = Entry { references: entry.references, ..Entry::new() };
+                self.timers.retain(|(_, of, timed)| (*of, timed) != (kind, &name));
+                // With a version the control plane could think that we have it.
+                self.of(kind).version = Arc::default();
+                out.changed.insert((kind, name));
+            }
+        }
+    }
+
+    fn hang_up(&mut self, out: &mut Outputs) {
+        if self.watches_something() {
+            return;
+        }
+        out.disconnect = matches!(self.link, Link::Open { .. } | Link::Opening);
+        self.link = Link::Idle;
+        self.link_since = None;
+        self.unreachable = None;
+        self.timers.clear();
+        for state in &mut self.types {
+            *state = TypeState::new();
         }
     }
 
@@ -477,14 +546,16 @@ impl<P: Parse> Machine<P> {
         }
         self.link = Link::Waiting { until: now + delay };
         self.timers.clear();
-        for state in &mut self.types {
+        for (kind, state) in ResourceType::ALL.into_iter().zip(&mut self.types) {
             state.asked = false;
             state.nonce.clear();
             state.entries.retain(|_, entry| entry.references > 0);
-            for entry in state.entries.values_mut() {
+            for (name, entry) in &mut state.entries {
                 entry.asked = false;
                 entry.restored = false;
-                entry.due = None;
+                // A time to live is for when the control plane is away.
+                entry.due = entry.expires;
+                self.timers.extend(entry.due.map(|due| (due, kind, name.clone())));
             }
         }
     }
@@ -499,6 +570,13 @@ impl<P: Parse> Machine<P> {
             entry.due = None;
             if entry.references == 0 {
                 state.entries.remove(&name);
+                continue;
+            }
+            if entry.expires.take().is_some() {
+                let why = "its time to live ended, and the control plane did not refresh it".into();
+                let cause = XdsErrorCause::DoesNotExist(why);
+                entry.fail(cause, ResourceState::DoesNotExist, Arc::default(), true, now);
+                out.changed.insert((kind, name));
                 continue;
             }
             let (cause, outcome) = if transient {

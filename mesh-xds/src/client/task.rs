@@ -1,22 +1,29 @@
-//! The only part of the client that does IO: opens the stream, carries messages, keeps time.
+//! The only part of the client that does IO: opens the streams, carries messages, keeps time.
 //!
-//! Flow control: a response is parsed, resolved and published before the next one is read. What is published
-//! goes into slots that hold only the latest, so nothing piles up, whatever the control plane sends.
+//! Flow control: a response is parsed, resolved and published before the next one of its stream is read, and what
+//! it makes necessary to say is written before that, too. What is published goes into slots that hold only the
+//! latest, so nothing piles up, whatever the control plane sends and however slow a watcher is.
 
 use super::{
+    authority::{Action, Actions, Id},
     backoff::BackoffSettings,
     core::{Command, Core},
     handle::lock,
-    machine::{Input, Outputs, Parse, Settings},
+    machine::{Input, Parse, Settings},
+    store::CacheSettings,
     wire::{Request, Response},
 };
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
-    proto::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    proto::{self, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
     resource::{AnyResource, Support},
     server::{RESOURCE_ERRORS_FEATURE, Variant},
 };
-use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    FutureExt, Stream, StreamExt,
+    future::{BoxFuture, select_all},
+    stream::BoxStream,
+};
 use std::{
     collections::VecDeque,
     error::Error,
@@ -26,12 +33,18 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
-use tonic::{Status, transport::Channel};
+use tonic::{Status, metadata::MetadataMap, transport::Channel};
 
 /// Makes connections to the control plane: addresses, credentials and HTTP/2 keepalive are its business.
 pub trait Connector: Send + Sync + 'static {
     /// A new channel. It connects when it is used; the error says why there cannot be one.
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String>;
+
+    /// What is sent with a new stream: the call credentials of the bootstrap (gRFC A97). The status fails the
+    /// attempt. Default: nothing.
+    fn metadata<'a>(&'a self, _server: &'a ServerConfig) -> BoxFuture<'a, Result<MetadataMap, Status>> {
+        std::future::ready(Ok(MetadataMap::new())).boxed()
+    }
 }
 
 /// How a client behaves where the bootstrap does not say.
@@ -47,6 +60,8 @@ pub struct ClientSettings {
     pub max_response_bytes: usize,
     /// What the data path can do beyond the core; what needs more is rejected. Default: nothing.
     pub support: Support,
+    /// The last known good configuration on disk, for when no control plane answers at the start. Default: none.
+    pub cache: Option<CacheSettings>,
 }
 
 impl Default for ClientSettings {
@@ -57,6 +72,7 @@ impl Default for ClientSettings {
             max_resource_bytes: 16 << 20,
             max_response_bytes: 256 << 20,
             support: Support::NONE,
+            cache: None,
         }
     }
 }
@@ -69,14 +85,18 @@ impl ClientSettings {
     pub(super) fn machine(&self, bootstrap: &Bootstrap, server: &ServerConfig) -> Settings {
         Settings {
             server: server.address.as_str().into(),
-            node: bootstrap.node.to_proto(&FEATURES),
-            variant: if server.features.delta { Variant::Delta } else { Variant::Sotw },
+            node: self.node(bootstrap),
+            variant: server.variant(),
             fail_on_data_errors: server.features.fail_on_data_errors,
             timer_is_transient: server.features.resource_timer_is_transient_error,
             backoff: self.backoff.clone(),
             max_resource_bytes: self.max_resource_bytes,
             seed: fastrand::u64(..),
         }
+    }
+
+    pub(super) fn node(&self, bootstrap: &Bootstrap) -> proto::Node {
+        bootstrap.node.to_proto(&FEATURES)
     }
 }
 
@@ -188,14 +208,16 @@ fn describe(server: &ServerConfig, status: &Status) -> Arc<str> {
 }
 
 async fn open(
+    connector: Arc<dyn Connector>,
+    server: ServerConfig,
     channel: Channel,
-    variant: Variant,
     max_response_bytes: usize,
     outbound: Outbound,
 ) -> Result<Responses, Status> {
+    let metadata = connector.metadata(&server).await?;
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(max_response_bytes);
-    Ok(match variant {
+    Ok(match server.variant() {
         Variant::Sotw => {
             let requests = outbound.filter_map(|request| async move {
                 match request {
@@ -203,6 +225,7 @@ async fn open(
                     Request::Delta(_) => None,
                 }
             });
+            let requests = with(metadata, requests);
             let responses = client.stream_aggregated_resources(requests).await?.into_inner();
             responses.map(|response| response.map(Response::Sotw)).boxed()
         }
@@ -213,84 +236,163 @@ async fn open(
                     Request::Sotw(_) => None,
                 }
             });
+            let requests = with(metadata, requests);
             let responses = client.delta_aggregated_resources(requests).await?.into_inner();
             responses.map(|response| response.map(Response::Delta)).boxed()
         }
     })
 }
 
-/// Runs a client until its last handle is gone.
+fn with<T>(metadata: MetadataMap, message: T) -> tonic::Request<T> {
+    tonic::Request::from_parts(metadata, tonic::Extensions::default(), message)
+}
+
+/// The stream of one control plane.
+struct Conversation {
+    server: ServerConfig,
+    link: Link,
+    sender: mpsc::Sender<Request>,
+    /// Written before anything more is read.
+    unsent: VecDeque<Request>,
+}
+
+impl Conversation {
+    fn new(server: ServerConfig) -> Self {
+        Self { server, link: Link::Closed, sender: mpsc::channel(1).0, unsent: VecDeque::new() }
+    }
+
+    /// Writes what is to be written, then reads the next thing that happens. Cancel safe.
+    async fn next(&mut self) -> Input {
+        while !self.unsent.is_empty() {
+            match self.sender.reserve().await {
+                Ok(permit) => {
+                    if let Some(request) = self.unsent.pop_front() {
+                        permit.send(request);
+                    }
+                }
+                // The stream has ended; reading it says why.
+                Err(_) => self.unsent.clear(),
+            }
+        }
+        let input = self.link.next(&self.server).await;
+        if let Input::Closed(why) = &input {
+            tracing::info!(server = %self.server, %why, "the stream to the control plane ended");
+            self.unsent.clear();
+        }
+        input
+    }
+
+    /// Begins a stream, in the place of the one before; the error says why there cannot be one.
+    fn connect(&mut self, connector: &Arc<dyn Connector>, settings: &ClientSettings) -> Result<(), Arc<str>> {
+        self.hang_up();
+        let channel = connector.connect(&self.server).map_err(|why| format!("{}: {why}", self.server))?;
+        let (requests, receiver) = mpsc::channel(16);
+        let (opened, is_open) = oneshot::channel();
+        let outbound = Outbound { requests: receiver, opened: Some(opened) };
+        self.sender = requests;
+        self.link = Link::Opening {
+            responses: open(
+                connector.clone(),
+                self.server.clone(),
+                channel,
+                settings.max_response_bytes,
+                outbound,
+            )
+            .boxed(),
+            opened: Some(is_open),
+            give_up: Box::pin(tokio::time::sleep(settings.connect_timeout)),
+        };
+        Ok(())
+    }
+
+    fn hang_up(&mut self) {
+        self.link = Link::Closed;
+        // The stream is reset when both its halves are gone.
+        self.sender = mpsc::channel(1).0;
+        self.unsent.clear();
+    }
+
+    fn send(&mut self, request: Request) {
+        if !matches!(self.link, Link::Closed) {
+            self.unsent.push_back(request);
+        }
+    }
+}
+
+/// The next thing that happens on any of them.
+async fn any(conversations: &mut [Conversation]) -> (Id, Input) {
+    let all = conversations.iter_mut().map(|conversation| conversation.next().boxed());
+    let (input, id, _) = select_all(all).await;
+    (id, input)
+}
+
+/// Runs a client until its last handle is gone. `news` is told when something else is known than before.
 pub(super) async fn run<P: Parse<Resource = AnyResource>>(
     core: Arc<Mutex<Core<P>>>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     connector: Arc<dyn Connector>,
-    server: ServerConfig,
+    servers: Vec<ServerConfig>,
     settings: ClientSettings,
+    news: Option<mpsc::Sender<()>>,
 ) {
-    let variant = if server.features.delta { Variant::Delta } else { Variant::Sotw };
-    let mut link = Link::Closed;
-    let (mut sender, _) = mpsc::channel::<Request>(1);
-    // Written before anything more is read.
-    let mut unsent: VecDeque<Request> = VecDeque::new();
+    let mut conversations: Vec<_> = servers.into_iter().map(Conversation::new).collect();
     let mut inbox = Vec::new();
     loop {
-        let deadline = lock(&core).machine.deadline();
-        let mut outputs = tokio::select! {
+        let deadline = lock(&core).federation.deadline();
+        let mut actions = tokio::select! {
             count = commands.recv_many(&mut inbox, 1024) => {
                 if count == 0 {
                     return;
                 }
                 lock(&core).command(now(), inbox.drain(..))
             }
-            permit = sender.reserve(), if !unsent.is_empty() => {
-                match (permit, unsent.pop_front()) {
-                    (Ok(permit), Some(request)) => permit.send(request),
-                    // The stream has ended; reading it says why.
-                    _ => unsent.clear(),
-                }
-                continue;
-            }
-            input = link.next(&server), if unsent.is_empty() => {
-                if let Input::Closed(why) = &input {
-                    tracing::info!(%server, %why, "the stream to the control plane ended");
-                }
-                lock(&core).on(now(), input)
-            }
-            () = sleep_until(deadline) => lock(&core).on(now(), Input::Tick),
+            (id, input) = any(&mut conversations) => lock(&core).on(now(), id, input),
+            () = sleep_until(deadline) => lock(&core).tick(now()),
         };
-        log(&server, &outputs);
-        while std::mem::take(&mut outputs.connect) {
-            unsent.clear();
-            match connector.connect(&server) {
-                Ok(channel) => {
-                    let (requests, receiver) = mpsc::channel(16);
-                    let (opened, is_open) = oneshot::channel();
-                    let outbound = Outbound { requests: receiver, opened: Some(opened) };
-                    sender = requests;
-                    link = Link::Opening {
-                        responses: open(channel, variant, settings.max_response_bytes, outbound).boxed(),
-                        opened: Some(is_open),
-                        give_up: Box::pin(tokio::time::sleep(settings.connect_timeout)),
-                    };
-                }
-                Err(why) => {
-                    link = Link::Closed;
-                    outputs = lock(&core).on(now(), Input::Closed(format!("{server}: {why}").into()));
-                }
+        loop {
+            if let Some(news) = news.as_ref().filter(|_| !actions.changed.is_empty()) {
+                // One that is not heard yet says the same.
+                let _ = news.try_send(());
             }
-        }
-        if matches!(link, Link::Closed) {
-            unsent.clear();
-        } else {
-            unsent.extend(outputs.requests);
+            let failed = carry_out(&mut conversations, actions, &connector, &settings);
+            if failed.is_empty() {
+                break;
+            }
+            actions = Actions::default();
+            for (id, why) in failed {
+                let more = lock(&core).on(now(), id, Input::Closed(why));
+                actions.io.extend(more.io);
+                actions.changed.extend(more.changed);
+            }
         }
     }
 }
 
-fn log(server: &ServerConfig, outputs: &Outputs) {
-    if let Some(text) = &outputs.rejected {
-        tracing::error!(%server, faults = %text, "rejected a response of the control plane");
+/// Does what is to be done; says which streams could not be begun, and why.
+fn carry_out(
+    conversations: &mut [Conversation],
+    actions: Actions,
+    connector: &Arc<dyn Connector>,
+    settings: &ClientSettings,
+) -> Vec<(Id, Arc<str>)> {
+    let mut failed = Vec::new();
+    for (id, action) in actions.io {
+        let Some(conversation) = conversations.get_mut(id) else { continue };
+        match action {
+            Action::Connect => {
+                if let Err(why) = conversation.connect(connector, settings) {
+                    failed.push((id, why));
+                }
+            }
+            Action::Disconnect => conversation.hang_up(),
+            Action::Send(request) => conversation.send(request),
+            Action::Rejected(text) => {
+                let server = &conversation.server;
+                tracing::error!(%server, faults = %text, "rejected a response of the control plane");
+            }
+        }
     }
+    failed
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

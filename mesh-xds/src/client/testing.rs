@@ -55,5 +55,6 @@ pub(crate) fn wrapper(kind: ResourceType, name: &str, version: &str, body: &str)
         version: version.into(),
         resource: Some(any(kind, body)),
         aliases: vec![],
+        ttl: None,
     }
 }

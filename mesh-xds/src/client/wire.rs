@@ -2,12 +2,12 @@
 
 use crate::{
     client::clip,
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, canonical},
     proto,
 };
 use bytes::Bytes;
 use prost::Message;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A request of either way.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +53,16 @@ pub(super) struct IncomingResource {
     pub(super) name: Option<Name>,
     /// Its own version, if it has one.
     pub(super) version: Option<Arc<str>>,
+    /// For how long it is good unless it is sent, or its heart beats, again.
+    pub(super) ttl: Option<Duration>,
     /// The encoded resource, or why there is none.
-    pub(super) body: Result<Bytes, String>,
+    pub(super) body: Result<Content, String>,
+}
+
+pub(super) enum Content {
+    Resource(Bytes),
+    /// The resource of that name and version lives on.
+    Heartbeat,
 }
 
 pub(super) struct IncomingError {
@@ -75,7 +83,7 @@ impl Incoming {
                     nonce: response.nonce,
                     resources: response.resources.into_iter().map(|any| unwrap(kind, any)).collect(),
                     removed: Vec::new(),
-                    errors: errors(response.resource_errors),
+                    errors: errors(kind, response.resource_errors),
                     complete: kind.is_complete(),
                 })
             }
@@ -86,8 +94,12 @@ impl Incoming {
                     version: response.system_version_info.into(),
                     nonce: response.nonce,
                     resources: response.resources.into_iter().map(|wrapper| named(kind, wrapper)).collect(),
-                    removed: response.removed_resources.into_iter().map(Name::from).collect(),
-                    errors: errors(response.resource_errors),
+                    removed: response
+                        .removed_resources
+                        .into_iter()
+                        .map(|name| canonical(kind, &name.into()))
+                        .collect(),
+                    errors: errors(kind, response.resource_errors),
                     complete: false,
                 })
             }
@@ -101,35 +113,45 @@ fn unwrap(kind: ResourceType, any: proto::Any) -> IncomingResource {
             Ok(wrapper) => named(kind, wrapper),
             Err(error) => {
                 let body = Err(format!("its wrapper cannot be decoded: {error}"));
-                IncomingResource { name: None, version: None, body }
+                IncomingResource { name: None, version: None, ttl: None, body }
             }
         };
     }
-    IncomingResource { name: None, version: None, body: of_type(kind, any) }
+    IncomingResource { name: None, version: None, ttl: None, body: of_type(kind, any) }
 }
 
 fn named(kind: ResourceType, wrapper: proto::Resource) -> IncomingResource {
-    let proto::Resource { name, version, resource, .. } = wrapper;
-    // gRPC has no TTL heartbeats, which are such empty wrappers.
-    let body = resource.ok_or_else(|| "the wrapper is empty".to_owned()).and_then(|any| of_type(kind, any));
+    let proto::Resource { name, version, resource, ttl, .. } = wrapper;
+    let (ttl, fault) = match ttl.map(Duration::try_from) {
+        None => (None, None),
+        Some(Ok(ttl)) if !ttl.is_zero() => (Some(ttl), None),
+        Some(_) => (None, Some("its ttl must be positive".to_owned())),
+    };
+    let body = match (fault, resource) {
+        (Some(fault), _) => Err(fault),
+        (None, Some(any)) => of_type(kind, any),
+        (None, None) if ttl.is_some() && !name.is_empty() => Ok(Content::Heartbeat),
+        (None, None) => Err("the wrapper is empty".to_owned()),
+    };
     IncomingResource {
-        name: (!name.is_empty()).then(|| name.into()),
+        name: (!name.is_empty()).then(|| canonical(kind, &name.into())),
         version: (!version.is_empty()).then(|| version.into()),
+        ttl,
         body,
     }
 }
 
-fn of_type(kind: ResourceType, any: proto::Any) -> Result<Bytes, String> {
+fn of_type(kind: ResourceType, any: proto::Any) -> Result<Content, String> {
     if any.type_url == kind.url() {
-        Ok(any.value)
+        Ok(Content::Resource(any.value))
     } else {
         Err(format!("its type is {:?}, not {:?}", any.type_url, kind.url()))
     }
 }
 
-fn errors(errors: Vec<proto::ResourceError>) -> Vec<IncomingError> {
+fn errors(kind: ResourceType, errors: Vec<proto::ResourceError>) -> Vec<IncomingError> {
     let errors = errors.into_iter().filter_map(|error| {
-        let name = error.resource_name?.name.into();
+        let name = canonical(kind, &error.resource_name?.name.into());
         let proto::Status { code, message } = error.error_detail.unwrap_or_default();
         Some(IncomingError { name, code, text: message })
     });

@@ -1,9 +1,9 @@
 //! The pure steps from one resource to the next: which names a resource stands for, and what they resolve to.
 
-use super::{ClusterConfig, LeafCluster, Lookup, XdsError};
+use super::{ClusterConfig, LeafCluster, Lookup, Source, XdsError};
 use crate::{
     client::{Key, Known},
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, canonical},
     resource::{
         AnyResource, Cluster, ClusterLoadAssignment, Listener, RouteConfiguration,
         cluster::Discovery,
@@ -26,6 +26,11 @@ pub(super) fn routes_of(listener: &ServerListener) -> BTreeSet<Name> {
     sources.collect()
 }
 
+/// The `Arc` of `before` when both say the same: control planes that replace one another often do.
+pub(super) fn or_equal<T: PartialEq>(now: Arc<T>, before: Option<&Arc<T>>) -> Arc<T> {
+    before.filter(|before| **before == now).cloned().unwrap_or(now)
+}
+
 /// Resources read on the way, and what they turned out to be.
 pub(super) struct Walk<'a, L> {
     lookup: &'a L,
@@ -33,21 +38,32 @@ pub(super) struct Walk<'a, L> {
     pub(super) wanted: BTreeSet<Key>,
     /// Clusters with endpoints that are complete: one that is named twice is one configuration.
     leaves: BTreeMap<Name, Arc<ClusterConfig>>,
+    /// Who was asked.
+    pub(super) sources: BTreeSet<Source>,
 }
 
 impl<'a, L: Lookup> Walk<'a, L> {
     pub(super) fn new(lookup: &'a L) -> Self {
-        Self { lookup, wanted: BTreeSet::new(), leaves: BTreeMap::new() }
+        Self { lookup, wanted: BTreeSet::new(), sources: BTreeSet::new(), leaves: BTreeMap::new() }
     }
 
     fn known(&mut self, kind: ResourceType, name: &Name) -> Known<AnyResource> {
-        self.wanted.insert((kind, name.clone()));
-        self.lookup.known(kind, name)
+        let name = canonical(kind, name);
+        let known = self.lookup.known(kind, &name);
+        self.sources.insert(self.lookup.source(kind, &name));
+        self.wanted.insert((kind, name));
+        known
     }
 
-    /// Version of what is looked at.
-    pub(super) fn version(&self) -> Arc<str> {
-        self.lookup.version()
+    /// Keeps watched, without looking at it.
+    pub(super) fn keep(&mut self, kind: ResourceType, name: &Name) {
+        self.wanted.insert((kind, canonical(kind, name)));
+    }
+
+    /// Version of what is looked at, by its listener.
+    pub(super) fn version(&self, listener: &Name) -> Arc<str> {
+        let kind = ResourceType::Listener;
+        self.lookup.version(kind, &canonical(kind, listener))
     }
 
     fn misfit(&self, kind: ResourceType, name: &Name, why: impl Into<String>) -> XdsError {
@@ -147,6 +163,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
             return Some(leaf.clone());
         }
         let before = earlier(before, &cluster.name);
+        let cluster = or_equal(cluster, before.map(|before| &before.cluster));
         let none = |name: &Name| {
             let endpoints = ClusterLoadAssignment::new(name.clone());
             before
@@ -164,7 +181,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
             Discovery::Eds(service) => match self.known(ResourceType::ClusterLoadAssignment, service) {
                 Known::Pending => return None,
                 Known::Good { resource: AnyResource::ClusterLoadAssignment(endpoints), note } => {
-                    (endpoints, note)
+                    (or_equal(endpoints, before.map(|before| &before.endpoints)), note)
                 }
                 Known::Good { .. } => (none(service), Some(format!("{service} has another type").into())),
                 Known::Bad(error) => (none(service), Some(error.to_string().into())),
@@ -197,6 +214,8 @@ impl<'a, L: Lookup> Walk<'a, L> {
         before: &Clusters,
     ) -> Option<Result<Arc<ClusterConfig>, XdsError>> {
         let name = cluster.name.clone();
+        let own = before.get(&name).and_then(|before| before.as_ref().ok());
+        let cluster = or_equal(cluster, own.map(|own| &own.cluster));
         let mut found = Found { seen: BTreeSet::from([name.clone()]), ..Found::default() };
         self.flatten(&cluster, 1, &mut found, before);
         if found.too_deep {
@@ -210,8 +229,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
             let why = "it leads back to itself only: no leaf clusters";
             return Some(Err(self.misfit(ResourceType::Cluster, &name, why)));
         }
-        let before = before.get(&name).and_then(|before| before.as_ref().ok());
-        let same = before.filter(|before| {
+        let same = own.filter(|before| {
             Arc::ptr_eq(&before.cluster, &cluster)
                 && before.note == note
                 && before.leaves.len() == found.leaves.len()

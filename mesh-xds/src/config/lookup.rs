@@ -44,14 +44,34 @@ fn share_routes(new: Arc<RouteConfiguration>, old: &Arc<RouteConfiguration>) -> 
     Arc::new(shared)
 }
 
+/// Which control plane speaks for an authority at this moment (gRFC A47, A71).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// Of which authority.
+    pub authority: u32,
+    /// Which of all control planes.
+    pub server: u32,
+    /// It is none: what it said last, from disk.
+    pub stored: bool,
+}
+
 /// Where resources are looked up.
 pub trait Lookup {
-    /// What is known of a resource.
+    /// What is known of a resource. `name` is canonical.
     fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource>;
 
     /// An error about a resource that is there but does not fit its use.
     fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError;
 
-    /// Version of the last response that was accepted.
-    fn version(&self) -> Arc<str>;
+    /// Version of the last response that was accepted from the control plane of this resource.
+    fn version(&self, kind: ResourceType, name: &str) -> Arc<str>;
+
+    /// Who speaks for a resource.
+    fn source(&self, kind: ResourceType, name: &str) -> Source;
+
+    /// Whether it still does.
+    fn is_current(&self, source: Source) -> bool;
+
+    /// Whether its deletions and rejections are to be followed at once (gRFC A88, `fail_on_data_errors`).
+    fn drops_data(&self, source: Source) -> bool;
 }

@@ -2,16 +2,23 @@
 //!
 //! A change is published when it is complete. Until then what was published stays in force, its resources
 //! stay watched, and changes *of those* (endpoints, above all) are still published.
+//!
+//! When another control plane takes over (gRFC A71), what it says replaces what was published as a whole, once it
+//! is complete; until then what was published stays as it is, for a view is never made of the words of two. If
+//! all that the successor has is an error, the view of its predecessor stays too: nothing good is lost by a
+//! change of control planes, unless the successor asks for that (`fail_on_data_errors`). A view from disk gives
+//! way to anything.
 
 use super::{
-    Lookup, ServerXdsConfig, XdsConfig, XdsError,
-    graph::{Clusters, Walk, routes_of},
+    Lookup, ServerXdsConfig, Source, XdsConfig, XdsError,
+    graph::{Clusters, Walk, or_equal, routes_of},
+    lookup::sharing,
 };
 use crate::{
     client::Key,
-    name::Name,
+    name::{Name, ResourceType},
     resource::{
-        Listener, RouteConfiguration,
+        AnyResource, Listener, RouteConfiguration,
         listener::{HttpConnectionManager, RouteSource},
         route::VirtualHost,
     },
@@ -39,11 +46,61 @@ struct Roots {
     virtual_host: Arc<VirtualHost>,
 }
 
+/// What is in force.
+struct Published<T> {
+    config: Result<Arc<T>, XdsError>,
+    /// Who said it.
+    sources: BTreeSet<Source>,
+    /// What it is made of.
+    wanted: BTreeSet<Key>,
+}
+
+impl<T> Published<T> {
+    /// Whether somebody else speaks now for a part of it.
+    fn is_superseded(&self, lookup: &impl Lookup) -> bool {
+        self.config.is_ok() && !self.sources.iter().all(|source| lookup.is_current(*source))
+    }
+
+    /// Whether it is better than an error of those who speak now.
+    fn outlives(&self, lookup: &impl Lookup, now: &BTreeSet<Source>) -> bool {
+        self.sources.iter().all(|source| !source.stored)
+            && !now.iter().any(|source| lookup.drops_data(*source))
+    }
+}
+
+/// Decides between what follows from what is known now, and what is in force.
+fn decide<T>(
+    held: &mut Option<Published<T>>,
+    walk: Walk<'_, impl Lookup>,
+    lookup: &impl Lookup,
+    next: Option<Result<Arc<T>, XdsError>>,
+    is_same: impl Fn(&Result<Arc<T>, XdsError>, &Result<Arc<T>, XdsError>) -> bool,
+) -> Resolution<T> {
+    let Walk { mut wanted, sources, .. } = walk;
+    let superseded = held.as_ref().filter(|held| held.is_superseded(lookup));
+    let next =
+        next.filter(|next| next.is_ok() || superseded.is_none_or(|held| !held.outlives(lookup, &sources)));
+    let Some(next) = next else {
+        if let Some(held) = superseded {
+            wanted.extend(held.wanted.iter().cloned());
+        }
+        return Resolution { wanted, publish: None };
+    };
+    let same = held.as_ref().is_some_and(|held| is_same(&held.config, &next));
+    let publish = (!same).then(|| next.clone());
+    let config = match held.take() {
+        Some(held) if same => held.config,
+        _ => next,
+    };
+    *held = Some(Published { config, sources, wanted: wanted.clone() });
+    Resolution { wanted, publish }
+}
+
 /// A client's target.
 pub struct ClientTarget {
     listener: Name,
     authority: Arc<str>,
-    published: Option<Result<Arc<XdsConfig>, XdsError>>,
+    published: Option<Published<XdsConfig>>,
 }
 
 impl ClientTarget {
@@ -60,9 +117,10 @@ impl ClientTarget {
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(roots)) => self.complete(&mut walk, &roots).map(Ok),
         };
+        let superseded = self.published.as_ref().is_some_and(|published| published.is_superseded(lookup));
         let next = next.or_else(|| {
             // The change is not complete. What is in force may still have changed below.
-            let Some(Ok(current)) = &self.published else { return None };
+            let current = self.current().filter(|_| !superseded)?;
             let roots = Roots {
                 listener: current.listener.clone(),
                 http: current.http.clone(),
@@ -71,27 +129,23 @@ impl ClientTarget {
             };
             if let RouteSource::Rds(name) = &roots.http.routes {
                 // Kept watched, so that it is there if the change is taken back.
-                walk.wanted.insert((crate::name::ResourceType::RouteConfiguration, name.clone()));
+                walk.keep(ResourceType::RouteConfiguration, name);
             }
             self.complete(&mut walk, &roots).map(Ok)
         });
-        let publish = next.filter(|next| !self.is_published(next));
-        if let Some(next) = &publish {
-            self.published = Some(next.clone());
-        }
-        Resolution { wanted: walk.wanted, publish }
+        decide(&mut self.published, walk, lookup, next, same_config)
     }
 
     /// The configuration in force, if there is one.
     fn current(&self) -> Option<&Arc<XdsConfig>> {
-        self.published.as_ref()?.as_ref().ok()
+        self.published.as_ref()?.config.as_ref().ok()
     }
 
     /// Listener and routes; `None` while one of them is not known.
     fn roots(&self, walk: &mut Walk<'_, impl Lookup>) -> Option<Result<Roots, XdsError>> {
         let before = self.current();
         let listener = match walk.listener(&self.listener)? {
-            Ok(listener) => listener,
+            Ok(listener) => or_equal(listener, before.map(|before| &before.listener)),
             Err(error) => return Some(Err(error)),
         };
         let http = match walk.api(&listener) {
@@ -101,7 +155,7 @@ impl ClientTarget {
         let routes = match &http.routes {
             RouteSource::Inline(routes) => routes.clone(),
             RouteSource::Rds(name) => match walk.routes(name)? {
-                Ok(routes) => routes,
+                Ok(routes) => or_shared(routes, before.map(|before| &before.routes)),
                 Err(error) => return Some(Err(error)),
             },
         };
@@ -124,23 +178,37 @@ impl ClientTarget {
         let names: BTreeSet<Name> = roots.virtual_host.clusters().cloned().collect();
         let clusters = walk.clusters(&names, clusters_before)?;
         let Roots { listener, http, routes, virtual_host } = roots.clone();
-        let version = walk.version();
+        let version = walk.version(&self.listener);
         Some(Arc::new(XdsConfig { listener, http, routes, virtual_host, clusters, version }))
     }
+}
 
-    /// Whether this is what is published, its version aside.
-    fn is_published(&self, next: &Result<Arc<XdsConfig>, XdsError>) -> bool {
-        match (&self.published, next) {
-            (Some(Ok(current)), Ok(next)) => {
-                Arc::ptr_eq(&current.listener, &next.listener)
-                    && Arc::ptr_eq(&current.http, &next.http)
-                    && Arc::ptr_eq(&current.routes, &next.routes)
-                    && Arc::ptr_eq(&current.virtual_host, &next.virtual_host)
-                    && same_clusters(&current.clusters, &next.clusters)
-            }
-            (Some(Err(current)), Err(next)) => current == next,
-            _ => false,
+/// With the parts of `before` that say the same. The client's cache shares them already, within what one control
+/// plane said.
+fn or_shared(
+    routes: Arc<RouteConfiguration>,
+    before: Option<&Arc<RouteConfiguration>>,
+) -> Arc<RouteConfiguration> {
+    let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &routes)) else { return routes };
+    let old = AnyResource::RouteConfiguration(before.clone());
+    match sharing(AnyResource::RouteConfiguration(routes.clone()), &old) {
+        AnyResource::RouteConfiguration(shared) => shared,
+        _ => routes,
+    }
+}
+
+/// Whether both say the same, their versions aside.
+fn same_config(current: &Result<Arc<XdsConfig>, XdsError>, next: &Result<Arc<XdsConfig>, XdsError>) -> bool {
+    match (current, next) {
+        (Ok(current), Ok(next)) => {
+            Arc::ptr_eq(&current.listener, &next.listener)
+                && Arc::ptr_eq(&current.http, &next.http)
+                && Arc::ptr_eq(&current.routes, &next.routes)
+                && Arc::ptr_eq(&current.virtual_host, &next.virtual_host)
+                && same_clusters(&current.clusters, &next.clusters)
         }
+        (Err(current), Err(next)) => current == next,
+        _ => false,
     }
 }
 
@@ -159,7 +227,7 @@ fn same_clusters(current: &Clusters, next: &Clusters) -> bool {
 /// A server's listener (gRFC A36).
 pub struct ServerTarget {
     listener: Name,
-    published: Option<Result<Arc<ServerXdsConfig>, XdsError>>,
+    published: Option<Published<ServerXdsConfig>>,
 }
 
 impl ServerTarget {
@@ -171,24 +239,26 @@ impl ServerTarget {
     /// What follows from what is known now.
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ServerXdsConfig> {
         let mut walk = Walk::new(lookup);
+        let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
         let next = match walk.listener(&self.listener) {
             None => None,
             Some(Err(error)) => Some(Err(error)),
-            Some(Ok(listener)) => Self::complete(&mut walk, listener),
+            Some(Ok(listener)) => {
+                let listener = or_equal(listener, current.map(|current| &current.listener));
+                self.complete(&mut walk, listener)
+            }
         };
-        let next = next.or_else(|| match &self.published {
-            Some(Ok(current)) => Self::complete(&mut walk, current.listener.clone()),
-            _ => None,
+        let superseded = self.published.as_ref().is_some_and(|published| published.is_superseded(lookup));
+        let next = next.or_else(|| {
+            let current = current.filter(|_| !superseded)?;
+            self.complete(&mut walk, current.listener.clone())
         });
-        let publish = next.filter(|next| !self.is_published(next));
-        if let Some(next) = &publish {
-            self.published = Some(next.clone());
-        }
-        Resolution { wanted: walk.wanted, publish }
+        decide(&mut self.published, walk, lookup, next, same_server)
     }
 
     /// The configuration of a listener; `None` while some of its routes are not known.
     fn complete(
+        &self,
         walk: &mut Walk<'_, impl Lookup>,
         listener: Arc<Listener>,
     ) -> Option<Result<Arc<ServerXdsConfig>, XdsError>> {
@@ -196,36 +266,41 @@ impl ServerTarget {
             Ok(server) => routes_of(server),
             Err(error) => return Some(Err(error)),
         };
+        let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
         let mut routes = BTreeMap::new();
         let mut complete = true;
         for name in names {
+            let before = current.and_then(|current| current.routes.get(&name)?.as_ref().ok());
             match walk.routes(&name) {
                 Some(known) => {
-                    routes.insert(name, known);
+                    routes.insert(name, known.map(|routes| or_shared(routes, before)));
                 }
                 None => complete = false,
             }
         }
-        let version = walk.version();
+        let version = walk.version(&self.listener);
         complete.then(|| Ok(Arc::new(ServerXdsConfig { listener, routes, version })))
     }
+}
 
-    fn is_published(&self, next: &Result<Arc<ServerXdsConfig>, XdsError>) -> bool {
-        match (&self.published, next) {
-            (Some(Ok(current)), Ok(next)) => {
-                Arc::ptr_eq(&current.listener, &next.listener)
-                    && current.routes.len() == next.routes.len()
-                    && current.routes.iter().zip(&next.routes).all(|((name, current), (other, next))| {
-                        name == other
-                            && match (current, next) {
-                                (Ok(current), Ok(next)) => Arc::ptr_eq(current, next),
-                                (Err(current), Err(next)) => current == next,
-                                _ => false,
-                            }
-                    })
-            }
-            (Some(Err(current)), Err(next)) => current == next,
-            _ => false,
+fn same_server(
+    current: &Result<Arc<ServerXdsConfig>, XdsError>,
+    next: &Result<Arc<ServerXdsConfig>, XdsError>,
+) -> bool {
+    match (current, next) {
+        (Ok(current), Ok(next)) => {
+            Arc::ptr_eq(&current.listener, &next.listener)
+                && current.routes.len() == next.routes.len()
+                && current.routes.iter().zip(&next.routes).all(|((name, current), (other, next))| {
+                    name == other
+                        && match (current, next) {
+                            (Ok(current), Ok(next)) => Arc::ptr_eq(current, next),
+                            (Err(current), Err(next)) => current == next,
+                            _ => false,
+                        }
+                })
         }
+        (Err(current), Err(next)) => current == next,
+        _ => false,
     }
 }

@@ -9,24 +9,30 @@ use std::collections::BTreeSet;
 
 /// What is known; everything else is pending.
 #[derive(Default)]
-struct Facts(BTreeMap<Key, Known<AnyResource>>);
+struct Facts {
+    known: BTreeMap<Key, Known<AnyResource>>,
+    /// Who says so.
+    server: u32,
+    stored: bool,
+    strict: bool,
+}
 
 impl Facts {
     /// Newly known resources; equal parts stay shared, as the client's cache does it.
     fn good(&mut self, resources: &[AnyResource]) -> &mut Self {
         for resource in resources {
             let key = (resource.resource_type(), resource.name().clone());
-            let resource = match self.0.get(&key) {
+            let resource = match self.known.get(&key) {
                 Some(Known::Good { resource: old, .. }) => sharing(resource.clone(), old),
                 _ => resource.clone(),
             };
-            self.0.insert(key, Known::Good { resource, note: None });
+            self.known.insert(key, Known::Good { resource, note: None });
         }
         self
     }
 
     fn noted(&mut self, kind: ResourceType, name: &str, text: &str) {
-        if let Some(Known::Good { note, .. }) = self.0.get_mut(&(kind, name.into())) {
+        if let Some(Known::Good { note, .. }) = self.known.get_mut(&(kind, name.into())) {
             *note = Some(text.into());
         }
     }
@@ -35,14 +41,14 @@ impl Facts {
         let cause = XdsErrorCause::DoesNotExist("said so".into());
         let error =
             XdsError { resource_type: kind, name: name.into(), cause, server: "cp".into(), node: "n".into() };
-        self.0.insert((kind, name.into()), Known::Bad(error));
+        self.known.insert((kind, name.into()), Known::Bad(error));
         self
     }
 }
 
 impl Lookup for Facts {
     fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource> {
-        self.0.get(&(kind, name.into())).cloned().unwrap_or(Known::Pending)
+        self.known.get(&(kind, name.into())).cloned().unwrap_or(Known::Pending)
     }
 
     fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
@@ -50,8 +56,20 @@ impl Lookup for Facts {
         XdsError { resource_type: kind, name: name.clone(), cause, server: "cp".into(), node: "n".into() }
     }
 
-    fn version(&self) -> Arc<str> {
+    fn version(&self, _: ResourceType, _: &str) -> Arc<str> {
         "7".into()
+    }
+
+    fn source(&self, _: ResourceType, _: &str) -> Source {
+        Source { authority: 0, server: self.server, stored: self.stored }
+    }
+
+    fn is_current(&self, source: Source) -> bool {
+        (source.server, source.stored) == (self.server, self.stored)
+    }
+
+    fn drops_data(&self, _: Source) -> bool {
+        self.strict
     }
 }
 
@@ -231,4 +249,88 @@ fn a_server_is_published_with_all_its_routes_and_keeps_the_old_ones_meanwhile() 
     assert_eq!(config.routes.keys().map(|name| &**name).collect::<Vec<_>>(), ["z"]);
     let error = server.resolve(facts.good(&[listener("s", "z")])).publish.unwrap().unwrap_err();
     assert!(error.to_string().starts_with("Listener s cannot be used: it is a client's api_listener"));
+}
+
+/// The facts of another control plane, which are none yet.
+fn other(facts: &Facts) -> Facts {
+    Facts { server: facts.server + 1, ..Facts::default() }
+}
+
+#[test]
+fn a_view_is_replaced_by_the_one_of_another_control_plane_as_a_whole() {
+    let (mut target, facts, before) = resolved();
+    let mut second = other(&facts);
+    let kept = ["CDS a", "EDS a", "LDS t", "RDS r"];
+    let resolution = target.resolve(&second);
+    assert!(resolution.publish.is_none());
+    assert_eq!(wanted(&resolution.wanted), kept, "all of it is asked of the successor");
+    second.good(&[listener("t", "r"), endpoints("a", 2)]);
+    assert!(target.resolve(&second).publish.is_none(), "endpoints of one are no part of the other's view");
+    second.good(&[routes("r", &[("t", &["a", "b"])]), cluster("a"), cluster("b")]);
+    let resolution = target.resolve(&second);
+    assert!(resolution.publish.is_none(), "the endpoints of b are not known");
+    let after = target.resolve(second.good(&[endpoints("b", 3)])).publish.unwrap().unwrap();
+    assert_eq!(after.clusters.len(), 2);
+    assert!(Arc::ptr_eq(&before.listener, &after.listener), "what both say the same keeps its Arc");
+    let cluster_of = |config: &XdsConfig, name: &str| config.clusters[name].as_ref().unwrap().clone();
+    assert!(Arc::ptr_eq(&cluster_of(&before, "a").cluster, &cluster_of(&after, "a").cluster));
+    assert!(Arc::ptr_eq(&before.virtual_host.routes[0], &after.virtual_host.routes[0]));
+    // And back, to what is the same: nothing is published, but from now on the first one's changes count.
+    assert!(target.resolve(&facts).publish.is_some());
+    let mut first = facts;
+    let moved = target.resolve(first.good(&[endpoints("a", 9)])).publish.unwrap().unwrap();
+    assert_eq!(
+        cluster_of(&moved, "a").endpoints.priorities[0].localities[0].endpoints[0].address().port(),
+        9
+    );
+}
+
+#[test]
+fn the_same_view_of_another_control_plane_is_no_news() {
+    let (mut target, facts, _) = resolved();
+    let mut second = other(&facts);
+    second.good(&[listener("t", "r"), routes("r", &[("t", &["a"])]), cluster("a"), endpoints("a", 1)]);
+    assert!(target.resolve(&second).publish.is_none());
+    // Its changes below an incomplete change above count, so it is the one in force.
+    second.good(&[listener("t", "new"), endpoints("a", 2)]);
+    assert!(target.resolve(&second).publish.is_some());
+}
+
+#[test]
+fn a_view_outlives_the_errors_of_a_successor_unless_they_are_to_be_followed_or_it_is_from_disk() {
+    for (stored, strict, outlives) in [(false, false, true), (false, true, false), (true, false, false)] {
+        let (mut target, mut facts, _) = resolved();
+        facts.stored = stored;
+        target.resolve(facts.good(&[endpoints("a", 5)])).publish.unwrap().unwrap();
+        let mut second = Facts { strict, ..other(&facts) };
+        let resolution = target.resolve(second.bad(LDS, "t"));
+        assert_eq!(resolution.publish.is_none(), outlives, "stored {stored}, strict {strict}");
+        assert_eq!(wanted(&resolution.wanted).len(), if outlives { 4 } else { 1 });
+    }
+}
+
+#[test]
+fn a_server_follows_another_control_plane_as_a_whole() {
+    let mut first = Facts::default();
+    let mut server = ServerTarget::new("s".into());
+    first.good(&[server_listener("s", &["x"]), routes("x", &[("*", &[])])]);
+    let before = server.resolve(&first).publish.unwrap().unwrap();
+    let mut second = other(&first);
+    second.good(&[server_listener("s", &["x"])]);
+    let resolution = server.resolve(&second);
+    assert!(resolution.publish.is_none());
+    assert_eq!(wanted(&resolution.wanted), ["LDS s", "RDS x"]);
+    second.good(&[routes("x", &[("other", &[])])]);
+    let after = server.resolve(&second).publish.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&before.listener, &after.listener));
+    assert_ne!(before.routes, after.routes);
+}
+
+#[test]
+fn names_of_authorities_are_looked_up_in_their_canonical_form() {
+    let name = "xdstp://a/envoy.config.listener.v3.Listener/t";
+    let mut facts = Facts::default();
+    facts.good(&[listener(&format!("{name}?a=1&b=2"), "r"), routes("r", &[("t", &[])])]);
+    let mut target = ClientTarget::new(format!("{name}?b=2&a=1").into(), "t".into());
+    assert!(target.resolve(&facts).publish.unwrap().is_ok());
 }

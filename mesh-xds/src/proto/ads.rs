@@ -117,7 +117,8 @@ pub struct DeltaDiscoveryRequest {
     #[prost(message, optional, tag = "7")]
     pub error_detail: ::core::option::Option<Status>,
 }
-/// Also the wrapper a state-of-the-world response may put around a resource.
+/// Also the wrapper a state-of-the-world response may put around a resource. With `ttl` and without `resource` it
+/// is a heart-beat: the resource of that name lives on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resource {
     #[prost(string, tag = "1")]
@@ -128,6 +129,8 @@ pub struct Resource {
     pub name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "6")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeltaDiscoveryResponse {

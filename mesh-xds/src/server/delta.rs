@@ -182,6 +182,7 @@ fn encode(
             resource: Some(proto::Any { type_url: kind.url().to_owned(), value: encoded.body.clone() }),
             name: encoded.name.to_string(),
             aliases: Vec::new(),
+            ttl: None,
         })
         .collect();
     let removed_resources: Vec<_> =

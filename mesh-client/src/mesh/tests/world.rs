@@ -16,7 +16,7 @@ use mesh_xds::{
         Locality, Resource,
         endpoint::{ClusterLoadAssignment, Endpoint, LocalityEndpoints, Priority},
         filter::FilterOverrides,
-        listener::{Listener, ListenerKind},
+        listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
         route::{Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
     },
     server::{AdsService, AdsSettings, Encoded, Node, StreamEvent, View, Views},
@@ -62,6 +62,8 @@ pub(super) fn bootstrap(address: SocketAddr) -> Bootstrap {
 pub(super) struct Published {
     route: Route,
     clusters: Vec<(&'static str, Vec<SocketAddr>)>,
+    /// Of the names of listener and routes.
+    authority: Option<&'static str>,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -69,6 +71,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
     Published {
         route: testing::route(PathMatcher::any(), testing::forward(first)),
         clusters: clusters.into(),
+        authority: None,
     }
 }
 
@@ -82,6 +85,19 @@ impl Published {
         change(forward);
     }
 
+    /// The listener and the routes are this authority's.
+    pub(super) fn of_authority(mut self, authority: &'static str) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
+    fn name(&self, kind: ResourceType, name: &str) -> Name {
+        match self.authority {
+            None => name.into(),
+            Some(authority) => format!("xdstp://{authority}/{}/{name}", kind.message()).into(),
+        }
+    }
+
     fn resources(&self) -> BTreeMap<(ResourceType, Name), Arc<Encoded>> {
         let host = VirtualHost {
             name: "reviews".into(),
@@ -91,8 +107,13 @@ impl Published {
             overrides: FilterOverrides::new(),
             headers: HeaderMutations::default(),
         };
-        let listener = Listener { name: "reviews:9080".into(), kind: ListenerKind::Api(testing::http()) };
-        let routes = RouteConfiguration { name: "routes".into(), virtual_hosts: vec![Arc::new(host)] };
+        let name = self.name(ResourceType::RouteConfiguration, "routes");
+        let http = HttpConnectionManager { routes: RouteSource::Rds(name.clone()), ..testing::http() };
+        let listener = Listener {
+            name: self.name(ResourceType::Listener, "reviews:9080"),
+            kind: ListenerKind::Api(http),
+        };
+        let routes = RouteConfiguration { name, virtual_hosts: vec![Arc::new(host)] };
         let mut all = vec![encoded(&listener), encoded(&routes)];
         for (name, addresses) in &self.clusters {
             all.push(encoded(&*testing::cluster(name).cluster));
@@ -180,6 +201,26 @@ impl Plane {
     pub(super) async fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
+        Self::over(address, TcpListenerStream::new(listener))
+    }
+
+    /// On a socket of this machine.
+    pub(super) fn start_on(path: &std::path::Path) -> Self {
+        let incoming =
+            tokio_stream::wrappers::UnixListenerStream::new(tokio::net::UnixListener::bind(path).unwrap());
+        Self::over(free_address(), incoming)
+    }
+
+    fn over<IO, I>(address: SocketAddr, incoming: I) -> Self
+    where
+        I: futures_util::Stream<Item = std::io::Result<IO>> + Send + 'static,
+        IO: tokio::io::AsyncRead
+            + tokio::io::AsyncWrite
+            + tonic::transport::server::Connected
+            + Unpin
+            + Send
+            + 'static,
+    {
         let source = Arc::new(Source {
             current: Mutex::new(Arc::new(Revision { number: 0, resources: BTreeMap::new() })),
             changes: watch::Sender::new(0),
@@ -189,7 +230,7 @@ impl Plane {
         let mut tasks = JoinSet::new();
         let serving = Server::builder().add_service(ads.service());
         tasks.spawn(async move {
-            serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            serving.serve_with_incoming(incoming).await.unwrap();
         });
         Self { address, source, ads, tasks }
     }

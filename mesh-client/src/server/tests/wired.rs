@@ -7,10 +7,7 @@ use crate::{
 };
 use mesh_ca::channel::{Target, connect};
 use mesh_xds::{
-    bootstrap::{
-        Bootstrap, CertificateProvider, ChannelCredentials, FileWatcher, Node as Me, ServerConfig,
-        ServerFeatures,
-    },
+    bootstrap::{Bootstrap, CertificateProvider, ChannelCredentials, FileWatcher, Node as Me, ServerConfig},
     client::{Connector, XdsClient},
     name::{Name, ResourceType},
     resource::{
@@ -101,11 +98,8 @@ impl Connector for Plaintext {
 async fn control_plane(tasks: &mut JoinSet<()>) -> (Arc<Published>, Arc<Bootstrap>) {
     let published = Arc::new(Published { now: watch::Sender::default(), count: watch::Sender::new(0) });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = ServerConfig {
-        address: listener.local_addr().unwrap().to_string(),
-        credentials: ChannelCredentials::Insecure,
-        features: ServerFeatures::default(),
-    };
+    let address = listener.local_addr().unwrap().to_string();
+    let server = ServerConfig::new(&address, ChannelCredentials::Insecure).unwrap();
     let ads = AdsService::new(published.clone(), AdsSettings::default());
     tasks.spawn(async move {
         let incoming = TcpListenerStream::new(listener);

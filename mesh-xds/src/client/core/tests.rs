@@ -2,11 +2,16 @@
 
 use super::*;
 use crate::{
+    bootstrap::{Bootstrap, ChannelCredentials, Node, ServerConfig},
     client::{
-        Resources, Settings, testing,
+        Machine, Resources, Settings,
+        authority::{Action, Plan},
+        store::Stored,
+        testing,
         wire::{Request, Response},
     },
     config::testing::*,
+    name::ResourceType,
     proto,
     resource::{AnyResource, ParseContext},
     server::Variant,
@@ -14,7 +19,11 @@ use crate::{
 
 fn core() -> Core<Resources> {
     let settings = Settings { max_resource_bytes: 1 << 20, ..testing::settings(Variant::Sotw) };
-    Core::new(Machine::new(Resources { context: ParseContext::default() }, settings))
+    let server = ServerConfig::new("cp:1", ChannelCredentials::Insecure).unwrap();
+    let plan = Plan::new(&Bootstrap::new(server, Node::default()));
+    let machine =
+        |_: &ServerConfig| Machine::new(Resources { context: ParseContext::default() }, settings.clone());
+    Core::new(Federation::new(plan, Stored::none(), machine))
 }
 
 fn response(kind: ResourceType, resources: &[AnyResource]) -> Input {
@@ -29,14 +38,15 @@ fn response(kind: ResourceType, resources: &[AnyResource]) -> Input {
 }
 
 /// Requests as type and number of names.
-fn asked(outputs: &Outputs) -> Vec<(ResourceType, usize)> {
-    let read = |request: &Request| match request {
-        Request::Sotw(request) => {
-            (ResourceType::from_url(&request.type_url).unwrap(), request.resource_names.len())
+fn asked(actions: &Actions) -> Vec<(ResourceType, usize)> {
+    let read = |(_, action): &(Id, Action)| match action {
+        Action::Send(Request::Sotw(request)) => {
+            Some((ResourceType::from_url(&request.type_url).unwrap(), request.resource_names.len()))
         }
-        Request::Delta(_) => panic!("delta"),
+        Action::Send(Request::Delta(_)) => panic!("delta"),
+        _ => None,
     };
-    outputs.requests.iter().map(read).collect()
+    actions.io.iter().filter_map(read).collect()
 }
 
 #[test]
@@ -53,20 +63,20 @@ fn many_targets_become_few_requests_and_end_with_their_watches() {
         Command::WatchClient { id: i as u64, listener: name(i).into(), authority: name(i).into(), slot }
     };
     let commands: Vec<_> = (0..COUNT).map(|i| watch(i, &mut slots)).collect();
-    assert!(core.command(now, commands).connect);
-    assert_eq!(asked(&core.on(now, Input::Opened)), [(Listener, COUNT)]);
+    assert!(matches!(core.command(now, commands).io.as_slice(), [(0, Action::Connect)]));
+    assert_eq!(asked(&core.on(now, 0, Input::Opened)), [(Listener, COUNT)]);
     let all = |make: &dyn Fn(&str) -> AnyResource| (0..COUNT).map(|i| make(&name(i))).collect::<Vec<_>>();
     let listeners = all(&|name| listener(name, name));
     // The ACK, and one request for everything that follows.
-    let outputs = core.on(now, response(Listener, &listeners));
+    let outputs = core.on(now, 0, response(Listener, &listeners));
     assert_eq!(asked(&outputs), [(Listener, COUNT), (RouteConfiguration, COUNT)]);
     let all_routes = all(&|name| routes(name, &[(name, &["shared"])]));
-    let outputs = core.on(now, response(RouteConfiguration, &all_routes));
+    let outputs = core.on(now, 0, response(RouteConfiguration, &all_routes));
     assert_eq!(asked(&outputs), [(RouteConfiguration, COUNT), (Cluster, 1)]);
-    let outputs = core.on(now, response(Cluster, &[cluster("shared")]));
+    let outputs = core.on(now, 0, response(Cluster, &[cluster("shared")]));
     assert_eq!(asked(&outputs), [(Cluster, 1), (ClusterLoadAssignment, 1)]);
     assert!(slots.iter().all(|slot| slot.borrow().is_none()));
-    core.on(now, response(ClusterLoadAssignment, &[endpoints("shared", 1)]));
+    core.on(now, 0, response(ClusterLoadAssignment, &[endpoints("shared", 1)]));
     assert!(slots.iter().all(|slot| matches!(*slot.borrow(), Some(Ok(_)))));
 
     // A target that begins late finds everything there.
@@ -76,6 +86,6 @@ fn many_targets_become_few_requests_and_end_with_their_watches() {
 
     assert_eq!(asked(&core.command(now, (1..COUNT as u64).map(|id| Command::Unwatch { id }))).len(), 2);
     let outputs = core.command(now, [Command::Unwatch { id: 0 }]);
-    assert!(asked(&outputs).iter().all(|(_, names)| *names == 0) && outputs.requests.len() == 4);
-    assert!(core.machine.status(|_| 0.0).is_empty());
+    assert!(asked(&outputs).iter().all(|(_, names)| *names == 0) && asked(&outputs).len() == 4);
+    assert!(core.federation.status(|_| 0.0).is_empty());
 }

@@ -5,10 +5,10 @@ use super::{Link, Machine, Outputs, Parse, Unparsable};
 use crate::{
     client::{
         cache::ResourceState,
-        wire::{Faults, Incoming, IncomingResource, Request, Response},
+        wire::{Content, Faults, Incoming, IncomingResource, Request, Response},
     },
     config::XdsErrorCause,
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, canonical},
     proto,
     server::Variant,
 };
@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// gRPC status codes that speak about data (gRFC A88).
@@ -75,7 +75,20 @@ impl<P: Parse> Machine<P> {
                 entries.filter_map(|(name, entry)| Some((entry.good.as_ref()?.body.clone(), name.clone()))),
             );
         }
-        for IncomingResource { name: said, version, body } in incoming.resources {
+        for IncomingResource { name: said, version, ttl, body } in incoming.resources {
+            let body = match body {
+                Ok(Content::Resource(body)) => Ok(body),
+                Ok(Content::Heartbeat) => {
+                    if let Some(name) = said {
+                        if let Err(why) = self.heartbeat(now, kind, &name, version.as_deref(), ttl) {
+                            faults.add(kind, Some(&name), &why);
+                        }
+                        mentioned.insert(name);
+                    }
+                    continue;
+                }
+                Err(why) => Err(why),
+            };
             let version = version.unwrap_or_else(|| incoming.version.clone());
             let known = said.as_ref().or_else(|| repeated.get(body.as_ref().ok()?)).cloned();
             let result =
@@ -108,6 +121,9 @@ impl<P: Parse> Machine<P> {
                     entry.fail(cause, ResourceState::Nacked, version, drop_data, now)
                 }
             };
+            if matches!(entry.state, ResourceState::Acked) {
+                entry.expires = ttl.and_then(|ttl| now.checked_add(ttl));
+            }
             self.settle(kind, name, changed, out);
         }
         for error in incoming.errors {
@@ -124,6 +140,35 @@ impl<P: Parse> Machine<P> {
             self.told(now, kind, name, NOT_FOUND, "the control plane does not have it", out);
         }
         faults
+    }
+
+    /// The resource that is in use lives on. A heart-beat of anything else is a fault, which costs nothing.
+    fn heartbeat(
+        &mut self,
+        now: Instant,
+        kind: ResourceType,
+        name: &Name,
+        version: Option<&str>,
+        ttl: Option<Duration>,
+    ) -> Result<(), String> {
+        // Of a resource that is no longer watched it is no business of ours.
+        let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { return Ok(()) };
+        if entry.references == 0 {
+            return Ok(());
+        }
+        let Some(good) = &entry.good else {
+            return Err("a heart-beat for a resource that was never sent".to_owned());
+        };
+        match version {
+            Some(version) if *version != *good.version => {
+                Err(format!("a heart-beat for version {version}, and version {} is in use", good.version))
+            }
+            _ => {
+                entry.expires = ttl.and_then(|ttl| now.checked_add(ttl));
+                self.await_end(kind, name);
+                Ok(())
+            }
+        }
     }
 
     /// Whether these bytes are what is in use under a name.
@@ -146,11 +191,17 @@ impl<P: Parse> Machine<P> {
         }
         // A fault of the parser must not end the client, and with it every later update.
         match catch_unwind(AssertUnwindSafe(|| self.parse.parse(kind, &body))) {
-            Ok(Ok((own, _))) if said.as_ref().is_some_and(|said| *said != own) => {
-                Err(unparsable(format!("the resource calls itself {own}")))
+            Ok(Ok((own, resource))) => {
+                let own = canonical(kind, &own);
+                if said.as_ref().is_some_and(|said| *said != own) {
+                    return Err(unparsable(format!("the resource calls itself {own}")));
+                }
+                Ok((own, Some((resource, body))))
             }
-            Ok(Ok((own, resource))) => Ok((own, Some((resource, body)))),
-            Ok(Err(error)) => Err(Unparsable { name: said.or(error.name), why: error.why }),
+            Ok(Err(error)) => {
+                let own = error.name.map(|own| canonical(kind, &own));
+                Err(Unparsable { name: said.or(own), why: error.why })
+            }
             Err(_) => Err(unparsable("the parser failed; this is a fault of this client".into())),
         }
     }
@@ -188,7 +239,7 @@ impl<P: Parse> Machine<P> {
         if entry.references == 0 {
             return;
         }
-        self.disarm(kind, &name);
+        self.await_end(kind, &name);
         if changed {
             out.changed.insert((kind, name));
         }

@@ -136,8 +136,8 @@ impl Connector for Plain {
 
 fn client(address: SocketAddr, variant: Variant) -> XdsClient {
     let features = ServerFeatures { delta: variant == Variant::Delta, ..Default::default() };
-    let server =
-        ServerConfig { address: address.to_string(), credentials: ChannelCredentials::Insecure, features };
+    let mut server = ServerConfig::new(&address.to_string(), ChannelCredentials::Insecure).unwrap();
+    server.features = features;
     let bootstrap = Bootstrap::new(server, BootstrapNode { id: "me".into(), ..Default::default() });
     let backoff = BackoffSettings { initial: Duration::from_millis(20), max: Duration::from_millis(50) };
     let settings = ClientSettings { backoff, ..ClientSettings::default() };

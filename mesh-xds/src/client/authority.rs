@@ -1,0 +1,568 @@
+//! Which control plane speaks for which resources (gRFC A47, A71, A95), without IO.
+//!
+//! Control planes that are configured alike are one, with one stream, whoever uses them: each is a
+//! [`Machine`]. An authority has a list of them. The first speaks for it; when it cannot be reached and something
+//! that is watched is neither known nor known to be absent, the next is asked for *everything* of the authority
+//! and speaks from then on, while those before it are tried on. Whatever one of those before answers, it speaks
+//! again, and those after it are let go.
+//!
+//! What is known is what the one that speaks said, never a mixture: each machine has its own cache. Watchers hear
+//! that control planes cannot be reached when no replacement is left. After the last comes what was written to
+//! disk ([`Stored`]), as long as nobody has answered since the process began.
+
+use super::{
+    cache::{Known, ResourceState, ResourceStatus},
+    machine::{Input, Key, Machine, Parse},
+    store::Stored,
+    wire::Request,
+};
+use crate::{
+    bootstrap::{Bootstrap, ServerConfig},
+    config::{Lookup, Source, XdsError, XdsErrorCause},
+    name::{self, Name, ResourceType},
+    resource::AnyResource,
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A control plane of which nothing is watched is left after this.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Position of a control plane in [`Plan::servers`].
+pub(super) type Id = usize;
+
+/// Who there is.
+pub(super) struct Plan {
+    /// Every control plane, once.
+    pub(super) servers: Vec<ServerConfig>,
+    /// The first is the one of names without an authority.
+    authorities: Vec<Authority>,
+    unknown: Box<dyn Fn(&str) -> String + Send>,
+}
+
+impl Plan {
+    pub(super) fn new(bootstrap: &Bootstrap) -> Self {
+        let mut servers: Vec<ServerConfig> = Vec::new();
+        let mut ids = |configs: &[ServerConfig]| {
+            let mut ids: Vec<Id> = Vec::new();
+            for config in configs {
+                let id = servers.iter().position(|known| known == config).unwrap_or_else(|| {
+                    servers.push(config.clone());
+                    servers.len() - 1
+                });
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
+            ids
+        };
+        let mut authorities = vec![Authority::new(None, ids(&bootstrap.servers), false)];
+        for (name, authority) in &bootstrap.authorities {
+            let own = if authority.servers.is_empty() { &bootstrap.servers } else { &authority.servers };
+            let always = authority.fallback_on_reachability_only;
+            authorities.push(Authority::new(Some(name.clone()), ids(own), always));
+        }
+        let bootstrap = bootstrap.clone();
+        let unknown = Box::new(move |name: &str| bootstrap.unknown_authority(name).to_string());
+        Self { servers, authorities, unknown }
+    }
+}
+
+struct Authority {
+    name: Option<Arc<str>>,
+    /// In order of preference; never empty.
+    servers: Vec<Id>,
+    /// Position in `servers` of the one that speaks; one more than the last: what is on disk.
+    active: usize,
+    /// What is known by those before is too old to come back to.
+    forgotten: bool,
+    /// One of them has answered since the process began.
+    answered: bool,
+    /// Falls back even when everything is known.
+    always: bool,
+    interest: BTreeMap<Key, u32>,
+}
+
+impl Authority {
+    fn new(name: Option<Arc<str>>, servers: Vec<Id>, always: bool) -> Self {
+        Self {
+            name,
+            servers,
+            active: 0,
+            forgotten: false,
+            answered: false,
+            always,
+            interest: BTreeMap::new(),
+        }
+    }
+
+    /// The control plane that speaks; `None`: what is on disk does.
+    fn server(&self) -> Option<Id> {
+        self.servers.get(self.active).copied()
+    }
+
+    /// The last one that is asked.
+    fn last(&self) -> Id {
+        self.server().or(self.servers.last().copied()).unwrap_or_default()
+    }
+
+    /// Those that are asked.
+    fn asked(&self) -> &[Id] {
+        self.servers.get(..=self.active).unwrap_or(&self.servers)
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.interest.keys().cloned().collect()
+    }
+}
+
+/// Something to do with one control plane.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are requests, and they are moved once")]
+pub(super) enum Action {
+    Connect,
+    Disconnect,
+    Send(Request),
+    /// A response was rejected: the text of the NACK, for the log.
+    Rejected(Arc<str>),
+}
+
+/// What a control plane said of a resource.
+pub(super) struct Accepted {
+    pub(super) key: Key,
+    pub(super) server: Arc<str>,
+    /// It can still change its mind: a stream is open.
+    pub(super) is_open: bool,
+    /// Version and encoded resource; `None`: it does not exist.
+    pub(super) good: Option<(Arc<str>, Bytes)>,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Default)]
+pub(super) struct Actions {
+    pub(super) io: Vec<(Id, Action)>,
+    /// Resources of which something else is known now.
+    pub(super) changed: BTreeSet<Key>,
+}
+
+struct Server<P: Parse> {
+    config: ServerConfig,
+    machine: Machine<P>,
+    /// Since when nothing is watched, while there is a stream.
+    idle: Option<Instant>,
+}
+
+/// Every control plane of a process.
+pub(super) struct Federation<P: Parse> {
+    servers: Vec<Server<P>>,
+    authorities: Vec<Authority>,
+    names: BTreeMap<Arc<str>, usize>,
+    unknown: Box<dyn Fn(&str) -> String + Send>,
+    pub(super) stored: Stored<P::Resource>,
+}
+
+impl<P: Parse> Federation<P> {
+    /// `machine` makes the machine of one control plane.
+    pub(super) fn new(
+        plan: Plan,
+        stored: Stored<P::Resource>,
+        machine: impl Fn(&ServerConfig) -> Machine<P>,
+    ) -> Self {
+        let Plan { servers, authorities, unknown } = plan;
+        let names =
+            authorities.iter().enumerate().filter_map(|(i, one)| Some((one.name.clone()?, i))).collect();
+        let server = |config: ServerConfig| Server { machine: machine(&config), config, idle: None };
+        let servers = servers.into_iter().map(server).collect();
+        Self { servers, authorities, names, unknown, stored }
+    }
+
+    /// Which authority a name is of; `Err`: one that is not configured.
+    fn authority<'n>(&self, kind: ResourceType, name: &'n str) -> Result<usize, &'n str> {
+        match name::authority(kind, name) {
+            None => Ok(0),
+            Some(authority) => self.names.get(authority).copied().ok_or(authority),
+        }
+    }
+
+    /// Watches begin and end; counted for each name. Names are canonical.
+    pub(super) fn interest(&mut self, now: Instant, add: Vec<Key>, remove: Vec<Key>) -> Actions {
+        let mut out = Actions::default();
+        let mut started: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
+        let mut ended: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
+        for key in add {
+            // Of an authority that is not configured the error is known already, and nobody is asked.
+            let Ok(id) = self.authority(key.0, &key.1) else { continue };
+            let Some(authority) = self.authorities.get_mut(id) else { continue };
+            let count = authority.interest.entry(key.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                started.entry(id).or_default().push(key);
+            }
+        }
+        for key in remove {
+            let Ok(id) = self.authority(key.0, &key.1) else { continue };
+            let Some(authority) = self.authorities.get_mut(id) else { continue };
+            let Some(count) = authority.interest.get_mut(&key) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                authority.interest.remove(&key);
+                ended.entry(id).or_default().push(key);
+            }
+        }
+        // What a control plane is told is told at once, though it be of several authorities.
+        let mut told: BTreeMap<Id, (Vec<Key>, Vec<Key>)> = BTreeMap::new();
+        for (ids, ends) in [(&started, false), (&ended, true)] {
+            for (id, keys) in ids {
+                let Some(authority) = self.authorities.get(*id) else { continue };
+                for server in authority.asked() {
+                    let (add, remove) = told.entry(*server).or_default();
+                    if ends { remove } else { add }.extend(keys.iter().cloned());
+                }
+            }
+        }
+        for (server, (add, remove)) in told {
+            self.step(now, server, Input::Interest { add, remove }, &mut out);
+        }
+        for id in started.into_keys() {
+            self.fall_back(now, id, &mut out);
+        }
+        self.rest(now, &mut out);
+        out
+    }
+
+    /// Something happened on the stream of a control plane.
+    pub(super) fn on(&mut self, now: Instant, server: Id, input: Input) -> Actions {
+        let mut out = Actions::default();
+        let is_open = self.servers.get(server).is_some_and(|server| server.machine.link().0);
+        let answers = is_open && matches!(input, Input::Response(_));
+        self.step(now, server, input, &mut out);
+        for id in 0..self.authorities.len() {
+            if answers {
+                self.answered(now, id, server, &mut out);
+            }
+            self.fall_back(now, id, &mut out);
+        }
+        self.rest(now, &mut out);
+        out
+    }
+
+    /// [`Self::deadline`] passed.
+    pub(super) fn tick(&mut self, now: Instant) -> Actions {
+        let mut out = Actions::default();
+        for server in 0..self.servers.len() {
+            self.step(now, server, Input::Tick, &mut out);
+        }
+        for id in 0..self.authorities.len() {
+            self.fall_back(now, id, &mut out);
+        }
+        self.rest(now, &mut out);
+        out
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let of = |server: &Server<P>| {
+            let idle = server.idle.map(|since| since + IDLE);
+            server.machine.deadline().into_iter().chain(idle).min()
+        };
+        self.servers.iter().filter_map(of).min()
+    }
+
+    /// Advances one machine.
+    fn step(&mut self, now: Instant, id: Id, input: Input, out: &mut Actions) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let done = server.machine.on(now, input);
+        if done.disconnect {
+            out.io.push((id, Action::Disconnect));
+        }
+        if done.connect {
+            out.io.push((id, Action::Connect));
+        }
+        out.io.extend(done.requests.into_iter().map(|request| (id, Action::Send(request))));
+        out.io.extend(done.rejected.map(|text| (id, Action::Rejected(text))));
+        out.changed.extend(done.changed);
+    }
+
+    /// A control plane answered: those after it are not needed, and those before it are behind.
+    fn answered(&mut self, now: Instant, id: usize, server: Id, out: &mut Actions) {
+        let Some(authority) = self.authorities.get_mut(id) else { return };
+        let Some(position) = authority.servers.iter().position(|one| *one == server) else { return };
+        if position > authority.active {
+            return;
+        }
+        authority.answered = true;
+        let keys = authority.keys();
+        if position == authority.active {
+            if authority.forgotten {
+                return;
+            }
+            let behind = authority.servers.get(..position).unwrap_or_default().to_vec();
+            // One whose stream is opening may yet answer; then nothing is old.
+            let is_open = |id: &Id| self.servers.get(*id).is_some_and(|server| server.machine.link().0);
+            authority.forgotten = !behind.iter().any(is_open);
+            for one in behind {
+                self.step(now, one, Input::Forget(keys.clone()), out);
+            }
+            return;
+        }
+        tracing::info!(
+            server = %self.servers.get(server).map(|server| server.config.to_string()).unwrap_or_default(),
+            authority = authority.name.as_deref().unwrap_or_default(),
+            "the control plane answers again"
+        );
+        let after = authority.servers.get(position + 1..).unwrap_or_default();
+        let let_go: Vec<Id> = after.iter().take(authority.active - position).copied().collect();
+        authority.active = position;
+        authority.forgotten = false;
+        out.changed.extend(keys.iter().cloned());
+        for one in let_go {
+            self.step(now, one, Input::Interest { add: Vec::new(), remove: keys.clone() }, out);
+            if let Some(server) = self.servers.get(one)
+                && !server.machine.watches_something()
+            {
+                self.step(now, one, Input::Hangup, out);
+            }
+        }
+    }
+
+    /// Goes on to the next control plane where the one that speaks cannot be reached, and it matters.
+    fn fall_back(&mut self, now: Instant, id: usize, out: &mut Actions) {
+        loop {
+            let Some(authority) = self.authorities.get(id) else { return };
+            let Some(server) = authority.server().and_then(|server| self.servers.get(server)) else { return };
+            if authority.interest.is_empty() {
+                return;
+            }
+            let is_last = authority.active + 1 == authority.servers.len();
+            let known = |(kind, name): &Key| server.machine.known(*kind, name);
+            let lacks = |key| match known(key) {
+                Known::Good { .. } => false,
+                Known::Bad(error) => !matches!(error.cause, XdsErrorCause::DoesNotExist(_)),
+                Known::Pending => true,
+            };
+            let why = server.machine.unreachable();
+            let next = if is_last {
+                // Silence of a control plane that never spoke is as bad as its absence.
+                let silent = || authority.interest.keys().any(|key| matches!(known(key), Known::Bad(_)));
+                !authority.answered
+                    && authority.interest.keys().any(|key| self.stored.get(key).is_some())
+                    && (why.is_some() || silent())
+            } else {
+                why.is_some() && (authority.always || authority.interest.keys().any(lacks))
+            };
+            if !next {
+                return;
+            }
+            let keys = authority.keys();
+            let (from, to) = (&server.config, authority.servers.get(authority.active + 1).copied());
+            let name = authority.name.as_deref().unwrap_or_default();
+            match to.and_then(|to| self.servers.get(to)) {
+                Some(next) => tracing::warn!(
+                    server = %from, authority = name, why = why.as_deref().unwrap_or_default(), next = %next.config,
+                    "the control plane cannot be reached: the next one is asked"
+                ),
+                None => tracing::warn!(
+                    server = %from, authority = name, why = why.as_deref().unwrap_or("it says nothing"),
+                    "no control plane answers: {}", self.stored.describe()
+                ),
+            }
+            out.changed.extend(keys.iter().cloned());
+            if let Some(authority) = self.authorities.get_mut(id) {
+                authority.active += 1;
+                authority.forgotten = false;
+            }
+            let Some(to) = to else { return };
+            self.step(now, to, Input::Interest { add: keys, remove: Vec::new() }, out);
+        }
+    }
+
+    /// Leaves control planes of which nothing has been watched for a while.
+    fn rest(&mut self, now: Instant, out: &mut Actions) {
+        for id in 0..self.servers.len() {
+            let Some(server) = self.servers.get_mut(id) else { continue };
+            if server.machine.watches_something() || server.machine.is_idle() {
+                server.idle = None;
+            } else if now >= *server.idle.get_or_insert(now) + IDLE {
+                server.idle = None;
+                self.step(now, id, Input::Hangup, out);
+            }
+        }
+    }
+
+    /// What is known of a resource, from whoever speaks for it. `name` is canonical.
+    pub(super) fn known(&self, kind: ResourceType, name: &str) -> Known<P::Resource> {
+        let authority = match self.authority(kind, name) {
+            Ok(id) => self.authorities.get(id),
+            Err(unknown) => {
+                let cause = XdsErrorCause::Failed((self.unknown)(unknown).into());
+                return Known::Bad(self.error(kind, name, cause, "none"));
+            }
+        };
+        let Some(authority) = authority else { return Known::Pending };
+        let Some(server) = self.servers.get(authority.last()) else { return Known::Pending };
+        let why = || self.unreachable(authority);
+        let known = server.machine.known(kind, name);
+        if authority.server().is_none() {
+            return match self.stored.get(&(kind, name.into())) {
+                Some(kept) => {
+                    let why =
+                        why().map(|why| format!("; control plane unreachable: {why}")).unwrap_or_default();
+                    let note = format!("{kind} {name} is {}{why}", self.stored.describe());
+                    Known::Good { resource: kept.resource.clone(), note: Some(note.into()) }
+                }
+                None => known,
+            };
+        }
+        match known {
+            Known::Bad(XdsError { cause: XdsErrorCause::Unreachable(only), server, .. }) => {
+                let cause = XdsErrorCause::Unreachable(why().unwrap_or(only));
+                Known::Bad(self.error(kind, name, cause, &server))
+            }
+            known => known,
+        }
+    }
+
+    /// Why none of those that are asked can be reached.
+    fn unreachable(&self, authority: &Authority) -> Option<Arc<str>> {
+        let machines = authority.asked().iter().filter_map(|id| self.servers.get(*id));
+        let whys: Vec<_> = machines.filter_map(|server| server.machine.unreachable()).collect();
+        match whys.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            all => Some(all.iter().map(|why| &**why).collect::<Vec<_>>().join("; ").into()),
+        }
+    }
+
+    fn error(&self, kind: ResourceType, name: &str, cause: XdsErrorCause, server: &str) -> XdsError {
+        let node = self.servers.first().map(|server| server.machine.node()).unwrap_or_default();
+        XdsError { resource_type: kind, name: name.into(), cause, server: server.into(), node }
+    }
+
+    /// The machine of a name's authority that speaks, or spoke last.
+    fn speaker(&self, kind: ResourceType, name: &str) -> Option<&Server<P>> {
+        let authority = self.authorities.get(self.authority(kind, name).unwrap_or_default())?;
+        self.servers.get(authority.last())
+    }
+
+    /// The machine of names without an authority that speaks, or spoke last.
+    pub(super) fn default_machine(&self) -> Option<(&ServerConfig, &Machine<P>)> {
+        let server = self.servers.get(self.authorities.first()?.last())?;
+        Some((&server.config, &server.machine))
+    }
+
+    /// Every control plane.
+    pub(super) fn machines(&self) -> impl Iterator<Item = (&ServerConfig, &Machine<P>)> {
+        self.servers.iter().map(|server| (&server.config, &server.machine))
+    }
+
+    /// Whether what is on disk speaks for any authority.
+    pub(super) fn is_stored(&self) -> bool {
+        self.authorities.iter().any(|authority| authority.server().is_none())
+    }
+
+    /// What the control planes said last, for [`super::store`]: what is in use, and what does not exist.
+    /// Authorities that run on what is on disk are left out, and so is what has a time to live.
+    pub(super) fn accepted(&self) -> Vec<Accepted> {
+        let mut all = Vec::new();
+        for authority in &self.authorities {
+            let Some(server) = authority.server().and_then(|id| self.servers.get(id)) else { continue };
+            let is_open = server.machine.link().0;
+            for (kind, name) in authority.interest.keys() {
+                let accepted = |good| Accepted {
+                    key: (*kind, name.clone()),
+                    server: server.config.to_string().into(),
+                    is_open,
+                    good,
+                };
+                match server.machine.good(*kind, name) {
+                    Some((version, body)) => all.push(accepted(Some((version, body)))),
+                    None => {
+                        if let Known::Bad(XdsError { cause: XdsErrorCause::DoesNotExist(_), .. }) =
+                            server.machine.known(*kind, name)
+                        {
+                            all.push(accepted(None));
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// State of every watched resource. `epoch` turns a moment into seconds since the epoch.
+    pub(super) fn status(&self, epoch: impl Fn(Instant) -> f64 + Copy) -> Vec<ResourceStatus> {
+        let mut all = Vec::new();
+        for authority in &self.authorities {
+            let Some(server) = self.servers.get(authority.last()) else { continue };
+            let watched = |status: &ResourceStatus| authority.interest.contains_key(&status.key());
+            let mut own: Vec<_> = server.machine.status(epoch).into_iter().filter(watched).collect();
+            if authority.server().is_none() {
+                for status in &mut own {
+                    let Some(kept) = self.stored.get(&status.key()) else { continue };
+                    status.version = Some(kept.version.clone());
+                    status.body = Some(kept.body.clone());
+                    status.updated = Some(kept.confirmed);
+                    status.from_cache = Some(kept.confirmed);
+                    status.server = kept.server.clone();
+                    if status.error.is_none() {
+                        status.state = ResourceState::Acked;
+                    }
+                }
+            }
+            all.extend(own);
+        }
+        all.sort_by_key(ResourceStatus::key);
+        all
+    }
+}
+
+impl<P: Parse<Resource = AnyResource>> Lookup for Federation<P> {
+    fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource> {
+        Self::known(self, kind, name)
+    }
+
+    fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
+        match self.speaker(kind, name) {
+            Some(server) => server.machine.misfit(kind, name, why),
+            None => self.error(kind, name, XdsErrorCause::Failed(why.into()), "none"),
+        }
+    }
+
+    fn version(&self, kind: ResourceType, name: &str) -> Arc<str> {
+        if self.source(kind, name).stored {
+            return self
+                .stored
+                .get(&(kind, name.into()))
+                .map(|kept| kept.version.clone())
+                .unwrap_or_default();
+        }
+        self.speaker(kind, name).map(|server| server.machine.version()).unwrap_or_default()
+    }
+
+    fn source(&self, kind: ResourceType, name: &str) -> Source {
+        let id = self.authority(kind, name).unwrap_or(usize::MAX);
+        let authority = self.authorities.get(id);
+        Source {
+            authority: u32::try_from(id).unwrap_or(u32::MAX),
+            server: authority.map_or(u32::MAX, |one| u32::try_from(one.last()).unwrap_or(u32::MAX)),
+            stored: authority.is_some_and(|one| one.server().is_none()),
+        }
+    }
+
+    fn is_current(&self, source: Source) -> bool {
+        let Some(authority) = self.authorities.get(source.authority as usize) else { return true };
+        source.server as usize == authority.last() && source.stored == authority.server().is_none()
+    }
+
+    fn drops_data(&self, source: Source) -> bool {
+        let server = self.servers.get(source.server as usize);
+        server.is_some_and(|server| server.config.features.fail_on_data_errors)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! The file: its name, its form, and what is wrong with it.
+
+use super::{Kept, Record, Stored};
+use crate::{
+    client::machine::{Key, Unparsable},
+    name::{Name, ResourceType},
+};
+use bytes::Bytes;
+use prost::Message;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use twox_hash::XxHash64;
+
+/// Where the last known good configuration is kept, and for how long it is good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheSettings {
+    /// A directory, made if it is not there; several processes may share it.
+    pub directory: PathBuf,
+    /// What no control plane has stood by for longer is not used. Default 24 h.
+    pub max_age: Duration,
+    /// A larger file is neither written nor read. Default 256 MiB.
+    pub max_bytes: u64,
+}
+
+impl CacheSettings {
+    /// In this directory, with the defaults.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), max_age: Duration::from_secs(24 * 60 * 60), max_bytes: 256 << 20 }
+    }
+}
+
+/// Form of the file. A reader takes its own only.
+const FORMAT: &str = "mesh-xds last known good, format 1";
+
+/// The clock of whoever wrote it may be a little ahead.
+const SKEW: f64 = 60.0;
+
+/// Whose configuration it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) struct Owner {
+    pub(in crate::client) node: String,
+    pub(in crate::client) servers: Vec<String>,
+}
+
+impl Owner {
+    /// Its file.
+    pub(super) fn path(&self, directory: &Path) -> PathBuf {
+        let text = format!("{}\n{}", self.node, self.servers.join("\n"));
+        directory.join(format!("xds-{:016x}.cache", XxHash64::oneshot(0, text.as_bytes())))
+    }
+}
+
+/// The content, after a line with the format and one with its hash.
+#[derive(Clone, PartialEq, Message)]
+struct File {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(string, repeated, tag = "2")]
+    servers: Vec<String>,
+    #[prost(message, repeated, tag = "3")]
+    resources: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    version: String,
+    #[prost(bytes = "bytes", tag = "4")]
+    body: Bytes,
+    #[prost(string, tag = "5")]
+    server: String,
+    #[prost(double, tag = "6")]
+    confirmed: f64,
+}
+
+pub(super) fn encode(owner: &Owner, records: &BTreeMap<Key, Record>) -> Vec<u8> {
+    let entry = |((kind, name), record): (&Key, &Record)| Entry {
+        type_url: kind.url().to_owned(),
+        name: name.to_string(),
+        version: record.version.to_string(),
+        body: record.body.clone(),
+        server: record.server.to_string(),
+        confirmed: record.confirmed,
+    };
+    let file = File {
+        node: owner.node.clone(),
+        servers: owner.servers.clone(),
+        resources: records.iter().map(entry).collect(),
+    };
+    let content = file.encode_to_vec();
+    let mut bytes = format!("{FORMAT}\n{:016x}\n", XxHash64::oneshot(0, &content)).into_bytes();
+    bytes.extend(content);
+    bytes
+}
+
+fn decode(owner: &Owner, bytes: &[u8]) -> Result<BTreeMap<Key, Record>, String> {
+    let line = |bytes: &[u8]| -> Option<(String, usize)> {
+        let end = bytes.iter().take(100).position(|byte| *byte == b'\n')?;
+        Some((String::from_utf8_lossy(bytes.get(..end)?).into_owned(), end + 1))
+    };
+    let (format, start) = line(bytes).ok_or("it is not such a file, or cut off")?;
+    if format != FORMAT {
+        return Err(format!("its form is `{format}`, and this version reads `{FORMAT}`"));
+    }
+    let rest = bytes.get(start..).unwrap_or_default();
+    let (hash, start) = line(rest).ok_or("it is cut off")?;
+    let content = rest.get(start..).unwrap_or_default();
+    if hash != format!("{:016x}", XxHash64::oneshot(0, content)) {
+        return Err("it is damaged or cut off: its content does not have its hash".to_owned());
+    }
+    let file = File::decode(content).map_err(|error| format!("it cannot be decoded: {error}"))?;
+    if (&file.node, &file.servers) != (&owner.node, &owner.servers) {
+        return Err(format!("it is of node {} at {}", file.node, file.servers.join(", ")));
+    }
+    let record = |entry: Entry| {
+        let kind = ResourceType::from_url(&entry.type_url)?;
+        let record = Record {
+            version: entry.version.into(),
+            body: entry.body,
+            server: entry.server.into(),
+            confirmed: entry.confirmed,
+        };
+        Some(((kind, Name::from(entry.name)), record))
+    };
+    Ok(file.resources.into_iter().filter_map(record).collect())
+}
+
+/// Reads what is of use at `now`, in seconds since the epoch. Blocks for one file.
+pub(in crate::client) fn load<R>(
+    settings: &CacheSettings,
+    owner: &Owner,
+    now: f64,
+    parse: impl Fn(ResourceType, &Bytes) -> Result<(Name, R), Unparsable>,
+) -> Stored<R> {
+    let path = owner.path(&settings.directory);
+    let ignored =
+        |why: &str| tracing::warn!(file = %path.display(), why, "a last known good configuration is ignored");
+    let records = match read(&path, settings.max_bytes) {
+        Ok(bytes) => decode(owner, &bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Stored::none(),
+        Err(error) => Err(error.to_string()),
+    };
+    let records = match records {
+        Ok(records) => records,
+        Err(why) => {
+            ignored(&why);
+            return Stored::none();
+        }
+    };
+    let (mut entries, mut age) = (BTreeMap::new(), 0.0_f64);
+    let (mut old, mut bad) = (0_usize, Vec::new());
+    for ((kind, name), record) in records {
+        let since = now - record.confirmed;
+        // Also what is no number.
+        if !(-SKEW..=settings.max_age.as_secs_f64()).contains(&since) {
+            old += 1;
+            continue;
+        }
+        match parse(kind, &record.body) {
+            Ok((own, resource)) if own == name => {
+                age = age.max(since);
+                let Record { version, body, server, confirmed } = record;
+                entries.insert((kind, name), Kept { resource, version, body, server, confirmed });
+            }
+            Ok((own, _)) => bad.push(format!("{kind} {name} calls itself {own}")),
+            Err(error) => bad.push(format!("{kind} {name}: {}", error.why)),
+        }
+    }
+    if old > 0 {
+        ignored(&format!("{old} of its resources are older than {:?}, or from the future", settings.max_age));
+    }
+    if !bad.is_empty() {
+        ignored(&bad.join("; "));
+    }
+    Stored { entries, path, age: age as u64 }
+}
+
+fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::other(format!("it is larger than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Writes it beside the old one and puts it in its place. Blocks.
+pub(super) fn write(
+    settings: &CacheSettings,
+    owner: &Owner,
+    records: &BTreeMap<Key, Record>,
+) -> io::Result<()> {
+    let bytes = encode(owner, records);
+    if bytes.len() as u64 > settings.max_bytes {
+        let why = format!("{} bytes are more than the limit of {}", bytes.len(), settings.max_bytes);
+        return Err(io::Error::other(why));
+    }
+    fs::create_dir_all(&settings.directory)?;
+    let path = owner.path(&settings.directory);
+    // Of this process alone, and never one that is there already: it could be a link to something else.
+    let temporary = path.with_extension(format!("{}-{:08x}.tmp", std::process::id(), fastrand::u32(..)));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let written = options.open(&temporary).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&temporary, &path)).inspect_err(|_| {
+        // What is half written is of no use; that it cannot be removed either is the lesser news.
+        drop(fs::remove_file(&temporary));
+    })
+}

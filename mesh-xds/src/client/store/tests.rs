@@ -1,0 +1,212 @@
+//! What is written is read again; anything else is ignored.
+
+use super::{file::encode, *};
+use crate::{
+    client::{authority::Accepted, machine::Parse, testing::Toy},
+    name::ResourceType::{self, Cluster as CDS, Listener as LDS},
+};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+/// A directory of its own, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("mesh-xds-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        drop(fs::remove_dir_all(&path));
+        Self(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+const NOW: f64 = 1_000_000.0;
+const DAY: f64 = 86_400.0;
+
+fn owner() -> Owner {
+    Owner { node: "me".into(), servers: vec!["a:1".into(), "b:1".into()] }
+}
+
+fn record(value: &str, confirmed: f64) -> Record {
+    Record {
+        version: "v".into(),
+        body: Bytes::copy_from_slice(value.as_bytes()),
+        server: "a:1".into(),
+        confirmed,
+    }
+}
+
+fn records(entries: &[(ResourceType, &str, f64)]) -> BTreeMap<Key, Record> {
+    let one = |(kind, body, confirmed): &(ResourceType, &str, f64)| {
+        let name = body.split('=').next().unwrap();
+        ((*kind, name.into()), record(body, *confirmed))
+    };
+    entries.iter().map(one).collect()
+}
+
+/// What is read, as text.
+fn read(settings: &CacheSettings, owner: &Owner) -> Vec<String> {
+    let stored = load(settings, owner, NOW, |kind, body| Toy.parse(kind, body));
+    let show = |((kind, name), kept): (&Key, &Kept<Arc<str>>)| {
+        format!("{} {name}={} {} {}", kind.abbreviation(), kept.resource, kept.version, kept.server)
+    };
+    stored.entries.iter().map(show).collect()
+}
+
+fn only_file(dir: &Path) -> PathBuf {
+    let files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [one] = files.try_into().unwrap();
+    one
+}
+
+#[test]
+fn what_is_written_is_read_by_the_same_node_of_the_same_control_planes_only() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    assert!(read(&settings, &owner()).is_empty(), "nothing there is nothing wrong");
+    file::write(&settings, &owner(), &records(&[(LDS, "l=1", NOW - 5.0), (CDS, "c=2", NOW)])).unwrap();
+    assert_eq!(read(&settings, &owner()), ["CDS c=2 v a:1", "LDS l=1 v a:1"]);
+    file::write(&settings, &owner(), &records(&[(LDS, "l=3", NOW - 5.0)])).unwrap();
+    assert_eq!(read(&settings, &owner()), ["LDS l=3 v a:1"], "replaced as a whole");
+    let stored = load(&settings, &owner(), NOW, |kind, body| Toy.parse(kind, body));
+    let path = only_file(&dir.0);
+    assert_eq!(
+        stored.describe(),
+        format!("the last known good one from {}, up to 5 s old when this process began", path.display())
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    // Another node has another file; even under its name the content is not taken.
+    let other = Owner { node: "other".into(), ..owner() };
+    assert!(read(&settings, &other).is_empty());
+    fs::copy(&path, other.path(&dir.0)).unwrap();
+    assert!(read(&settings, &other).is_empty());
+    assert!(read(&settings, &Owner { servers: vec!["a:1".into()], ..owner() }).is_empty());
+}
+
+#[test]
+fn a_file_that_is_not_whole_is_ignored_wherever_it_is_cut_or_changed() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let good = encode(&owner(), &records(&[(LDS, "l=1", NOW)]));
+    fs::create_dir_all(&dir.0).unwrap();
+    let path = owner().path(&dir.0);
+    fs::write(&path, &good).unwrap();
+    assert_eq!(read(&settings, &owner()).len(), 1);
+    for cut in 0..good.len() {
+        fs::write(&path, &good[..cut]).unwrap();
+        assert!(read(&settings, &owner()).is_empty(), "cut after {cut} bytes");
+    }
+    for place in 0..good.len() {
+        let mut bad = good.clone();
+        bad[place] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        assert!(read(&settings, &owner()).is_empty(), "byte {place} is changed");
+    }
+    let newer = String::from_utf8_lossy(&good).replacen("format 1", "format 2", 1);
+    fs::write(&path, newer.as_bytes()).unwrap();
+    assert!(read(&settings, &owner()).is_empty());
+    fs::write(&path, vec![b'x'; 200]).unwrap();
+    assert!(read(&settings, &owner()).is_empty());
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(read(&settings, &owner()).is_empty(), "a directory is no file");
+}
+
+#[test]
+fn what_is_too_old_or_of_the_future_or_bad_is_left_out_and_its_neighbours_are_not() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let mut all = records(&[
+        (LDS, "fresh=1", NOW),
+        (LDS, "aged=1", NOW - DAY + 1.0),
+        (LDS, "old=1", NOW - DAY - 1.0),
+        (LDS, "future=1", NOW + 61.0),
+        (LDS, "never=1", f64::NAN),
+        (CDS, "c=bad", NOW),
+    ]);
+    all.insert((CDS, "another".into()), record("c=1", NOW));
+    file::write(&settings, &owner(), &all).unwrap();
+    assert_eq!(read(&settings, &owner()), ["LDS aged=1 v a:1", "LDS fresh=1 v a:1"]);
+}
+
+#[test]
+fn a_file_over_the_limit_is_neither_written_nor_read() {
+    let dir = Dir::new();
+    let settings = CacheSettings { max_bytes: 200, ..CacheSettings::new(&dir.0) };
+    file::write(&settings, &owner(), &records(&[(LDS, "l=1", NOW)])).unwrap();
+    let large = format!("l={}", "x".repeat(200));
+    let error = file::write(&settings, &owner(), &records(&[(LDS, &large, NOW)])).unwrap_err().to_string();
+    assert!(error.contains("more than the limit of 200"), "{error}");
+    assert_eq!(read(&settings, &owner()).len(), 1, "what was there is untouched");
+    assert!(read(&CacheSettings { max_bytes: 20, ..settings }, &owner()).is_empty());
+}
+
+fn accepted(name: &str, body: Option<&str>, is_open: bool) -> Accepted {
+    Accepted {
+        key: (LDS, name.into()),
+        server: "a:1".into(),
+        is_open,
+        good: body.map(|body| ("v".into(), Bytes::copy_from_slice(body.as_bytes()))),
+    }
+}
+
+#[test]
+fn what_is_learnt_is_confirmed_while_a_control_plane_stands_by_it() {
+    let settings = CacheSettings::new("/nowhere");
+    let mut writer = Writer { settings, owner: owner(), records: records(&[(LDS, "gone=1", NOW)]) };
+    assert!(writer.learn(vec![accepted("l", Some("l=1"), true)], NOW));
+    assert!(!writer.learn(vec![accepted("l", Some("l=1"), true)], NOW + 5.0), "it is no news");
+    let confirmed = |writer: &Writer| writer.records[&(LDS, "l".into())].confirmed;
+    assert_eq!(confirmed(&writer), NOW + 5.0);
+    writer.learn(vec![accepted("l", Some("l=1"), false)], NOW + 9.0);
+    assert_eq!(confirmed(&writer), NOW + 5.0, "the control plane is away");
+    assert!(writer.learn(vec![accepted("l", Some("l=2"), true)], NOW + 10.0));
+    // What is not watched now stays until it is old; what does not exist goes.
+    assert!(writer.records.contains_key(&(LDS, "gone".into())));
+    assert!(writer.learn(vec![accepted("gone", None, true)], NOW + 11.0));
+    assert!(writer.learn(vec![], NOW + 11.0 + DAY));
+    assert!(writer.records.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_a_moment_become_one_write_and_the_end_writes_the_rest() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let writer = Writer { settings: settings.clone(), owner: owner(), records: BTreeMap::new() };
+    let (news, heard) = tokio::sync::mpsc::channel(1);
+    let looks = Arc::new(AtomicU32::new(0));
+    let looked = looks.clone();
+    let tell = move || {
+        let body = format!("l={}", looked.fetch_add(1, Ordering::Relaxed));
+        Some(vec![accepted("l", Some(&body), true)])
+    };
+    let keeper = tokio::spawn(keep(writer, heard, tell, || NOW));
+    news.send(()).await.unwrap();
+    // Waits until it is in its place.
+    let path = owner().path(&dir.0);
+    while !path.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(looks.load(Ordering::Relaxed), 1);
+    news.send(()).await.unwrap();
+    drop(news);
+    keeper.await.unwrap();
+    let last = looks.load(Ordering::Relaxed) - 1;
+    assert_eq!(read(&settings, &owner()), [format!("LDS l={last} v a:1")]);
+    assert_eq!(only_file(&dir.0), path, "nothing is left beside it");
+}
