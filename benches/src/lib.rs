@@ -8,6 +8,7 @@
 
 pub mod arm;
 pub mod count;
+pub mod instructions;
 pub mod raw;
 pub mod server;
 pub mod stats;

@@ -6,11 +6,12 @@
 
 use crate::{
     cluster::{failure, track::Tracking},
+    endpoint::pump::Pumping,
     retry::replay::ReplayBody,
 };
 use bytes::Bytes;
+use h2::{Reason, RecvStream};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::{
     fmt,
     pin::Pin,
@@ -66,14 +67,36 @@ impl Body for CallBody {
 
 /// The body of a response; holds the guards of its attempt until its end.
 pub(crate) struct TrackedBody {
-    incoming: Incoming,
+    incoming: RecvStream,
+    /// Only trailers are left.
+    data_ended: bool,
     /// Gone after the end of the stream.
     tracking: Option<Tracking>,
+    /// The rest of the request, sent for as long as the response is wanted.
+    _pumping: Pumping,
 }
 
 impl TrackedBody {
-    pub(crate) fn new(incoming: Incoming, tracking: Tracking) -> Self {
-        Self { incoming, tracking: Some(tracking) }
+    pub(crate) fn new(incoming: RecvStream, tracking: Tracking, pumping: Pumping) -> Self {
+        Self { incoming, data_ended: false, tracking: Some(tracking), _pumping: pumping }
+    }
+
+    fn failed(&mut self, error: &h2::Error) -> Option<Result<Frame<Bytes>, Status>> {
+        // An answer that ends before the request does (RFC 9113, 8.1): no failure, if it is complete.
+        if error.reason() == Some(Reason::NO_ERROR) {
+            return self.ended();
+        }
+        let tracking = self.tracking.take()?;
+        let status = failure::during_response(tracking.endpoint(), error);
+        tracking.finish_with_error(error);
+        Some(Err(status))
+    }
+
+    fn ended(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+        if let Some(tracking) = self.tracking.take() {
+            tracking.finish_without_trailers();
+        }
+        None
     }
 }
 
@@ -92,28 +115,29 @@ impl Body for TrackedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref()
-                    && let Some(tracking) = this.tracking.take()
-                {
-                    tracking.finish_with_trailers(trailers);
+        if !this.data_ended {
+            match ready!(this.incoming.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // What is here is with the caller, who asks for more when it wants more.
+                    let _ = this.incoming.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Ok(frame))
+                Some(Err(error)) => return Poll::Ready(this.failed(&error)),
+                None => this.data_ended = true,
             }
-            Some(Err(error)) => {
-                let Some(tracking) = this.tracking.take() else { return Poll::Ready(None) };
-                let status = failure::during_response(tracking.endpoint(), &error);
-                tracking.finish_with_error(&error);
-                Some(Err(status))
-            }
-            None => {
+        }
+        if this.tracking.is_none() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(this.incoming.poll_trailers(cx)) {
+            Ok(Some(trailers)) => {
                 if let Some(tracking) = this.tracking.take() {
-                    tracking.finish_without_trailers();
+                    tracking.finish_with_trailers(&trailers);
                 }
-                None
+                Some(Ok(Frame::trailers(trailers)))
             }
+            Ok(None) => this.ended(),
+            Err(error) => this.failed(&error),
         })
     }
 
@@ -122,7 +146,7 @@ impl Body for TrackedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        if self.incoming.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }
 

@@ -47,7 +47,8 @@ impl Upstream for Cluster {
         request: Request<CallBody>,
         context: &mut AttemptContext,
     ) -> impl Future<Output = Result<Response<TrackedBody>, AttemptError>> + Send {
-        Self::attempt(self, request, context)
+        let started = self.begin(request, context);
+        self.finish(started, context)
     }
 
     fn retry_permit(&self) -> Option<Permit> {

@@ -1,6 +1,6 @@
 //! A live cluster: from "cluster and request" to the response of a connected endpoint.
 //!
-//! Promises: the request path ([`Cluster::attempt`]) reads one snapshot, takes no lock and never passes through
+//! Promises: the request path ([`Cluster::begin`]) reads one snapshot, takes no lock and never passes through
 //! another task; an update keeps the connections, counters and ejections of every endpoint that stays; the tasks
 //! end with the last handle, while streams that are open go on. gRFC A27, A32, A48, A50, A56, A61, A62.
 //!

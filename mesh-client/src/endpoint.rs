@@ -10,6 +10,7 @@ pub(crate) mod connect;
 mod driver;
 pub(crate) mod io;
 pub(crate) mod machine;
+pub(crate) mod pump;
 pub(crate) mod task;
 
 use crate::cluster::outcome::{Notice, Outcome, Tally, Thresholds};
@@ -197,7 +198,7 @@ impl Endpoint {
     }
 
     /// A stream on the least used connection.
-    pub(crate) fn reserve(self: &Arc<Self>) -> Reserved {
+    pub(crate) fn reserve(&self) -> Reserved {
         let connections = self.connections.load();
         let open = connections.iter().filter(|conn| !conn.is_closed());
         let Some(conn) = open.min_by_key(|conn| conn.streams()) else { return Reserved::Gone };
@@ -213,12 +214,12 @@ impl Endpoint {
         if requests == self.max_requests.load(Relaxed) {
             self.signal.notify_one();
         }
-        Reserved::Stream(Stream::new(Arc::clone(self), Arc::clone(conn)))
+        Reserved::Stream(Stream::new(Arc::clone(conn)))
     }
 
     /// Streams on a connection at most, by configuration and by the peer's word. Beyond that calls wait here and
-    /// not in hyper's queue, from where a dying connection would not hand them back. A peer that says 0 will
-    /// say something else later, of which nobody tells: hyper's queue waits for that.
+    /// not in h2's queue, from where a dying connection would not hand them back. A peer that says 0 will say
+    /// something else later, of which nobody tells: h2's queue waits for that.
     fn cap(&self, conn: &Conn) -> u32 {
         let unlimited = |limit| if limit == 0 { u32::MAX } else { limit };
         unlimited(self.max_streams.load(Relaxed)).min(unlimited(conn.peer_limit()))

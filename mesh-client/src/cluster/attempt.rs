@@ -9,19 +9,25 @@ use super::{Cluster, Shared, failure, snapshot::Hope, track::Tracking};
 use crate::{
     body::{CallBody, TrackedBody},
     cluster::breaker::Permit,
-    endpoint::{Reserved, WaitingForRoom, conn::Stream},
+    endpoint::{
+        Endpoint, Reserved, WaitingForRoom,
+        conn::{Sent, Stream, Unsent},
+        pump::Pumping,
+    },
 };
+use h2::client::ResponseFuture;
 use http::{Request, Response, uri::Authority};
+use pin_project::pin_project;
 use std::{
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     net::SocketAddr,
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
 };
 use tokio::{
     sync::{futures::Notified, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, Sleep, sleep_until, timeout_at},
 };
 use tonic::Status;
 
@@ -70,6 +76,8 @@ pub(crate) struct AttemptContext {
     pub(crate) tried: Tried,
     /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
     pub(crate) auto_host_rewrite: bool,
+    /// What the endpoint's hostname took the place of.
+    pub(crate) authority: Option<Authority>,
 }
 
 /// What a retry needs to know of a failed attempt.
@@ -115,6 +123,25 @@ impl fmt::Debug for AttemptError {
     }
 }
 
+/// What became of a request at once.
+#[allow(clippy::large_enum_variant)] // The large ones are the usual ones.
+pub(crate) enum Started {
+    /// It was sent.
+    Sent(Exchange),
+    /// It has to wait.
+    Later(Request<CallBody>),
+    /// It failed.
+    Failed(AttemptError),
+}
+
+/// Why a request was not sent.
+#[allow(clippy::large_enum_variant)] // As above.
+enum Unstarted {
+    /// It has to wait: for room on this endpoint's connections among others, or for a connection.
+    Later(Request<CallBody>, Option<SocketAddr>),
+    Failed(AttemptError),
+}
+
 /// What a look at the snapshot gave.
 enum Choice {
     Go(Stream, Permit),
@@ -133,67 +160,29 @@ struct Waiting {
 }
 
 impl Cluster {
-    /// Sends a request to an endpoint and returns its response as soon as there are headers.
-    pub(crate) async fn attempt(
+    /// Sends a request to an endpoint, if that can be done at once. Drops are drawn.
+    pub(crate) fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started {
+        let shared = &*self.shared;
+        match shared.draw_drop() {
+            Some(reason) => Started::Failed(shared.unsent(AttemptErrorKind::Dropped, &reason, request)),
+            None => match shared.start(request, context) {
+                Ok(exchange) => Started::Sent(exchange),
+                Err(Unstarted::Later(request, _)) => Started::Later(request),
+                Err(Unstarted::Failed(error)) => Started::Failed(error),
+            },
+        }
+    }
+
+    /// What [`Self::begin`] began, to the response's headers. Dropping it abandons the request.
+    pub(crate) async fn finish(
         &self,
-        mut request: Request<CallBody>,
+        started: Started,
         context: &mut AttemptContext,
     ) -> Result<Response<TrackedBody>, AttemptError> {
-        let shared = &*self.shared;
-        if let Some(reason) = shared.draw_drop() {
-            return Err(shared.unsent(AttemptErrorKind::Dropped, &reason, request));
-        }
-        let authority = request.uri().authority().filter(|_| context.auto_host_rewrite).cloned();
-        let mut waiting: Option<Waiting> = None;
-        let mut handed_back = 0;
-        loop {
-            if let Some(waiting) = &mut waiting {
-                // Seen before looking: a change in between ends the wait below.
-                waiting.changes.mark_unchanged();
-            }
-            // The same for room. Every call that waits listens, since each of them takes what it finds.
-            let mut freed = pin!(waiting.is_some().then(|| shared.room.freed()));
-            if let Some(freed) = freed.as_mut().as_pin_mut() {
-                freed.enable();
-            }
-            let busy = match shared.choose(context) {
-                Choice::Go(stream, permit) => {
-                    // Not kept while the call runs: it would be told what others wait for.
-                    freed.set(None);
-                    waiting = None;
-                    if context.auto_host_rewrite {
-                        rewrite_authority(&mut request, stream.endpoint().authority().or(authority.clone()));
-                    }
-                    match shared.exchange(stream, permit, request, context).await {
-                        Ok(response) => return Ok(response),
-                        Err(Failed::Over(error)) => return Err(error),
-                        Err(Failed::HandedBack(back)) => request = *back,
-                    }
-                    handed_back += 1;
-                    if handed_back == HAND_BACKS {
-                        let reason = format!("{HAND_BACKS} connections ended before the request was sent");
-                        return Err(shared.unsent(AttemptErrorKind::NeverSent, &reason, request));
-                    }
-                    continue;
-                }
-                Choice::Busy(address) => Some(address),
-                Choice::Later => None,
-                Choice::Fail(kind, reason) => return Err(shared.unsent(kind, &reason, request)),
-            };
-            match &mut waiting {
-                None => match shared.begin_waiting() {
-                    Ok(begun) => waiting = Some(begun),
-                    Err(reason) => {
-                        return Err(shared.unsent(AttemptErrorKind::LocalOverflow, &reason, request));
-                    }
-                },
-                Some(waiting) => {
-                    if !wait(&mut waiting.changes, freed, context.deadline).await {
-                        let reason = shared.late(busy);
-                        return Err(shared.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
-                    }
-                }
-            }
+        match started {
+            Started::Sent(exchange) => exchange.await,
+            Started::Failed(error) => Err(error),
+            Started::Later(request) => Box::pin(self.shared.start_later(request, context)).await?.await,
         }
     }
 }
@@ -201,13 +190,9 @@ impl Cluster {
 /// Waits for something to change; false: the deadline came first.
 async fn wait(
     changes: &mut watch::Receiver<()>,
-    mut freed: Pin<&mut Option<Notified<'_>>>,
+    freed: Pin<&mut Notified<'_>>,
     deadline: Option<Instant>,
 ) -> bool {
-    let freed = poll_fn(|cx| match freed.as_mut().as_pin_mut() {
-        Some(freed) => freed.poll(cx),
-        None => Poll::Pending,
-    });
     let change = async {
         tokio::select! {
             // An error would be the end of the cluster, which the caller holds.
@@ -224,7 +209,12 @@ async fn wait(
     }
 }
 
-fn rewrite_authority(request: &mut Request<CallBody>, authority: Option<Authority>) {
+/// To the endpoint's hostname, or back to what it was at first: `original`.
+fn rewrite_authority(request: &mut Request<CallBody>, endpoint: &Endpoint, original: &mut Option<Authority>) {
+    if original.is_none() {
+        *original = request.uri().authority().cloned();
+    }
+    let authority = endpoint.authority().or_else(|| original.clone());
     if authority.is_none() || request.uri().authority() == authority.as_ref() {
         return;
     }
@@ -236,9 +226,47 @@ fn rewrite_authority(request: &mut Request<CallBody>, authority: Option<Authorit
     *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or(original);
 }
 
-enum Failed {
-    HandedBack(Box<Request<CallBody>>),
-    Over(AttemptError),
+/// A request that was sent, up to the headers of its response; dropping it abandons it.
+#[pin_project]
+pub(crate) struct Exchange {
+    response: ResponseFuture,
+    /// Gone with the response.
+    held: Option<(Tracking, Pumping)>,
+    /// Among the requests of its connection.
+    number: u64,
+    deadline: Option<Instant>,
+    /// Set when there is something to wait for.
+    #[pin]
+    timer: Option<Sleep>,
+}
+
+impl Future for Exchange {
+    type Output = Result<Response<TrackedBody>, AttemptError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let polled = Pin::new(this.response).poll(cx);
+        if polled.is_pending() {
+            let Some(deadline) = *this.deadline else { return Poll::Pending };
+            if this.timer.is_none() {
+                this.timer.set(Some(sleep_until(deadline)));
+            }
+            if this.timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_pending()) {
+                return Poll::Pending;
+            }
+        }
+        this.timer.set(None);
+        // Polled after its end it is pending for ever.
+        let Some((mut tracking, pumping)) = this.held.take() else { return Poll::Pending };
+        Poll::Ready(match polled {
+            Poll::Ready(Ok(response)) => {
+                tracking.on_headers(response.status(), response.headers());
+                Ok(response.map(|incoming| TrackedBody::new(incoming, tracking, pumping)))
+            }
+            Poll::Ready(Err(error)) => Err(tracking.failed(*this.number, &error)),
+            Poll::Pending => Err(tracking.late()),
+        })
+    }
 }
 
 impl Shared {
@@ -334,45 +362,76 @@ impl Shared {
         }
     }
 
-    async fn exchange(
+    /// Picks, and sends; again, where a connection gives the request back.
+    #[allow(clippy::result_large_err)] // A box would be paid by every call that waits.
+    fn start(
         &self,
-        stream: Stream,
-        permit: Permit,
-        request: Request<CallBody>,
-        context: &AttemptContext,
-    ) -> Result<Response<TrackedBody>, Failed> {
-        let mut tracking = Tracking::new(stream, permit, context.deadline);
-        let sending = tracking.stream().send(request);
-        let sent = match context.deadline {
-            Some(deadline) => timeout_at(deadline, sending).await,
-            None => Ok(sending.await),
-        };
-        let mut error = match sent {
-            Ok(Ok(response)) => {
-                tracking.on_headers(response.status(), response.headers());
-                return Ok(response.map(|incoming| TrackedBody::new(incoming, tracking)));
+        mut request: Request<CallBody>,
+        context: &mut AttemptContext,
+    ) -> Result<Exchange, Unstarted> {
+        for _ in 0..HAND_BACKS {
+            let (stream, permit) = match self.choose(context) {
+                Choice::Go(stream, permit) => (stream, permit),
+                Choice::Busy(address) => return Err(Unstarted::Later(request, Some(address))),
+                Choice::Later => return Err(Unstarted::Later(request, None)),
+                Choice::Fail(kind, reason) => {
+                    return Err(Unstarted::Failed(self.unsent(kind, &reason, request)));
+                }
+            };
+            if context.auto_host_rewrite {
+                rewrite_authority(&mut request, stream.endpoint(), &mut context.authority);
             }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let endpoint = tracking.endpoint().address;
-                let status = self.status(
-                    AttemptErrorKind::DeadlineExceeded,
-                    &format!("endpoint {endpoint}: no response before the deadline"),
-                );
-                tracking.finish_timed_out();
-                let kind = AttemptErrorKind::DeadlineExceeded;
-                return Err(Failed::Over(AttemptError { status, kind, request: None }));
+            let tracking = Tracking::new(stream, permit, context.deadline);
+            match tracking.stream().send(request) {
+                Ok(Sent { response, pumping, number }) => {
+                    let (held, deadline) = (Some((tracking, pumping)), context.deadline);
+                    return Ok(Exchange { response, held, number, deadline, timer: None });
+                }
+                Err(Unsent::Refused(back)) => {
+                    tracking.finish_unsent();
+                    request = *back;
+                }
+                Err(Unsent::Lost(error)) => {
+                    let status = failure::before_response(tracking.endpoint(), &error);
+                    tracking.finish_unsent();
+                    let kind = AttemptErrorKind::NeverSent;
+                    return Err(Unstarted::Failed(AttemptError { status, kind, request: None }));
+                }
             }
-        };
-        if let Some(request) = error.take_message() {
-            tracking.finish_unsent();
-            return Err(Failed::HandedBack(Box::new(request)));
         }
-        let error = error.into_error();
-        let (kind, status) =
-            (failure::classify(&error), failure::before_response(tracking.endpoint(), &error));
-        tracking.finish_with_error(&error);
-        Err(Failed::Over(AttemptError { status, kind, request: None }))
+        let reason = format!("{HAND_BACKS} connections ended before the request was sent");
+        Err(Unstarted::Failed(self.unsent(AttemptErrorKind::NeverSent, &reason, request)))
+    }
+
+    /// As [`Self::start`], whenever that is.
+    async fn start_later(
+        &self,
+        mut request: Request<CallBody>,
+        context: &mut AttemptContext,
+    ) -> Result<Exchange, AttemptError> {
+        let mut waiting = match self.begin_waiting() {
+            Ok(waiting) => waiting,
+            Err(reason) => return Err(self.unsent(AttemptErrorKind::LocalOverflow, &reason, request)),
+        };
+        loop {
+            // Seen before looking: a change in between ends the wait below.
+            waiting.changes.mark_unchanged();
+            // The same for room. Every call that waits listens, since each of them takes what it finds.
+            let mut freed = pin!(self.room.freed());
+            freed.as_mut().enable();
+            let busy = match self.start(request, context) {
+                Ok(exchange) => return Ok(exchange),
+                Err(Unstarted::Failed(error)) => return Err(error),
+                Err(Unstarted::Later(back, busy)) => {
+                    request = back;
+                    busy
+                }
+            };
+            if !wait(&mut waiting.changes, freed, context.deadline).await {
+                let reason = self.late(busy);
+                return Err(self.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
+            }
+        }
     }
 
     fn unsent(&self, kind: AttemptErrorKind, reason: &str, request: Request<CallBody>) -> AttemptError {

@@ -6,33 +6,34 @@ use h2::Reason;
 use std::{error::Error, fmt::Write};
 use tonic::{Code, Status};
 
-/// What an error of hyper says about a request that was handed to a connection.
-pub(crate) fn classify(error: &hyper::Error) -> AttemptErrorKind {
-    match h2_error(error) {
-        // A remote GOAWAY is only reported to streams that the peer said it did not process.
-        Some(error) if error.is_go_away() && error.is_remote() => AttemptErrorKind::RefusedStream,
-        Some(error) if error.reason() == Some(Reason::REFUSED_STREAM) => AttemptErrorKind::RefusedStream,
-        _ if is_own_reset(error) => AttemptErrorKind::RequestBody,
-        _ => AttemptErrorKind::Reset,
+/// What an error says about a request that was handed to a connection.
+pub(crate) fn classify(error: &h2::Error) -> AttemptErrorKind {
+    // A remote GOAWAY is only reported to streams that the peer said it did not process.
+    if (error.is_go_away() && error.is_remote()) || error.reason() == Some(Reason::REFUSED_STREAM) {
+        AttemptErrorKind::RefusedStream
+    } else if is_own_reset(error) {
+        AttemptErrorKind::RequestBody
+    } else {
+        AttemptErrorKind::Reset
     }
 }
 
 /// The stream was reset on this side, because the request's body failed: no fault of the endpoint.
-pub(crate) fn is_own_reset(error: &hyper::Error) -> bool {
-    h2_error(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
+pub(crate) fn is_own_reset(error: &h2::Error) -> bool {
+    error.is_reset() && !error.is_remote() && !error.is_library()
 }
 
 /// The status of an attempt whose response never came.
-pub(crate) fn before_response(endpoint: &Endpoint, error: &hyper::Error) -> Status {
+pub(crate) fn before_response(endpoint: &Endpoint, error: &h2::Error) -> Status {
     status(endpoint, "", error)
 }
 
 /// The status of a response that broke off.
-pub(crate) fn during_response(endpoint: &Endpoint, error: &hyper::Error) -> Status {
+pub(crate) fn during_response(endpoint: &Endpoint, error: &h2::Error) -> Status {
     status(endpoint, "response broke off: ", error)
 }
 
-fn status(endpoint: &Endpoint, what: &str, error: &hyper::Error) -> Status {
+fn status(endpoint: &Endpoint, what: &str, error: &h2::Error) -> Status {
     let (cluster, address) = (&endpoint.cluster, endpoint.address);
     if is_own_reset(error) {
         return Status::cancelled(format!(
@@ -49,8 +50,7 @@ fn status(endpoint: &Endpoint, what: &str, error: &hyper::Error) -> Status {
 }
 
 /// gRPC over HTTP/2's table of error codes; a lost connection is UNAVAILABLE.
-fn code(error: &hyper::Error) -> Code {
-    let Some(error) = h2_error(error) else { return Code::Unavailable };
+fn code(error: &h2::Error) -> Code {
     if error.is_go_away() || error.is_io() {
         return Code::Unavailable;
     }
@@ -63,15 +63,4 @@ fn code(error: &hyper::Error) -> Code {
         Some(_) => Code::Internal,
         None => Code::Unavailable,
     }
-}
-
-fn h2_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a h2::Error> {
-    let mut source = Some(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return Some(error);
-        }
-        source = error.source();
-    }
-    None
 }

@@ -1,11 +1,11 @@
 //! The guards of an attempt and its outcome, from the moment a stream is reserved to the end of the response.
 
-use super::{breaker::Permit, failure, outcome::Outcome};
+use super::{AttemptError, AttemptErrorKind, breaker::Permit, failure, outcome::Outcome};
 use crate::endpoint::{Endpoint, conn::Stream};
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 /// Holds one stream and one request of the breaker; records an outcome once, at the latest when dropped.
 #[derive(Debug)]
@@ -47,12 +47,31 @@ impl Tracking {
         self.record(Outcome::Status(Code::Unknown));
     }
 
-    pub(crate) fn finish_with_error(mut self, error: &hyper::Error) {
+    pub(crate) fn finish_with_error(mut self, error: &h2::Error) {
         self.record(if failure::is_own_reset(error) { Outcome::Cancelled } else { Outcome::Reset });
     }
 
-    pub(crate) fn finish_timed_out(mut self) {
+    /// The attempt failed before there was a response; `number` is its request's on the connection.
+    pub(crate) fn failed(self, number: u64, error: &h2::Error) -> AttemptError {
+        let status = failure::before_response(self.endpoint(), error);
+        let mut kind = failure::classify(error);
+        if kind == AttemptErrorKind::Reset && !self.stream.may_have_arrived(number) {
+            kind = AttemptErrorKind::NeverSent;
+            self.finish_unsent();
+        } else {
+            self.finish_with_error(error);
+        }
+        AttemptError { status, kind, request: None }
+    }
+
+    /// There was no response in time.
+    pub(crate) fn late(mut self) -> AttemptError {
         self.record(Outcome::TimedOut);
+        let Endpoint { cluster, address, .. } = &**self.endpoint();
+        let status = Status::deadline_exceeded(format!(
+            "cluster {cluster}: endpoint {address}: no response before the deadline"
+        ));
+        AttemptError { status, kind: AttemptErrorKind::DeadlineExceeded, request: None }
     }
 
     /// It never reached the endpoint.

@@ -1,55 +1,140 @@
 //! One HTTP/2 connection as calls see it, and the guard of one stream on it.
+//!
+//! Requests go from the caller's task straight into h2: no queue, no second task, no reply channel between. Who
+//! hands one over holds a lock for as long as h2's own bookkeeping takes; [`Line::close`] takes the same lock, so
+//! that after it no request can slip onto a connection that is about to end.
 
-use super::Endpoint;
+use super::{
+    Endpoint,
+    pump::{Pump, Pumping},
+};
 use crate::{
     body::CallBody,
     cluster::{breaker::Permit, outcome::Outcome},
 };
-use http::{Request, Response, Uri, uri::Scheme};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http2::SendRequest},
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{
+    HeaderMap, HeaderName, Request, Uri, Version,
+    header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
+use tokio::runtime::Handle;
+
+/// What a connection's calls and its driver share.
+pub(crate) struct Line {
+    /// Gone with the last [`Conn`]: then the connection ends with its streams.
+    sender: Mutex<Option<SendRequest<Bytes>>>,
+    open: AtomicBool,
+    /// Requests handed to h2.
+    sent: AtomicU64,
+    /// Of those, the first that have been written to the socket for certain.
+    written: AtomicU64,
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
+    peer_limit: AtomicU32,
+    /// Open, or about to be.
+    streams: AtomicU32,
+}
+
+impl Line {
+    pub(crate) fn new(sender: SendRequest<Bytes>) -> Arc<Self> {
+        Arc::new(Self {
+            sender: Mutex::new(Some(sender)),
+            open: AtomicBool::new(true),
+            sent: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            peer_limit: AtomicU32::new(u32::MAX),
+            streams: AtomicU32::new(0),
+        })
+    }
+
+    /// No request is handed over from now on.
+    pub(super) fn close(&self) {
+        let _nobody_is_handing_over = self.lock();
+        self.open.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// The first `requests` of them are on their way.
+    pub(super) fn set_written(&self, requests: u64) {
+        self.written.store(requests, Ordering::Release);
+    }
+
+    pub(super) fn set_peer_limit(&self, streams: usize) {
+        self.peer_limit.store(u32::try_from(streams).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Somebody waits for an answer.
+    pub(super) fn is_busy(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
+        // h2 leaves nothing half done that a panic could expose here.
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A connection that takes calls. It lives until its last stream ends, even when it is no longer offered.
 pub(crate) struct Conn {
-    sender: SendRequest<CallBody>,
+    line: Arc<Line>,
+    /// It and its endpoint hold one another until it is offered no more.
+    endpoint: Arc<Endpoint>,
     scheme: Scheme,
-    streams: AtomicU32,
     requests: AtomicU32,
-    peer_limit: AtomicU32,
+    /// Where request bodies are sent that take their time.
+    runtime: Handle,
     _permit: Option<Permit>,
 }
 
 impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Conn").field("scheme", &self.scheme).field("streams", &self.streams).finish()
+        f.debug_struct("Conn").field("scheme", &self.scheme).field("streams", &self.streams()).finish()
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // h2 ends a connection that nobody can send requests on any more.
+        drop(self.line.lock().take());
     }
 }
 
 impl Conn {
-    pub(crate) fn new(sender: SendRequest<CallBody>, scheme: Scheme, permit: Option<Permit>) -> Self {
+    /// Needs a tokio runtime.
+    pub(crate) fn new(
+        line: Arc<Line>,
+        endpoint: Arc<Endpoint>,
+        scheme: Scheme,
+        permit: Option<Permit>,
+    ) -> Self {
         Self {
-            sender,
+            line,
+            endpoint,
             scheme,
-            streams: AtomicU32::new(0),
             requests: AtomicU32::new(0),
-            peer_limit: AtomicU32::new(u32::MAX),
+            runtime: Handle::current(),
             _permit: permit,
         }
     }
 
     /// The connection ended or will take no more streams.
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        !self.line.open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn streams(&self) -> u32 {
-        self.streams.load(Ordering::SeqCst)
+        self.line.streams.load(Ordering::SeqCst)
     }
 
     /// Requests begun on it.
@@ -59,71 +144,127 @@ impl Conn {
 
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
     pub(crate) fn peer_limit(&self) -> u32 {
-        self.peer_limit.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_peer_limit(&self, streams: usize) {
-        self.peer_limit.store(u32::try_from(streams).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.line.peer_limit.load(Ordering::Relaxed)
     }
 
     /// One stream more, unless there are `cap`; how many requests that makes.
     pub(super) fn enter(&self, cap: u32) -> Option<u32> {
         let enter = |streams| (streams < cap).then(|| streams + 1);
-        self.streams.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;
+        self.line.streams.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;
         Some(self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 
     /// The URI as it is sent: HTTP/2 needs scheme and authority.
-    fn complete(&self, uri: Uri, fallback: impl FnOnce() -> Option<http::uri::Authority>) -> Uri {
+    fn complete(&self, uri: Uri) -> Uri {
         if uri.scheme() == Some(&self.scheme) && uri.authority().is_some() {
             return uri;
         }
-        let original = uri.clone();
         let mut parts = uri.into_parts();
         parts.scheme = Some(self.scheme.clone());
-        parts.authority = parts.authority.or_else(fallback);
-        Uri::from_parts(parts).unwrap_or(original)
+        let own = || self.endpoint.address.to_string().parse::<Authority>().ok();
+        parts.authority = parts.authority.or_else(|| self.endpoint.authority()).or_else(own);
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        // With all three it is a URI.
+        Uri::from_parts(parts).unwrap_or_default()
     }
+}
+
+/// What HTTP/1 says to the next hop has no place in HTTP/2: h2 would refuse the request for it.
+fn strip(headers: &mut HeaderMap) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        if headers.contains_key(&name) {
+            headers.remove(name);
+        }
+    }
+    if headers.get(TE).is_some_and(|te| te != "trailers") {
+        headers.remove(TE);
+    }
+}
+
+/// A request that was not handed over.
+pub(crate) enum Unsent {
+    /// The connection takes none.
+    Refused(Box<Request<CallBody>>),
+    /// The connection failed at that very moment, and the request is gone.
+    Lost(h2::Error),
+}
+
+/// A request that was handed over.
+pub(crate) struct Sent {
+    /// The response.
+    pub(crate) response: ResponseFuture,
+    /// The rest of the request.
+    pub(crate) pumping: Pumping,
+    /// Its place among the requests of the connection.
+    pub(crate) number: u64,
 }
 
 /// One stream on a connection, counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    endpoint: Arc<Endpoint>,
     conn: Arc<Conn>,
 }
 
 impl Stream {
-    pub(super) fn new(endpoint: Arc<Endpoint>, conn: Arc<Conn>) -> Self {
-        Self { endpoint, conn }
+    pub(super) fn new(conn: Arc<Conn>) -> Self {
+        Self { conn }
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        &self.conn.endpoint
     }
 
     pub(crate) fn record(&self, outcome: Outcome) {
-        self.endpoint.record(outcome);
+        self.conn.endpoint.record(outcome);
     }
 
-    /// Sends a request; a request that was not sent is in the error.
-    pub(crate) async fn send(
-        &self,
-        mut request: Request<CallBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<CallBody>>> {
-        let uri = std::mem::take(request.uri_mut());
-        *request.uri_mut() = self.conn.complete(uri, || {
-            let own = || self.endpoint.address.to_string().parse().ok();
-            self.endpoint.authority().or_else(own)
-        });
-        *request.version_mut() = http::Version::HTTP_2;
-        self.conn.sender.clone().try_send_request(request).await
+    /// Hands a request to the connection, with as much of its body as there is; a connection that takes none
+    /// gives it back.
+    pub(crate) fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
+        let Conn { line, runtime, .. } = &*self.conn;
+        let mut sender = line.lock();
+        // None: nobody holds a `Conn` any more, which we do.
+        let Some(sending) = sender.as_mut().filter(|_| line.open.load(Ordering::Relaxed)) else {
+            return Err(Unsent::Refused(Box::new(request)));
+        };
+        match sending.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                // The driver is about to find out as well.
+                line.open.store(false, Ordering::Relaxed);
+                return Err(Unsent::Refused(Box::new(request)));
+            }
+            // Streams beyond the peer's limit wait in h2, one for each handle: this is another handle.
+            Poll::Pending => *sending = sending.clone(),
+        }
+        let (parts, body) = request.into_parts();
+        let mut head = Request::new(());
+        *head.method_mut() = parts.method;
+        *head.uri_mut() = self.conn.complete(parts.uri);
+        *head.version_mut() = Version::HTTP_2;
+        *head.headers_mut() = parts.headers;
+        strip(head.headers_mut());
+        let ended = http_body::Body::is_end_stream(&body);
+        // It was ready and the head is legal, so it is taken: unless the connection failed in between.
+        let (response, stream) = sending.send_request(head, ended).map_err(Unsent::Lost)?;
+        let number = line.sent.load(Ordering::Relaxed) + 1;
+        line.sent.store(number, Ordering::Release);
+        drop(sender);
+        let pumping = if ended { Pumping::none() } else { Pump::new(stream, body).start(runtime) };
+        Ok(Sent { response, pumping, number })
+    }
+
+    /// Whether this request may have reached the peer.
+    pub(crate) fn may_have_arrived(&self, number: u64) -> bool {
+        number <= self.conn.line.written.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.conn.streams.fetch_sub(1, Ordering::SeqCst);
-        self.endpoint.leave();
+        self.conn.line.streams.fetch_sub(1, Ordering::SeqCst);
+        self.conn.endpoint.leave();
     }
 }

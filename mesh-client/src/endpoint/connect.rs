@@ -5,13 +5,11 @@
 
 use super::{
     TlsConfigs,
-    driver::{Driver, KeepFirst},
+    conn::Line,
+    driver::{Driver, Keepalive},
     io::{BoxIo, Seen, Watched, cause},
 };
-use crate::body::CallBody;
 use http::uri::Scheme;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_xds::resource::{
     cluster::{ConnectionOptions, TcpKeepalive},
     tls::UpstreamTls,
@@ -28,6 +26,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow-control windows unless the cluster says others: enough for 10 Gbit/s at 1 ms, fixed, because measuring them costs a ping per burst.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 5 << 20;
+/// Until the peer says how many streams it takes: what the specification recommends it to take at least.
+const FIRST_STREAMS: usize = 100;
+/// Of response headers.
+const HEADER_LIST: u32 = 16 << 10;
 
 /// A dial under way.
 pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxIo>> + Send + 'a>>;
@@ -70,7 +72,7 @@ pub(crate) struct Dialler {
 
 /// A connection that is up.
 pub(crate) struct Dialled {
-    pub(crate) sender: http2::SendRequest<CallBody>,
+    pub(crate) line: Arc<Line>,
     /// Must be polled for requests to be sent.
     pub(crate) driver: Driver,
     pub(crate) scheme: Scheme,
@@ -127,40 +129,37 @@ impl Dialler {
             }
         };
         let (io, seen) = Watched::new(io);
-        let executor = KeepFirst::default();
-        let handshake = self.http2(executor.clone()).handshake(TokioIo::new(io)).await;
-        let (sender, requests) = handshake.map_err(|error| explain(&error, &seen))?;
-        let mut driver = Driver::new(requests, &executor, Arc::clone(&seen));
-        tokio::select! {
-            biased;
-            () = seen.settings() => {}
-            reason = &mut driver => return Err(reason),
-        }
-        Ok(Dialled { sender, driver, scheme, reconnect_before })
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(self.options.initial_stream_window.unwrap_or(STREAM_WINDOW))
+            .initial_connection_window_size(
+                self.options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
+            )
+            .initial_max_send_streams(FIRST_STREAMS)
+            .max_header_list_size(HEADER_LIST)
+            .enable_push(false);
+        let handshake = builder.handshake(io).await;
+        let (sender, mut h2) = handshake.map_err(|error| explain(&error, &seen))?;
+        let keepalive = h2.ping_pong().map(|pings| self.keepalive(pings));
+        let line = Line::new(sender);
+        let mut driver = Driver::new(h2, seen, Arc::clone(&line), keepalive);
+        driver.settle().await?;
+        Ok(Dialled { line, driver, scheme, reconnect_before })
     }
 
-    fn http2(&self, executor: KeepFirst) -> http2::Builder<KeepFirst> {
+    fn keepalive(&self, pings: h2::PingPong) -> Keepalive {
         let (interval, timeout) = match self.options.http2_keepalive {
             Some(keepalive) => (keepalive.interval, keepalive.timeout),
             None => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
         };
-        let mut http2 = http2::Builder::new(executor);
-        http2
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(self.options.initial_stream_window.unwrap_or(STREAM_WINDOW))
-            .initial_connection_window_size(
-                self.options.initial_connection_window.unwrap_or(CONNECTION_WINDOW),
-            )
-            .keep_alive_interval(interval.saturating_mul(self.patience.max(1)))
-            .keep_alive_timeout(timeout)
-            // What was configured is for dead peers in general; the default only for calls that wait.
-            .keep_alive_while_idle(self.options.http2_keepalive.is_some());
-        http2
+        let interval = interval.saturating_mul(self.patience.max(1));
+        // What was configured is for dead peers in general; the default only for calls that wait.
+        Keepalive::new(pings, interval, timeout, self.options.http2_keepalive.is_some())
     }
 }
 
-/// An error of hyper with its causes, the IO error that was seen first.
-pub(crate) fn explain(error: &hyper::Error, seen: &Seen) -> String {
+/// An error of a connection with its causes, the IO error that was seen first.
+pub(crate) fn explain(error: &h2::Error, seen: &Seen) -> String {
     if let Some(cause) = seen.error() {
         return cause.to_owned();
     }

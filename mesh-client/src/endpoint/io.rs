@@ -1,21 +1,19 @@
 //! The byte stream under a connection, and what can be learnt by watching it.
 //!
-//! hyper does not say when the peer's SETTINGS arrived, nor that it sent GOAWAY while streams are open, nor
-//! which error ended the stream of bytes. [`Watched`] follows the frame headers that are read and tells.
+//! h2 does not say when the peer's SETTINGS arrived, nor that it sent GOAWAY while streams are open, nor which error
+//! ended the stream of bytes. [`Watched`] follows the frame headers that are read and tells. It also stops in front
+//! of a GOAWAY and of the end, until the driver has prepared for it.
 
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Any stream of bytes that a connection can run over.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -30,47 +28,70 @@ const GOAWAY: u8 = 0x7;
 /// Error code of a GOAWAY that answers too many pings.
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// What was seen.
+/// What was seen. Only the task that polls the connection reads and writes it.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     settings: AtomicBool,
+    new_settings: AtomicBool,
     going_away: AtomicBool,
     goaway_code: AtomicU32,
     error: OnceLock<String>,
-    news: Notify,
-    hold: AtomicBool,
+    /// Something was read.
+    read: AtomicBool,
+    /// The socket takes no more for now.
+    blocked: AtomicBool,
+    parting: AtomicBool,
+    parted: AtomicBool,
 }
 
 impl Seen {
-    /// Waits for the peer's SETTINGS: it speaks HTTP/2 and, under TLS, accepted our certificate.
-    pub(crate) async fn settings(&self) {
-        while !self.settings.load(SeqCst) {
-            self.news.notified().await;
-        }
+    /// The peer's SETTINGS have arrived.
+    pub(crate) fn settings(&self) -> bool {
+        self.settings.load(Relaxed)
     }
 
-    /// Waits for GOAWAY; its error code.
-    pub(crate) async fn going_away(&self) -> u32 {
-        while !self.going_away.load(SeqCst) {
-            self.news.notified().await;
-        }
-        self.goaway_code.load(SeqCst)
+    /// SETTINGS have arrived since the last time.
+    pub(crate) fn take_new_settings(&self) -> bool {
+        take(&self.new_settings)
     }
 
-    /// While held, nothing is read; whoever tries is woken when there may be something.
-    pub(crate) fn hold_reading(&self, hold: bool) {
-        self.hold.store(hold, SeqCst);
+    /// Something was read since the last time.
+    pub(crate) fn take_read(&self) -> bool {
+        take(&self.read)
+    }
+
+    /// What was to be written was not all written.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// Nothing more is read: what comes is the end, or a GOAWAY. Until [`Self::part`].
+    pub(crate) fn is_parting(&self) -> bool {
+        self.parting.load(Relaxed) && !self.parted.load(Relaxed)
+    }
+
+    /// Lets the end come. It must be polled for.
+    pub(crate) fn part(&self) {
+        self.parted.store(true, Relaxed);
     }
 
     /// The error code of a GOAWAY that came.
     pub(crate) fn goaway_code(&self) -> Option<u32> {
-        self.going_away.load(SeqCst).then(|| self.goaway_code.load(SeqCst))
+        self.going_away.load(Relaxed).then(|| self.goaway_code.load(Relaxed))
     }
 
     /// The error that ended the stream, if one did.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.get().map(String::as_str)
     }
+}
+
+fn take(flag: &AtomicBool) -> bool {
+    let set = flag.load(Relaxed);
+    if set {
+        flag.store(false, Relaxed);
+    }
+    set
 }
 
 /// A stream whose frames are watched.
@@ -81,45 +102,57 @@ pub(crate) struct Watched {
     have: usize,
     /// Bytes of the current frame's payload still to come, beyond what `frame` wants.
     skip: usize,
-    /// The last read found nothing, so that whoever reads is woken when there is something.
-    waiting: bool,
+    /// Read, and kept until the connection may part.
+    kept: Vec<u8>,
+    /// The same of the end.
+    end: Option<io::Result<()>>,
 }
 
 impl Watched {
     pub(crate) fn new(io: BoxIo) -> (Self, Arc<Seen>) {
         let seen = Arc::new(Seen::default());
-        let watched =
-            Self { io, seen: Arc::clone(&seen), frame: [0; HEADER + 8], have: 0, skip: 0, waiting: false };
-        (watched, seen)
+        let (frame, kept) = ([0; HEADER + 8], Vec::new());
+        (Self { io, seen: Arc::clone(&seen), frame, have: 0, skip: 0, kept, end: None }, seen)
     }
 
-    fn watch(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
+    /// Follows the frames in these bytes; how many of them may be read now.
+    fn watch(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             if self.skip > 0 {
-                let skipped = self.skip.min(bytes.len());
+                let skipped = self.skip.min(rest.len());
                 self.skip -= skipped;
-                bytes = bytes.get(skipped..).unwrap_or_default();
+                rest = rest.get(skipped..).unwrap_or_default();
                 continue;
             }
-            let want = self.wanted();
-            let taken = (want - self.have).min(bytes.len());
-            let (head, rest) = bytes.split_at(taken);
+            let taken = (self.wanted() - self.have).min(rest.len());
+            let (head, tail) = rest.split_at(taken);
             if let Some(room) = self.frame.get_mut(self.have..self.have + taken) {
                 room.copy_from_slice(head);
             }
             self.have += taken;
-            bytes = rest;
+            rest = tail;
+            if self.have == HEADER && self.kind() == GOAWAY && !self.seen.parted.load(Relaxed) {
+                // Without its payload the frame has no effect.
+                self.seen.parting.store(true, Relaxed);
+                break;
+            }
             if self.have == self.wanted() {
                 self.finish_header();
             }
         }
+        bytes.len() - rest.len()
     }
 
     /// How much of the current frame is looked at: the header, and of a GOAWAY its last stream and code.
     fn wanted(&self) -> usize {
-        let [_, _, _, kind, ..] = self.frame;
-        let goaway = self.have >= HEADER && kind == GOAWAY && self.payload() >= 8;
+        let goaway = self.have >= HEADER && self.kind() == GOAWAY && self.payload() >= 8;
         if goaway { HEADER + 8 } else { HEADER }
+    }
+
+    fn kind(&self) -> u8 {
+        let [_, _, _, kind, ..] = self.frame;
+        kind
     }
 
     fn payload(&self) -> usize {
@@ -128,18 +161,42 @@ impl Watched {
     }
 
     fn finish_header(&mut self) {
-        let [_, _, _, kind, .., w, x, y, z] = self.frame;
-        match kind {
-            SETTINGS if !self.seen.settings.swap(true, SeqCst) => self.seen.news.notify_one(),
-            GOAWAY if !self.seen.going_away.load(SeqCst) => {
-                self.seen.goaway_code.store(u32::from_be_bytes([w, x, y, z]), SeqCst);
-                self.seen.going_away.store(true, SeqCst);
-                self.seen.news.notify_one();
+        let [.., w, x, y, z] = self.frame;
+        match self.kind() {
+            SETTINGS => {
+                self.seen.settings.store(true, Relaxed);
+                self.seen.new_settings.store(true, Relaxed);
+            }
+            GOAWAY if !self.seen.going_away.load(Relaxed) => {
+                self.seen.goaway_code.store(u32::from_be_bytes([w, x, y, z]), Relaxed);
+                self.seen.going_away.store(true, Relaxed);
             }
             _ => {}
         }
         self.skip = self.payload().saturating_sub(self.have - HEADER);
         self.have = 0;
+    }
+
+    /// Gives out what was kept.
+    fn read_kept(&mut self, buf: &mut ReadBuf<'_>) {
+        let now = self.kept.len().min(buf.remaining());
+        let later = self.kept.split_off(now);
+        let now = std::mem::replace(&mut self.kept, later);
+        self.watch(&now);
+        buf.put_slice(&now);
+    }
+
+    /// The end of the stream, when that may be seen.
+    fn ended(&mut self, end: io::Result<()>) -> Poll<io::Result<()>> {
+        if let Err(error) = &end {
+            let _ = self.seen.error.set(cause(error));
+        }
+        if self.seen.parted.load(Relaxed) {
+            return Poll::Ready(end);
+        }
+        self.seen.parting.store(true, Relaxed);
+        self.end = Some(end);
+        Poll::Pending
     }
 }
 
@@ -149,32 +206,48 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.seen.hold.load(SeqCst) {
-            if !self.waiting {
-                cx.waker().wake_by_ref();
+        if self.seen.parting.load(Relaxed) {
+            if !self.seen.parted.load(Relaxed) {
+                // The driver polls again once it lets the connection part: nobody needs to be woken.
+                return Poll::Pending;
             }
-            return Poll::Pending;
+            if !self.kept.is_empty() {
+                self.read_kept(buf);
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(end);
+            }
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.waiting = polled.is_pending();
-        let result = ready!(polled);
-        match &result {
-            Ok(()) => {
-                let new = buf.filled().get(before..).unwrap_or_default();
-                self.watch(new);
-            }
-            Err(error) => {
-                let _ = self.seen.error.set(cause(error));
-            }
+        if let Err(error) = ready!(Pin::new(&mut self.io).poll_read(cx, buf)) {
+            return self.ended(Err(error));
         }
-        Poll::Ready(result)
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if new.is_empty() {
+            return self.ended(Ok(()));
+        }
+        self.seen.read.store(true, Relaxed);
+        let now = self.watch(new);
+        if now < new.len() {
+            self.kept = new.get(now..).unwrap_or_default().to_vec();
+            buf.set_filled(before + now);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Watched {
+    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.seen.blocked.store(result.is_pending(), Relaxed);
+        result
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(result)
     }
 
     fn poll_write_vectored(
@@ -182,7 +255,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -190,7 +264,8 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        self.wrote(result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,6 +284,7 @@ pub(crate) fn cause(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
@@ -227,14 +303,50 @@ mod tests {
         for size in 1..=bytes.len() {
             let (mut watched, seen) = Watched::new(Box::new(tokio::io::empty()));
             for (index, piece) in bytes.chunks(size).enumerate() {
-                watched.watch(piece);
                 let read = index * size + piece.len();
-                assert_eq!(seen.settings.load(SeqCst), read >= HEADER);
-                assert_eq!(seen.going_away.load(SeqCst), read >= before + HEADER + 8);
+                let now = watched.watch(piece);
+                if now < piece.len() || seen.is_parting() {
+                    assert_eq!(index * size + now, before + HEADER, "it stops behind the header");
+                    seen.part();
+                    watched.watch(&piece[now..]);
+                }
+                assert_eq!(seen.settings(), read >= HEADER);
+                assert_eq!(seen.goaway_code().is_some(), read >= before + HEADER + 8);
             }
-            assert_eq!(seen.goaway_code.load(SeqCst), ENHANCE_YOUR_CALM);
+            assert_eq!(seen.goaway_code(), Some(ENHANCE_YOUR_CALM));
             assert_eq!((watched.have, watched.skip), (0, 0));
         }
+    }
+
+    #[tokio::test]
+    async fn goaway_and_the_end_are_read_when_the_connection_may_part_and_nothing_is_lost() {
+        let mut bytes = frame(SETTINGS, &[]);
+        let before = bytes.len();
+        bytes.extend(frame(GOAWAY, &[0; 8]));
+        bytes.extend(frame(0x6, &[7; 8]));
+        let (mut watched, seen) = Watched::new(Box::new(bytes_and_the_end(bytes.clone())));
+        let mut read = Vec::new();
+        let mut some = [0; 16];
+        for _ in 0..10 {
+            let mut buf = ReadBuf::new(&mut some);
+            let polled =
+                std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut watched).poll_read(cx, &mut buf)));
+            match polled.await {
+                Poll::Ready(Ok(())) => read.extend(buf.filled()),
+                Poll::Ready(Err(error)) => panic!("{error}"),
+                Poll::Pending => break,
+            }
+        }
+        assert!(seen.is_parting());
+        assert_eq!(read, bytes[..before + HEADER]);
+        seen.part();
+        watched.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    /// These bytes, and the end.
+    fn bytes_and_the_end(bytes: Vec<u8>) -> impl Io {
+        tokio::io::join(std::io::Cursor::new(bytes), tokio::io::sink())
     }
 
     #[test]

@@ -10,8 +10,7 @@ use super::{
     Endpoint, TlsConfigs, What,
     conn::Conn,
     connect::{Connect, Dialled, Dialler},
-    driver::Driver,
-    io::ENHANCE_YOUR_CALM,
+    driver::{self, Driver},
     machine::{Connectivity, Input, Machine},
 };
 use crate::cluster::{
@@ -22,7 +21,7 @@ use mesh_xds::resource::{self, tls::UpstreamTls};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -71,8 +70,7 @@ struct Live {
 /// The end of a connection.
 struct Ended {
     id: u64,
-    reason: String,
-    too_many_pings: bool,
+    how: driver::Ended,
 }
 
 enum Woken {
@@ -235,14 +233,14 @@ impl Task {
 
     fn on_ended(&mut self, ended: Option<Ended>) {
         let Some(ended) = ended else { return };
-        if ended.too_many_pings {
+        if ended.how.too_many_pings {
             self.patience = self.patience.saturating_mul(2);
         }
         // Unknown: it was withdrawn before.
         let Some(index) = self.live.iter().position(|live| live.id == ended.id) else { return };
         let live = self.live.remove(index);
         self.offer();
-        let reason = format!("{}: {}", self.endpoint.address, ended.reason).into();
+        let reason = format!("{}: {}", self.endpoint.address, ended.how.reason).into();
         self.feed(Input::Lost { lived: live.since.elapsed(), reason });
     }
 
@@ -258,10 +256,11 @@ impl Task {
         };
         let breakers = &self.current.cluster.circuit_breakers;
         let permit = self.extra.take().or_else(|| self.around.counters.connection(breakers, true));
-        let conn = Arc::new(Conn::new(dialled.sender, dialled.scheme, permit));
+        let endpoint = Arc::clone(&self.endpoint);
+        let conn = Arc::new(Conn::new(dialled.line, endpoint, dialled.scheme, permit));
         let (id, now) = (self.next_id, Instant::now());
         self.next_id += 1;
-        self.drivers.spawn(drive(id, dialled.driver, Arc::downgrade(&conn)));
+        self.drivers.spawn(drive(id, dialled.driver));
         if let Some(worn) = self.live.iter().position(|live| live.worn) {
             self.live.remove(worn);
             self.machine.on(now, Input::Replaced, &mut self.rng);
@@ -367,18 +366,6 @@ impl Live {
 }
 
 /// Runs a connection until it ends or the peer takes no more streams.
-async fn drive(id: u64, mut driver: Driver, conn: Weak<Conn>) -> Ended {
-    let seen = Arc::clone(driver.seen());
-    let run = poll_fn(|cx| {
-        let ended = Pin::new(&mut driver).poll(cx);
-        if let Some(conn) = conn.upgrade() {
-            conn.set_peer_limit(driver.max_streams());
-        }
-        ended
-    });
-    let reason = tokio::select! {
-        reason = run => reason,
-        code = seen.going_away() => format!("the peer is going away (GOAWAY, code {code:#x})"),
-    };
-    Ended { id, reason, too_many_pings: seen.goaway_code() == Some(ENHANCE_YOUR_CALM) }
+async fn drive(id: u64, driver: Driver) -> Ended {
+    Ended { id, how: driver.await }
 }

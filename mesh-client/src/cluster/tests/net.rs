@@ -2,6 +2,7 @@
 
 use crate::{
     body::{CallBody, TrackedBody},
+    call::Upstream,
     cluster::{AttemptContext, AttemptError, Cluster, ClusterDeps, breaker::Breakers},
     endpoint::{
         ClientTls, TlsConfigs,

@@ -1,6 +1,6 @@
 //! The same over real sockets and several threads: endpoints come and go under load.
 
-use super::net::{Config, NoTls, endpoint, locality, request};
+use super::net::{Config, NoTls, attempt, endpoint, locality};
 use crate::{
     cluster::{AttemptContext, Cluster, ClusterDeps, breaker::Breakers},
     endpoint::connect::Tcp,
@@ -110,7 +110,7 @@ async fn endpoints_that_refuse_join_and_drain_under_load_cost_no_call() {
             tokio::spawn(async move {
                 let mut count = 0;
                 while !stop.load(SeqCst) {
-                    let response = cluster.attempt(request(), &mut AttemptContext::default()).await;
+                    let response = attempt(&cluster, &mut AttemptContext::default()).await;
                     let body = response.unwrap().into_body().collect().await.unwrap();
                     assert_eq!(body.trailers().unwrap().get("grpc-status").unwrap(), "0");
                     calls.add_permits(1);

@@ -1,0 +1,140 @@
+//! A request's body on its way into a connection.
+//!
+//! Promises: what is there at once goes at once, within the call that sends the request, and its last message
+//! carries the end of the stream; the rest is sent by a task that ends with the call, and holds one message at
+//! most beyond what flow control lets out.
+
+use crate::body::CallBody;
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::Body;
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+};
+use tokio::{runtime::Handle, task::AbortHandle};
+
+/// Sends a body.
+pub(super) struct Pump {
+    stream: SendStream<Bytes>,
+    body: CallBody,
+    /// To be sent when there is room for it.
+    held: Option<Bytes>,
+    /// Nothing was sent so far.
+    first: bool,
+}
+
+/// The task that sends the rest of a body; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Pumping(Option<AbortHandle>);
+
+impl Pumping {
+    /// There is no rest.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Pumping {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Pump {
+    pub(super) fn new(stream: SendStream<Bytes>, body: CallBody) -> Self {
+        Self { stream, body, held: None, first: true }
+    }
+
+    /// Sends what there is; a task sends the rest.
+    pub(super) fn start(mut self, runtime: &Handle) -> Pumping {
+        // Whatever is not ready is polled again by the task, which can be woken.
+        match Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => Pumping::none(),
+            Poll::Pending => Pumping(Some(runtime.spawn(self).abort_handle())),
+        }
+    }
+
+    /// False: the stream is over.
+    fn send(&mut self, data: Bytes, last: bool) -> bool {
+        self.first = false;
+        self.stream.send_data(data, last).is_ok() && !last
+    }
+
+    /// Whether there is room for the message that is held. The first one is not kept waiting: h2 keeps it as well
+    /// as this would.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.first {
+            return Poll::Ready(true);
+        }
+        self.stream.reserve_capacity(1);
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// The peer wants no more of it.
+    fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stream.poll_reset(cx).is_ready()
+    }
+}
+
+impl Future for Pump {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            if this.held.as_ref().is_some_and(|held| !held.is_empty()) {
+                match this.poll_room(cx) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending if this.is_reset(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            // With the next one at hand it is known whether a message is the last.
+            let last = this.held.is_some() && this.body.is_end_stream();
+            let next = if last { Poll::Ready(None) } else { Pin::new(&mut this.body).poll_frame(cx) };
+            let held = this.held.take();
+            match next {
+                Poll::Ready(None) => {
+                    let _ = this.send(held.unwrap_or_default(), true);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    if held.is_some_and(|held| !this.send(held, false)) {
+                        return Poll::Ready(());
+                    }
+                    match frame.into_data() {
+                        Ok(data) => this.held = Some(data),
+                        Err(frame) => {
+                            if let Ok(trailers) = frame.into_trailers() {
+                                let _ = this.stream.send_trailers(trailers);
+                                return Poll::Ready(());
+                            }
+                        }
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    // The response's future tells the caller.
+                    this.stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {
+                    if held.is_some_and(|held| !this.send(held, false)) || this.is_reset(cx) {
+                        return Poll::Ready(());
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
