@@ -40,7 +40,7 @@ pub use call::MeshBody;
 pub use channel::{CallFuture, MeshChannel};
 pub use layer::{MeshLayer, MeshService};
 pub use mesh::{
-    ClusterStatus, IdentityStatus, Mesh, MeshBuilder, MeshError, MeshStatus, OutboundTrafficPolicy,
+    ClusterStatus, FEATURES, IdentityStatus, Mesh, MeshBuilder, MeshError, MeshStatus, OutboundTrafficPolicy,
     TargetStatus,
 };
 pub use server::{InboundLayer as ServerLayer, MeshServer};

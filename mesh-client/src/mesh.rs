@@ -43,8 +43,9 @@ const DEFAULT_PROVIDER: &str = "default";
 const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-match,mirror,per-try-timeout,\
                             retry-budget,previous-hosts,consecutive-errors,panic-threshold,filter-disabled";
 
-/// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected.
-const FEATURES: &[Feature] = &[Feature::StaticCluster];
+/// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected,
+/// as `docs/xds-support.md` says.
+pub const FEATURES: &[Feature] = &[Feature::StaticCluster, Feature::Redirect, Feature::DirectResponse];
 
 const SUPPORT: Support = Support::of(FEATURES);
 

@@ -153,7 +153,7 @@ impl<U: Upstream> Core<U> {
                 return Ok(Outcome::UnknownHost { request: Box::new(request), deadline, error });
             }
         };
-        let (forwarding, choice) = self.choose(&compiled)?;
+        let (forwarding, choice) = self.choose(&compiled, request.uri())?;
         let deadline = Deadline::within(deadline, forwarding.limit, began);
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
             return Err(deadline.exceeded(&self.target, "the call was not sent: its time was over"));

@@ -22,7 +22,7 @@ use mesh_xds::{
     resource::{
         fault::Fault,
         retry::RetryPolicy,
-        route::{HeaderMutation, Mirror, PathRewrite, Route, RouteMatch},
+        route::{DirectResponse, HeaderMutation, Mirror, PathRewrite, Redirect, Route, RouteMatch},
     },
 };
 use std::sync::Arc;
@@ -47,8 +47,18 @@ pub(crate) struct Compiled<U> {
 pub(crate) enum Action<U> {
     /// It is sent.
     Forward(Box<Forwarding<U>>),
+    /// It is answered here.
+    Answer(Answer),
     /// It fails; why.
     Fail(&'static str),
+}
+
+/// An answer without an endpoint.
+pub(crate) enum Answer {
+    /// With a status and a text.
+    Direct(Arc<DirectResponse>),
+    /// To another place, which a gRPC client does not go to.
+    Redirect(Arc<Redirect>),
 }
 
 /// Where to and how.

@@ -7,6 +7,7 @@ mod canonical;
 pub mod cluster;
 pub mod endpoint;
 pub mod fault;
+pub mod fields;
 pub mod filter;
 pub mod listener;
 pub mod origin;

@@ -5,3 +5,4 @@
 
 mod joining;
 mod tidy;
+mod xds_support;

@@ -42,7 +42,13 @@ pub(super) enum Verdict {
 }
 
 /// Routes and filters; or why every request is refused.
-pub(super) struct Http(Result<Vec<Host>, Arc<str>>);
+pub(super) struct Http(Result<Hosts, Arc<str>>);
+
+/// A RouteConfiguration, and its virtual hosts ready to judge.
+struct Hosts {
+    config: Arc<RouteConfiguration>,
+    hosts: Vec<Host>,
+}
 
 struct Host {
     domains: Vec<DomainPattern>,
@@ -78,7 +84,8 @@ impl Http {
                 None => return Self(Err(format!("route configuration {name} has not come").into())),
             },
         };
-        Self(Ok(config.virtual_hosts.iter().map(|host| Host::new(host, &manager.filters)).collect()))
+        let hosts = config.virtual_hosts.iter().map(|host| Host::new(host, &manager.filters)).collect();
+        Self(Ok(Hosts { config: config.clone(), hosts }))
     }
 
     #[cfg(test)]
@@ -93,12 +100,12 @@ impl Http {
 
     /// Judges a request.
     pub(super) fn judge(&self, call: &Call<'_>) -> Verdict {
-        let hosts = match &self.0 {
+        let Hosts { config, hosts } = match &self.0 {
             Ok(hosts) => hosts,
             Err(reason) => return Verdict::Unavailable(reason.clone()),
         };
         let unavailable = |reason: String| Verdict::Unavailable(reason.into());
-        let Some(host) = select(hosts, call.headers.authority) else {
+        let Some(host) = select(hosts, config.compared(call.headers.authority)) else {
             return unavailable(format!("no virtual host for authority {:?}", call.headers.authority));
         };
         let Some(guarded) = host.routes.iter().find(|guarded| matches(&guarded.route.matches, call)) else {
@@ -118,6 +125,9 @@ impl Http {
             RouteAction::NonForwarding => Verdict::Serve,
             RouteAction::Forward(_) => {
                 unavailable(format!("route {:?} forwards, and a server cannot", guarded.route.name))
+            }
+            RouteAction::DirectResponse(_) | RouteAction::Redirect(_) => {
+                unavailable(format!("route {:?} answers, and is for clients", guarded.route.name))
             }
             RouteAction::Unsupported(action) => unavailable(format!(
                 "the action of route {:?} is {action}, which a server does not have",

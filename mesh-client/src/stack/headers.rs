@@ -61,12 +61,8 @@ pub(crate) fn uri(
 fn rewritten<'a>(path: &'a str, matched: &PathMatcher, rewrite: &PathRewrite) -> Cow<'a, str> {
     match rewrite {
         PathRewrite::Prefix(new) => {
-            let length = match matched {
-                PathMatcher::Prefix { value, .. } | PathMatcher::Exact { value, .. } => value.len(),
-                // Envoy does not allow a prefix rewrite for a regex; there is no prefix to replace.
-                PathMatcher::Regex(_) => 0,
-            };
-            format!("{new}{}", path.get(length..).unwrap_or_default()).into()
+            let rest = path.get(matched.matched_len(path)..).unwrap_or_default();
+            format!("{new}{rest}").into()
         }
         PathRewrite::Regex(rewrite) => rewrite.apply(path),
     }
@@ -118,6 +114,8 @@ mod tests {
         for (path, matched, rewrite, expected) in [
             ("/a.B/C?q=1", PathMatcher::prefix("/a.", false), Some(prefix("/x.")), "/x.B/C?q=1"),
             ("/a.B/C", PathMatcher::exact("/a.B/C", false), Some(prefix("/x.Y/Z")), "/x.Y/Z"),
+            ("/a.B/C", PathMatcher::regex("/a.*").unwrap(), Some(prefix("/x.Y/Z")), "/x.Y/Z"),
+            ("/a.B/C", PathMatcher::separated_prefix("/a.B", false).unwrap(), Some(prefix("/x")), "/x/C"),
             ("/a.B/C", PathMatcher::any(), Some(regex("^/a\\.(.*)/(.*)$", "/b.\\1/\\2x")), "/b.B/Cx"),
             ("/a.B/C", PathMatcher::any(), None, "/a.B/C"),
         ] {

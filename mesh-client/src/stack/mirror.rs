@@ -12,12 +12,13 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, request::Parts};
+use http::{Request, Uri, request::Parts, uri::Authority};
 use http_body::{Body, Frame};
 use http_body_util::StreamBody;
 use std::{
     convert::Infallible,
     future::poll_fn,
+    net::IpAddr,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -59,7 +60,11 @@ impl<U: Upstream> Call<'_, U> {
                     let deadline =
                         self.deadline.map_or_else(|| Instant::now() + PATIENCE, |deadline| deadline.at);
                     let counted = Arc::clone(counters);
-                    let copy = copy(cluster.clone(), parts.clone(), replay.whole(), deadline);
+                    let mut parts = parts.clone();
+                    if mirror.shadow_host {
+                        parts.uri = shadow(parts.uri);
+                    }
+                    let copy = copy(cluster.clone(), parts, replay.whole(), deadline);
                     self.core.mirrors.start(async move {
                         if copy.await {
                             counted.mirrored.add_one();
@@ -77,6 +82,23 @@ impl<U: Upstream> Call<'_, U> {
                 counters.not_mirrored.add_one();
             }
         }
+    }
+}
+
+/// With `-shadow` after the host name, as Envoy marks copies. An address is no name, and stays.
+fn shadow(uri: Uri) -> Uri {
+    let marked = uri.authority().filter(|authority| authority.host().parse::<IpAddr>().is_err());
+    let marked = marked.filter(|authority| !authority.host().starts_with('[')).and_then(|authority| {
+        let port = authority.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}-shadow{port}", authority.host()).parse::<Authority>().ok()
+    });
+    let mut parts = uri.clone().into_parts();
+    match marked {
+        Some(marked) => {
+            parts.authority = Some(marked);
+            Uri::from_parts(parts).unwrap_or(uri)
+        }
+        None => uri,
     }
 }
 

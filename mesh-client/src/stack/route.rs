@@ -3,8 +3,9 @@
 use super::{Core, deadline::Deadline, shown};
 use crate::{
     call::Upstream,
+    retry::policy::of_http,
     snapshot::State,
-    table::{Action, Choice, Compiled, Forwarding, RouteTable},
+    table::{Action, Answer, Choice, Compiled, Forwarding, RouteTable},
 };
 use http::{HeaderMap, Uri};
 use mesh_xds::{
@@ -109,12 +110,14 @@ impl<U: Upstream> Core<U> {
     pub(super) fn choose<'a>(
         &self,
         compiled: &'a Compiled<U>,
+        uri: &Uri,
     ) -> Result<(&'a Forwarding<U>, &'a Choice<U>), Status> {
         let reason = match &compiled.action {
             Action::Forward(forwarding) => match forwarding.choose(|| self.dice.roll()) {
                 Some(choice) => return Ok((forwarding, choice)),
                 None => "it has no cluster",
             },
+            Action::Answer(answer) => return Err(self.answered(compiled, answer, uri)),
             Action::Fail(reason) => reason,
         };
         Err(Status::unavailable(format!(
@@ -122,6 +125,26 @@ impl<U: Upstream> Core<U> {
             self.target,
             shown(compiled)
         )))
+    }
+
+    /// The status that stands for an answer of HTTP: what gRPC makes of its code, for no message follows. So a
+    /// direct response of 200 is UNKNOWN.
+    fn answered(&self, compiled: &Compiled<U>, answer: &Answer, uri: &Uri) -> Status {
+        let (status, what) = match answer {
+            Answer::Direct(response) => {
+                let body = String::from_utf8_lossy(&response.body);
+                let body = if body.is_empty() { body } else { format!(": {body}").into() };
+                (response.status, format!("answered by the route with HTTP status {}{body}", response.status))
+            }
+            Answer::Redirect(redirect) => {
+                let matched = &compiled.route.matches.path;
+                let authority = self.authority.as_str();
+                let location = redirect.location("http", authority, uri.path(), uri.query(), matched);
+                (redirect.status, format!("redirected (HTTP status {}) to {location}", redirect.status))
+            }
+        };
+        let message = format!("target {}: {}{what}", self.target, shown(compiled));
+        Status::new(of_http(status), message)
     }
 
     /// The status for a target without configuration.

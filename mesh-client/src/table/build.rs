@@ -1,6 +1,6 @@
 //! From an [`XdsConfig`] to a [`RouteTable`].
 
-use super::{Action, Choice, Compiled, Destination, Forwarding, RouteTable, index::Index};
+use super::{Action, Answer, Choice, Compiled, Destination, Forwarding, RouteTable, index::Index};
 use crate::{lb::draw::Draw, stack::deadline::Limit};
 use http::uri::Authority;
 use mesh_xds::{
@@ -51,7 +51,10 @@ pub(crate) fn same_table(one: &XdsConfig, other: &XdsConfig) -> bool {
     let errors = |config: &XdsConfig| {
         config.clusters.values().filter_map(|cluster| cluster.as_ref().err().cloned()).collect::<Vec<_>>()
     };
+    let headers =
+        |config: &XdsConfig| (config.routes.headers.clone(), config.routes.most_specific_headers_last);
     Arc::ptr_eq(&one.virtual_host, &other.virtual_host)
+        && (Arc::ptr_eq(&one.routes, &other.routes) || headers(one) == headers(other))
         && Arc::ptr_eq(&one.http, &other.http)
         && names(one) == names(other)
         && errors(one) == errors(other)
@@ -75,6 +78,8 @@ impl<U> Builder<'_, U> {
         let action = match &route.action {
             RouteAction::Forward(forward) => Action::Forward(Box::new(self.forward(route, forward))),
             RouteAction::NonForwarding => Action::Fail("its action is for servers (non_forwarding_action)"),
+            RouteAction::DirectResponse(response) => Action::Answer(Answer::Direct(response.clone())),
+            RouteAction::Redirect(redirect) => Action::Answer(Answer::Redirect(redirect.clone())),
             RouteAction::Unsupported(field) => Action::Fail(field),
         };
         Compiled { route: route.clone(), action }
@@ -93,9 +98,11 @@ impl<U> Builder<'_, U> {
                     self.choice(route, forward, cluster, &most)
                 })
                 .collect(),
+            // Accepted only by a data path that has Feature::ClusterHeader.
+            ConfiguredDestination::Header(_) => Box::default(),
         };
         let draw = match &forward.destination {
-            ConfiguredDestination::Cluster(_) => Draw::default(),
+            ConfiguredDestination::Cluster(_) | ConfiguredDestination::Header(_) => Draw::default(),
             ConfiguredDestination::Weighted(weighted) => {
                 Draw::new(weighted.iter().map(|weighted| weighted.weight.get()))
             }
@@ -115,7 +122,12 @@ impl<U> Builder<'_, U> {
 
     fn choice(&self, route: &Route, forward: &Forward, name: &Name, most: &Most<'_>) -> Choice<U> {
         let host = &self.config.virtual_host;
-        let levels = || most.headers.into_iter().chain([&route.headers, &host.headers]);
+        let routes = &self.config.routes;
+        let mut levels: Vec<&HeaderMutations> =
+            most.headers.into_iter().chain([&route.headers, &host.headers, &routes.headers]).collect();
+        if routes.most_specific_headers_last {
+            levels.reverse();
+        }
         let changing = |mutation: &&HeaderMutation| !mutation.add.is_empty() || !mutation.remove.is_empty();
         let overrides: Vec<&FilterOverrides> =
             most.overrides.into_iter().chain([&route.overrides, &host.overrides]).collect();
@@ -123,8 +135,8 @@ impl<U> Builder<'_, U> {
             name: name.clone(),
             cluster: self.destination(name),
             faults: self.config.http.filters.iter().filter_map(|filter| fault(filter, &overrides)).collect(),
-            request: levels().map(|level| &level.request).filter(changing).cloned().collect(),
-            response: levels().map(|level| &level.response).filter(changing).cloned().collect(),
+            request: levels.iter().map(|level| &level.request).filter(changing).cloned().collect(),
+            response: levels.iter().map(|level| &level.response).filter(changing).cloned().collect(),
             authority: most
                 .authority
                 .or(forward.authority.as_ref())

@@ -24,6 +24,7 @@ pub(crate) fn forward(cluster: &str) -> Forward {
         max_stream_duration: None,
         grpc_timeout_header_max: None,
         retry: None,
+        hedge: None,
         hash: Vec::new(),
         authority: None,
         auto_host_rewrite: false,
@@ -87,6 +88,7 @@ pub(crate) fn config(http: HttpConnectionManager, routes: Vec<Route>) -> XdsConf
         domains: Vec::new(),
         routes: routes.into_iter().map(Arc::new).collect(),
         retry: None,
+        hedge: None,
         overrides: FilterOverrides::new(),
         headers: HeaderMutations::default(),
     });
@@ -95,10 +97,7 @@ pub(crate) fn config(http: HttpConnectionManager, routes: Vec<Route>) -> XdsConf
     XdsConfig {
         listener: Arc::new(Listener { name: "reviews:9080".into(), kind: ListenerKind::Api(http.clone()) }),
         http: Arc::new(http),
-        routes: Arc::new(RouteConfiguration {
-            name: "routes".into(),
-            virtual_hosts: vec![virtual_host.clone()],
-        }),
+        routes: Arc::new(RouteConfiguration::new("routes".into(), vec![virtual_host.clone()])),
         virtual_host,
         clusters,
         version: "7".into(),

@@ -115,7 +115,7 @@ fn a_cluster_in_error_fails_its_own_routes_only() {
         .iter()
         .map(|compiled| match &compiled.action {
             Action::Forward(forwarding) => forwarding.choices().iter().all(|choice| choice.cluster.is_ok()),
-            Action::Fail(_) => false,
+            Action::Answer(_) | Action::Fail(_) => false,
         })
         .collect();
     assert_eq!(destinations, [false, true]);
@@ -136,7 +136,7 @@ fn a_routes_retry_policy_replaces_its_virtual_hosts() {
         .iter()
         .filter_map(|compiled| match &compiled.action {
             Action::Forward(forwarding) => Some((**forwarding.retry.as_ref()?).clone()),
-            Action::Fail(_) => None,
+            Action::Answer(_) | Action::Fail(_) => None,
         })
         .collect();
     assert_eq!(policies, [own, inherited], "a policy that retries nothing masks as well");

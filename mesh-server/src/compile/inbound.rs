@@ -157,10 +157,11 @@ fn served_here() -> RouteConfiguration {
         domains: vec![DomainPattern::Any],
         routes: vec![Arc::new(route)],
         retry: None,
+        hedge: None,
         overrides: FilterOverrides::new(),
         headers: HeaderMutations::default(),
     };
-    RouteConfiguration { name: "inbound".into(), virtual_hosts: vec![Arc::new(host)] }
+    RouteConfiguration::new("inbound".into(), vec![Arc::new(host)])
 }
 
 #[cfg(test)]

@@ -124,6 +124,7 @@ impl Compiler<'_> {
                     .collect(),
                 routes: admitted().map(|one| one.route.clone()).collect(),
                 retry: None,
+                hedge: None,
                 overrides: FilterOverrides::new(),
                 headers: HeaderMutations::default(),
             }));
@@ -242,7 +243,7 @@ impl Compiler<'_> {
 }
 
 fn named(name: &str) -> RouteConfiguration {
-    RouteConfiguration { name: name.into(), virtual_hosts: Vec::new() }
+    RouteConfiguration::new(name.into(), Vec::new())
 }
 
 /// The name of a cluster.

@@ -50,6 +50,7 @@ fn route(cluster: &str) -> Arc<Route> {
         max_stream_duration: None,
         grpc_timeout_header_max: None,
         retry: None,
+        hedge: None,
         hash: vec![],
         authority: None,
         auto_host_rewrite: false,
@@ -74,14 +75,15 @@ pub(crate) fn routes(name: &str, hosts: &[(&str, &[&str])]) -> AnyResource {
             domains: vec![DomainPattern::parse(domain).unwrap()],
             routes: clusters.iter().map(|cluster| route(cluster)).collect(),
             retry: None,
+            hedge: None,
             overrides: Default::default(),
             headers: HeaderMutations::default(),
         })
     };
-    AnyResource::RouteConfiguration(Arc::new(RouteConfiguration {
-        name: name.into(),
-        virtual_hosts: hosts.iter().map(host).collect(),
-    }))
+    AnyResource::RouteConfiguration(Arc::new(RouteConfiguration::new(
+        name.into(),
+        hosts.iter().map(host).collect(),
+    )))
 }
 
 /// A cluster whose endpoints have the same name.

@@ -16,6 +16,13 @@ pub enum PathMatcher {
         /// ASCII case is ignored.
         ignore_case: bool,
     },
+    /// The path is this, or goes on with a `/` (Envoy's `path_separated_prefix`).
+    SeparatedPrefix {
+        /// The prefix, which does not end with `/`; lower-cased already when `ignore_case` is set.
+        value: Arc<str>,
+        /// ASCII case is ignored.
+        ignore_case: bool,
+    },
     /// The path is this.
     Exact {
         /// The path; lower-cased already when `ignore_case` is set.
@@ -36,6 +43,16 @@ impl PathMatcher {
     /// Paths that start with `value`.
     pub fn prefix(value: &str, ignore_case: bool) -> Self {
         Self::Prefix { value: folded(value, ignore_case), ignore_case }
+    }
+
+    /// `value`, and the paths below it. `value` is `/` and something more, does not end with `/`, and has no
+    /// query or fragment.
+    pub fn separated_prefix(value: &str, ignore_case: bool) -> Result<Self, InvalidMatcher> {
+        let fits = value.len() > 1 && value.starts_with('/') && !value.ends_with('/');
+        if !fits || value.contains(['?', '#']) {
+            return Err(InvalidMatcher::SeparatedPrefix(value.into()));
+        }
+        Ok(Self::SeparatedPrefix { value: folded(value, ignore_case), ignore_case })
     }
 
     /// This path.
@@ -59,8 +76,21 @@ impl PathMatcher {
             Self::Prefix { value, ignore_case } => {
                 starts_with(path.as_bytes(), value.as_bytes(), *ignore_case)
             }
+            Self::SeparatedPrefix { value, ignore_case } => {
+                starts_with(path.as_bytes(), value.as_bytes(), *ignore_case)
+                    && matches!(path.as_bytes().get(value.len()), None | Some(b'/'))
+            }
             Self::Exact { value, ignore_case } => equal(path.as_bytes(), value.as_bytes(), *ignore_case),
             Self::Regex(regex) => regex.matches(path),
+        }
+    }
+
+    /// How much of a path that satisfies it is what it asks for: what Envoy's `prefix_rewrite` replaces. Of an
+    /// expression, all.
+    pub fn matched_len(&self, path: &str) -> usize {
+        match self {
+            Self::Prefix { value, .. } | Self::SeparatedPrefix { value, .. } => value.len(),
+            Self::Exact { .. } | Self::Regex(_) => path.len(),
         }
     }
 }
@@ -70,6 +100,7 @@ impl fmt::Display for PathMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, value, ignore_case) = match self {
             Self::Prefix { value, ignore_case } => ("prefix", &**value, *ignore_case),
+            Self::SeparatedPrefix { value, ignore_case } => ("separated prefix", &**value, *ignore_case),
             Self::Exact { value, ignore_case } => ("exact", &**value, *ignore_case),
             Self::Regex(regex) => ("regex", regex.as_str(), false),
         };
@@ -91,5 +122,19 @@ mod tests {
         assert!(PathMatcher::exact("/A", true).matches("/a"));
         assert!(!PathMatcher::exact("/a", true).matches("/ab"));
         assert!(!PathMatcher::regex("/a").unwrap().matches("/ab"));
+    }
+
+    #[test]
+    fn a_separated_prefix_ends_at_a_slash() {
+        let matcher = PathMatcher::separated_prefix("/a.B", false).unwrap();
+        for (path, expected) in
+            [("/a.B", true), ("/a.B/C", true), ("/a.BC", false), ("/a.", false), ("/a.b", false)]
+        {
+            assert_eq!(matcher.matches(path), expected, "{path}");
+        }
+        assert!(PathMatcher::separated_prefix("/A", true).unwrap().matches("/a/b"));
+        for wrong in ["", "/", "a", "/a/", "/a?b", "/a#b"] {
+            assert!(PathMatcher::separated_prefix(wrong, false).is_err(), "{wrong}");
+        }
     }
 }

@@ -52,6 +52,9 @@ pub enum InvalidMatcher {
     /// Not a domain pattern.
     #[error("`{0}` is not a domain pattern: use `name`, `*.suffix`, `prefix.*` or `*`")]
     Domain(String),
+    /// Not a prefix that is followed by `/`.
+    #[error("`{0}` is not a separated prefix: begin with `/`, do not end with it, and leave out `?` and `#`")]
+    SeparatedPrefix(String),
     /// Not a header name.
     #[error("`{0}` is not a header name")]
     HeaderName(String),

@@ -3,8 +3,8 @@
 pub(super) mod wire;
 
 use super::route::HeaderName;
-use crate::matcher::HeaderMatcher;
-use std::time::Duration;
+use crate::matcher::{Fraction, HeaderMatcher};
+use std::{num::NonZeroU32, time::Duration};
 
 /// How failed attempts are repeated. An explicit policy replaces the virtual host's, whatever it holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,17 @@ pub struct RetryPolicy {
     pub retriable_request_headers: Vec<HeaderMatcher>,
     /// Response headers that say when to come back (`rate_limited_retry_back_off`).
     pub rate_limited: Option<RateLimitedBackOff>,
+}
+
+/// Attempts beside one another (Envoy's `hedge_policy`). One that asks for nothing is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HedgePolicy {
+    /// Attempts that are made at once. Default 1.
+    pub initial_requests: NonZeroU32,
+    /// Chance of one attempt more.
+    pub additional_request_chance: Fraction,
+    /// An attempt that exceeds `per_try_timeout` goes on while the next one is made; the first answer counts.
+    pub on_per_try_timeout: bool,
 }
 
 /// `retry_on`, parsed. Tokens that no client knows are ignored, as gRFC A44 asks.

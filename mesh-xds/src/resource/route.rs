@@ -1,16 +1,23 @@
 //! Routes (gRFC A27, A28, A31, A36, A42, A44 and the fields of Envoy that Istio uses).
 
 mod matching;
+mod redirect;
 mod rewrite;
 pub(super) mod wire;
 
-use super::{Origin, filter::FilterOverrides, retry::RetryPolicy};
+use super::{
+    Origin,
+    filter::FilterOverrides,
+    retry::{HedgePolicy, RetryPolicy},
+};
 use crate::{
     matcher::{DomainPattern, Fraction, HeaderMatcher, PathMatcher, StringMatcher},
     name::Name,
 };
+use bytes::Bytes;
 pub use http::{HeaderName, HeaderValue};
 pub use matching::Miss;
+pub use redirect::{Redirect, RedirectPath};
 pub use rewrite::RegexRewrite;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -21,6 +28,15 @@ pub struct RouteConfiguration {
     pub name: Name,
     /// In order.
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// Applied after the virtual host's.
+    pub headers: HeaderMutations,
+    /// `most_specific_header_mutations_wins`: header changes are applied from the least specific level to the
+    /// most specific one, instead of the other way round.
+    pub most_specific_headers_last: bool,
+    /// `ignore_port_in_host_matching`.
+    pub ignore_port: bool,
+    /// Longest body of a direct response, in bytes; absent: 4096.
+    pub max_direct_response_body: Option<u32>,
 }
 
 /// The routes of some domains.
@@ -34,6 +50,8 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// For routes without their own.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// For routes without their own.
+    pub hedge: Option<HedgePolicy>,
     /// Filter overrides.
     pub overrides: FilterOverrides,
     /// Applied after the route's.
@@ -87,9 +105,22 @@ pub enum RouteAction {
     Forward(Box<Forward>),
     /// Served here (a server's route).
     NonForwarding,
-    /// An action that gRPC does not have (`redirect`, `direct_response`, …): the call fails UNAVAILABLE
-    /// and says so. Holds the field's name.
+    /// Answered here ([`Feature::DirectResponse`](super::Feature)).
+    DirectResponse(Arc<DirectResponse>),
+    /// Sent elsewhere ([`Feature::Redirect`](super::Feature)).
+    Redirect(Arc<Redirect>),
+    /// An action that the data path does not have (`redirect`, `direct_response`, …): the call fails
+    /// UNAVAILABLE and says so (gRFC A28). Holds the field's name.
     Unsupported(&'static str),
+}
+
+/// An answer without an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectResponse {
+    /// HTTP status, 200..=599.
+    pub status: u16,
+    /// At most [`RouteConfiguration::max_direct_response_body`] bytes.
+    pub body: Bytes,
 }
 
 /// Where to and how.
@@ -105,6 +136,8 @@ pub struct Forward {
     pub grpc_timeout_header_max: Option<Duration>,
     /// Replaces the virtual host's.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Replaces the virtual host's.
+    pub hedge: Option<HedgePolicy>,
     /// For consistent hashing.
     pub hash: Vec<HashPolicy>,
     /// `host_rewrite_literal`: sent as `:authority`.
@@ -124,6 +157,8 @@ pub enum Destination {
     Cluster(Name),
     /// One of these, by weight; the sum of the weights fits a `u32`; at least one entry.
     Weighted(Vec<WeightedCluster>),
+    /// The one that this request header names ([`Feature::ClusterHeader`](super::Feature)).
+    Header(HeaderName),
 }
 
 /// One choice of a weighted destination.
@@ -162,6 +197,26 @@ pub enum HashKey {
     },
     /// A random value fixed for each channel (`filter_state` `io.grpc.channel_id`).
     ChannelId,
+    /// A cookie of the request ([`Feature::HashPolicies`](super::Feature)).
+    Cookie(HashCookie),
+    /// The address of the caller ([`Feature::HashPolicies`](super::Feature)).
+    SourceIp,
+    /// A query parameter ([`Feature::HashPolicies`](super::Feature)).
+    QueryParameter(Arc<str>),
+}
+
+/// A cookie that is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashCookie {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Absent: a request without it yields no hash. Otherwise such a request is given one that lives so long;
+    /// zero: as long as the caller.
+    pub ttl: Option<Duration>,
+    /// Path of a cookie that is given; may be empty.
+    pub path: Arc<str>,
+    /// Further attributes of a cookie that is given.
+    pub attributes: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// How the path is rewritten.
@@ -180,6 +235,8 @@ pub struct Mirror {
     pub cluster: Name,
     /// How often.
     pub fraction: Fraction,
+    /// `-shadow` is appended to the host name of the copy.
+    pub shadow_host: bool,
 }
 
 /// Header changes of one level.
@@ -225,9 +282,22 @@ pub enum AppendAction {
 }
 
 impl RouteConfiguration {
+    /// Virtual hosts, and nothing for all of them.
+    pub fn new(name: Name, virtual_hosts: Vec<Arc<VirtualHost>>) -> Self {
+        Self {
+            name,
+            virtual_hosts,
+            headers: HeaderMutations::default(),
+            most_specific_headers_last: false,
+            ignore_port: false,
+            max_direct_response_body: None,
+        }
+    }
+
     /// The virtual host for an authority: exact before suffix before prefix before `*`, the longest pattern
     /// inside a class, the first of equals. ASCII case is ignored.
     pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        let authority = self.compared(authority);
         let mut best: Option<((u8, usize), &Arc<VirtualHost>)> = None;
         for host in &self.virtual_hosts {
             let rank = host.domains.iter().filter_map(|domain| domain.rank(authority)).max();
@@ -241,18 +311,36 @@ impl RouteConfiguration {
     }
 }
 
+impl RouteConfiguration {
+    /// What of an authority domains are compared with.
+    pub fn compared<'a>(&self, authority: &'a str) -> &'a str {
+        match authority.rsplit_once(':') {
+            Some((host, port))
+                if self.ignore_port && !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) =>
+            {
+                host
+            }
+            _ => authority,
+        }
+    }
+}
+
 impl VirtualHost {
     /// Every cluster that its routes name, mirrors included; a name may come more than once.
     pub fn clusters(&self) -> impl Iterator<Item = &Name> {
         self.routes.iter().flat_map(|route| {
             let forward = match &route.action {
                 RouteAction::Forward(forward) => Some(forward),
-                RouteAction::NonForwarding | RouteAction::Unsupported(_) => None,
+                RouteAction::NonForwarding
+                | RouteAction::DirectResponse(_)
+                | RouteAction::Redirect(_)
+                | RouteAction::Unsupported(_) => None,
             };
             forward.into_iter().flat_map(|forward| {
                 let destinations: Vec<&Name> = match &forward.destination {
                     Destination::Cluster(name) => vec![name],
                     Destination::Weighted(clusters) => clusters.iter().map(|c| &c.cluster).collect(),
+                    Destination::Header(_) => Vec::new(),
                 };
                 destinations.into_iter().chain(forward.mirrors.iter().map(|mirror| &mirror.cluster))
             })

@@ -1,5 +1,6 @@
 //! What every resource promises.
 
+mod fields;
 mod generators;
 mod rejections;
 

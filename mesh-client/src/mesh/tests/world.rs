@@ -104,6 +104,7 @@ impl Published {
             domains: vec![DomainPattern::Any],
             routes: vec![Arc::new(self.route.clone())],
             retry: None,
+            hedge: None,
             overrides: FilterOverrides::new(),
             headers: HeaderMutations::default(),
         };
@@ -113,7 +114,7 @@ impl Published {
             name: self.name(ResourceType::Listener, "reviews:9080"),
             kind: ListenerKind::Api(http),
         };
-        let routes = RouteConfiguration { name, virtual_hosts: vec![Arc::new(host)] };
+        let routes = RouteConfiguration::new(name, vec![Arc::new(host)]);
         let mut all = vec![encoded(&listener), encoded(&routes)];
         for (name, addresses) in &self.clusters {
             all.push(encoded(&*testing::cluster(name).cluster));

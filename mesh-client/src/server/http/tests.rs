@@ -42,6 +42,7 @@ fn host(domains: &[&str], routes: Vec<Route>) -> VirtualHost {
         domains: domains.iter().map(|domain| DomainPattern::parse(domain).unwrap()).collect(),
         routes: routes.into_iter().map(Arc::new).collect(),
         retry: None,
+        hedge: None,
         overrides: FilterOverrides::new(),
         headers: HeaderMutations::default(),
     }
@@ -69,10 +70,7 @@ fn filter(name: &str, config: FilterConfig) -> HttpFilter {
 }
 
 fn http(hosts: Vec<VirtualHost>, filters: Vec<HttpFilter>) -> Http {
-    let config = RouteConfiguration {
-        name: "inline".into(),
-        virtual_hosts: hosts.into_iter().map(Arc::new).collect(),
-    };
+    let config = RouteConfiguration::new("inline".into(), hosts.into_iter().map(Arc::new).collect());
     let routes = RouteSource::Inline(Arc::new(config));
     let manager = HttpConnectionManager { routes, filters, max_stream_duration: None };
     Http::new(&manager, &Routes::new())

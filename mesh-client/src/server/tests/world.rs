@@ -328,10 +328,11 @@ pub(super) fn chain(
         domains: vec![DomainPattern::Any],
         routes: vec![Arc::new(route)],
         retry: None,
+        hedge: None,
         overrides: Default::default(),
         headers: HeaderMutations::default(),
     };
-    let routes = RouteConfiguration { name: "inline".into(), virtual_hosts: vec![Arc::new(host)] };
+    let routes = RouteConfiguration::new("inline".into(), vec![Arc::new(host)]);
     let filter = |name: String, config| HttpFilter { name: name.into(), config, disabled: false };
     let rbac =
         |(i, rules)| filter(format!("rbac-{i}"), FilterConfig::Rbac(Arc::new(Rbac { rules: Some(rules) })));

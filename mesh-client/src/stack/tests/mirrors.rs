@@ -1,10 +1,10 @@
 //! Copies: sent beside the call, and never in its way.
 
 use super::*;
-use mesh_xds::resource::route::Mirror;
+use mesh_xds::resource::route::{Mirror, RouteAction};
 
 fn mirrored(fraction: Fraction) -> XdsConfig {
-    to_c(|forward| forward.mirrors = vec![Mirror { cluster: "shadow".into(), fraction }])
+    to_c(|forward| forward.mirrors = vec![Mirror { cluster: "shadow".into(), fraction, shadow_host: false }])
 }
 
 fn to(mesh: &Mesh, cluster: &str) -> Vec<Seen> {
@@ -26,6 +26,21 @@ async fn a_copy_is_sent_and_its_answer_forgotten() {
     assert_eq!(copies.len(), 1);
     assert_eq!(&copies[0].body[..], b"message");
     assert_eq!(copies[0].uri, "http://reviews:9080/r.Reviews/List");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_marked_in_its_host_name_when_asked_for() {
+    let mut config = mirrored(Fraction::ONE);
+    let routes = &mut Arc::make_mut(&mut config.virtual_host).routes;
+    match &mut Arc::make_mut(&mut routes[0]).action {
+        RouteAction::Forward(forward) => forward.mirrors[0].shadow_host = true,
+        other => panic!("{other:?}"),
+    }
+    let mesh = Mesh::new(&config, []);
+    mesh.call(request(None)).await.unwrap();
+    settle().await;
+    assert_eq!(to(&mesh, "shadow")[0].uri, "http://reviews-shadow:9080/r.Reviews/List");
+    assert_eq!(to(&mesh, "c")[0].uri, "http://reviews:9080/r.Reviews/List");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,8 @@
 
 use super::*;
 use mesh_xds::resource::route::{
-    AppendAction, Destination, HeaderAddition, HeaderName, HeaderValue, RouteAction, WeightedCluster,
+    AppendAction, Destination, DirectResponse, HeaderAddition, HeaderName, HeaderValue, Redirect,
+    RedirectPath, RouteAction, WeightedCluster,
 };
 use std::num::NonZeroU32;
 
@@ -82,6 +83,59 @@ async fn an_action_that_clients_do_not_have_fails_and_is_named() {
     let error = mesh.call(request(None)).await.unwrap_err();
     assert!(error.message().contains("route r (reviews.yaml:12:5)"), "{error}");
     assert!(error.message().contains("redirect"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_route_is_the_status_that_it_maps_to_and_nothing_is_sent() {
+    let redirect = Redirect {
+        status: 302,
+        scheme: Some("https".into()),
+        host: Some("other".into()),
+        port: None,
+        path: Some(RedirectPath::Prefix("/new/".into())),
+        strip_query: false,
+    };
+    let direct = |status, body: &'static str| {
+        RouteAction::DirectResponse(Arc::new(DirectResponse { status, body: body.into() }))
+    };
+    for (action, expected, text) in [
+        (
+            direct(503, "closed"),
+            Code::Unavailable,
+            "route r: answered by the route with HTTP status 503: closed",
+        ),
+        (direct(403, ""), Code::PermissionDenied, "HTTP status 403"),
+        (direct(200, "hello"), Code::Unknown, "HTTP status 200: hello"),
+        (
+            RouteAction::Redirect(Arc::new(redirect)),
+            Code::Unknown,
+            "(HTTP status 302) to https://other/new/r.Reviews/List",
+        ),
+    ] {
+        let mut answering = route(PathMatcher::any(), forward("c"));
+        answering.action = action;
+        let mesh = Mesh::new(&config(http(), vec![answering]), []);
+        let error = mesh.call(request(None)).await.unwrap_err();
+        assert_eq!(error.code(), expected);
+        assert!(error.message().contains(text), "{error}");
+        assert!(mesh.seen().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn levels_of_headers_are_applied_from_the_most_specific_unless_turned_round() {
+    for (turned, expected) in [(false, "configuration"), (true, "route")] {
+        let mut config = to_c(|_| {});
+        let host = Arc::make_mut(&mut config.virtual_host);
+        Arc::make_mut(&mut host.routes[0]).headers.request.add = vec![set("x-level", "route")];
+        host.headers.request.add = vec![set("x-level", "host")];
+        let routes = Arc::make_mut(&mut config.routes);
+        routes.headers.request.add = vec![set("x-level", "configuration")];
+        routes.most_specific_headers_last = turned;
+        let mesh = Mesh::new(&config, []);
+        mesh.call(request(None)).await.unwrap();
+        assert_eq!(mesh.seen()[0].headers["x-level"], expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ fn destination(config: &XdsConfig) -> String {
     };
     match &forward.destination {
         Destination::Cluster(name) => name.to_string(),
-        Destination::Weighted(several) => format!("{several:?}"),
+        several => format!("{several:?}"),
     }
 }
 

@@ -32,6 +32,7 @@ pub(in crate::compile) fn plain(cluster: Name, kind: &ClientKind) -> Forward {
         max_stream_duration: None,
         grpc_timeout_header_max: timeout(None, kind).1,
         retry: Some(Arc::new(default_retry())),
+        hedge: None,
         hash: Vec::new(),
         authority: None,
         auto_host_rewrite: false,
@@ -89,6 +90,7 @@ pub(in crate::compile) fn forward(
         max_stream_duration: route.timeout.filter(|_| !matches!(kind, ClientKind::Envoy(_))),
         grpc_timeout_header_max,
         retry: retry(route.retries.as_ref()).map(Arc::new),
+        hedge: None,
         hash: Vec::new(),
         authority,
         auto_host_rewrite: false,
@@ -97,7 +99,11 @@ pub(in crate::compile) fn forward(
             .mirrors
             .iter()
             .filter(|mirror| mirror.share.millionths() > 0)
-            .map(|mirror| Mirror { cluster: cluster(&mirror.destination), fraction: fraction(mirror.share) })
+            .map(|mirror| Mirror {
+                cluster: cluster(&mirror.destination),
+                fraction: fraction(mirror.share),
+                shadow_host: false,
+            })
             .collect(),
     };
     (forward, headers)

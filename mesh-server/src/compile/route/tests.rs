@@ -37,6 +37,7 @@ fn forward(route: &Route) -> &Forward {
 fn clusters(route: &Route) -> Vec<(String, u32)> {
     match &forward(route).destination {
         Destination::Cluster(name) => vec![(name.to_string(), 0)],
+        Destination::Header(name) => vec![(format!("header {name}"), 0)],
         Destination::Weighted(several) => {
             several.iter().map(|one| (one.cluster.to_string(), one.weight.get())).collect()
         }

@@ -3,7 +3,7 @@
 use super::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
 use crate::{
     field_path::{Faults, Path},
-    resource::{fault, rbac, wire},
+    resource::{ParseContext, fault, rbac, wire},
 };
 use envoy_types::pb::{
     envoy::{
@@ -143,9 +143,11 @@ fn type_name(any: &Any) -> String {
 /// `typed_per_filter_config` of one level.
 pub(in crate::resource) fn overrides(
     protos: &HashMap<String, Any>,
+    _context: &ParseContext,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<FilterOverrides> {
+    let at = at.field("typed_per_filter_config");
     let mut parsed = FilterOverrides::new();
     let mut all_right = true;
     // Sorted, so that faults come in the same order each time.

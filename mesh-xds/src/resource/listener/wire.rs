@@ -1,5 +1,8 @@
 //! Listener, to and from protobuf.
 
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
 use super::{
     FilterChain, FilterChainMatch, HttpConnectionManager, Listener, ListenerKind, RouteSource,
     ServerListener, SourceType, TransportProtocol,
@@ -194,6 +197,9 @@ fn manager(
     if !proto.original_ip_detection_extensions.is_empty() {
         faults.reject::<()>(&at.field("original_ip_detection_extensions"), "must be empty");
     }
+    if !proto.early_header_mutation_extensions.is_empty() {
+        faults.reject::<()>(&at.field("early_header_mutation_extensions"), "must be empty");
+    }
     let filters = filter::wire::parse(&proto.http_filters, side, &at.field("http_filters"), faults);
     let none = HttpProtocolOptions::default();
     let options = proto.common_http_protocol_options.as_ref().unwrap_or(&none);
@@ -240,9 +246,27 @@ fn server(
             }
             _ => false,
         };
+        if matches!(&filter.config_type, Some(proto::listener_filter::ConfigType::ConfigDiscovery(_))) {
+            faults.reject::<()>(&list.index(i).field("config_discovery"), "is not supported");
+            continue;
+        }
+        if filter.filter_disabled.is_some() {
+            faults.reject::<()>(&list.index(i).field("filter_disabled"), "is not supported");
+        }
         if !known {
             faults
                 .reject::<()>(&list.index(i), format!("listener filter `{}` is not supported", filter.name));
+        }
+    }
+    for (unsupported, field) in [
+        (proto.filter_chain_matcher.is_some(), "filter_chain_matcher"),
+        (proto.fcds_config.is_some(), "fcds_config"),
+        (proto.udp_listener_config.is_some(), "udp_listener_config"),
+        (proto.listener_specifier.is_some(), "internal_listener"),
+        (proto.continue_on_listener_filters_timeout, "continue_on_listener_filters_timeout"),
+    ] {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported");
         }
     }
     if proto.use_original_dst.as_ref().is_some_and(|value| value.value) {
@@ -290,6 +314,9 @@ fn chain(
         &at.field("filter_chain_match"),
         faults,
     );
+    if proto.use_proxy_proto.as_ref().is_some_and(|used| used.value) {
+        faults.reject::<()>(&at.field("use_proxy_proto"), "is not supported: the PROXY protocol is not read");
+    }
     let list = at.field("filters");
     let mut http = None;
     let mut names = HashSet::new();
@@ -301,6 +328,9 @@ fn chain(
         match &filter.config_type {
             Some(ConfigType::TypedConfig(any)) if i + 1 == proto.filters.len() => {
                 http = manager(any, Side::Server, context, &at.field("typed_config"), faults);
+            }
+            Some(ConfigType::ConfigDiscovery(_)) => {
+                faults.reject::<()>(&at.field("config_discovery"), "is not supported").unwrap_or(())
             }
             _ => faults
                 .reject::<()>(&at, "only one filter, the HTTP connection manager, is supported")

@@ -1,9 +1,10 @@
 //! Retry policy, to and from protobuf.
 
-use super::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+use super::{BackOff, HedgePolicy, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 use crate::{
     field_path::{Faults, Path},
-    resource::{route::HeaderName, wire},
+    matcher::Fraction,
+    resource::{Feature, ParseContext, route::HeaderName, wire},
 };
 use envoy_types::pb::{
     envoy::{
@@ -18,7 +19,7 @@ use envoy_types::pb::{
     },
     google::protobuf::UInt32Value,
 };
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 const DEFAULT_BASE: Duration = Duration::from_millis(25);
@@ -171,6 +172,42 @@ fn rate_limited(
         Some(_) => wire::positive_duration(&proto.max_interval, &at.field("max_interval"), faults)?,
     };
     Some(RateLimitedBackOff { headers, max })
+}
+
+/// `Some(None)`: it asks for nothing, or is not there.
+pub(in crate::resource) fn hedge(
+    proto: &Option<proto::HedgePolicy>,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<HedgePolicy>> {
+    let at = at.field("hedge_policy");
+    let Some(proto) = proto else { return Some(None) };
+    let initial = proto.initial_requests.as_ref().map_or(1, |initial| initial.value);
+    let initial = faults.take(&at.field("initial_requests"), NonZeroU32::try_from(initial));
+    let chance_at = at.field("additional_request_chance");
+    let chance = wire::optional_fraction(&proto.additional_request_chance, &chance_at, faults);
+    let policy = HedgePolicy {
+        initial_requests: initial?,
+        additional_request_chance: chance?,
+        on_per_try_timeout: proto.hedge_on_per_try_timeout,
+    };
+    if policy.initial_requests == NonZeroU32::MIN
+        && policy.additional_request_chance == Fraction::ZERO
+        && !policy.on_per_try_timeout
+    {
+        return Some(None);
+    }
+    context.support.require(Feature::Hedging, &at, faults)?;
+    Some(Some(policy))
+}
+
+pub(in crate::resource) fn encode_hedge(policy: &HedgePolicy) -> proto::HedgePolicy {
+    proto::HedgePolicy {
+        initial_requests: wire::u32_value(policy.initial_requests.get()),
+        additional_request_chance: Some(wire::fraction_proto(policy.additional_request_chance)),
+        hedge_on_per_try_timeout: policy.on_per_try_timeout,
+    }
 }
 
 pub(in crate::resource) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {

@@ -1,15 +1,18 @@
 //! RouteConfiguration, to and from protobuf.
 
 mod action;
+mod answer;
+mod destination;
+mod hash;
 mod headers;
 
-use super::{QueryMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use super::{Mirror, QueryMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
 use crate::{
     field_path::{Faults, Path},
     matcher::{DomainPattern, PathMatcher},
     name::{Name, ResourceType},
     resource::{
-        ParseContext, Resource,
+        Feature, ParseContext, Resource,
         canonical::{self, Inside, METADATA, Shape},
         filter, retry, sealed, wire,
     },
@@ -36,13 +39,32 @@ static ROUTE: Shape =
 static VIRTUAL_HOST: Shape = Shape(&[(3, Inside::Message(&ROUTE)), (15, Inside::Map)]);
 static SHAPE: Shape = Shape(&[(2, Inside::Message(&VIRTUAL_HOST))]);
 
+/// What a route has to know of the resource that it is in.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    context: &'a ParseContext,
+    /// Cluster specifier plugins that were left out, being optional.
+    plugins: &'a BTreeSet<&'a str>,
+    max_body: Option<u32>,
+    /// Copies that routes without their own make.
+    mirrors: &'a [Mirror],
+}
+
 impl Resource for RouteConfiguration {
     const TYPE: ResourceType = ResourceType::RouteConfiguration;
 
     fn to_proto(&self) -> Bytes {
+        let headers = headers::encode(&self.headers);
         let message = proto::RouteConfiguration {
             name: self.name.to_string(),
             virtual_hosts: self.virtual_hosts.iter().map(|host| encode_host(host)).collect(),
+            request_headers_to_add: headers.request_add,
+            request_headers_to_remove: headers.request_remove,
+            response_headers_to_add: headers.response_add,
+            response_headers_to_remove: headers.response_remove,
+            most_specific_header_mutations_wins: self.most_specific_headers_last,
+            ignore_port_in_host_matching: self.ignore_port,
+            max_direct_response_body_size_bytes: self.max_direct_response_body.and_then(wire::u32_value),
             ..Default::default()
         };
         canonical::sorted(&message.encode_to_vec(), &SHAPE).into()
@@ -66,6 +88,7 @@ fn encode_host(host: &VirtualHost) -> proto::VirtualHost {
         domains: host.domains.iter().map(ToString::to_string).collect(),
         routes: host.routes.iter().map(|route| encode_route(route)).collect(),
         retry_policy: host.retry.as_deref().map(retry::wire::encode),
+        hedge_policy: host.hedge.as_ref().map(retry::wire::encode_hedge),
         typed_per_filter_config: filter::wire::encode_overrides(&host.overrides),
         request_headers_to_add: headers.request_add,
         request_headers_to_remove: headers.request_remove,
@@ -83,6 +106,10 @@ fn encode_route(route: &Route) -> proto::Route {
         action: Some(match &route.action {
             RouteAction::Forward(forward) => Action::Route(action::encode(forward)),
             RouteAction::NonForwarding => Action::NonForwardingAction(Default::default()),
+            RouteAction::DirectResponse(response) => {
+                Action::DirectResponse(answer::encode_direct_response(response))
+            }
+            RouteAction::Redirect(redirect) => Action::Redirect(answer::encode_redirect(redirect)),
             RouteAction::Unsupported("redirect") => Action::Redirect(Default::default()),
             // Envoy demands a status.
             RouteAction::Unsupported("direct_response") => {
@@ -104,6 +131,9 @@ fn encode_match(matches: &RouteMatch) -> proto::RouteMatch {
     let (path, ignore_case) = match &matches.path {
         PathMatcher::Prefix { value, ignore_case } => {
             (PathSpecifier::Prefix(value.to_string()), *ignore_case)
+        }
+        PathMatcher::SeparatedPrefix { value, ignore_case } => {
+            (PathSpecifier::PathSeparatedPrefix(value.to_string()), *ignore_case)
         }
         PathMatcher::Exact { value, ignore_case } => (PathSpecifier::Path(value.to_string()), *ignore_case),
         PathMatcher::Regex(regex) => (PathSpecifier::SafeRegex(wire::regex_proto(regex)), false),
@@ -139,34 +169,61 @@ impl sealed::Parse for RouteConfiguration {
         at: &Path<'_>,
         faults: &mut Faults,
     ) -> Option<Self> {
+        for (unsupported, field) in [
+            (proto.vhds.is_some(), "vhds"),
+            (!proto.vhost_header.is_empty(), "vhost_header"),
+            (!proto.route_specifiers.is_empty(), "route_specifiers"),
+            (!proto.internal_only_headers.is_empty(), "internal_only_headers"),
+            (proto.ignore_path_parameters_in_path_matching, "ignore_path_parameters_in_path_matching"),
+        ] {
+            if unsupported {
+                faults.reject::<()>(&at.field(field), "is not supported");
+            }
+        }
+        let mut plugins = BTreeSet::new();
+        let list = at.field("cluster_specifier_plugins");
+        for (i, plugin) in proto.cluster_specifier_plugins.iter().enumerate() {
+            let at = list.index(i);
+            if let Some(name) = destination::plugin(plugin, &at, faults)
+                && !plugins.insert(name)
+            {
+                let at = at.field("extension");
+                faults.reject::<()>(&at.field("name"), format!("`{name}` stands twice"));
+            }
+        }
+        let max_direct_response_body =
+            proto.max_direct_response_body_size_bytes.as_ref().map(|size| size.value);
+        let mirrors = action::mirrors(&proto.request_mirror_policies, at, faults).unwrap_or_default();
+        let overrides = filter::wire::overrides(&proto.typed_per_filter_config, context, at, faults);
+        let scope =
+            Scope { context, plugins: &plugins, max_body: max_direct_response_body, mirrors: &mirrors };
         let mut seen = HashSet::new();
         let list = at.field("virtual_hosts");
         let mut hosts = Vec::new();
         for (i, proto) in proto.virtual_hosts.iter().enumerate() {
-            if let Some(host) = host(proto, &mut seen, context, &list.index(i), faults) {
+            if let Some(mut host) = host(proto, &mut seen, &scope, &list.index(i), faults) {
+                // The least specific level of overrides.
+                for (name, value) in overrides.iter().flatten() {
+                    host.overrides.entry(name.clone()).or_insert_with(|| value.clone());
+                }
                 hosts.push(Arc::new(host));
             }
         }
-        for (unsupported, field) in [
-            (proto.vhds.is_some(), "vhds"),
-            (!proto.request_headers_to_add.is_empty(), "request_headers_to_add"),
-            (!proto.request_headers_to_remove.is_empty(), "request_headers_to_remove"),
-            (!proto.response_headers_to_add.is_empty(), "response_headers_to_add"),
-            (!proto.response_headers_to_remove.is_empty(), "response_headers_to_remove"),
-        ] {
-            if unsupported {
-                let reason = "is not supported on the route configuration: set it on the virtual host";
-                faults.reject::<()>(&at.field(field), reason);
-            }
-        }
-        Some(Self { name, virtual_hosts: hosts })
+        Some(Self {
+            name,
+            virtual_hosts: hosts,
+            headers: headers::parse(headers::protos!(proto), at, faults)?,
+            most_specific_headers_last: proto.most_specific_header_mutations_wins,
+            ignore_port: proto.ignore_port_in_host_matching,
+            max_direct_response_body,
+        })
     }
 }
 
 fn host(
     proto: &proto::VirtualHost,
     seen: &mut HashSet<DomainPattern>,
-    context: &ParseContext,
+    scope: &Scope<'_>,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<VirtualHost> {
@@ -184,31 +241,41 @@ fn host(
     if proto.domains.is_empty() {
         faults.reject::<()>(&at.field("domains"), "must not be empty");
     }
+    for (unsupported, field) in [
+        (proto.matcher.is_some(), "matcher"),
+        (proto.require_tls != 0, "require_tls"),
+        (!proto.route_specifiers.is_empty(), "route_specifiers"),
+    ] {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported");
+        }
+    }
+    let mirrors = action::mirrors(&proto.request_mirror_policies, at, faults);
+    let scope = match &mirrors {
+        Some(mirrors) if !mirrors.is_empty() => Scope { mirrors, ..*scope },
+        _ => *scope,
+    };
     let list = at.field("routes");
     let mut routes = Vec::new();
     for (i, proto) in proto.routes.iter().enumerate() {
         let before = faults.len();
-        if let Some(Some(route)) = route(proto, context, &list.index(i), faults) {
+        if let Some(Some(route)) = route(proto, &scope, &list.index(i), faults) {
             routes.push(Arc::new(route));
         }
         if faults.len() > before {
             faults.written_at(before, wire::origin(&proto.metadata).as_deref());
         }
     }
-    let retry = match &proto.retry_policy {
-        Some(policy) => {
-            retry::wire::parse(policy, &at.field("retry_policy"), faults).map(|policy| Some(Arc::new(policy)))
-        }
-        None => Some(None),
-    };
-    let overrides =
-        filter::wire::overrides(&proto.typed_per_filter_config, &at.field("typed_per_filter_config"), faults);
+    let retry = action::retry_policy(&proto.retry_policy, &proto.retry_policy_typed_config, at, faults);
+    let hedge = retry::wire::hedge(&proto.hedge_policy, scope.context, at, faults);
+    let overrides = filter::wire::overrides(&proto.typed_per_filter_config, scope.context, at, faults);
     let headers = headers::parse(headers::protos!(proto), at, faults);
     Some(VirtualHost {
         name: proto.name.as_str().into(),
         domains: domains?,
         routes,
         retry: retry?,
+        hedge: hedge?,
         overrides: overrides?,
         headers: headers?,
     })
@@ -217,26 +284,38 @@ fn host(
 /// `Some(None)`: a route that gRPC passes over (A28).
 fn route(
     proto: &proto::Route,
-    context: &ParseContext,
+    scope: &Scope<'_>,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Option<Route>> {
     let match_at = at.field("match");
     let matches = faults.required(&match_at, &proto.r#match).and_then(|m| route_match(m, &match_at, faults));
     let action = match &proto.action {
-        Some(Action::Route(route)) => match action::parse(route, context, &at.field("route"), faults) {
+        Some(Action::Route(route)) => match action::parse(route, scope, &at.field("route"), faults) {
             Some(None) => return Some(None),
             Some(Some(forward)) => Some(RouteAction::Forward(Box::new(forward))),
             None => None,
         },
         Some(Action::NonForwardingAction(_)) => Some(RouteAction::NonForwarding),
+        Some(Action::Redirect(redirect)) if scope.context.support.has(Feature::Redirect) => {
+            let redirect = answer::redirect(redirect, &at.field("redirect"), faults);
+            redirect.map(|redirect| RouteAction::Redirect(Arc::new(redirect)))
+        }
+        Some(Action::DirectResponse(response)) if scope.context.support.has(Feature::DirectResponse) => {
+            let at = at.field("direct_response");
+            let response = answer::direct_response(response, scope.max_body, &at, faults);
+            response.map(|response| RouteAction::DirectResponse(Arc::new(response)))
+        }
+        // gRPC takes the resource and fails the calls (A28).
         Some(Action::Redirect(_)) => Some(RouteAction::Unsupported("redirect")),
         Some(Action::DirectResponse(_)) => Some(RouteAction::Unsupported("direct_response")),
         Some(Action::FilterAction(_)) => Some(RouteAction::Unsupported("filter_action")),
         None => faults.reject(at, "has no action: one of route and non_forwarding_action is required"),
     };
-    let overrides =
-        filter::wire::overrides(&proto.typed_per_filter_config, &at.field("typed_per_filter_config"), faults);
+    if !proto.route_specifiers.is_empty() {
+        faults.reject::<()>(&at.field("route_specifiers"), "is not supported");
+    }
+    let overrides = filter::wire::overrides(&proto.typed_per_filter_config, scope.context, at, faults);
     let headers = headers::parse(headers::protos!(proto), at, faults);
     Some(Some(Route {
         name: proto.name.as_str().into(),
@@ -256,8 +335,14 @@ fn route_match(proto: &proto::RouteMatch, at: &Path<'_>, faults: &mut Faults) ->
         Some(PathSpecifier::SafeRegex(regex)) => {
             faults.take(&at.field("safe_regex"), PathMatcher::regex(&regex.regex))
         }
-        Some(_) => {
-            faults.reject(&at.field("path_specifier"), "only prefix, path and safe_regex are supported")
+        Some(PathSpecifier::PathSeparatedPrefix(value)) => {
+            faults.take(&at.field("path_separated_prefix"), PathMatcher::separated_prefix(value, ignore_case))
+        }
+        Some(PathSpecifier::ConnectMatcher(_)) => {
+            faults.reject(&at.field("connect_matcher"), "is not supported: gRPC has no CONNECT")
+        }
+        Some(PathSpecifier::PathMatchPolicy(_)) => {
+            faults.reject(&at.field("path_match_policy"), "is not supported")
         }
         None => faults.reject(&at.field("path_specifier"), "is required"),
     };

@@ -121,5 +121,7 @@ fn path() -> impl Strategy<Value = PathMatcher> {
         (text(), any::<bool>()).prop_map(|(text, fold)| PathMatcher::prefix(&text, fold)),
         (text(), any::<bool>()).prop_map(|(text, fold)| PathMatcher::exact(&text, fold)),
         some_text().prop_map(|text| PathMatcher::regex(&regex::escape(&text)).unwrap()),
+        ("/[a-z]{1,5}", any::<bool>())
+            .prop_map(|(text, fold)| PathMatcher::separated_prefix(&text, fold).unwrap()),
     ]
 }

@@ -1,71 +1,53 @@
 //! Forwarding actions, to and from protobuf.
 
-use super::headers;
+use super::{Scope, destination, hash};
 use crate::{
     field_path::{Faults, Path},
     resource::{
-        ParseContext, filter, retry,
-        route::{
-            Destination, Forward, HashKey, HashPolicy, HeaderName, HeaderValue, Mirror, PathRewrite,
-            WeightedCluster,
-        },
+        ParseContext,
+        retry::{self, RetryPolicy},
+        route::{Forward, HeaderValue, Mirror, PathRewrite},
         wire,
     },
 };
 use envoy_types::pb::{
     envoy::config::route::v3::{
         self as proto,
-        route_action::{
-            ClusterSpecifier, HashPolicy as HashPolicyProto, HostRewriteSpecifier, MaxStreamDuration,
-            RequestMirrorPolicy, hash_policy::PolicySpecifier,
-        },
-        weighted_cluster::{ClusterWeight, cluster_weight},
+        route_action::{HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy},
     },
-    google::protobuf::BoolValue,
+    google::protobuf::{Any, BoolValue},
 };
-use std::{num::NonZeroU32, sync::Arc};
-
-/// gRFC A42: the one filter state that clients know.
-const CHANNEL_ID: &str = "io.grpc.channel_id";
+use std::sync::Arc;
 
 /// `Some(None)`: a way of choosing the cluster that gRPC passes over.
 pub(super) fn parse(
     proto: &proto::RouteAction,
-    context: &ParseContext,
+    scope: &Scope<'_>,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Option<Forward>> {
-    let destination = match &proto.cluster_specifier {
-        Some(ClusterSpecifier::Cluster(name)) if name.is_empty() => {
-            faults.reject(&at.field("cluster"), "must not be empty")
-        }
-        Some(ClusterSpecifier::Cluster(name)) => Some(Destination::Cluster(name.as_str().into())),
-        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
-            self::weighted(weighted, context, &at.field("weighted_clusters"), faults)
-        }
-        Some(ClusterSpecifier::ClusterSpecifierPlugin(name)) => faults.reject(
-            &at.field("cluster_specifier_plugin"),
-            format!("`{name}`: cluster specifier plugins are not supported by this version"),
-        ),
-        Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => faults.reject(
-            &at.field("inline_cluster_specifier_plugin"),
-            "cluster specifier plugins are not supported by this version",
-        ),
-        Some(ClusterSpecifier::ClusterHeader(_)) | None => return Some(None),
+    let destination = match destination::parse(proto, scope, at, faults) {
+        Some(None) => return Some(None),
+        Some(Some(destination)) => Some(destination),
+        None => None,
     };
-    let retry = match &proto.retry_policy {
-        Some(policy) => {
-            retry::wire::parse(policy, &at.field("retry_policy"), faults).map(|policy| Some(Arc::new(policy)))
-        }
-        None => Some(None),
-    };
+    if proto.metadata_match.is_some() {
+        let reason = "is not supported: endpoints are not chosen by metadata";
+        faults.reject::<()>(&at.field("metadata_match"), reason);
+    }
+    let retry = retry_policy(&proto.retry_policy, &proto.retry_policy_typed_config, at, faults);
+    let hedge = retry::wire::hedge(&proto.hedge_policy, scope.context, at, faults);
     let none = MaxStreamDuration::default();
     let limits = proto.max_stream_duration.as_ref().unwrap_or(&none);
     let limits_at = at.field("max_stream_duration");
-    let (authority, auto_host_rewrite) = authority(proto, context, at, faults);
-    let hash = wire::every(&proto.hash_policy, &at.field("hash_policy"), faults, hash_policy);
-    let mirrors =
-        wire::every(&proto.request_mirror_policies, &at.field("request_mirror_policies"), faults, mirror);
+    let (authority, auto_host_rewrite) = authority(proto, scope.context, at, faults);
+    let hash = wire::every(&proto.hash_policy, &at.field("hash_policy"), faults, |policy, at, faults| {
+        hash::parse(policy, scope.context, at, faults)
+    });
+    let mut mirrors = mirrors(&proto.request_mirror_policies, at, faults);
+    if proto.request_mirror_policies.is_empty() {
+        mirrors = Some(scope.mirrors.to_vec());
+    }
     Some(Some(Forward {
         destination: destination?,
         timeout: wire::optional_duration(&proto.timeout, &at.field("timeout"), faults),
@@ -80,6 +62,7 @@ pub(super) fn parse(
             faults,
         ),
         retry: retry?,
+        hedge: hedge?,
         hash: hash?.into_iter().flatten().collect(),
         authority,
         auto_host_rewrite,
@@ -100,11 +83,21 @@ fn authority(
             (host_value(host, &at.field("host_rewrite_literal"), faults), false)
         }
         Some(HostRewriteSpecifier::AutoHostRewrite(auto)) if context.trusted => (None, auto.value),
+        Some(other) if context.trusted => {
+            let field = match other {
+                HostRewriteSpecifier::HostRewriteHeader(_) => "host_rewrite_header",
+                HostRewriteSpecifier::HostRewritePathRegex(_) => "host_rewrite_path_regex",
+                _ => "host_rewrite",
+            };
+            let reason = "is not supported; use host_rewrite_literal or auto_host_rewrite";
+            faults.reject::<()>(&at.field(field), reason);
+            (None, false)
+        }
         _ => (None, false),
     }
 }
 
-fn host_value(host: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderValue> {
+pub(super) fn host_value(host: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderValue> {
     match host.parse::<http::uri::Authority>() {
         Ok(authority) => HeaderValue::try_from(authority.as_str()).ok(),
         Err(error) => faults.reject(at, format!("`{host}` is not an authority: {error}")),
@@ -116,9 +109,13 @@ fn path_rewrite(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Option<PathRewrite>> {
-    if proto.path_rewrite_policy.is_some() || !proto.path_rewrite.is_empty() {
-        return faults
-            .reject(&at.field("path_rewrite"), "is not supported; use prefix_rewrite or regex_rewrite");
+    for (unsupported, field) in [
+        (proto.path_rewrite_policy.is_some(), "path_rewrite_policy"),
+        (!proto.path_rewrite.is_empty(), "path_rewrite"),
+    ] {
+        if unsupported {
+            return faults.reject(&at.field(field), "is not supported; use prefix_rewrite or regex_rewrite");
+        }
     }
     match (&proto.regex_rewrite, proto.prefix_rewrite.as_str()) {
         (Some(_), prefix) if !prefix.is_empty() => {
@@ -133,81 +130,52 @@ fn path_rewrite(
     }
 }
 
-/// Entries of weight 0 are dropped; what remains must be something, and its sum a `u32`.
-fn weighted(
-    proto: &proto::WeightedCluster,
-    context: &ParseContext,
+/// `retry_policy` of a route or virtual host.
+pub(super) fn retry_policy(
+    proto: &Option<proto::RetryPolicy>,
+    typed: &Option<Any>,
     at: &Path<'_>,
     faults: &mut Faults,
-) -> Option<Destination> {
-    let list = at.field("clusters");
-    let clusters = wire::every(&proto.clusters, &list, faults, |cluster, at, faults| {
-        weight(cluster, context, at, faults)
-    })?;
-    let clusters: Vec<_> = clusters.into_iter().flatten().collect();
-    let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight.get())).sum();
-    if sum == 0 {
-        return faults.reject(&list, "the weights sum to 0");
+) -> Option<Option<Arc<RetryPolicy>>> {
+    if typed.is_some() {
+        let reason = "is not supported; use retry_policy";
+        return faults.reject(&at.field("retry_policy_typed_config"), reason);
     }
-    if sum > u64::from(u32::MAX) {
-        return faults.reject(&list, "the weights sum to more than 4294967295");
+    match proto {
+        Some(policy) => {
+            retry::wire::parse(policy, &at.field("retry_policy"), faults).map(|policy| Some(Arc::new(policy)))
+        }
+        None => Some(None),
     }
-    Some(Destination::Weighted(clusters))
 }
 
-/// `Some(None)`: of weight 0.
-fn weight(
-    proto: &ClusterWeight,
-    context: &ParseContext,
+/// `request_mirror_policies` of a route or of a level above.
+pub(super) fn mirrors(
+    protos: &[RequestMirrorPolicy],
     at: &Path<'_>,
     faults: &mut Faults,
-) -> Option<Option<WeightedCluster>> {
-    if proto.name.is_empty() {
-        faults.reject::<()>(&at.field("name"), "is required");
-    }
-    let overrides =
-        filter::wire::overrides(&proto.typed_per_filter_config, &at.field("typed_per_filter_config"), faults);
-    let headers = headers::parse(headers::protos!(proto), at, faults);
-    let authority = match &proto.host_rewrite_specifier {
-        Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) if context.trusted => {
-            host_value(host, &at.field("host_rewrite_literal"), faults)
-        }
-        _ => None,
-    };
-    let (overrides, headers) = (overrides?, headers?);
-    let weight = NonZeroU32::new(proto.weight.as_ref().map_or(0, |weight| weight.value));
-    Some(weight.map(|weight| WeightedCluster {
-        cluster: proto.name.as_str().into(),
-        weight,
-        headers,
-        overrides,
-        authority,
-    }))
-}
-
-/// `Some(None)`: a kind that produces no hash in gRPC (A42).
-fn hash_policy(proto: &HashPolicyProto, at: &Path<'_>, faults: &mut Faults) -> Option<Option<HashPolicy>> {
-    let key = match &proto.policy_specifier {
-        // gRPC sees no pseudo headers (A42).
-        Some(PolicySpecifier::Header(header)) if header.header_name.starts_with(':') => return Some(None),
-        Some(PolicySpecifier::Header(header)) => {
-            let at = at.field("header");
-            let name = HeaderName::try_from(header.header_name.as_str());
-            let name = name.map_err(|_| format!("`{}` is not a header name", header.header_name));
-            let name = faults.take(&at.field("header_name"), name);
-            let rewrite = match &header.regex_rewrite {
-                Some(rewrite) => Some(wire::regex_rewrite(rewrite, &at.field("regex_rewrite"), faults)?),
-                None => None,
-            };
-            HashKey::Header { name: name?, rewrite }
-        }
-        Some(PolicySpecifier::FilterState(state)) if state.key == CHANNEL_ID => HashKey::ChannelId,
-        _ => return Some(None),
-    };
-    Some(Some(HashPolicy { key, terminal: proto.terminal }))
+) -> Option<Vec<Mirror>> {
+    wire::every(protos, &at.field("request_mirror_policies"), faults, mirror)
 }
 
 fn mirror(proto: &RequestMirrorPolicy, at: &Path<'_>, faults: &mut Faults) -> Option<Mirror> {
+    for (unsupported, field, instead) in [
+        (!proto.cluster_header.is_empty(), "cluster_header", "use cluster"),
+        (
+            !proto.request_headers_mutations.is_empty(),
+            "request_headers_mutations",
+            "the copy is as the request is sent",
+        ),
+        (
+            !proto.host_rewrite_literal.is_empty(),
+            "host_rewrite_literal",
+            "the copy is as the request is sent",
+        ),
+    ] {
+        if unsupported {
+            return faults.reject(&at.field(field), format!("is not supported: {instead}"));
+        }
+    }
     if proto.cluster.is_empty() {
         return faults.reject(&at.field("cluster"), "is required");
     }
@@ -219,7 +187,8 @@ fn mirror(proto: &RequestMirrorPolicy, at: &Path<'_>, faults: &mut Faults) -> Op
             wire::fraction(faults.required(&at, &fraction.default_value)?, &at, faults)?
         }
     };
-    Some(Mirror { cluster: proto.cluster.as_str().into(), fraction })
+    let shadow_host = !proto.disable_shadow_host_suffix_append;
+    Some(Mirror { cluster: proto.cluster.as_str().into(), fraction, shadow_host })
 }
 
 pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
@@ -229,17 +198,12 @@ pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
         ..Default::default()
     };
     let mut action = proto::RouteAction {
-        cluster_specifier: Some(match &forward.destination {
-            Destination::Cluster(name) => ClusterSpecifier::Cluster(name.to_string()),
-            Destination::Weighted(clusters) => ClusterSpecifier::WeightedClusters(proto::WeightedCluster {
-                clusters: clusters.iter().map(encode_weight).collect(),
-                ..Default::default()
-            }),
-        }),
+        cluster_specifier: Some(destination::encode(&forward.destination)),
         timeout: forward.timeout.map(wire::duration_proto),
         max_stream_duration: (limits != MaxStreamDuration::default()).then_some(limits),
         retry_policy: forward.retry.as_deref().map(retry::wire::encode),
-        hash_policy: forward.hash.iter().map(encode_hash).collect(),
+        hedge_policy: forward.hedge.as_ref().map(retry::wire::encode_hedge),
+        hash_policy: forward.hash.iter().map(hash::encode).collect(),
         host_rewrite_specifier: match (&forward.authority, forward.auto_host_rewrite) {
             (Some(host), _) => Some(HostRewriteSpecifier::HostRewriteLiteral(
                 String::from_utf8_lossy(host.as_bytes()).into(),
@@ -253,8 +217,7 @@ pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
             .map(|mirror| RequestMirrorPolicy {
                 cluster: mirror.cluster.to_string(),
                 runtime_fraction: Some(wire::runtime_fraction_proto(mirror.fraction)),
-                // Istio's default: the copy goes to the same host name.
-                disable_shadow_host_suffix_append: true,
+                disable_shadow_host_suffix_append: !mirror.shadow_host,
                 ..Default::default()
             })
             .collect(),
@@ -266,36 +229,4 @@ pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
         None => {}
     }
     action
-}
-
-fn encode_weight(cluster: &WeightedCluster) -> ClusterWeight {
-    let headers = headers::encode(&cluster.headers);
-    ClusterWeight {
-        name: cluster.cluster.to_string(),
-        weight: wire::u32_value(cluster.weight.get()),
-        request_headers_to_add: headers.request_add,
-        request_headers_to_remove: headers.request_remove,
-        response_headers_to_add: headers.response_add,
-        response_headers_to_remove: headers.response_remove,
-        typed_per_filter_config: filter::wire::encode_overrides(&cluster.overrides),
-        host_rewrite_specifier: cluster.authority.as_ref().map(|host| {
-            let host = String::from_utf8_lossy(host.as_bytes()).into();
-            cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)
-        }),
-        ..Default::default()
-    }
-}
-
-fn encode_hash(policy: &HashPolicy) -> HashPolicyProto {
-    use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::{FilterState, Header};
-    HashPolicyProto {
-        terminal: policy.terminal,
-        policy_specifier: Some(match &policy.key {
-            HashKey::Header { name, rewrite } => PolicySpecifier::Header(Header {
-                header_name: name.to_string(),
-                regex_rewrite: rewrite.as_ref().map(wire::regex_rewrite_proto),
-            }),
-            HashKey::ChannelId => PolicySpecifier::FilterState(FilterState { key: CHANNEL_ID.into() }),
-        }),
-    }
 }

@@ -47,15 +47,14 @@ pub(super) struct Encoded {
 }
 
 pub(super) fn parse(protos: Protos<'_>, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderMutations> {
-    let request_add = wire::every(protos.request_add, &at.field("request_headers_to_add"), faults, addition);
+    let request_add = additions(protos.request_add, &at.field("request_headers_to_add"), faults);
     let request_remove = wire::every(
         protos.request_remove,
         &at.field("request_headers_to_remove"),
         faults,
         |text, at, faults| name(text, at, faults),
     );
-    let response_add =
-        wire::every(protos.response_add, &at.field("response_headers_to_add"), faults, addition);
+    let response_add = additions(protos.response_add, &at.field("response_headers_to_add"), faults);
     let response_remove = wire::every(
         protos.response_remove,
         &at.field("response_headers_to_remove"),
@@ -93,11 +92,23 @@ fn literal(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<String> {
     Some(literal)
 }
 
-fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderAddition> {
+fn additions(
+    protos: &[HeaderValueOption],
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Vec<HeaderAddition>> {
+    Some(wire::every(protos, at, faults, addition)?.into_iter().flatten().collect())
+}
+
+/// `Some(None)`: it has no value, and may not be without.
+fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Option<Option<HeaderAddition>> {
     let header_at = at.field("header");
     let header = faults.required(&header_at, &proto.header)?;
     let name = name(&header.key, &header_at.field("key"), faults);
     let value_at = header_at.field("value");
+    if !header.value.is_empty() && !header.raw_value.is_empty() {
+        return faults.reject(&header_at.field("raw_value"), "excludes value");
+    }
     let text = literal(&header.value, &value_at, faults)?;
     let bytes = if header.raw_value.is_empty() { text.as_bytes() } else { &header.raw_value };
     let value = HeaderValue::from_bytes(bytes).map_err(|_| "is not a header value");
@@ -112,7 +123,8 @@ fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Op
         (None, Ok(HeaderAppendAction::OverwriteIfExists)) => AppendAction::OverwriteIfExists,
         (None, Err(_)) => return faults.reject(&at.field("append_action"), "is unknown"),
     };
-    Some(HeaderAddition { name: name?, value: value?, action })
+    let addition = HeaderAddition { name: name?, value: value?, action };
+    Some((proto.keep_empty_value || !addition.value.is_empty()).then_some(addition))
 }
 
 pub(super) fn encode(headers: &HeaderMutations) -> Encoded {

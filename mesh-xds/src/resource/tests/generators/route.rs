@@ -5,11 +5,11 @@ use super::{
     positive, some_text, string, text, weight,
 };
 use crate::{
-    matcher::DomainPattern,
+    matcher::{DomainPattern, Fraction},
     resource::{retry::*, route::*},
 };
 use proptest::{collection::vec, option, prelude::*};
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 fn header_mutation() -> impl Strategy<Value = HeaderMutation> {
     let action = prop_oneof![
@@ -80,6 +80,41 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
         })
 }
 
+fn hedge() -> impl Strategy<Value = HedgePolicy> {
+    (1..5_u32, fraction(), any::<bool>()).prop_map(|(initial, additional_request_chance, flag)| HedgePolicy {
+        initial_requests: NonZeroU32::new(initial).unwrap(),
+        additional_request_chance,
+        // It asks for something.
+        on_per_try_timeout: flag || (initial == 1 && additional_request_chance == Fraction::ZERO),
+    })
+}
+
+fn cookie() -> impl Strategy<Value = HashCookie> {
+    let word = || "[a-z]{1,5}".prop_map(Arc::from);
+    (word(), option::of(duration()), "/?[a-z]{0,5}", vec((word(), word()), 0..2))
+        .prop_map(|(name, ttl, path, attributes)| HashCookie { name, ttl, path: path.into(), attributes })
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let status = prop::sample::select(vec![301_u16, 302, 303, 307, 308]);
+    let path = prop_oneof![
+        some_text().prop_map(RedirectPath::Exact),
+        text().prop_map(RedirectPath::Prefix),
+        regex_rewrite().prop_map(RedirectPath::Regex),
+    ];
+    let host = "[a-z.]{1,12}".prop_map(Arc::from);
+    let scheme = prop::sample::select(vec!["http", "https", "x"]).prop_map(Arc::from);
+    (status, option::of(scheme), option::of(host), option::of(1..=u16::MAX), option::of(path), any::<bool>())
+        .prop_map(|(status, scheme, host, port, path, strip_query)| Redirect {
+            status,
+            scheme,
+            host,
+            port,
+            path,
+            strip_query,
+        })
+}
+
 fn regex_rewrite() -> impl Strategy<Value = RegexRewrite> {
     (text(), "[a-z]{0,3}").prop_map(|(text, substitution)| {
         RegexRewrite::new(&format!("({})", regex::escape(&text)), &format!("{substitution}\\1")).unwrap()
@@ -96,7 +131,11 @@ fn destination() -> impl Strategy<Value = Destination> {
             authority,
         },
     );
-    prop_oneof![name().prop_map(Destination::Cluster), vec(choice, 1..3).prop_map(Destination::Weighted),]
+    prop_oneof![
+        3 => name().prop_map(Destination::Cluster),
+        3 => vec(choice, 1..3).prop_map(Destination::Weighted),
+        1 => header_name().prop_map(Destination::Header),
+    ]
 }
 
 fn forward() -> impl Strategy<Value = Forward> {
@@ -104,11 +143,18 @@ fn forward() -> impl Strategy<Value = Forward> {
         (header_name(), option::of(regex_rewrite()))
             .prop_map(|(name, rewrite)| HashKey::Header { name, rewrite }),
         Just(HashKey::ChannelId),
+        Just(HashKey::SourceIp),
+        some_text().prop_map(HashKey::QueryParameter),
+        cookie().prop_map(HashKey::Cookie),
     ];
     let hash = (key, any::<bool>()).prop_map(|(key, terminal)| HashPolicy { key, terminal });
     let rewrite =
         prop_oneof![some_text().prop_map(PathRewrite::Prefix), regex_rewrite().prop_map(PathRewrite::Regex),];
-    let mirror = (name(), fraction()).prop_map(|(cluster, fraction)| Mirror { cluster, fraction });
+    let mirror = (name(), fraction(), any::<bool>()).prop_map(|(cluster, fraction, shadow_host)| Mirror {
+        cluster,
+        fraction,
+        shadow_host,
+    });
     let host = prop_oneof![
         Just((None, false)),
         Just((None, true)),
@@ -118,18 +164,19 @@ fn forward() -> impl Strategy<Value = Forward> {
     (
         destination(),
         bounds,
-        option::of(retry()),
+        (option::of(retry()), option::of(hedge())),
         vec(hash, 0..2),
         host,
         option::of(rewrite),
         vec(mirror, 0..2),
     )
-        .prop_map(|(destination, bounds, retry, hash, host, path_rewrite, mirrors)| Forward {
+        .prop_map(|(destination, bounds, (retry, hedge), hash, host, path_rewrite, mirrors)| Forward {
             destination,
             timeout: bounds.0,
             max_stream_duration: bounds.1,
             grpc_timeout_header_max: bounds.2,
             retry: retry.map(Arc::new),
+            hedge,
             hash,
             authority: host.0,
             auto_host_rewrite: host.1,
@@ -145,8 +192,10 @@ fn route() -> impl Strategy<Value = Arc<Route>> {
     let action = prop_oneof![
         4 => forward().prop_map(|forward| RouteAction::Forward(Box::new(forward))),
         1 => Just(RouteAction::NonForwarding),
-        1 => Just(RouteAction::Unsupported("redirect")),
-        1 => Just(RouteAction::Unsupported("direct_response")),
+        1 => redirect().prop_map(|redirect| RouteAction::Redirect(Arc::new(redirect))),
+        1 => (200..600_u16, vec(any::<u8>(), 0..20)).prop_map(|(status, body)| {
+            RouteAction::DirectResponse(Arc::new(DirectResponse { status, body: body.into() }))
+        }),
         1 => Just(RouteAction::Unsupported("filter_action")),
     ];
     (text(), matches, action, overrides(), mutations(), option::of(origin())).prop_map(
@@ -161,19 +210,27 @@ pub(in crate::resource::tests) fn route_configuration() -> impl Strategy<Value =
         some_text(),
         vec("[*]?[a-z]{1,8}", 1..3),
         vec(route(), 0..3),
-        option::of(retry()),
+        (option::of(retry()), option::of(hedge())),
         overrides(),
         mutations(),
     );
-    (name(), vec(host, 0..3)).prop_map(|(name, hosts)| {
+    let flags = (mutations(), any::<(bool, bool)>());
+    (name(), vec(host, 0..3), flags).prop_map(|(name, hosts, (headers, flags))| {
         let hosts = hosts.into_iter().enumerate().map(|(i, host)| {
-            let (name, domains, routes, retry, overrides, headers) = host;
+            let (name, domains, routes, (retry, hedge), overrides, headers) = host;
             let domains = domains.iter().enumerate();
             let domains =
                 domains.map(|(j, domain)| DomainPattern::parse(&format!("{domain}{i}{j}")).unwrap());
             let (domains, retry) = (domains.collect(), retry.map(Arc::new));
-            Arc::new(VirtualHost { name, domains, routes, retry, overrides, headers })
+            Arc::new(VirtualHost { name, domains, routes, retry, hedge, overrides, headers })
         });
-        RouteConfiguration { name, virtual_hosts: hosts.collect() }
+        RouteConfiguration {
+            name,
+            virtual_hosts: hosts.collect(),
+            headers,
+            most_specific_headers_last: flags.0,
+            ignore_port: flags.1,
+            max_direct_response_body: Some(20),
+        }
     })
 }

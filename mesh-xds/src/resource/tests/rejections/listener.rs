@@ -210,6 +210,11 @@ fn a_faulty_server_listener_is_refused_with_the_place() {
                 "more than 100000 combinations",
             ),
             (|m| *matches(m, 1) = matches(m, 0).clone(), "filter_chains[1]", "same connections"),
+            (
+                |m| m.filter_chains[0].filters[0].name.clear(),
+                "filter_chains[0].filters[0].name",
+                "must be present and unique",
+            ),
             (|m| m.filter_chains[0].filters.clear(), "filter_chains[0].filters", "connection manager"),
             (
                 |m| {

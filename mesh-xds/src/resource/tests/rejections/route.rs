@@ -3,10 +3,22 @@
 use super::*;
 use envoy_types::pb::{
     envoy::{
-        config::route::v3::{
-            self as pb, HeaderMatcher, RetryPolicy, RouteAction, header_matcher::HeaderMatchSpecifier,
-            retry_policy::RetryBackOff, route::Action, route_action::ClusterSpecifier,
-            route_match::PathSpecifier, weighted_cluster::ClusterWeight,
+        config::{
+            core::v3::{
+                DataSource, HeaderValue, HeaderValueOption, TypedExtensionConfig, data_source::Specifier,
+            },
+            route::v3::{
+                self as pb, HeaderMatcher, RetryPolicy, RouteAction,
+                header_matcher::HeaderMatchSpecifier,
+                retry_policy::RetryBackOff,
+                route::Action,
+                route_action::{
+                    ClusterSpecifier, HashPolicy,
+                    hash_policy::{Cookie, PolicySpecifier},
+                },
+                route_match::PathSpecifier,
+                weighted_cluster::ClusterWeight,
+            },
         },
         r#type::matcher::v3::RegexMatcher,
     },
@@ -91,9 +103,14 @@ fn a_faulty_route_configuration_is_refused_with_the_place() {
             (|m| route(m).r#match = None, at(".match"), "required"),
             (|m| matching(m).path_specifier = None, at(".match.path_specifier"), "required"),
             (
-                |m| matching(m).path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a".into())),
-                at(".match.path_specifier"),
-                "only prefix, path and safe_regex",
+                |m| matching(m).path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a/".into())),
+                at(".match.path_separated_prefix"),
+                "do not end with it",
+            ),
+            (
+                |m| matching(m).path_specifier = Some(PathSpecifier::ConnectMatcher(Default::default())),
+                at(".match.connect_matcher"),
+                "no CONNECT",
             ),
             (
                 |m| matching(m).path_specifier = Some(PathSpecifier::SafeRegex(regex("foo)|bar(?:"))),
@@ -165,6 +182,206 @@ fn a_faulty_route_configuration_is_refused_with_the_place() {
     );
 }
 
+fn plugin(message: &mut pb::RouteConfiguration, name: &str, is_optional: bool) {
+    let typed_config = Some(Any { type_url: "type.googleapis.com/x.Y".into(), value: Vec::new() });
+    let extension = Some(TypedExtensionConfig { name: name.into(), typed_config });
+    message.cluster_specifier_plugins.push(pb::ClusterSpecifierPlugin { extension, is_optional });
+}
+
+fn by_plugin(message: &mut pb::RouteConfiguration, name: &str) {
+    action(message).cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin(name.into()));
+}
+
+fn responding(message: &mut pb::RouteConfiguration, status: u32, body: Option<Specifier>) {
+    let body = body.map(|specifier| DataSource { specifier: Some(specifier), ..Default::default() });
+    route(message).action =
+        Some(Action::DirectResponse(pb::DirectResponseAction { status, body, ..Default::default() }));
+}
+
+fn redirecting(message: &mut pb::RouteConfiguration, redirect: pb::RedirectAction) {
+    route(message).action = Some(Action::Redirect(redirect));
+}
+
+fn adding(message: &mut pb::RouteConfiguration, key: &str, value: &str) {
+    let header = HeaderValue { key: key.into(), value: value.into(), ..Default::default() };
+    let addition = HeaderValueOption { header: Some(header), ..Default::default() };
+    route(message).request_headers_to_add.push(addition);
+}
+
+#[test]
+fn what_names_a_cluster_an_answer_or_a_header_wrongly_is_refused() {
+    let at = |rest: &str| -> &'static str { format!("{ROUTE}{rest}").leak() };
+    refuses::<RouteConfiguration, _>(
+        &good(),
+        &[
+            (
+                |m| plugin(m, "p", false),
+                "cluster_specifier_plugins[0].extension.typed_config",
+                "x.Y is not supported, and not optional",
+            ),
+            (|m| plugin(m, "", true), "cluster_specifier_plugins[0].extension.name", "required"),
+            (
+                |m| {
+                    plugin(m, "p", true);
+                    plugin(m, "p", true);
+                },
+                "cluster_specifier_plugins[1].extension.name",
+                "stands twice",
+            ),
+            (|m| by_plugin(m, "p"), at(".route.cluster_specifier_plugin"), "`p` is not declared"),
+            (
+                |m| action(m).cluster_specifier = Some(ClusterSpecifier::ClusterHeader("a b".into())),
+                at(".route.cluster_header"),
+                "not a header name",
+            ),
+            (|m| responding(m, 199, None), at(".direct_response.status"), "within 200..=599"),
+            (|m| responding(m, 600, None), at(".direct_response.status"), "within 200..=599"),
+            (
+                |m| responding(m, 200, Some(Specifier::InlineString("x".repeat(4097)))),
+                at(".direct_response.body"),
+                "4097 bytes are more than the limit of 4096",
+            ),
+            (
+                |m| {
+                    m.max_direct_response_body_size_bytes = Some(UInt32Value { value: 1 });
+                    responding(m, 200, Some(Specifier::InlineBytes(vec![0; 2])));
+                },
+                at(".direct_response.body"),
+                "limit of 1",
+            ),
+            (
+                |m| responding(m, 200, Some(Specifier::Filename("/etc/passwd".into()))),
+                at(".direct_response.body"),
+                "inline_string",
+            ),
+            (
+                |m| redirecting(m, pb::RedirectAction { response_code: 9, ..Default::default() }),
+                at(".redirect.response_code"),
+                "unknown",
+            ),
+            (
+                |m| redirecting(m, pb::RedirectAction { host_redirect: "a b".into(), ..Default::default() }),
+                at(".redirect.host_redirect"),
+                "not a host",
+            ),
+            (
+                |m| redirecting(m, pb::RedirectAction { port_redirect: 70_000, ..Default::default() }),
+                at(".redirect.port_redirect"),
+                "not a port",
+            ),
+            (
+                |m| adding(m, ":path", "x"),
+                at(".request_headers_to_add[0].header.key"),
+                "belongs to the transport",
+            ),
+            (
+                |m| adding(m, "x", "%REQ(y)%"),
+                at(".request_headers_to_add[0].header.value"),
+                "formatters are not supported",
+            ),
+            (|m| adding(m, "x", "a\nb"), at(".request_headers_to_add[0].header.value"), "not a header value"),
+            (
+                |m| {
+                    let initial_requests = Some(UInt32Value { value: 0 });
+                    action(m).hedge_policy = Some(pb::HedgePolicy { initial_requests, ..Default::default() });
+                },
+                at(".route.hedge_policy.initial_requests"),
+                "",
+            ),
+            (
+                |m| {
+                    let cookie = Cookie { name: "a;b".into(), ..Default::default() };
+                    let policy_specifier = Some(PolicySpecifier::Cookie(cookie));
+                    action(m).hash_policy = vec![HashPolicy { policy_specifier, terminal: false }];
+                },
+                at(".route.hash_policy[0].cookie.name"),
+                "cannot stand in a cookie",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_plugin_that_is_optional_leaves_out_its_routes() {
+    let mut message = good();
+    plugin(&mut message, "p", true);
+    by_plugin(&mut message, "p");
+    let parsed = RouteConfiguration::parse(&message.encode_to_vec(), &context()).unwrap();
+    assert!(parsed.virtual_hosts[0].routes.is_empty());
+
+    let mut message = good();
+    let typed_config = Some(Any { type_url: "type.googleapis.com/x.Y".into(), value: Vec::new() });
+    let extension = Some(TypedExtensionConfig { name: "p".into(), typed_config });
+    let inline = pb::ClusterSpecifierPlugin { extension, is_optional: true };
+    action(&mut message).cluster_specifier = Some(ClusterSpecifier::InlineClusterSpecifierPlugin(inline));
+    let parsed = RouteConfiguration::parse(&message.encode_to_vec(), &context()).unwrap();
+    assert!(parsed.virtual_hosts[0].routes.is_empty());
+}
+
+#[test]
+fn answers_that_the_data_path_does_not_have_fail_their_calls_and_nothing_else() {
+    let core = ParseContext { support: Support::NONE, ..context() };
+    let action = |change: fn(&mut pb::RouteConfiguration), context: &ParseContext| {
+        let mut message = good();
+        change(&mut message);
+        let parsed = RouteConfiguration::parse(&message.encode_to_vec(), context).unwrap();
+        parsed.virtual_hosts[0].routes[0].action.clone()
+    };
+    use model::route::RouteAction::{DirectResponse, Redirect, Unsupported};
+    // As gRPC does, without a look at what is inside.
+    let direct: fn(&mut pb::RouteConfiguration) = |m| responding(m, 0, None);
+    assert_eq!(action(direct, &core), Unsupported("direct_response"));
+    let redirect: fn(&mut pb::RouteConfiguration) = |m| redirecting(m, Default::default());
+    assert_eq!(action(redirect, &core), Unsupported("redirect"));
+    assert!(matches!(action(redirect, &context()), Redirect(redirect) if redirect.status == 301));
+    let direct: fn(&mut pb::RouteConfiguration) = |m| responding(m, 503, None);
+    assert!(matches!(action(direct, &context()), DirectResponse(response) if response.status == 503));
+}
+
+#[test]
+fn what_stands_on_a_level_above_holds_for_routes_without_their_own() {
+    use pb::route_action::RequestMirrorPolicy;
+    let mirror = |cluster: &str| vec![RequestMirrorPolicy { cluster: cluster.into(), ..Default::default() }];
+    let mut message = good();
+    message.request_mirror_policies = mirror("everywhere");
+    let mirrors = |message: &pb::RouteConfiguration| {
+        let parsed = RouteConfiguration::parse(&message.encode_to_vec(), &context()).unwrap();
+        match &parsed.virtual_hosts[0].routes[0].action {
+            model::route::RouteAction::Forward(forward) => forward.mirrors[0].cluster.to_string(),
+            _ => panic!("no route action"),
+        }
+    };
+    assert_eq!(mirrors(&message), "everywhere");
+    host(&mut message).request_mirror_policies = mirror("host");
+    assert_eq!(mirrors(&message), "host");
+    action(&mut message).request_mirror_policies = mirror("route");
+    assert_eq!(mirrors(&message), "route");
+}
+
+#[test]
+fn a_header_without_value_is_added_only_when_asked_for() {
+    let count = |keep_empty_value| {
+        let mut message = good();
+        adding(&mut message, "x", "");
+        route(&mut message).request_headers_to_add[0].keep_empty_value = keep_empty_value;
+        let parsed = RouteConfiguration::parse(&message.encode_to_vec(), &context()).unwrap();
+        parsed.virtual_hosts[0].routes[0].headers.request.add.len()
+    };
+    assert_eq!((count(false), count(true)), (0, 1));
+}
+
+#[test]
+fn a_port_is_ignored_when_asked_for() {
+    let mut message = good();
+    let found = |message: &pb::RouteConfiguration, authority: &str| {
+        let parsed = RouteConfiguration::parse(&message.encode_to_vec(), &context()).unwrap();
+        parsed.virtual_host(authority).is_some()
+    };
+    assert!(found(&message, "A") && !found(&message, "a:80"));
+    message.ignore_port_in_host_matching = true;
+    assert!(found(&message, "a:80") && found(&message, "a") && !found(&message, "b:80"));
+}
+
 #[test]
 fn every_fault_of_a_resource_is_reported_at_once() {
     let mut message = good();
@@ -179,7 +396,8 @@ fn every_fault_of_a_resource_is_reported_at_once() {
 fn what_grpc_passes_over_does_not_reject() {
     let mut message = good();
     action(&mut message).cluster_specifier = Some(ClusterSpecifier::ClusterHeader("x".into()));
-    let parse = |m: &pb::RouteConfiguration| RouteConfiguration::parse(&m.encode_to_vec(), &context());
+    let core = ParseContext { support: Support::NONE, ..context() };
+    let parse = |m: &pb::RouteConfiguration| RouteConfiguration::parse(&m.encode_to_vec(), &core);
     assert!(parse(&message).unwrap().virtual_hosts[0].routes.is_empty());
 
     let mut message = good();

@@ -1,0 +1,164 @@
+//! What is implemented of each gRFC that concerns xDS, by side.
+
+use crate::resource::Feature;
+
+/// How far it is implemented on one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reach {
+    /// All that the text asks.
+    Whole,
+    /// With the gaps of the remark.
+    Part,
+    /// Not at all.
+    None,
+    /// That side has nothing to do.
+    NotConcerned,
+    /// Parsed here; carried out by a data path with the feature.
+    Needs(Feature),
+}
+
+/// One text.
+#[derive(Clone, Copy, Debug)]
+pub struct Grfc {
+    /// `A27`.
+    pub name: &'static str,
+    /// Its subject.
+    pub about: &'static str,
+    /// On channels.
+    pub client: Reach,
+    /// On servers.
+    pub server: Reach,
+    /// In the control plane.
+    pub control_plane: Reach,
+    /// Gaps and choices.
+    pub remark: &'static str,
+}
+
+const fn grfc(
+    name: &'static str,
+    about: &'static str,
+    [client, server, control_plane]: [Reach; 3],
+    remark: &'static str,
+) -> Grfc {
+    Grfc { name, about, client, server, control_plane, remark }
+}
+
+use Reach::{Needs, None as No, NotConcerned as Na, Part, Whole as Yes};
+
+/// In the order of their numbers.
+pub static GRFCS: &[Grfc] = &[
+    grfc("A6", "retries and hedging", [Part, Na, Na], "retries; hedging where the data path has it"),
+    grfc("A24", "choice of a load-balancing policy", [Part, Na, Na], "from xDS; there is no service config"),
+    grfc("A27", "LDS, RDS, CDS, EDS; localities, priorities, drops", [Yes, Na, Yes], ""),
+    grfc(
+        "A28",
+        "traffic splitting and routing",
+        [Yes, Yes, Yes],
+        "query parameters are evaluated instead of passed over",
+    ),
+    grfc("A29", "TLS", [Yes, Yes, Yes], ""),
+    grfc("A30", "xDS v3", [Yes, Yes, Yes], ""),
+    grfc("A31", "timeouts, config selector", [Yes, Na, Yes], ""),
+    grfc("A32", "circuit breaking", [Yes, Na, Yes], ""),
+    grfc("A33", "fault injection", [Yes, Na, Yes], ""),
+    grfc("A36", "servers", [Na, Yes, Yes], ""),
+    grfc("A37", "aggregate clusters and logical DNS", [Needs(Feature::AggregateCluster), Na, No], ""),
+    grfc("A38", "admin interface", [No, No, Na], ""),
+    grfc("A39", "HTTP filters", [Yes, Yes, Yes], ""),
+    grfc("A40", "client status discovery (CSDS)", [No, No, No], ""),
+    grfc("A41", "RBAC", [Na, Yes, Yes], ""),
+    grfc("A42", "ring hash", [Needs(Feature::RingHash), Na, No], ""),
+    grfc("A43", "authorization without xDS", [Na, No, Na], ""),
+    grfc("A44", "retry policy", [Yes, Na, Yes], "and Envoy's further fields"),
+    grfc("A46", "better NACKs", [Yes, Yes, Yes], "all faults of all resources of a response are reported"),
+    grfc("A47", "federation", [No, No, No], ""),
+    grfc("A48", "least request", [Yes, Na, Yes], ""),
+    grfc("A50", "outlier detection", [Yes, Na, Yes], ""),
+    grfc("A51", "ORCA", [Needs(Feature::ClientSideWeightedRoundRobin), No, Na], ""),
+    grfc("A52", "custom load balancing", [Part, Na, No], "the policies that are listed below"),
+    grfc("A53", "ignore_resource_deletion", [Yes, Yes, Na], "superseded by A88"),
+    grfc("A54", "status codes of control planes", [Yes, Na, Na], ""),
+    grfc("A55", "stateful sessions", [Needs(Feature::StatefulSession), Na, No], ""),
+    grfc("A56", "priorities", [Yes, Na, Na], ""),
+    grfc("A57", "failure modes of the xDS client", [Yes, Yes, Na], ""),
+    grfc(
+        "A58",
+        "client-side weighted round robin",
+        [Needs(Feature::ClientSideWeightedRoundRobin), No, No],
+        "",
+    ),
+    grfc("A59", "audit logging", [Na, Needs(Feature::AuditLogging), No], "the logger to standard output"),
+    grfc("A60", "stateful sessions and weighted clusters", [Needs(Feature::StatefulSession), Na, No], ""),
+    grfc("A61", "several addresses of an endpoint", [Yes, Na, Yes], ""),
+    grfc("A62", "pick first", [Yes, Na, No], ""),
+    grfc("A63", "string matchers", [Yes, Yes, Yes], ""),
+    grfc("A64", "metrics in load reports", [Needs(Feature::LoadReporting), Na, No], ""),
+    grfc("A65", "mTLS to the control plane", [Yes, Yes, Yes], ""),
+    grfc("A66", "metrics", [No, No, Na], ""),
+    grfc("A68", "random subsetting", [Needs(Feature::RandomSubsetting), Na, No], ""),
+    grfc("A69", "certificate revocation lists", [No, No, Na], ""),
+    grfc("A71", "fallback between control planes", [No, No, Na], ""),
+    grfc("A72", "traces", [No, No, Na], ""),
+    grfc("A74", "coherent configuration", [Yes, Yes, Na], ""),
+    grfc("A75", "aggregate clusters, once more", [Needs(Feature::AggregateCluster), Na, No], ""),
+    grfc("A76", "ring hash, improved", [Needs(Feature::RingHash), Na, No], ""),
+    grfc("A77", "rate limit quotas (draft)", [Na, Needs(Feature::RateLimitQuota), No], ""),
+    grfc("A78", "metrics of balancing and of the xDS client", [No, No, Na], ""),
+    grfc("A81", "rewriting of the authority", [Yes, Na, Yes], ""),
+    grfc("A82", "the system's root certificates", [Yes, Na, Yes], ""),
+    grfc("A83", "Google's identity tokens", [Needs(Feature::GcpAuthn), Na, No], ""),
+    grfc("A85", "metrics in load reports, changed", [Needs(Feature::LoadReporting), Na, No], ""),
+    grfc("A86", "HTTP CONNECT", [Needs(Feature::HttpConnect), Na, No], ""),
+    grfc("A87", "SPIFFE bundle maps", [No, No, Na], ""),
+    grfc("A88", "errors of data", [Part, Part, Na], ""),
+    grfc("A89", "metrics by backend service", [No, Na, Na], ""),
+    grfc("A91", "metrics of outlier detection", [No, Na, Na], ""),
+    grfc(
+        "A92",
+        "external authorization (draft)",
+        [Needs(Feature::ExtAuthz), Needs(Feature::ExtAuthz), No],
+        "",
+    ),
+    grfc("A93", "external processing (draft)", [No, No, No], ""),
+    grfc("A94", "metrics of subchannels", [No, Na, Na], ""),
+    grfc("A95", "collections of endpoints", [No, Na, No], ""),
+    grfc("A96", "metrics of call credentials", [No, Na, Na], ""),
+    grfc("A97", "tokens to the control plane", [No, No, No], ""),
+    grfc("A100", "slow start of weighted round robin (draft)", [Needs(Feature::SlowStart), Na, No], ""),
+    grfc("A101", "server names in TLS", [Yes, Na, Yes], ""),
+    grfc(
+        "A102",
+        "services that filters call (draft)",
+        [Needs(Feature::ExtAuthz), Needs(Feature::ExtAuthz), No],
+        "",
+    ),
+    grfc(
+        "A103",
+        "composite filter",
+        [Needs(Feature::CompositeFilter), Needs(Feature::CompositeFilter), No],
+        "",
+    ),
+    grfc("A104", "filters by discovery (draft)", [No, No, No], ""),
+    grfc("A105", "several connections to an endpoint", [Yes, Na, No], ""),
+    grfc(
+        "A106",
+        "matcher trees and CEL (draft)",
+        [Part, Part, No],
+        "matcher trees over headers, for the filters that hold them; CEL is refused",
+    ),
+    grfc("A107", "TLS private keys elsewhere", [No, No, Na], ""),
+    grfc("A108", "metrics of pick first", [No, Na, Na], ""),
+    grfc("A109", "a filter of metrics (draft)", [No, Na, Na], ""),
+    grfc("A111", "host_rewrite_literal (draft)", [Yes, Na, Yes], ""),
+    grfc("A113", "weighted shuffling of pick first", [No, Na, Na], ""),
+    grfc(
+        "A114",
+        "weighted round robin by custom metrics",
+        [Needs(Feature::ClientSideWeightedRoundRobin), Na, No],
+        "",
+    ),
+    grfc("A115", "priorities without a cache", [Yes, Na, Na], ""),
+    grfc("A117", "ring hash from a random place (draft)", [Needs(Feature::RingHash), Na, No], ""),
+    grfc("A118", "metrics of TLS", [No, No, Na], ""),
+];
