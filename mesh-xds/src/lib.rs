@@ -12,6 +12,8 @@ pub mod config;
 pub mod error;
 mod field_path;
 pub mod matcher;
+#[cfg(test)]
+mod model;
 pub mod name;
 pub mod resource;
 pub mod server;

@@ -8,8 +8,6 @@ mod bucket;
 mod delta;
 #[cfg(test)]
 mod hostile;
-#[cfg(test)]
-mod model;
 mod node;
 mod sotw;
 mod status;

@@ -61,6 +61,9 @@ pub(super) struct Entry<R> {
     pub(super) asked: bool,
     /// Subscribed again on this stream; what was known is still good, or bad, if anything was known.
     pub(super) restored: bool,
+    /// Subscribed again on this stream, and not mentioned since: a complete response without it may be older than
+    /// that, and says nothing.
+    pub(super) unconfirmed: bool,
     /// When silence means that it does not exist, or its time to live ends; or, without references, when it is
     /// dropped.
     pub(super) due: Option<Instant>,
@@ -78,6 +81,7 @@ impl<R> Entry<R> {
             references: 0,
             asked: false,
             restored: false,
+            unconfirmed: false,
             due: None,
             expires: None,
             state: ResourceState::Requested,
@@ -95,6 +99,7 @@ impl<R> Entry<R> {
     /// A new good value; or the same again, when `resource` is absent. Says whether watchers see a difference.
     pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
         self.state = ResourceState::Acked;
+        self.unconfirmed = false;
         let recovered = self.failure.take().is_some();
         match new {
             Some((resource, body)) => {
@@ -126,6 +131,7 @@ impl<R> Entry<R> {
             self.expires = None;
         }
         self.state = state;
+        self.unconfirmed = false;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
         self.failure = Some(Failure { cause, version, at: now });
         dropped || !same

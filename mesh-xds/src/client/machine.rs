@@ -333,6 +333,7 @@ impl<P: Parse> Machine<P> {
             if entry.references == 1 {
                 entry.asked = false;
                 entry.restored = true;
+                entry.unconfirmed = entry.is_answered();
                 self.await_end(kind, &name);
                 out.changed.insert((kind, name.clone()));
                 started.entry(kind).or_default().insert(name);
@@ -382,6 +383,11 @@ impl<P: Parse> Machine<P> {
             entry.due = Some(due);
             self.timers.insert((due, kind, name.clone()));
         }
+    }
+
+    /// How long silence means nothing (gRFC A88).
+    fn patience(&self) -> Duration {
+        Duration::from_secs(if self.settings.timer_is_transient { 30 } else { 15 })
     }
 
     fn disarm(&mut self, kind: ResourceType, name: &Name) {
@@ -484,13 +490,13 @@ impl<P: Parse> Machine<P> {
             }
         };
         out.requests.push(request);
-        let patience = Duration::from_secs(if self.settings.timer_is_transient { 30 } else { 15 });
+        let due = now + self.patience();
         for name in subscribe {
             let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { continue };
             let restored = std::mem::take(&mut entry.restored) && entry.is_answered();
             let again = std::mem::replace(&mut entry.asked, true);
             if entry.references > 0 && !again && entry.good.is_none() && !restored {
-                self.arm(kind, name, now + patience);
+                self.arm(kind, name, due);
             }
         }
     }
@@ -553,6 +559,7 @@ impl<P: Parse> Machine<P> {
             for (name, entry) in &mut state.entries {
                 entry.asked = false;
                 entry.restored = false;
+                entry.unconfirmed = false;
                 // A time to live is for when the control plane is away.
                 entry.due = entry.expires;
                 self.timers.extend(entry.due.map(|due| (due, kind, name.clone())));
@@ -565,6 +572,7 @@ impl<P: Parse> Machine<P> {
         while let Some((due, kind, name)) = self.timers.first().cloned().filter(|(due, ..)| *due <= now) {
             self.timers.remove(&(due, kind, name.clone()));
             let transient = self.settings.timer_is_transient;
+            let drop_data = self.settings.fail_on_data_errors && !transient;
             let state = self.of(kind);
             let Some(entry) = state.entries.get_mut(&name) else { continue };
             entry.due = None;
@@ -586,7 +594,7 @@ impl<P: Parse> Machine<P> {
                 let why = "the control plane did not send it within 15 s".into();
                 (XdsErrorCause::DoesNotExist(why), ResourceState::DoesNotExist)
             };
-            if entry.fail(cause, outcome, Arc::default(), false, now) {
+            if entry.fail(cause, outcome, Arc::default(), drop_data, now) {
                 out.changed.insert((kind, name));
             }
         }

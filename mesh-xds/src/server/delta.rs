@@ -89,7 +89,7 @@ impl Delta {
         for name in of(ResourceType::Cluster).filter(|name| !endpoints.contains(name)) {
             let subscription = self.stream.of(ResourceType::ClusterLoadAssignment);
             if subscription.names.contains(name) {
-                subscription.forget(name);
+                subscription.send_again(name);
                 self.stream.look(ResourceType::ClusterLoadAssignment, name.into(), now);
                 any = true;
             }

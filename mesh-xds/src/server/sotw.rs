@@ -132,9 +132,9 @@ impl Sotw {
         if same {
             // Envoy asks again, with nothing changed, for the endpoints of a cluster that it warms.
             if matches!(answer, Answer::Again) && !kind.is_complete() {
-                let again: Vec<Name> = self.stream.of(kind).names.iter().cloned().collect();
-                for name in again {
-                    self.stream.of(kind).forget(&name);
+                let names = self.stream.of(kind).names.iter().cloned().collect::<Vec<_>>();
+                for name in names {
+                    self.stream.of(kind).send_again(&name);
                     self.stream.look(kind, name, now);
                 }
             }
@@ -182,10 +182,11 @@ fn encode(
     revision: Arc<str>,
     resource_errors: bool,
 ) -> Option<proto::DiscoveryResponse> {
+    // What is missing may be held from an earlier stream or subscription; a complete response leaves it out.
+    let can_say_absent = kind.is_complete() || resource_errors;
     let says_something = batch.must_answer
         || !batch.resources.is_empty()
-        || (!batch.removed.is_empty() && kind.is_complete())
-        || (resource_errors && !(batch.removed.is_empty() && batch.missing.is_empty()));
+        || (can_say_absent && !(batch.removed.is_empty() && batch.missing.is_empty()));
     if !says_something {
         return None;
     }

@@ -187,6 +187,14 @@ impl Subscription {
         self.refused.remove(name);
     }
 
+    /// The client is to be sent `name` again, in whatever version it has it; to be looked at next. It counts as
+    /// held, so that it gets its grace if it goes.
+    pub(super) fn send_again(&mut self, name: &str) {
+        if let Some(held) = self.held.get_mut(name) {
+            held.version = Arc::default();
+        }
+    }
+
     /// Ends a wildcard: what is not subscribed by name is forgotten.
     pub(super) fn end_wildcard(&mut self) {
         self.wildcard = false;

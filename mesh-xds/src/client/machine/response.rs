@@ -4,7 +4,7 @@
 use super::{Link, Machine, Outputs, Parse, Unparsable};
 use crate::{
     client::{
-        cache::ResourceState,
+        cache::{Entry, ResourceState},
         wire::{Content, Faults, Incoming, IncomingResource, Request, Response},
     },
     config::XdsErrorCause,
@@ -133,10 +133,16 @@ impl<P: Parse> Machine<P> {
         let mut gone = incoming.removed;
         if incoming.complete {
             let entries = &self.types[kind as usize].entries;
-            let held = entries.iter().filter(|(_, entry)| entry.good.is_some()).map(|(name, _)| name);
-            gone.extend(held.filter(|name| !mentioned.contains(*name)).cloned());
+            // One that was never there may have been asked for after this was sent.
+            let was_there = |entry: &Entry<_>| entry.good.is_some() || entry.state == ResourceState::Nacked;
+            let sent = entries.iter().filter(|(_, entry)| was_there(entry)).map(|(name, _)| name);
+            gone.extend(sent.filter(|name| !mentioned.contains(*name)).cloned());
         }
         for name in gone {
+            if incoming.complete && self.is_unconfirmed(kind, &name) {
+                self.await_confirmation(now, kind, &name);
+                continue;
+            }
             self.told(now, kind, name, NOT_FOUND, "the control plane does not have it", out);
         }
         faults
@@ -165,9 +171,22 @@ impl<P: Parse> Machine<P> {
             }
             _ => {
                 entry.expires = ttl.and_then(|ttl| now.checked_add(ttl));
+                entry.unconfirmed = false;
                 self.await_end(kind, name);
                 Ok(())
             }
+        }
+    }
+
+    fn is_unconfirmed(&self, kind: ResourceType, name: &str) -> bool {
+        self.types[kind as usize].entries.get(name).is_some_and(|entry| entry.unconfirmed)
+    }
+
+    /// Gives an unconfirmed resource the time that a new one has.
+    fn await_confirmation(&mut self, now: Instant, kind: ResourceType, name: &Name) {
+        let entry = self.types[kind as usize].entries.get(name);
+        if entry.is_some_and(|entry| entry.due.is_none()) {
+            self.arm(kind, name, now + self.patience());
         }
     }
 

@@ -1,0 +1,130 @@
+//! What can happen to a client and its server.
+
+use super::server::Claim;
+use crate::name::{Name, ResourceType};
+use fastrand::Rng;
+use std::sync::{Arc, LazyLock};
+
+/// Under what conditions, and what happens.
+#[derive(Clone, Debug)]
+pub(super) struct Script<S = Setup, E = Event> {
+    pub(super) setup: S,
+    pub(super) events: Vec<E>,
+}
+
+/// What does not change while a script runs.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) seed: u64,
+    pub(super) fail_on_data_errors: bool,
+    pub(super) timer_is_transient: bool,
+    pub(super) peer: Peer,
+    pub(super) claim: Claim,
+    /// Everything is delivered after each event.
+    pub(super) lockstep: bool,
+}
+
+/// What the server takes the client for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Our own: it understands resource errors.
+    Ours,
+    /// One that learns of what is missing by waiting for it.
+    Foreign,
+    /// One that has to be sent the endpoints of a changed cluster again.
+    Envoy,
+}
+
+/// A resource by the index of its name.
+pub(super) type Key = (ResourceType, u8);
+
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// Watches begin and end, together.
+    Interest { add: Vec<Key>, remove: Vec<Key> },
+    /// The configuration changes; `None` deletes. Unless `shown`, streams hear of it later.
+    Change { changes: Vec<(Key, Option<u8>)>, shown: bool },
+    /// Streams hear of all changes.
+    Show,
+    /// A message arrives; the next of all, or the next of a type.
+    Deliver { to_server: bool, kind: Option<ResourceType> },
+    /// The next message arrives twice.
+    Duplicate { to_server: bool },
+    /// The stream breaks; messages under way are lost.
+    Cut,
+    /// The server goes away.
+    Stop,
+    /// The server starts, with the configuration of so many changes ago.
+    Start { back: u8 },
+    /// The client starts anew, and watches what it did.
+    Forget,
+    /// Milliseconds pass.
+    Pass(u16),
+}
+
+const NAMES: u8 = 3;
+
+/// The name with an index.
+pub(super) fn name(index: u8) -> Name {
+    static ALL: LazyLock<Vec<Name>> =
+        LazyLock::new(|| (0..NAMES).map(|index| format!("n{index}").into()).collect());
+    ALL[index as usize].clone()
+}
+
+/// Values that begin with `bad` are rejected.
+pub(super) fn value(seed: u8) -> Arc<str> {
+    static ALL: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
+        (0..6).map(|v| if v % 3 == 1 { format!("bad{v}").into() } else { format!("v{v}").into() }).collect()
+    });
+    ALL[seed as usize].clone()
+}
+
+fn key(random: &mut Rng) -> Key {
+    (random.choice(ResourceType::ALL).unwrap(), random.u8(0..NAMES))
+}
+
+fn keys(random: &mut Rng, most: usize) -> Vec<Key> {
+    (0..random.usize(0..=most)).map(|_| key(random)).collect()
+}
+
+impl Script {
+    pub(super) fn random(random: &mut Rng) -> Self {
+        let setup = Setup {
+            seed: random.u64(..),
+            fail_on_data_errors: random.u8(..3) == 0,
+            timer_is_transient: random.u8(..4) == 0,
+            peer: random.choice([Peer::Ours, Peer::Ours, Peer::Foreign, Peer::Envoy]).unwrap(),
+            claim: random.choice([Claim::Anything, Claim::Exact, Claim::Prefix, Claim::TooMuch]).unwrap(),
+            lockstep: random.u8(..8) == 0,
+        };
+        // Most are short, which finds as much sooner.
+        let length = if random.u8(..8) == 0 { random.usize(0..150) } else { random.usize(0..40) };
+        Self { setup, events: (0..length).map(|_| Event::random(random)).collect() }
+    }
+}
+
+impl Event {
+    fn random(random: &mut Rng) -> Self {
+        match random.u8(..64) {
+            0..14 => Self::Interest { add: keys(random, 3), remove: keys(random, 2) },
+            14..27 => {
+                let changes = (0..random.u8(1..4))
+                    .map(|_| (key(random), (random.u8(..4) > 0).then(|| random.u8(..6))))
+                    .collect();
+                Self::Change { changes, shown: random.u8(..4) > 0 }
+            }
+            27..29 => Self::Show,
+            29..49 => {
+                let kind = if random.u8(..4) == 0 { random.choice(ResourceType::ALL) } else { None };
+                Self::Deliver { to_server: random.bool(), kind }
+            }
+            49..51 => Self::Duplicate { to_server: random.bool() },
+            51..53 => Self::Cut,
+            53 => Self::Stop,
+            54..56 => Self::Start { back: random.u8(..4) },
+            56 => Self::Forget,
+            57 => Self::Pass(random.u16(3_000..40_000)),
+            _ => Self::Pass(random.u16(..3_000)),
+        }
+    }
+}

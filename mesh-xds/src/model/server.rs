@@ -1,0 +1,185 @@
+//! The serving side of the model: what is configured, and the machine of the one stream.
+
+use super::event::{self, Peer};
+use crate::{
+    client::{Request, Response},
+    name::{Name, ResourceType},
+    server::{
+        Changes, Delta, Encoded, Input, Node, Outputs, Protocol, RESOURCE_ERRORS_FEATURE, Settings, Sotw,
+        Stream, Touched, Variant, View,
+    },
+};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
+
+/// What a revision claims to differ in from an earlier one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Claim {
+    #[default]
+    Anything,
+    Exact,
+    Prefix,
+    TooMuch,
+}
+
+/// A revision of everything configured.
+#[derive(Default)]
+pub(super) struct Shelf {
+    revision: Arc<str>,
+    claim: Claim,
+    pub(super) resources: BTreeMap<event::Key, u8>,
+}
+
+/// Name, value and encoding of everything that there could be.
+fn encoded(name: u8, value: u8) -> Arc<Encoded> {
+    type All = BTreeMap<(u8, u8), Arc<Encoded>>;
+    static ALL: LazyLock<All> = LazyLock::new(|| {
+        let all = (0..3).flat_map(|name| (0..6).map(move |value| (name, value)));
+        all.map(|(n, v)| {
+            let (name, value) = (event::name(n), event::value(v));
+            let body = format!("{name}={value}").into_bytes().into();
+            ((n, v), Arc::new(Encoded { version: version(&value), name, body }))
+        })
+        .collect()
+    });
+    ALL[&(name, value)].clone()
+}
+
+/// The version of a value.
+pub(super) fn version(value: &str) -> Arc<str> {
+    format!("h:{value}").into()
+}
+
+/// The index of a name that a client may have made up.
+fn index(name: &str) -> Option<u8> {
+    name.strip_prefix('n')?.parse().ok()
+}
+
+impl Shelf {
+    /// The value under a name.
+    pub(super) fn get(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
+        Some(event::value(*self.resources.get(&(kind, index(name)?))?))
+    }
+
+    pub(super) fn empty(claim: Claim) -> Self {
+        Self { claim, ..Self::default() }
+    }
+
+    /// What comes after it, so far with the same resources.
+    pub(super) fn next(&self, revision: usize) -> Self {
+        let Self { claim, ref resources, .. } = *self;
+        Self { revision: format!("r{revision}").into(), claim, resources: resources.clone() }
+    }
+
+    pub(super) fn revision(&self) -> Arc<str> {
+        self.revision.clone()
+    }
+}
+
+impl View for Shelf {
+    fn revision(&self) -> Arc<str> {
+        self.revision()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        let name = index(name)?;
+        Some(encoded(name, *self.resources.get(&(kind, name))?))
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<Name> {
+        self.resources
+            .keys()
+            .filter(|(other, _)| *other == kind)
+            .map(|(_, name)| event::name(*name))
+            .collect()
+    }
+
+    fn changes_since(&self, earlier: &dyn View) -> Changes {
+        let earlier: &dyn Any = earlier;
+        let Some(earlier) = earlier.downcast_ref::<Self>() else { return Changes::Anything };
+        let keys: BTreeSet<_> = self.resources.keys().chain(earlier.resources.keys()).collect();
+        let differs = |key: &&event::Key| self.resources.get(key) != earlier.resources.get(key);
+        let resource = |(kind, name): &event::Key| Touched::Resource(*kind, event::name(*name));
+        match self.claim {
+            Claim::Anything => Changes::Anything,
+            Claim::Exact => Changes::Only(keys.into_iter().filter(differs).map(resource).collect()),
+            Claim::Prefix => {
+                let kinds: BTreeSet<_> = keys.into_iter().filter(differs).map(|(kind, _)| *kind).collect();
+                Changes::Only(kinds.into_iter().map(|kind| Touched::Prefix(kind, "n")).collect())
+            }
+            Claim::TooMuch => {
+                let nothing = (0..20).map(|i| (ResourceType::Cluster, format!("m{i}")));
+                let nothing = nothing.map(|(kind, name)| Touched::Resource(kind, name.into()));
+                Changes::Only(keys.into_iter().map(resource).chain(nothing).collect())
+            }
+        }
+    }
+}
+
+/// One of the two machines, speaking the client's words.
+pub(super) enum Server {
+    Sotw(Sotw),
+    Delta(Delta),
+}
+
+/// What a machine gives out.
+pub(super) struct Given {
+    pub(super) responses: Vec<Response>,
+    pub(super) rejected: bool,
+}
+
+impl Server {
+    pub(super) fn new(variant: Variant, peer: Peer, shelf: Arc<Shelf>) -> Self {
+        let mut node = Node { id: "me".into(), ..Node::default() };
+        match peer {
+            Peer::Ours => node.features.push(RESOURCE_ERRORS_FEATURE.into()),
+            Peer::Envoy => node.user_agent = "envoy".into(),
+            Peer::Foreign => {}
+        }
+        match variant {
+            Variant::Sotw => Self::Sotw(Sotw::new(&node, shelf, Settings::default())),
+            Variant::Delta => Self::Delta(Delta::new(&node, shelf, Settings::default())),
+        }
+    }
+
+    pub(super) fn request(&mut self, now: Instant, request: Request) -> Given {
+        match (self, request) {
+            (Self::Sotw(machine), Request::Sotw(request)) => {
+                given(machine.on(now, Input::Request(request)).unwrap(), Response::Sotw)
+            }
+            (Self::Delta(machine), Request::Delta(request)) => {
+                given(machine.on(now, Input::Request(request)).unwrap(), Response::Delta)
+            }
+            _ => panic!("the variants differ"),
+        }
+    }
+
+    /// Shows it a revision, or lets it look at the clock.
+    pub(super) fn other(&mut self, now: Instant, shelf: Option<Arc<Shelf>>) -> Given {
+        fn input<R>(shelf: Option<Arc<Shelf>>) -> Input<R> {
+            shelf.map_or(Input::Tick, |shelf| Input::View(shelf))
+        }
+        match self {
+            Self::Sotw(machine) => given(machine.on(now, input(shelf)).unwrap(), Response::Sotw),
+            Self::Delta(machine) => given(machine.on(now, input(shelf)).unwrap(), Response::Delta),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        match self {
+            Self::Sotw(machine) => machine.stream(),
+            Self::Delta(machine) => machine.stream(),
+        }
+    }
+}
+
+fn given<R>(outputs: Outputs<R>, response: impl Fn(R) -> Response) -> Given {
+    Given {
+        rejected: outputs.rejected.is_some(),
+        responses: outputs.responses.into_iter().map(response).collect(),
+    }
+}

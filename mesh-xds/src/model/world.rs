@@ -1,0 +1,496 @@
+//! A client, a server, a stream between them, and what the model says about all three.
+
+use super::{
+    event::{Event, Key, Peer, Setup, name, value},
+    order::Order,
+    scripts::fail,
+    server::{Given, Server, Shelf, version},
+    transport::{Down, Said, Transport, answer, has_node, type_url},
+};
+use crate::{
+    client::{
+        self, Known, Machine, Request,
+        testing::{self, Toy},
+    },
+    config::XdsErrorCause,
+    name::{Name, ResourceType},
+    server::Variant,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
+
+/// Where the stream is.
+enum Link {
+    None,
+    Connecting,
+    Open {
+        server: Box<Server>,
+        shown: Arc<Shelf>,
+        transport: Transport,
+        order: Order,
+        types: BTreeSet<String>,
+    },
+}
+
+/// What a watcher sees of a resource, whichever the words.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Seen {
+    Pending,
+    Good(Arc<str>, Option<Trouble>),
+    Nothing(Trouble),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Trouble {
+    Absent,
+    Rejected(Arc<str>),
+    Unreachable,
+    Silence,
+}
+
+pub(super) struct World {
+    variant: Variant,
+    setup: Setup,
+    now: Instant,
+    client: Machine<Toy>,
+    link: Link,
+    /// What the server was configured with, newest last.
+    history: Vec<Arc<Shelf>>,
+    server_is_up: bool,
+    /// The stream has not heard of the newest configuration.
+    behind: bool,
+    watched: BTreeMap<(ResourceType, Name), u32>,
+    /// What watchers saw last.
+    seen: BTreeMap<(ResourceType, Name), Known<Arc<str>>>,
+    /// Resources that were bad, or not there, at some moment since they are watched.
+    spoiled: BTreeSet<(ResourceType, Name)>,
+    /// Last accepted version of each type.
+    accepted: BTreeMap<String, String>,
+}
+
+impl World {
+    pub(super) fn new(variant: Variant, setup: &Setup) -> Self {
+        Self {
+            variant,
+            setup: setup.clone(),
+            now: Instant::now(),
+            client: machine(variant, setup),
+            link: Link::None,
+            history: vec![Arc::new(Shelf::empty(setup.claim))],
+            server_is_up: true,
+            behind: false,
+            watched: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            spoiled: BTreeSet::new(),
+            accepted: BTreeMap::new(),
+        }
+    }
+
+    fn truth(&self) -> &Arc<Shelf> {
+        self.history.last().unwrap()
+    }
+
+    pub(super) fn happen(&mut self, event: &Event) {
+        match event {
+            Event::Interest { add, remove } => self.interest(add, remove),
+            Event::Change { changes, shown } => {
+                let mut shelf = self.truth().next(self.history.len());
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => shelf.resources.insert(*key, *value),
+                        None => shelf.resources.remove(key),
+                    };
+                }
+                self.configure(Arc::new(shelf));
+                if *shown {
+                    self.show();
+                }
+            }
+            Event::Show => self.show(),
+            Event::Deliver { to_server, kind } => {
+                let _ = self.deliver(*to_server, *kind);
+            }
+            Event::Duplicate { to_server } => {
+                if let Link::Open { transport, .. } = &mut self.link {
+                    transport.duplicate(*to_server);
+                }
+            }
+            Event::Cut => self.cut("cut"),
+            Event::Stop => {
+                self.server_is_up = false;
+                self.cut("stopped");
+            }
+            Event::Start { back } => {
+                self.cut("restarted");
+                self.server_is_up = true;
+                let at = self.history.len().saturating_sub(1 + *back as usize);
+                let shelf = self.history[at].clone();
+                self.configure(shelf);
+            }
+            Event::Forget => {
+                self.link = Link::None;
+                self.client = machine(self.variant, &self.setup);
+                self.accepted.clear();
+                self.seen.clear();
+                let watched = self.watched.iter();
+                let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
+                self.client(client::Input::Interest { add, remove: vec![] });
+            }
+            Event::Pass(millis) => {
+                self.now += Duration::from_millis((*millis).into());
+                self.tick();
+            }
+        }
+    }
+
+    fn interest(&mut self, add: &[Key], remove: &[Key]) {
+        let add: Vec<_> = add.iter().map(|(kind, index)| (*kind, name(*index))).collect();
+        for key in &add {
+            *self.watched.entry(key.clone()).or_default() += 1;
+            if self.watched[key] == 1 {
+                self.spoiled.remove(key);
+                self.note_spoiled(key);
+            }
+        }
+        let mut ended = Vec::new();
+        for (kind, index) in remove {
+            let key = (*kind, name(*index));
+            let Some(count) = self.watched.get_mut(&key) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.watched.remove(&key);
+                self.seen.remove(&key);
+            }
+            ended.push(key);
+        }
+        self.client(client::Input::Interest { add, remove: ended });
+    }
+
+    fn configure(&mut self, shelf: Arc<Shelf>) {
+        self.history.push(shelf);
+        self.behind = true;
+        let watched: Vec<_> = self.watched.keys().cloned().collect();
+        for key in watched {
+            self.note_spoiled(&key);
+        }
+    }
+
+    fn note_spoiled(&mut self, key: &(ResourceType, Name)) {
+        if self.truth().get(key.0, &key.1).is_none_or(|value| value.starts_with("bad")) {
+            self.spoiled.insert(key.clone());
+        }
+    }
+
+    fn show(&mut self) {
+        let shelf = self.truth().clone();
+        if let Link::Open { server, order, shown, .. } = &mut self.link
+            && std::mem::take(&mut self.behind)
+        {
+            order.shown(&shelf, self.now);
+            shown.clone_from(&shelf);
+            let given = server.other(self.now, Some(shelf));
+            self.given(given);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.client(client::Input::Tick);
+        if let Link::Open { server, .. } = &mut self.link {
+            let given = server.other(self.now, None);
+            self.given(given);
+        }
+    }
+
+    fn cut(&mut self, why: &str) {
+        if !matches!(std::mem::replace(&mut self.link, Link::None), Link::None) {
+            self.client(client::Input::Closed(why.into()));
+        }
+    }
+
+    /// Lets a message arrive, or the attempt to connect end. False: there is nothing under way.
+    fn deliver(&mut self, to_server: bool, kind: Option<ResourceType>) -> bool {
+        match &mut self.link {
+            Link::None => false,
+            Link::Connecting if self.server_is_up => {
+                let shown = self.truth().clone();
+                let server = Box::new(Server::new(self.variant, self.setup.peer, shown.clone()));
+                self.behind = false;
+                let mut transport = Transport::default();
+                transport.down.push_back(Down::Established);
+                let order = Order::default();
+                self.link = Link::Open { server, shown, transport, order, types: BTreeSet::new() };
+                // The version of a type outlives the stream as long as something of the type is held.
+                let watched = &self.watched;
+                self.accepted.retain(|url, _| watched.keys().any(|(kind, _)| kind.url() == url));
+                self.client(client::Input::Opened);
+                true
+            }
+            Link::Connecting => {
+                self.cut("refused");
+                true
+            }
+            Link::Open { server, shown, transport, order, .. } if to_server => {
+                let Some(request) = transport.take_up(kind) else { return false };
+                let (nonce, rejects) = answer(&request);
+                let kind = ResourceType::from_url(type_url(&request)).unwrap();
+                let answers = order.answered(kind, nonce);
+                order.before(&request, shown, self.now);
+                let given = server.request(self.now, request);
+                if given.rejected != (answers && rejects) {
+                    fail(format!("{kind}: a rejection was taken wrongly"));
+                }
+                self.given(given);
+                true
+            }
+            Link::Open { transport, .. } => {
+                match transport.take_down(kind) {
+                    None => return false,
+                    Some(Down::Established) => self.client(client::Input::Established),
+                    Some(Down::Response(response)) => self.client(client::Input::Response(response)),
+                }
+                true
+            }
+        }
+    }
+
+    /// Judges what the server gave out, and sends it.
+    fn given(&mut self, given: Given) {
+        let Link::Open { server, shown, transport, order, .. } = &mut self.link else { return };
+        let says_removals = self.variant == Variant::Delta || self.setup.peer == Peer::Ours;
+        order.judge(self.variant, says_removals, server, shown, &given.responses, self.now);
+        if given.responses.is_empty() {
+            return;
+        }
+        transport.down.extend(given.responses.into_iter().map(Down::Response));
+        for status in server.stream().types(self.now) {
+            if status.held > status.names.len() {
+                fail(format!("{} held of {} names", status.held, status.names.len()));
+            }
+        }
+    }
+
+    /// Advances the client, and judges what it does.
+    fn client(&mut self, input: client::Input) {
+        let response = match &input {
+            client::Input::Response(response) => Some(response.clone()),
+            _ => None,
+        };
+        let outputs = self.client.on(self.now, input);
+        if let Some(response) = &response {
+            self.answered(&Said::of(response), &outputs.requests);
+        }
+        for request in &outputs.requests {
+            self.asked(request);
+        }
+        for key in outputs.changed {
+            self.saw(key);
+        }
+        if let Link::Open { transport, .. } = &mut self.link {
+            transport.up.extend(outputs.requests);
+        } else if !outputs.requests.is_empty() {
+            fail("it sends without a stream".to_owned());
+        }
+        if outputs.connect {
+            if !matches!(self.link, Link::None) {
+                fail("it connects twice".to_owned());
+            }
+            self.link = Link::Connecting;
+        }
+    }
+
+    /// A response is answered once, for what it is.
+    fn answered(&mut self, said: &Said<'_>, requests: &[Request]) {
+        let Link::Open { types, .. } = &self.link else { return };
+        let those = requests.iter().filter(|request| type_url(request) == said.type_url);
+        let answers: Vec<_> = those.map(answer).filter(|(nonce, _)| *nonce == said.nonce).collect();
+        let expected = if types.contains(said.type_url) { vec![(said.nonce, said.is_bad())] } else { vec![] };
+        if answers != expected {
+            fail(format!("{} {}: it answers {answers:?}", said.type_url, said.nonce));
+        }
+        if !said.is_bad() {
+            self.accepted.insert(said.type_url.to_owned(), said.version.to_owned());
+        }
+    }
+
+    /// What holds for every request.
+    fn asked(&mut self, request: &Request) {
+        let Link::Open { types, .. } = &mut self.link else { return };
+        if has_node(request) != types.is_empty() {
+            fail("the node belongs into the first request of a stream, and only there".to_owned());
+        }
+        let first = types.insert(type_url(request).to_owned());
+        let names = match request {
+            Request::Sotw(request) => {
+                let accepted = self.accepted.get(&request.type_url).map_or("", String::as_str);
+                if request.version_info != accepted {
+                    fail(format!("it claims {:?}, having accepted {accepted:?}", request.version_info));
+                }
+                &request.resource_names
+            }
+            Request::Delta(request) => {
+                let kind = ResourceType::from_url(&request.type_url).unwrap();
+                for (name, claimed) in &request.initial_resource_versions {
+                    match self.client.known(kind, name) {
+                        Known::Good { resource, .. } if *claimed == *version(&resource) && first => {}
+                        known => fail(format!("it claims {claimed} of {kind} {name}, having {known:?}")),
+                    }
+                }
+                &request.resource_names_subscribe
+            }
+        };
+        if (first && names.is_empty()) || names.iter().any(|name| name == "*") {
+            fail(format!("a wildcard: {request:?}"));
+        }
+    }
+
+    /// A watcher looks at what changed.
+    fn saw(&mut self, key: (ResourceType, Name)) {
+        if !self.watched.contains_key(&key) {
+            fail(format!("{key:?} changed, and nobody watches it"));
+        }
+        let known = self.client.known(key.0, &key.1);
+        let was_good = matches!(self.seen.get(&key), Some(Known::Good { .. }));
+        let is_good = matches!(known, Known::Good { .. });
+        // To go by the control plane's word is what `fail_on_data_errors` is for.
+        if was_good && !is_good && !(self.setup.fail_on_data_errors && self.spoiled.contains(&key)) {
+            fail(format!("{} {} was lost: {known:?}", key.0, key.1));
+        }
+        self.seen.insert(key, known);
+    }
+
+    /// Lets everything be delivered. If `finally`, the server comes back and every wait ends.
+    pub(super) fn come_to_rest(&mut self, finally: bool) {
+        if finally && !self.server_is_up {
+            self.happen(&Event::Start { back: 0 });
+        }
+        for _ in 0..1_000 {
+            if self.behind {
+                self.show();
+            }
+            if self.deliver(true, None) || self.deliver(false, None) {
+                continue;
+            }
+            let server = match &self.link {
+                Link::Open { server, .. } => server.stream().deadline(),
+                _ => None,
+            };
+            let next = self.client.deadline().into_iter().chain(server).min();
+            let Some(next) = next.filter(|_| self.server_is_up) else { return };
+            if next <= self.now {
+                fail("time stands still".to_owned());
+            }
+            self.now = next;
+            self.tick();
+        }
+        fail("it does not come to rest".to_owned());
+    }
+
+    pub(super) fn server_is_up(&self) -> bool {
+        self.server_is_up
+    }
+
+    /// What is seen of everything watched, as far as it does not depend on the variant.
+    pub(super) fn seen(&self) -> BTreeMap<(ResourceType, Name), Seen> {
+        // Another client concludes from silence what ours is told.
+        let concludes = !self.setup.timer_is_transient;
+        let told = |kind: ResourceType| self.setup.peer == Peer::Ours || (kind.is_complete() && concludes);
+        let keys = self.watched.keys().filter(|(kind, _)| told(*kind));
+        keys.map(|key| (key.clone(), seen(self.client.known(key.0, &key.1)))).collect()
+    }
+
+    /// Everything is delivered: the client knows what the server has.
+    pub(super) fn check(&self) {
+        let mut rejecting = false;
+        for (kind, name) in self.watched.keys() {
+            let known = self.client.known(*kind, name);
+            if self.seen.get(&(*kind, name.clone())) != Some(&known) {
+                fail(format!("{kind} {name}: nobody heard of {known:?}"));
+            }
+            let truth = self.truth().get(*kind, name);
+            let known = seen(known);
+            let keeps = !self.setup.fail_on_data_errors;
+            let right = match &truth {
+                Some(bad) if bad.starts_with("bad") => {
+                    rejecting = true;
+                    let trouble = Trouble::Rejected(bad.clone());
+                    match &known {
+                        Seen::Nothing(why) => *why == trouble,
+                        Seen::Good(_, why) => keeps && why.as_ref() == Some(&trouble),
+                        Seen::Pending => false,
+                    }
+                }
+                Some(good) => known == Seen::Good(good.clone(), None),
+                // A deletion that cannot be said is not heard of.
+                None if self.variant == Variant::Sotw
+                    && self.setup.peer != Peer::Ours
+                    && !kind.is_complete() =>
+                {
+                    known != Seen::Pending
+                }
+                None => match &known {
+                    Seen::Nothing(Trouble::Absent) => true,
+                    Seen::Nothing(Trouble::Silence) => self.setup.timer_is_transient,
+                    Seen::Good(_, why) => keeps && *why == Some(Trouble::Absent),
+                    _ => false,
+                },
+            };
+            if !right {
+                fail(format!("{kind} {name} is {truth:?}, and the client knows {known:?}"));
+            }
+        }
+        if self.client.status(|_| 0.0).len() != self.watched.len() {
+            fail("the client keeps what nobody watches".to_owned());
+        }
+        let Link::Open { server, order, .. } = &self.link else {
+            if !self.watched.is_empty() {
+                fail("there is no stream".to_owned());
+            }
+            return;
+        };
+        if !order.outstanding.is_empty() {
+            fail(format!("never answered: {:?}", order.outstanding));
+        }
+        let acked = server.stream().acked_revision();
+        if !self.watched.is_empty() && (acked == Some(self.truth().revision())) == rejecting {
+            fail(format!("the receipt is wrong: {acked:?}"));
+        }
+    }
+}
+
+fn machine(variant: Variant, setup: &Setup) -> Machine<Toy> {
+    let mut settings = testing::settings(variant);
+    settings.fail_on_data_errors = setup.fail_on_data_errors;
+    settings.timer_is_transient = setup.timer_is_transient;
+    settings.seed = setup.seed;
+    Machine::new(Toy, settings)
+}
+
+fn seen(known: Known<Arc<str>>) -> Seen {
+    match known {
+        Known::Pending => Seen::Pending,
+        Known::Good { resource, note } => Seen::Good(resource, note.map(|note| trouble(&note))),
+        Known::Bad(error) => Seen::Nothing(match error.cause {
+            XdsErrorCause::Unreachable(_) => Trouble::Unreachable,
+            _ => trouble(&error.to_string()),
+        }),
+    }
+}
+
+/// Which trouble a text speaks of.
+fn trouble(text: &str) -> Trouble {
+    static REJECTIONS: LazyLock<Vec<(String, Arc<str>)>> = LazyLock::new(|| {
+        let bad = (0..6).map(value).filter(|value| value.starts_with("bad"));
+        bad.map(|value| (format!("{value} is bad"), value)).collect()
+    });
+    let bad = REJECTIONS.iter().find(|(words, _)| text.contains(words)).map(|(_, value)| value.clone());
+    match bad {
+        Some(value) => Trouble::Rejected(value),
+        None if text.contains("does not exist") => Trouble::Absent,
+        None if text.contains("unreachable") => Trouble::Unreachable,
+        None if text.contains("did not send it") => Trouble::Silence,
+        None => panic!("no trouble: {text}"),
+    }
+}
