@@ -42,7 +42,7 @@ pub struct Window {
     pub calls: u64,
     /// Time it took.
     pub wall: Duration,
-    /// Processor time of the thread that ran the client, in the kernel too; nothing in a window of so many calls,
+    /// Processor time of the process, in the kernel too; nothing in a window of so many calls,
     /// which is there to be counted.
     pub cpu: Duration,
     /// Of every call, sorted, in nanoseconds.
@@ -78,13 +78,13 @@ where
     }
 }
 
-/// Runs one. The runtime must have one thread, whose processor time is counted. A failed call fails it.
+/// Runs one. A failed call fails it.
 pub async fn run(client: impl Call, load: Load) -> Outcome<Window> {
     let message = HelloRequest { name: "x".repeat(load.payload) };
     let mut callers = JoinSet::new();
     let timed = matches!(load.length, Length::Time(_));
-    let thread_time = || if timed { thread_time() } else { Duration::ZERO };
-    let (begun, cpu) = (Instant::now(), thread_time());
+    let process_time = || if timed { process_time() } else { Duration::ZERO };
+    let (begun, cpu) = (Instant::now(), process_time());
     for _ in 0..load.callers {
         callers.spawn(caller(client.clone(), message.clone(), load.length, begun));
     }
@@ -92,7 +92,7 @@ pub async fn run(client: impl Call, load: Load) -> Outcome<Window> {
     while let Some(caller) = callers.join_next().await {
         latencies.append(&mut caller??);
     }
-    let (wall, cpu) = (begun.elapsed(), thread_time().saturating_sub(cpu));
+    let (wall, cpu) = (begun.elapsed(), process_time().saturating_sub(cpu));
     latencies.sort_unstable();
     Ok(Window { calls: latencies.len() as u64, wall, cpu, latencies })
 }
@@ -120,9 +120,9 @@ async fn caller(
     }
 }
 
-/// Processor time that the current thread has had.
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
+/// Processor time that this process has had.
+fn process_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
     seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     body::{CallBody, TrackedBody},
-    cluster::{AttemptContext, AttemptError, Cluster, breaker::Permit},
+    cluster::{AttemptContext, AttemptError, Cluster, Exchange, breaker::Permit},
     stack::deadline::Deadline,
 };
 use bytes::Bytes;
@@ -25,30 +25,66 @@ pub(crate) trait Upstream: Send + Sync + 'static {
     /// Body of a response; its end is the end of the attempt.
     type Body: Body<Data = Bytes, Error = Status> + Unpin + Send + 'static;
     /// Held while a retry is in flight; counts against the cluster's retry limit.
-    type RetryPermit: Send + 'static;
+    type RetryPermit: Send + Unpin + 'static;
+    /// A request that was sent, up to the headers of its response. Dropping it abandons the request.
+    type Exchange: Future<Output = Result<Response<Self::Body>, AttemptError>> + Send + 'static;
 
-    /// One try, over at the context's deadline. Dropping the future abandons it.
+    /// Sends a request, if that can be done at once. It is over at the context's deadline.
+    fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started<Self::Exchange>;
+
+    /// Sends a request that has to wait, as soon as that can be done.
+    fn begin_later(
+        &self,
+        request: Request<CallBody>,
+        context: &mut AttemptContext,
+    ) -> impl Future<Output = Result<Self::Exchange, AttemptError>> + Send;
+
+    /// Leave to retry; none when the cluster's retry limit is reached.
+    fn retry_permit(&self) -> Option<Self::RetryPermit>;
+
+    /// One try, however long it has to wait.
     fn attempt(
         &self,
         request: Request<CallBody>,
         context: &mut AttemptContext,
-    ) -> impl Future<Output = Result<Response<Self::Body>, AttemptError>> + Send;
+    ) -> impl Future<Output = Result<Response<Self::Body>, AttemptError>> + Send {
+        let started = self.begin(request, context);
+        async move {
+            match started {
+                Started::Sent(exchange) => exchange.await,
+                Started::Failed(error) => Err(error),
+                Started::Later(request) => Box::pin(self.begin_later(request, context)).await?.await,
+            }
+        }
+    }
+}
 
-    /// Leave to retry; none when the cluster's retry limit is reached.
-    fn retry_permit(&self) -> Option<Self::RetryPermit>;
+/// What became of a request at once.
+#[allow(clippy::large_enum_variant)] // The large ones are the usual ones.
+pub(crate) enum Started<E> {
+    /// It was sent.
+    Sent(E),
+    /// It has to wait.
+    Later(Request<CallBody>),
+    /// It failed.
+    Failed(AttemptError),
 }
 
 impl Upstream for Cluster {
     type Body = TrackedBody;
     type RetryPermit = Permit;
+    type Exchange = Exchange;
 
-    fn attempt(
+    fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started<Exchange> {
+        Self::begin(self, request, context)
+    }
+
+    fn begin_later(
         &self,
         request: Request<CallBody>,
         context: &mut AttemptContext,
-    ) -> impl Future<Output = Result<Response<TrackedBody>, AttemptError>> + Send {
-        let started = self.begin(request, context);
-        self.finish(started, context)
+    ) -> impl Future<Output = Result<Exchange, AttemptError>> + Send {
+        Self::begin_later(self, request, context)
     }
 
     fn retry_permit(&self) -> Option<Permit> {
@@ -67,80 +103,126 @@ pub(crate) struct Bounds {
 }
 
 /// A response's body, bounded by the call's deadline.
-#[pin_project]
 pub(crate) struct BoundedBody<B, P> {
     /// Gone once the time was up, which ends the attempt.
     body: Option<B>,
-    #[pin]
-    deadline: Option<Sleep>,
-    #[pin]
-    idle: Option<Sleep>,
     bounds: Option<Bounds>,
+    /// Set when there is something to wait for: most answers come as a whole.
+    timers: Option<Box<Timers>>,
     /// Held until the end.
     permit: Option<P>,
+    /// A message has come.
+    begun: bool,
+}
+
+/// What ends a response that does not end.
+struct Timers {
+    deadline: Option<Pin<Box<Sleep>>>,
+    idle: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B, P> BoundedBody<B, P> {
     pub(crate) fn new(body: B, bounds: Option<Bounds>, permit: Option<P>) -> Self {
-        let deadline =
-            bounds.as_ref().and_then(|bounds| bounds.deadline).map(|deadline| sleep_until(deadline.at));
-        let idle = bounds.as_ref().and_then(|bounds| bounds.idle).map(tokio::time::sleep);
-        Self { body: Some(body), deadline, idle, bounds, permit }
+        Self { body: Some(body), bounds, timers: None, permit, begun: false }
     }
 
     /// Without content.
     pub(crate) fn ended() -> Self {
-        Self { body: None, deadline: None, idle: None, bounds: None, permit: None }
+        Self { body: None, bounds: None, timers: None, permit: None, begun: false }
     }
-}
 
-impl<B, P> Body for BoundedBody<B, P>
-where
-    B: Body<Data = Bytes, Error = Status> + Unpin,
-{
-    type Data = Bytes;
-    type Error = Status;
+    /// The response is complete; nothing can be late any more.
+    fn complete(&mut self) {
+        self.permit = None;
+        self.bounds = None;
+        self.timers = None;
+    }
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut this = self.project();
-        let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
-        // Asked first: frames may be ready without end.
-        let over = this.bounds.as_ref().and_then(|bounds| bounds.deadline);
-        let over = over.is_some_and(|deadline| deadline.at <= Instant::now());
-        if !over && let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
-            if let (Some(idle), Some(limit)) =
-                (this.idle.as_mut().as_pin_mut(), this.bounds.as_ref().and_then(|bounds| bounds.idle))
-            {
-                idle.reset(Instant::now() + limit);
-            }
-            if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-                // The response is complete; nothing can be late any more.
-                *this.permit = None;
-                *this.bounds = None;
-                this.deadline.set(None);
-                this.idle.set(None);
-            }
-            return Poll::Ready(frame);
+    /// Whether the deadline has passed. Asked for every message but the first: they may be ready without end, or be
+    /// asked for late. An answer of one message need not read a clock.
+    fn is_over(&mut self) -> bool {
+        if !std::mem::replace(&mut self.begun, true) {
+            return false;
         }
-        let late = |sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>| {
-            sleep.as_pin_mut().is_some_and(|sleep| sleep.poll(cx).is_ready())
+        let deadline = self.bounds.as_ref().and_then(|bounds| bounds.deadline);
+        deadline.is_some_and(|deadline| deadline.at <= Instant::now())
+    }
+
+    /// Waits for the end of the time; whether it was the deadline's.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(bounds) = &self.bounds else { return Poll::Pending };
+        let timers = self.timers.get_or_insert_with(|| {
+            Box::new(Timers {
+                deadline: bounds.deadline.map(|deadline| Box::pin(sleep_until(deadline.at))),
+                idle: bounds.idle.map(|idle| Box::pin(tokio::time::sleep(idle))),
+            })
+        });
+        let late = |sleep: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>| {
+            sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
         };
-        let (timed_out, silent) = (over || late(this.deadline, cx), !over && late(this.idle, cx));
-        if !timed_out && !silent {
-            return Poll::Pending;
+        if late(&mut timers.deadline, cx) {
+            return Poll::Ready(true);
         }
-        *this.body = None;
-        *this.permit = None;
-        Poll::Ready(Some(Err(match this.bounds {
-            Some(Bounds { target, deadline: Some(deadline), .. }) if timed_out => {
-                deadline.exceeded(target, "the response had not ended")
+        if late(&mut timers.idle, cx) { Poll::Ready(false) } else { Poll::Pending }
+    }
+
+    /// The end of a response that took too long.
+    fn late(&mut self, by_deadline: bool) -> Status {
+        self.body = None;
+        self.permit = None;
+        self.timers = None;
+        match self.bounds.take() {
+            Some(Bounds { target, deadline: Some(deadline), .. }) if by_deadline => {
+                deadline.exceeded(&target, "the response had not ended")
             }
             Some(Bounds { target, idle, .. }) => Status::deadline_exceeded(format!(
                 "target {target}: the response was silent for {:?} (per_try_idle_timeout)",
                 idle.unwrap_or_default()
             )),
             None => Status::deadline_exceeded("the response had not ended"),
-        })))
+        }
+    }
+}
+
+impl<B, P> Body for BoundedBody<B, P>
+where
+    B: Body<Data = Bytes, Error = Status> + Unpin,
+    P: Unpin,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        if this.bounds.is_none() {
+            if !matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()) && polled.is_ready() {
+                this.permit = None;
+            }
+            return polled;
+        }
+        match polled {
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                if this.is_over() {
+                    return Poll::Ready(Some(Err(this.late(true))));
+                }
+                if let Some(Timers { idle: Some(idle), .. }) = this.timers.as_deref_mut()
+                    && let Some(limit) = this.bounds.as_ref().and_then(|bounds| bounds.idle)
+                {
+                    idle.as_mut().reset(Instant::now() + limit);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(last) => {
+                this.complete();
+                Poll::Ready(last)
+            }
+            Poll::Pending => {
+                let by_deadline = std::task::ready!(this.poll_late(cx));
+                Poll::Ready(Some(Err(this.late(by_deadline))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {

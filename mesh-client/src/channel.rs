@@ -5,11 +5,12 @@ use crate::{
     call::MeshBody,
     cluster::Cluster,
     snapshot::State,
-    stack::{Core, Outcome},
+    stack::{Begun, Core, Flight, Outcome, Slow},
     table::{RouteTable, registry::Registry, same_table},
 };
 use http::{Request, Response};
 use mesh_xds::{client::ConfigWatch, config::XdsConfig};
+use pin_project::pin_project;
 use std::{
     fmt,
     future::Future,
@@ -21,8 +22,63 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 use tower_service::Service;
 
-/// A call under way: one box around the whole of it.
-pub type CallFuture = Pin<Box<dyn Future<Output = Result<Response<MeshBody>, Status>> + Send>>;
+/// A call under way, up to the headers of its response. Dropping it cancels the call.
+#[must_use = "dropping it cancels the call"]
+#[pin_project]
+pub struct CallFuture {
+    #[pin]
+    state: CallState,
+}
+
+#[pin_project(project = CallStateProjection)]
+#[allow(clippy::large_enum_variant)] // The large one is the usual one.
+enum CallState {
+    Flight(#[pin] Flight<Cluster>),
+    Slow(Pin<Box<dyn Future<Output = Result<Response<MeshBody>, Status>> + Send>>),
+    Failed(Option<Status>),
+}
+
+impl CallFuture {
+    /// Begins a call; one that is not sent at once is seen through by `go_on`.
+    pub(crate) fn begin<F>(
+        core: &Arc<Core<Cluster>>,
+        request: Request<Body>,
+        go_on: impl FnOnce(Slow<Cluster>) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<Response<MeshBody>, Status>> + Send + 'static,
+    {
+        let state = match core.begin(request) {
+            Begun::Flight(flight) => CallState::Flight(flight),
+            Begun::Slow(slow) => CallState::Slow(Box::pin(go_on(slow))),
+            Begun::Failed(status) => CallState::Failed(Some(status)),
+        };
+        Self { state }
+    }
+}
+
+impl Future for CallFuture {
+    type Output = Result<Response<MeshBody>, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            CallStateProjection::Flight(flight) => {
+                flight.poll(cx).map_ok(|response| response.map(MeshBody::from))
+            }
+            CallStateProjection::Slow(slow) => slow.as_mut().poll(cx),
+            CallStateProjection::Failed(status) => match status.take() {
+                Some(status) => Poll::Ready(Err(status)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for CallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallFuture")
+    }
+}
 
 /// A channel to a service of the mesh, for generated clients; made by [`crate::Mesh::channel`]. Cheap to
 /// clone, always ready. Dropping the future of a call cancels the call.
@@ -47,11 +103,14 @@ impl Service<Request<Body>> for MeshChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> CallFuture {
-        let subscription = self.subscription.clone();
-        Box::pin(async move {
-            match subscription.core.call(request).await? {
-                Outcome::Response(response) => Ok(response.map(MeshBody::from)),
-                Outcome::UnknownHost { error, .. } => Err(subscription.core.failed(&error)),
+        let subscription = &self.subscription;
+        CallFuture::begin(&subscription.core, request, |slow| {
+            let subscription = subscription.clone();
+            async move {
+                match subscription.core.go_on(slow).await? {
+                    Outcome::Response(response) => Ok(response.map(MeshBody::from)),
+                    Outcome::UnknownHost { error, .. } => Err(subscription.core.failed(&error)),
+                }
             }
         })
     }

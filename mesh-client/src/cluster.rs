@@ -18,7 +18,7 @@ mod priority;
 mod snapshot;
 pub(crate) mod track;
 
-pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind};
+pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
 
 use crate::{
     endpoint::{Room, TlsConfigs, connect::Connect},

@@ -68,30 +68,32 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> CallFuture {
-        let mut inner = self.inner.clone();
-        let (subscription, policy) = (self.subscription.clone(), self.policy);
-        Box::pin(async move {
-            let core = &subscription.core;
-            let (request, deadline, error) = match core.call(request).await? {
-                Outcome::Response(response) => return Ok(response.map(MeshBody::from)),
-                Outcome::UnknownHost { request, deadline, error } => (request, deadline, error),
-            };
-            if policy == OutboundTrafficPolicy::RegistryOnly {
-                return Err(core.refused(&error));
+        let Self { subscription, policy, inner } = self;
+        CallFuture::begin(&subscription.core, request, |slow| {
+            let (subscription, policy, mut inner) = (subscription.clone(), *policy, inner.clone());
+            async move {
+                let core = &subscription.core;
+                let (request, deadline, error) = match core.go_on(slow).await? {
+                    Outcome::Response(response) => return Ok(response.map(MeshBody::from)),
+                    Outcome::UnknownHost { request, deadline, error } => (request, deadline, error),
+                };
+                if policy == OutboundTrafficPolicy::RegistryOnly {
+                    return Err(core.refused(&error));
+                }
+                core.counters.passed_through.add_one();
+                let ready = poll_fn(|cx| inner.poll_ready(cx));
+                let ready = match deadline {
+                    None => ready.await,
+                    Some(deadline) => timeout_at(deadline.at, ready).await.map_err(|_| {
+                        deadline.exceeded(&core.target, "the wrapped channel had not become ready")
+                    })?,
+                };
+                ready.map_err(|error| Status::from_error(error.into()))?;
+                let answer = inner.call(*request);
+                drop(inner);
+                let response = answer.await.map_err(|error| Status::from_error(error.into()))?;
+                Ok(response.map(|body| MeshBody::from(Body::new(body))))
             }
-            core.counters.passed_through.add_one();
-            let ready = poll_fn(|cx| inner.poll_ready(cx));
-            let ready = match deadline {
-                None => ready.await,
-                Some(deadline) => timeout_at(deadline.at, ready).await.map_err(|_| {
-                    deadline.exceeded(&core.target, "the wrapped channel had not become ready")
-                })?,
-            };
-            ready.map_err(|error| Status::from_error(error.into()))?;
-            let answer = inner.call(*request);
-            drop(inner);
-            let response = answer.await.map_err(|error| Status::from_error(error.into()))?;
-            Ok(response.map(|body| MeshBody::from(Body::new(body))))
         })
     }
 }

@@ -1,11 +1,12 @@
 //! A call, from the generated client to the response: the one place that knows the order of things.
 //!
-//! The whole is one future. The common path (one route, no retry policy, no header rules) takes no lock,
-//! makes no task hop and allocates nothing of its own. Faults come before rewriting, so that they see the
+//! What most calls need is done at once, when the call is made, and nothing is boxed: see [`flight`]. What a call
+//! may have to wait for, faults and retries are one future. Faults come before rewriting, so that they see the
 //! request as the caller made it (in Envoy, too, the fault filter comes before the router).
 
 pub(crate) mod deadline;
 mod fault;
+mod flight;
 mod headers;
 mod mirror;
 mod retry;
@@ -14,6 +15,7 @@ mod route;
 mod tests;
 
 pub(crate) use fault::ActiveFaults;
+pub(crate) use flight::{Begun, Flight, Slow};
 
 use crate::{
     call::{BoundedBody, Bounds, Upstream},
@@ -30,10 +32,10 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header::USER_AGENT, request::Parts,
     uri::Authority,
 };
-use mesh_xds::config::XdsError;
+use mesh_xds::{config::XdsError, resource::route::HeaderMutation};
 use mirror::Mirrors;
 use retry::Answer;
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -43,6 +45,8 @@ const REPLAY_BUDGET: usize = 16 << 20;
 const OWN_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("mesh-client/", env!("CARGO_PKG_VERSION")));
 
+/// Why a call was over before it began.
+const NOT_SENT: &str = "the call was not sent: its time was over";
 /// Says, beside a failure that was not retried, why it was not.
 pub(crate) const RETRY_DENIED: HeaderName = HeaderName::from_static("mesh-retry-denied");
 
@@ -80,11 +84,14 @@ pub(crate) struct CallSettings {
     pub(crate) faults: ActiveFaults,
 }
 
+/// A response as the caller gets it.
+type Answered<U> = Response<BoundedBody<<U as Upstream>::Body, <U as Upstream>::RetryPermit>>;
+
 /// How a call came out. The large variant is the usual one.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Outcome<U: Upstream> {
     /// A response.
-    Response(Response<BoundedBody<U::Body, U::RetryPermit>>),
+    Response(Answered<U>),
     /// The control plane does not know the target.
     UnknownHost {
         /// Untouched.
@@ -94,6 +101,23 @@ pub(crate) enum Outcome<U: Upstream> {
         /// What the control plane said.
         error: XdsError,
     },
+}
+
+/// What a call brings along.
+pub(crate) struct Opening {
+    /// When it began, if anything depends on it.
+    began: Option<Instant>,
+    deadline: Option<Deadline>,
+    wait_for_ready: bool,
+    /// It is made while a retry is served: its caller retries, this hop does not.
+    serves_retry: bool,
+}
+
+impl Opening {
+    /// When the call began. The clock is read when this is asked first: before the first wait.
+    fn began(&mut self) -> Instant {
+        *self.began.get_or_insert_with(Instant::now)
+    }
 }
 
 /// A call that has its route.
@@ -123,60 +147,93 @@ impl<U: Upstream> Core<U> {
         }
     }
 
-    /// One call.
-    pub(crate) async fn call(&self, request: Request<tonic::body::Body>) -> Result<Outcome<U>, Status> {
-        self.counters.calls.add_one();
-        let result = self.routed(request).await;
-        if let Err(status) = &result {
-            self.counters.failed_here.add_one();
-            if status.code() == Code::DeadlineExceeded {
-                self.counters.deadline_exceeded.add_one();
-            }
-            tracing::debug!(target: "mesh_client::call", code = ?status.code(), message = status.message(), "call failed");
+    /// Counts a call that failed without an answer.
+    fn failed_here(&self, status: &Status) {
+        self.counters.failed_here.add_one();
+        if status.code() == Code::DeadlineExceeded {
+            self.counters.deadline_exceeded.add_one();
         }
-        result
+        tracing::debug!(target: "mesh_client::call", code = ?status.code(), message = status.message(), "call failed");
     }
 
-    async fn routed(&self, request: Request<tonic::body::Body>) -> Result<Outcome<U>, Status> {
-        let began = Instant::now();
+    /// What the call is bound by before it has its route.
+    fn open(&self, request: &Request<tonic::body::Body>) -> Result<Opening, Status> {
         let incoming = Incoming::current();
         let serves_retry = !self.settings.retry_at_every_hop && incoming.as_ref().is_some_and(|i| i.retry);
         let incoming = incoming.filter(|_| self.settings.propagate_deadlines);
-        let deadline = Deadline::of_caller(request.headers(), incoming, began)?;
+        let mut began = None;
+        let now = || *began.get_or_insert_with(Instant::now);
+        let deadline = Deadline::of_caller(request.headers(), incoming, now)?;
         let wait_for_ready = match request.extensions().get::<WaitForReady>() {
             Some(WaitForReady(wait)) => *wait,
             None => self.settings.wait_for_ready,
         };
-        let compiled = match self.route(request.uri(), request.headers(), deadline, wait_for_ready).await? {
-            route::Found::Route(compiled) => compiled,
-            route::Found::UnknownHost(error) => {
-                return Ok(Outcome::UnknownHost { request: Box::new(request), deadline, error });
+        Ok(Opening { began, deadline, wait_for_ready, serves_retry })
+    }
+
+    /// The call on its route: which cluster, and until when.
+    fn enter<'a>(
+        &'a self,
+        compiled: &'a Compiled<U>,
+        uri: &Uri,
+        opening: &mut Opening,
+    ) -> Result<Call<'a, U>, Status> {
+        let (forwarding, choice) = self.choose(compiled, uri)?;
+        let deadline = Deadline::within(opening.deadline, forwarding.limit, || opening.began());
+        let Opening { wait_for_ready, serves_retry, .. } = *opening;
+        Ok(Call { core: self, compiled, forwarding, choice, deadline, wait_for_ready, serves_retry })
+    }
+
+    /// A call that needs more than one look, or more than one attempt. It has its route, or waits for one.
+    pub(crate) async fn go_on(&self, slow: Slow<U>) -> Result<Outcome<U>, Status> {
+        let result = self.routed(slow).await;
+        if let Err(status) = &result {
+            self.failed_here(status);
+        }
+        result
+    }
+
+    async fn routed(&self, slow: Slow<U>) -> Result<Outcome<U>, Status> {
+        let (request, mut opening, compiled) = match slow {
+            Slow::Waiting(waiting) => return self.wait(waiting).await,
+            Slow::Routed(request, opening, compiled) => (request, opening, compiled),
+            Slow::Looking(request, opening) => {
+                let Opening { deadline, wait_for_ready, .. } = opening;
+                match self.route(request.uri(), request.headers(), deadline, wait_for_ready).await? {
+                    route::Found::Route(compiled) => (request, opening, compiled),
+                    route::Found::UnknownHost(error) => {
+                        return Ok(Outcome::UnknownHost { request: Box::new(request), deadline, error });
+                    }
+                }
             }
         };
-        let (forwarding, choice) = self.choose(&compiled, request.uri())?;
-        let deadline = Deadline::within(deadline, forwarding.limit, began);
+        let call = self.enter(&compiled, request.uri(), &mut opening)?;
+        let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
-            return Err(deadline.exceeded(&self.target, "the call was not sent: its time was over"));
+            return Err(deadline.exceeded(&self.target, NOT_SENT));
         }
-        let call = Call {
-            core: self,
-            compiled: &compiled,
-            forwarding,
-            choice,
-            deadline,
-            wait_for_ready,
-            serves_retry,
-        };
         if let Some(response) = call.inject_faults(request.uri(), request.headers()).await? {
             return Ok(Outcome::Response(response));
         }
         let (mut parts, body) = request.into_parts();
         call.rewrite(&mut parts);
-        let Answer { mut response, permit, idle } = call.attempts(parts, body).await?;
+        let Answer { response, permit, idle } = call.attempts(parts, body).await?;
+        self.finished(response, deadline, &choice.response, idle, permit).map(Outcome::Response)
+    }
+
+    /// The response as the caller gets it.
+    fn finished(
+        &self,
+        mut response: Response<U::Body>,
+        deadline: Option<Deadline>,
+        rules: &[HeaderMutation],
+        idle: Option<Duration>,
+        permit: Option<U::RetryPermit>,
+    ) -> Result<Answered<U>, Status> {
         if let Some(deadline) = deadline.filter(|deadline| deadline.is_meant_by(response.headers())) {
             return Err(deadline.exceeded(&self.target, "the server ended the call"));
         }
-        for mutation in &choice.response {
+        for mutation in rules {
             headers::mutate(response.headers_mut(), mutation);
         }
         let bounds = (deadline.is_some() || idle.is_some()).then(|| Bounds {
@@ -184,17 +241,35 @@ impl<U: Upstream> Core<U> {
             deadline,
             idle,
         });
-        Ok(Outcome::Response(response.map(|body| BoundedBody::new(body, bounds, permit))))
+        Ok(response.map(|body| BoundedBody::new(body, bounds, permit)))
+    }
+
+    /// A failure, with the call's circumstances. `attempts` are those that were made.
+    fn explain(&self, compiled: &Compiled<U>, status: Status, attempts: u32, denied: Option<&str>) -> Status {
+        let mut message = format!("target {}: {}{}", self.target, shown(compiled), status.message());
+        if attempts > 1 {
+            let _ = write!(message, " (attempt {attempts})");
+        }
+        if let Some(denied) = denied {
+            let _ = write!(message, " (not retried: {denied})");
+        }
+        let version = self.snapshot.version();
+        if !version.is_empty() {
+            let _ = write!(message, " [configuration {version}]");
+        }
+        let mut metadata = status.metadata().clone();
+        if let Some(denied) = denied.and_then(|denied| HeaderValue::from_str(denied).ok()) {
+            let mut headers: HeaderMap = metadata.into_headers();
+            headers.insert(RETRY_DENIED, denied);
+            metadata = tonic::metadata::MetadataMap::from_headers(headers);
+        }
+        Status::with_metadata(status.code(), message, metadata)
     }
 }
 
 impl<U: Upstream> Call<'_, U> {
     /// Delays, and ends the call early where an abort is drawn.
-    async fn inject_faults(
-        &self,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Option<Response<BoundedBody<U::Body, U::RetryPermit>>>, Status> {
+    async fn inject_faults(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Answered<U>>, Status> {
         if self.choice.faults.is_empty() {
             return Ok(None);
         }
@@ -239,7 +314,10 @@ impl<U: Upstream> Call<'_, U> {
     /// The request as it is sent, except for what differs between attempts.
     fn rewrite(&self, parts: &mut Parts) {
         let Self { core, forwarding, choice, compiled, .. } = self;
-        parts.headers.remove(GRPC_TIMEOUT);
+        if self.deadline.is_some() {
+            // What is left is told when it is sent.
+            parts.headers.remove(GRPC_TIMEOUT);
+        }
         if self.serves_retry {
             parts.headers.insert(RETRY, HeaderValue::from_static("1"));
         }
@@ -254,25 +332,7 @@ impl<U: Upstream> Call<'_, U> {
 
     /// A failure, with the call's circumstances. `attempts` are those that were made.
     fn explain(&self, status: Status, attempts: u32, denied: Option<&str>) -> Status {
-        let Self { core, compiled, .. } = self;
-        let mut message = format!("target {}: {}{}", core.target, shown(compiled), status.message());
-        if attempts > 1 {
-            let _ = write!(message, " (attempt {attempts})");
-        }
-        if let Some(denied) = denied {
-            let _ = write!(message, " (not retried: {denied})");
-        }
-        let version = core.snapshot.version();
-        if !version.is_empty() {
-            let _ = write!(message, " [configuration {version}]");
-        }
-        let mut metadata = status.metadata().clone();
-        if let Some(denied) = denied.and_then(|denied| HeaderValue::from_str(denied).ok()) {
-            let mut headers: HeaderMap = metadata.into_headers();
-            headers.insert(RETRY_DENIED, denied);
-            metadata = tonic::metadata::MetadataMap::from_headers(headers);
-        }
-        Status::with_metadata(status.code(), message, metadata)
+        self.core.explain(self.compiled, status, attempts, denied)
     }
 }
 

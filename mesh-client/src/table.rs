@@ -61,6 +61,19 @@ pub(crate) enum Answer {
     Redirect(Arc<Redirect>),
 }
 
+impl<U> Compiled<U> {
+    /// One attempt, nothing injected and nothing copied.
+    pub(crate) fn is_plain(&self) -> bool {
+        match &self.action {
+            Action::Forward(forwarding) => {
+                let Forwarding { retry, mirrors, choices, .. } = &**forwarding;
+                retry.is_none() && mirrors.is_empty() && choices.iter().all(|choice| choice.faults.is_empty())
+            }
+            Action::Answer(_) | Action::Fail(_) => true,
+        }
+    }
+}
+
 /// Where to and how.
 pub(crate) struct Forwarding<U> {
     /// The route's bound of a call.
@@ -91,7 +104,7 @@ pub(crate) struct Choice<U> {
     /// To the request, in order; only levels that change something.
     pub(crate) request: Box<[HeaderMutation]>,
     /// To the response, in order; only levels that change something.
-    pub(crate) response: Box<[HeaderMutation]>,
+    pub(crate) response: Arc<[HeaderMutation]>,
     /// Sent instead of the target's.
     pub(crate) authority: Option<Authority>,
 }

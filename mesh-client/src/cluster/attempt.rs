@@ -5,9 +5,14 @@
 //! the caller; waiting ends with the deadline, and every error names the cluster and the cause. Drops are drawn
 //! once per attempt and before anything else (A27); breakers count from the pick to the end of the stream (A32).
 
-use super::{Cluster, Shared, failure, snapshot::Hope, track::Tracking};
+use super::{
+    Cluster, Shared, failure,
+    snapshot::{Hope, Snapshot},
+    track::Tracking,
+};
 use crate::{
     body::{CallBody, TrackedBody},
+    call::Started,
     cluster::breaker::Permit,
     endpoint::{
         Endpoint, Reserved, WaitingForRoom,
@@ -34,31 +39,29 @@ use tonic::Status;
 /// A request that connections keep handing back is given up after this many.
 const HAND_BACKS: u32 = 16;
 
-/// The endpoints that a call has tried: the latest eight, kept in place.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tried {
-    addresses: [Option<SocketAddr>; 8],
-    next: usize,
-}
+/// The endpoints that a call has tried: the latest eight.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried(Vec<SocketAddr>);
 
 impl Tried {
+    /// How many are remembered.
+    const MOST: usize = 8;
+
     pub(crate) fn contains(&self, address: SocketAddr) -> bool {
-        self.addresses.contains(&Some(address))
+        self.0.contains(&address)
     }
 
     /// The one tried last.
     #[cfg(test)]
     pub(crate) fn last(&self) -> Option<SocketAddr> {
-        let index = self.next.checked_sub(1)? % self.addresses.len();
-        self.addresses.get(index).copied().flatten()
+        self.0.last().copied()
     }
 
     fn push(&mut self, address: SocketAddr) {
-        let index = self.next % self.addresses.len();
-        if let Some(place) = self.addresses.get_mut(index) {
-            *place = Some(address);
+        if self.0.len() == Self::MOST {
+            self.0.remove(0);
         }
-        self.next += 1;
+        self.0.push(address);
     }
 }
 
@@ -72,7 +75,7 @@ pub(crate) struct AttemptContext {
     pub(crate) wait_for_ready: bool,
     /// How often a pick is repeated to avoid an endpoint of `tried` (`previous_hosts`); 0: not avoided.
     pub(crate) selection_attempts: u32,
-    /// Filled in by every attempt.
+    /// Filled in by every attempt, if they are to be avoided.
     pub(crate) tried: Tried,
     /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
     pub(crate) auto_host_rewrite: bool,
@@ -123,17 +126,6 @@ impl fmt::Debug for AttemptError {
     }
 }
 
-/// What became of a request at once.
-#[allow(clippy::large_enum_variant)] // The large ones are the usual ones.
-pub(crate) enum Started {
-    /// It was sent.
-    Sent(Exchange),
-    /// It has to wait.
-    Later(Request<CallBody>),
-    /// It failed.
-    Failed(AttemptError),
-}
-
 /// Why a request was not sent.
 #[allow(clippy::large_enum_variant)] // As above.
 enum Unstarted {
@@ -161,29 +153,25 @@ struct Waiting {
 
 impl Cluster {
     /// Sends a request to an endpoint, if that can be done at once. Drops are drawn.
-    pub(crate) fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started {
-        let shared = &*self.shared;
-        match shared.draw_drop() {
-            Some(reason) => Started::Failed(shared.unsent(AttemptErrorKind::Dropped, &reason, request)),
-            None => match shared.start(request, context) {
-                Ok(exchange) => Started::Sent(exchange),
-                Err(Unstarted::Later(request, _)) => Started::Later(request),
-                Err(Unstarted::Failed(error)) => Started::Failed(error),
-            },
+    pub(crate) fn begin(
+        &self,
+        request: Request<CallBody>,
+        context: &mut AttemptContext,
+    ) -> Started<Exchange> {
+        match self.shared.start(request, context, true) {
+            Ok(exchange) => Started::Sent(exchange),
+            Err(Unstarted::Later(request, _)) => Started::Later(request),
+            Err(Unstarted::Failed(error)) => Started::Failed(error),
         }
     }
 
-    /// What [`Self::begin`] began, to the response's headers. Dropping it abandons the request.
-    pub(crate) async fn finish(
+    /// As [`Self::begin`], as soon as that can be done.
+    pub(crate) async fn begin_later(
         &self,
-        started: Started,
+        request: Request<CallBody>,
         context: &mut AttemptContext,
-    ) -> Result<Response<TrackedBody>, AttemptError> {
-        match started {
-            Started::Sent(exchange) => exchange.await,
-            Started::Failed(error) => Err(error),
-            Started::Later(request) => Box::pin(self.shared.start_later(request, context)).await?.await,
-        }
+    ) -> Result<Exchange, AttemptError> {
+        self.shared.start_later(request, context).await
     }
 }
 
@@ -270,8 +258,7 @@ impl Future for Exchange {
 }
 
 impl Shared {
-    fn draw_drop(&self) -> Option<String> {
-        let snapshot = self.snapshot.load();
+    fn draw_drop(&self, snapshot: &Snapshot) -> Option<String> {
         let drops = &snapshot.config.endpoints.drops;
         if drops.is_empty() {
             return None;
@@ -281,8 +268,11 @@ impl Shared {
         Some(format!("call dropped by the control plane's drop_overload {}", hit.category))
     }
 
-    fn choose(&self, context: &mut AttemptContext) -> Choice {
+    fn choose(&self, context: &mut AttemptContext, may_drop: bool) -> Choice {
         let snapshot = self.snapshot.load();
+        if may_drop && let Some(reason) = self.draw_drop(&snapshot) {
+            return Choice::Fail(AttemptErrorKind::Dropped, reason);
+        }
         for endpoint in &snapshot.idle {
             endpoint.kick();
         }
@@ -317,7 +307,9 @@ impl Shared {
         match (stream, busy) {
             (Some(stream), _) => match self.counters.request(breakers) {
                 Some(permit) => {
-                    context.tried.push(stream.endpoint().address);
+                    if context.selection_attempts > 0 {
+                        context.tried.push(stream.endpoint().address);
+                    }
                     Choice::Go(stream, permit)
                 }
                 None => {
@@ -368,9 +360,10 @@ impl Shared {
         &self,
         mut request: Request<CallBody>,
         context: &mut AttemptContext,
+        mut may_drop: bool,
     ) -> Result<Exchange, Unstarted> {
         for _ in 0..HAND_BACKS {
-            let (stream, permit) = match self.choose(context) {
+            let (stream, permit) = match self.choose(context, std::mem::take(&mut may_drop)) {
                 Choice::Go(stream, permit) => (stream, permit),
                 Choice::Busy(address) => return Err(Unstarted::Later(request, Some(address))),
                 Choice::Later => return Err(Unstarted::Later(request, None)),
@@ -419,7 +412,7 @@ impl Shared {
             // The same for room. Every call that waits listens, since each of them takes what it finds.
             let mut freed = pin!(self.room.freed());
             freed.as_mut().enable();
-            let busy = match self.start(request, context) {
+            let busy = match self.start(request, context, false) {
                 Ok(exchange) => return Ok(exchange),
                 Err(Unstarted::Failed(error)) => return Err(error),
                 Err(Unstarted::Later(back, busy)) => {

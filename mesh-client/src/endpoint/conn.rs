@@ -15,8 +15,7 @@ use crate::{
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{
-    HeaderMap, HeaderName, Request, Uri, Version,
-    header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use std::{
@@ -171,15 +170,13 @@ impl Conn {
 
 /// What HTTP/1 says to the next hop has no place in HTTP/2: h2 would refuse the request for it.
 fn strip(headers: &mut HeaderMap) {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        if headers.contains_key(&name) {
-            headers.remove(name);
-        }
-    }
-    if headers.get(TE).is_some_and(|te| te != "trailers") {
-        headers.remove(TE);
+    let of_hop = |(name, value): (&HeaderName, &HeaderValue)| match name.as_str() {
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
+        "te" => value != "trailers",
+        _ => false,
+    };
+    while let Some(name) = headers.iter().find(|entry| of_hop(*entry)).map(|(name, _)| name.clone()) {
+        headers.remove(name);
     }
 }
 
@@ -266,5 +263,25 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.conn.line.streams.fetch_sub(1, Ordering::SeqCst);
         self.conn.endpoint.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_for_the_next_hop_are_left_out() {
+        let entry = |(name, value): (&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let kept = [("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "me")];
+        let left_out = [("connection", "close"), ("keep-alive", "5"), ("upgrade", "h2c")];
+        let mut headers: HeaderMap = kept.into_iter().chain(left_out).map(entry).collect();
+        strip(&mut headers);
+        assert_eq!(headers, kept.into_iter().map(entry).collect());
+        headers.insert("te", HeaderValue::from_static("gzip"));
+        strip(&mut headers);
+        assert!(!headers.contains_key("te"));
     }
 }

@@ -58,17 +58,18 @@ impl Deadline {
     pub(crate) fn of_caller(
         headers: &HeaderMap,
         incoming: Option<Incoming>,
-        now: Instant,
+        mut now: impl FnMut() -> Instant,
     ) -> Result<Option<Self>, Status> {
         let own = match headers.get(GRPC_TIMEOUT) {
             None => None,
             Some(value) => {
                 let allowed = timeout::parse(value.as_bytes())
                     .map_err(|error| Status::internal(format!("{error}; the call carries {value:?}")))?;
-                Self::after(now, allowed, Bound::Caller)
+                Self::after(now(), allowed, Bound::Caller)
             }
         };
         let inherited = incoming.and_then(|incoming| incoming.deadline).and_then(|at| {
+            let now = now();
             let left = at.saturating_duration_since(now);
             Self::after(now, left - MARGIN.min(left / 10), Bound::Incoming)
         });
@@ -76,8 +77,12 @@ impl Deadline {
     }
 
     /// With what the route allows as well.
-    pub(crate) fn within(own: Option<Self>, limit: Option<Limit>, began: Instant) -> Option<Self> {
-        let limit = limit.and_then(|limit| Self::after(began, limit.duration, limit.bound));
+    pub(crate) fn within(
+        own: Option<Self>,
+        limit: Option<Limit>,
+        began: impl FnOnce() -> Instant,
+    ) -> Option<Self> {
+        let limit = limit.and_then(|limit| Self::after(began(), limit.duration, limit.bound));
         Self::earlier(own, limit)
     }
 
@@ -171,9 +176,9 @@ mod tests {
         ] {
             let headers = own.map(caller).unwrap_or_default();
             let incoming = incoming.map(|left| Incoming { deadline: Some(now + left), retry: false });
-            let deadline = Deadline::of_caller(&headers, incoming, now).unwrap();
+            let deadline = Deadline::of_caller(&headers, incoming, || now).unwrap();
             let limit = route.map(|duration| Limit { duration, bound: Bound::Route });
-            let found = Deadline::within(deadline, limit, now);
+            let found = Deadline::within(deadline, limit, || now);
             assert_eq!(
                 found.map(|deadline| (deadline.at - now, deadline.bound)),
                 expected,
@@ -184,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_timeout_fails_the_call_instead_of_unbounding_it() {
-        let error = Deadline::of_caller(&caller("soon"), None, Instant::now()).unwrap_err();
+        let error = Deadline::of_caller(&caller("soon"), None, Instant::now).unwrap_err();
         assert_eq!(error.code(), tonic::Code::Internal);
         assert!(error.message().contains("soon"), "{error}");
     }

@@ -4,7 +4,7 @@
 //! long to keep. A retry must find room in the cluster's budget and time before the deadline; when it does
 //! not, the failure that would have been hidden is returned, and says why it was not retried.
 
-use super::{Call, RETRY_DENIED};
+use super::{Call, Core, RETRY_DENIED, deadline::Deadline};
 use crate::{
     body::CallBody,
     call::Upstream,
@@ -15,9 +15,10 @@ use crate::{
         policy,
         replay::Replay,
     },
+    table::Compiled,
     timeout,
 };
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request::Parts};
 use mesh_xds::resource::retry::RetryPolicy;
 use std::{
     sync::Arc,
@@ -53,16 +54,43 @@ enum Next {
     Denied(&'static str),
 }
 
+/// The head of a request that may be sent again: less than a copy of it, since most are sent once.
+struct Head {
+    method: Method,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Head {
+    fn of(parts: &Parts) -> Self {
+        let entry = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
+        let headers = parts.headers.iter().map(entry).collect();
+        Self { method: parts.method.clone(), uri: parts.uri.clone(), headers }
+    }
+
+    fn request(&self, body: CallBody) -> Request<CallBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        for (name, value) in &self.headers {
+            request.headers_mut().append(name, value.clone());
+        }
+        request
+    }
+}
+
 impl<U: Upstream> Call<'_, U> {
+    /// The cluster, if there is one.
+    pub(super) fn cluster(&self) -> Result<&Arc<U>, Status> {
+        self.choice.cluster.as_ref().map_err(|why| {
+            let message = format!("cluster {}: {why}", self.choice.name);
+            self.explain(Status::unavailable(message), 0, None)
+        })
+    }
+
     /// Sends the request until it is answered or there is nothing more to try.
     pub(super) async fn attempts(&self, parts: Parts, body: tonic::body::Body) -> Result<Answer<U>, Status> {
-        let cluster = match &self.choice.cluster {
-            Ok(cluster) => cluster,
-            Err(why) => {
-                let message = format!("cluster {}: {why}", self.choice.name);
-                return Err(self.explain(Status::unavailable(message), 0, None));
-            }
-        };
+        let cluster = self.cluster()?;
         let seen = self.core.seen(&parts.uri, &parts.headers);
         let policy = self.forwarding.retry.as_ref().filter(|policy| policy::applies(policy, &seen));
         let mut context = AttemptContext {
@@ -98,6 +126,7 @@ impl<U: Upstream> Call<'_, U> {
         let idle = policy.and_then(|policy| policy.per_try_idle_timeout);
         let (mut attempts, mut retries, mut transparent) = (0, 0, false);
         let mut permit = None;
+        let (head, mut first) = (Head::of(&parts), Some(parts));
         loop {
             let Some(body) = replay.attempt() else {
                 // Only the first attempt is made without asking; it always has its body.
@@ -111,7 +140,11 @@ impl<U: Upstream> Call<'_, U> {
             let told = earlier(self.deadline.map(|deadline| deadline.at), per_try);
             // Silence is measured here: a server that goes on talking has all the time that it is told.
             context.deadline = earlier(told, idle);
-            let mut request = Request::from_parts(parts.clone(), CallBody::Replay(body));
+            let body = CallBody::Replay(body);
+            let mut request = match first.take() {
+                Some(parts) => Request::from_parts(parts, body),
+                None => head.request(body),
+            };
             if retries > 0 {
                 request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(retries));
             }
@@ -223,8 +256,9 @@ impl<U: Upstream> Call<'_, U> {
             _ => Next::After(wait),
         }
     }
+}
 
-    /// The status of a call whose last attempt failed. `limit`: what an attempt may take, and its name.
+impl<U: Upstream> Call<'_, U> {
     fn over(
         &self,
         error: AttemptError,
@@ -232,10 +266,25 @@ impl<U: Upstream> Call<'_, U> {
         limit: Option<(&'static str, Duration)>,
         denied: Option<&'static str>,
     ) -> Status {
+        self.core.over(self.compiled, self.deadline, error, attempts, limit, denied)
+    }
+}
+
+impl<U: Upstream> Core<U> {
+    /// The status of a call whose last attempt failed. `limit`: what an attempt may take, and its name.
+    pub(super) fn over(
+        &self,
+        compiled: &Compiled<U>,
+        deadline: Option<Deadline>,
+        error: AttemptError,
+        attempts: u32,
+        limit: Option<(&'static str, Duration)>,
+        denied: Option<&'static str>,
+    ) -> Status {
         let late = error.kind == AttemptErrorKind::DeadlineExceeded;
-        match self.deadline.filter(|deadline| late && deadline.at <= Instant::now()) {
+        match deadline.filter(|deadline| late && deadline.at <= Instant::now()) {
             Some(deadline) => {
-                let what = self.explain(error.status, attempts, None);
+                let what = self.explain(compiled, error.status, attempts, None);
                 Status::deadline_exceeded(format!("{} ({deadline})", what.message()))
             }
             None => {
@@ -246,7 +295,7 @@ impl<U: Upstream> Call<'_, U> {
                     }
                     None => error.status,
                 };
-                self.explain(status, attempts, denied)
+                self.explain(compiled, status, attempts, denied)
             }
         }
     }

@@ -70,7 +70,12 @@ impl<U: Upstream> Core<U> {
     }
 
     /// None: there is something to wait for.
-    fn look(&self, uri: &Uri, headers: &HeaderMap, wait_for_ready: bool) -> Result<Option<Found<U>>, Status> {
+    pub(super) fn look(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        wait_for_ready: bool,
+    ) -> Result<Option<Found<U>>, Status> {
         match &**self.snapshot.load() {
             State::Pending => Ok(None),
             State::Table(table) => self.find(table, uri, headers).map(|route| Some(Found::Route(route))),

@@ -9,7 +9,7 @@ mod routing;
 use super::{ActiveFaults, CallSettings, Core, Outcome, WaitForReady};
 use crate::{
     body::CallBody,
-    call::Upstream,
+    call::{Started, Upstream},
     cluster::{AttemptContext, AttemptError, AttemptErrorKind},
     context::Incoming,
     snapshot::State,
@@ -33,6 +33,8 @@ use mesh_xds::{
 };
 use std::{
     collections::VecDeque,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -100,28 +102,36 @@ impl Upstream for Fake {
     type Body = Body;
     type RetryPermit = Permit;
 
-    async fn attempt(
-        &self,
-        request: Request<CallBody>,
-        context: &mut AttemptContext,
-    ) -> Result<Response<Body>, AttemptError> {
-        let at = Instant::now() - self.world.began;
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let seen =
-            Seen { cluster: self.name.clone(), at, uri: parts.uri.to_string(), headers: parts.headers, body };
-        self.world.seen.lock().unwrap().push(seen);
-        let act = self.world.script.lock().unwrap().pop_front();
-        let late = async {
-            match context.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
+    type Exchange = Pin<Box<dyn Future<Output = Result<Response<Body>, AttemptError>> + Send>>;
+
+    fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started<Self::Exchange> {
+        let (cluster, world, deadline) = (self.name.clone(), self.world.clone(), context.deadline);
+        Started::Sent(Box::pin(async move {
+            let at = Instant::now() - world.began;
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let seen = Seen { cluster, at, uri: parts.uri.to_string(), headers: parts.headers, body };
+            world.seen.lock().unwrap().push(seen);
+            let act = world.script.lock().unwrap().pop_front();
+            let late = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = world.act(act) => result,
+                () = late => Err(error(AttemptErrorKind::DeadlineExceeded)),
             }
-        };
-        tokio::select! {
-            result = self.world.act(act) => result,
-            () = late => Err(error(AttemptErrorKind::DeadlineExceeded)),
-        }
+        }))
+    }
+
+    async fn begin_later(
+        &self,
+        _: Request<CallBody>,
+        _: &mut AttemptContext,
+    ) -> Result<Self::Exchange, AttemptError> {
+        panic!("it never has to wait");
     }
 
     fn retry_permit(&self) -> Option<Permit> {
@@ -189,7 +199,7 @@ fn error(kind: AttemptErrorKind) -> AttemptError {
 
 /// A target over fake clusters.
 struct Mesh {
-    core: Core<Fake>,
+    core: Arc<Core<Fake>>,
     world: Arc<World>,
 }
 
@@ -214,7 +224,7 @@ impl Mesh {
             retry_at_every_hop: false,
             faults: ActiveFaults::default(),
         };
-        Self { core: Core::new("reviews:9080".parse().unwrap(), settings, 1), world }
+        Self { core: Arc::new(Core::new("reviews:9080".parse().unwrap(), settings, 1)), world }
     }
 
     fn publish(&self, config: &XdsConfig) {

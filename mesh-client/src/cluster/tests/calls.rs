@@ -350,7 +350,7 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
     let (config, hope) = (Arc::clone(config), hope.clone());
     cluster.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle: Vec::new(), hope }));
 
-    let mut context = AttemptContext::default();
+    let mut context = AttemptContext { selection_attempts: 1, ..AttemptContext::default() };
     assert_eq!(status(attempt(&cluster, &mut context).await.unwrap()).await, Code::Ok);
     assert_eq!(context.tried.last(), Some(address(1)));
     assert_eq!((bad.in_flight(), bad.tally().take()), (0, (0, 0)));

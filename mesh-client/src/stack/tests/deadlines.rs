@@ -35,7 +35,7 @@ async fn a_call_made_in_a_handler_ends_before_the_request_being_served() {
 #[tokio::test(start_paused = true)]
 async fn propagation_can_be_declined() {
     let mut mesh = Mesh::new(&to_c(|_| {}), [Act::Code(Code::Ok, ms(500))]);
-    mesh.core.settings.propagate_deadlines = false;
+    Arc::get_mut(&mut mesh.core).unwrap().settings.propagate_deadlines = false;
     let incoming = Incoming { deadline: Some(Instant::now() + ms(100)), ..Incoming::default() };
     assert_eq!(code(&incoming.scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
 }

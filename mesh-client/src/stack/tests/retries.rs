@@ -185,7 +185,7 @@ async fn while_a_retry_is_served_nothing_is_retried_but_what_no_server_processed
     assert_eq!(code(&retry.clone().scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
 
     let mut mesh = Mesh::new(&retrying(|_| {}), [UNAVAILABLE]);
-    mesh.core.settings.retry_at_every_hop = true;
+    Arc::get_mut(&mut mesh.core).unwrap().settings.retry_at_every_hop = true;
     assert_eq!(code(&retry.scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
     assert!(mesh.seen().iter().all(|seen| !seen.headers.contains_key("x-mesh-retry")));
 }
