@@ -2,6 +2,7 @@
 
 mod fields;
 mod generators;
+mod recorded;
 mod rejections;
 
 use super::*;

@@ -1,0 +1,305 @@
+//! Bytes that our encoder did not make: resources as other control planes send them, encodings that no encoder of
+//! ours would choose, and what has to be refused. `tests/peers/python/recorded.py` writes them, with Google's
+//! protobuf.
+
+use super::*;
+use crate::{
+    matcher::{DomainPattern, Fraction},
+    resource::{
+        cluster::{Discovery, LbPolicy},
+        endpoint::HealthStatus,
+        filter::{FilterConfig, FilterOverride},
+        listener::{HttpConnectionManager, ListenerKind, RouteSource},
+        rbac::RbacAction,
+        retry::RetryPolicy,
+        route::{Destination, Forward, RouteAction},
+        tls::Roots,
+    },
+};
+use ResourceType::{
+    Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
+};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/resource/tests/recorded")
+}
+
+fn bytes(file: &str) -> Vec<u8> {
+    fs::read(directory().join(format!("{file}.bin"))).unwrap()
+}
+
+fn listener(resource: &AnyResource) -> &Listener {
+    let AnyResource::Listener(listener) = resource else { panic!("{resource:?}") };
+    listener
+}
+
+fn api(resource: &AnyResource) -> &HttpConnectionManager {
+    let ListenerKind::Api(http) = &listener(resource).kind else { panic!("{resource:?}") };
+    http
+}
+
+fn inbound(resource: &AnyResource) -> &listener::FilterChain {
+    let ListenerKind::Server(server) = &listener(resource).kind else { panic!("{resource:?}") };
+    assert_eq!((server.address.to_string().as_str(), server.port), ("0.0.0.0", 9080));
+    let [chain] = server.filter_chains.as_slice() else { panic!("{server:?}") };
+    chain
+}
+
+fn filters(http: &HttpConnectionManager) -> Vec<&str> {
+    http.filters.iter().map(|filter| &*filter.name).collect()
+}
+
+fn routes(resource: &AnyResource) -> &RouteConfiguration {
+    let AnyResource::RouteConfiguration(routes) = resource else { panic!("{resource:?}") };
+    routes
+}
+
+fn forwards(resource: &AnyResource) -> Vec<&Forward> {
+    let all = routes(resource).virtual_hosts.iter().flat_map(|host| &host.routes);
+    all.map(|route| match &route.action {
+        RouteAction::Forward(forward) => &**forward,
+        other => panic!("{other:?}"),
+    })
+    .collect()
+}
+
+fn cluster(resource: &AnyResource) -> &Cluster {
+    let AnyResource::Cluster(cluster) = resource else { panic!("{resource:?}") };
+    cluster
+}
+
+fn assignment(resource: &AnyResource) -> &ClusterLoadAssignment {
+    let AnyResource::ClusterLoadAssignment(assignment) = resource else { panic!("{resource:?}") };
+    assignment
+}
+
+/// File, type, and what has to be true of it.
+type Accepted = (&'static str, ResourceType, fn(&AnyResource));
+
+const ACCEPTED: &[Accepted] = &[
+    // Istio, for proxyless gRPC.
+    ("istio-listener-outbound", LDS, |resource| {
+        let RouteSource::Rds(name) = &api(resource).routes else { panic!("{resource:?}") };
+        assert_eq!(&**name, "outbound|9080||reviews.default.svc.cluster.local");
+        assert_eq!(filters(api(resource)), ["envoy.filters.http.fault", "envoy.filters.http.router"]);
+    }),
+    ("istio-listener-inbound-plaintext", LDS, |resource| {
+        let chain = inbound(resource);
+        assert_eq!((&*chain.name, &chain.tls), ("inbound-plaintext", &None));
+        let RouteSource::Inline(routes) = &chain.http.routes else { panic!("{chain:?}") };
+        assert_eq!(routes.virtual_hosts[0].routes[0].action, RouteAction::NonForwarding);
+    }),
+    ("istio-listener-inbound-mtls", LDS, |resource| {
+        let chain = inbound(resource);
+        let tls = chain.tls.as_ref().unwrap();
+        assert_eq!((&*tls.identity, tls.client_roots.as_deref()), ("default", Some("default")));
+        assert!(tls.require_client_certificate);
+        let actions = chain.http.filters.iter().filter_map(|filter| match &filter.config {
+            FilterConfig::Rbac(rbac) => Some(rbac.rules.as_ref().unwrap().action),
+            _ => None,
+        });
+        assert_eq!(actions.collect::<Vec<_>>(), [RbacAction::Deny, RbacAction::Allow]);
+    }),
+    ("istio-routes", RDS, |resource| {
+        let host = &routes(resource).virtual_hosts[0];
+        assert!(host.domains.contains(&DomainPattern::parse("reviews:9080").unwrap()));
+        assert_eq!(host.routes[0].matches.headers.len(), 1);
+        assert!(host.routes[0].overrides.contains_key("envoy.filters.http.fault"));
+        let [jason, weighted, default] = forwards(resource)[..] else { panic!("{resource:?}") };
+        assert_eq!(jason.max_stream_duration, Some(Duration::from_secs(3)));
+        let retry: &RetryPolicy = jason.retry.as_ref().unwrap();
+        assert_eq!((retry.num_retries, retry.on.unavailable, retry.on.cancelled), (2, true, true));
+        let Destination::Weighted(clusters) = &weighted.destination else { panic!("{weighted:?}") };
+        assert_eq!(clusters.iter().map(|cluster| cluster.weight.get()).collect::<Vec<_>>(), [80, 20]);
+        assert_eq!(weighted.hash.len(), 1);
+        assert_eq!(default.retry, None);
+    }),
+    ("istio-cluster", CDS, |resource| {
+        let cluster = cluster(resource);
+        assert_eq!(cluster.discovery, Discovery::Eds(cluster.name.clone()));
+        let LbPolicy::RingHash(ring) = &cluster.lb else { panic!("{cluster:?}") };
+        assert_eq!(ring.min_size, 1024);
+        assert_eq!(cluster.circuit_breakers.max_requests, 100);
+        let tls = cluster.tls.as_ref().unwrap();
+        assert_eq!(
+            (tls.identity.as_deref(), &tls.roots),
+            (Some("default"), &Roots::Provider("default".into()))
+        );
+        assert!(tls.sans[0].matches("spiffe://cluster.local/ns/default/sa/reviews"));
+    }),
+    ("istio-endpoints", EDS, |resource| {
+        let [first, second] = &assignment(resource).priorities[..] else { panic!("{resource:?}") };
+        let here = &first.localities[0];
+        assert_eq!((&*here.locality.sub_zone, here.weight.get()), ("rack-7", 2));
+        let health: Vec<_> = here.endpoints.iter().map(|endpoint| endpoint.health).collect();
+        assert_eq!(health, [HealthStatus::Healthy, HealthStatus::Draining]);
+        assert_eq!((here.endpoints[0].mesh_tls, here.endpoints[1].mesh_tls), (true, false));
+        let there = &second.localities[0].endpoints[0];
+        assert_eq!((there.address().to_string().as_str(), there.weight.get()), ("[fd00::7]:9080", 3));
+    }),
+    // The fields of the gRFCs.
+    ("grpc-listener-inline-routes", LDS, |resource| {
+        let http = api(resource);
+        assert_eq!(filters(http), ["envoy.filters.http.router"], "an unknown optional filter is ignored");
+        assert_eq!(http.max_stream_duration, Some(Duration::from_secs(30)));
+        let RouteSource::Inline(routes) = &http.routes else { panic!("{http:?}") };
+        let [unary, rest] = &routes.virtual_hosts[0].routes[..] else { panic!("{routes:?}") };
+        let RouteAction::Forward(forward) = &unary.action else { panic!("{unary:?}") };
+        assert_eq!(forward.max_stream_duration, Some(Duration::from_secs(10)));
+        assert_eq!(forward.grpc_timeout_header_max, Some(Duration::from_secs(5)));
+        assert_eq!(rest.matches.fraction, Some(Fraction::per_million(250_000)));
+        assert_eq!(rest.matches.headers.len(), 4);
+    }),
+    ("grpc-cluster-policies", CDS, |resource| {
+        let cluster = cluster(resource);
+        assert_eq!(cluster.lb, LbPolicy::RoundRobin, "an unknown policy is passed over");
+        assert_eq!(cluster.circuit_breakers.max_requests, 50, "of the default priority");
+        let outliers = cluster.outlier_detection.as_ref().unwrap();
+        assert_eq!(outliers.success_rate.as_ref().unwrap().stdev_factor, 1900);
+        assert_eq!(outliers.failure_percentage, None, "it is never enforced");
+    }),
+    ("grpc-cluster-aggregate", CDS, |resource| {
+        let names = vec!["primary".into(), "secondary".into()];
+        assert_eq!(cluster(resource).discovery, Discovery::Aggregate(names));
+    }),
+    ("grpc-cluster-logical-dns", CDS, |resource| {
+        let Discovery::LogicalDns(dns) = &cluster(resource).discovery else { panic!("{resource:?}") };
+        assert_eq!(dns.endpoint.addresses.to_string(), "backend.example.com:443");
+    }),
+    ("grpc-endpoints-drops", EDS, |resource| {
+        let assignment = assignment(resource);
+        let drops: Vec<_> = assignment.drops.iter().map(|drop| drop.fraction.parts()).collect();
+        assert_eq!(drops, [50_000, 25_000]);
+        assert_eq!(assignment.overprovisioning_factor.get(), 200);
+        let localities = &assignment.priorities[0].localities;
+        assert_eq!(localities.len(), 1, "one without a weight gets nothing");
+        let [_, second] = &localities[0].endpoints[..] else { panic!("{localities:?}") };
+        assert_eq!((second.addresses.len(), second.weight.get()), (2, 5));
+        assert_eq!(second.health, HealthStatus::Unhealthy);
+    }),
+    // Encodings that are as good as any.
+    ("odd-order-and-unknown-fields", EDS, |resource| assert_eq!(endpoints(resource), 2)),
+    ("odd-field-twice", EDS, |resource| {
+        assert_eq!((&**resource.name(), endpoints(resource)), ("odd", 2), "the last of them counts");
+    }),
+    ("odd-message-in-halves", EDS, |resource| {
+        let assignment = assignment(resource);
+        assert_eq!(assignment.overprovisioning_factor.get(), 150);
+        assert_eq!(&*assignment.drops[0].category, "half");
+    }),
+    ("odd-defaults-on-the-wire", EDS, |resource| {
+        assert_eq!(
+            assignment(resource).priorities[0].localities[0].endpoints[0].health,
+            HealthStatus::Unknown
+        );
+    }),
+    ("odd-long-varint", EDS, |resource| assert_eq!(endpoints(resource), 2)),
+    ("odd-numbers-unpacked", RDS, |resource| assert_eq!(codes(resource), [503, 504])),
+    ("odd-numbers-packed", RDS, |resource| assert_eq!(codes(resource), [503, 504])),
+    ("odd-numbers-mixed", RDS, |resource| assert_eq!(codes(resource), [503, 504])),
+    ("odd-map-key-twice", RDS, |resource| {
+        let overrides = &routes(resource).virtual_hosts[0].routes[0].overrides;
+        assert_eq!(overrides.keys().map(|key| &**key).collect::<Vec<_>>(), ["a", "z"]);
+        let Some(FilterOverride::Config(last)) = overrides.get("z") else { panic!("{overrides:?}") };
+        assert!(format!("{last:?}").contains("3s"), "the last of them counts: {last:?}");
+    }),
+];
+
+fn endpoints(resource: &AnyResource) -> usize {
+    assignment(resource).priorities[0].localities[0].endpoints.len()
+}
+
+fn codes(resource: &AnyResource) -> Vec<u32> {
+    let retry = forwards(resource)[0].retry.as_ref().unwrap();
+    retry.retriable_status_codes.iter().map(|code| u32::from(*code)).collect()
+}
+
+/// File, type, path of a fault, and a part of its reason.
+type Refused = (&'static str, ResourceType, &'static str, &'static str);
+
+const API: &str = "api_listener.api_listener.";
+const ROUTE: &str = "virtual_hosts[0].routes[0].";
+const FIRST_ENDPOINT: &str = "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.";
+
+#[rustfmt::skip]
+const REFUSED: &[(Refused, &str)] = &[
+    (("bad-truncated", EDS, "", "not a ClusterLoadAssignment"), ""),
+    (("bad-name-not-utf8", EDS, "", "not UTF-8"), ""),
+    (("bad-wire-type", EDS, "", "wire type"), ""),
+    (("bad-group", EDS, "", "wire type"), ""),
+    (("bad-length", EDS, "", "not a ClusterLoadAssignment"), ""),
+    (("bad-no-name", EDS, "", "without a name"), ""),
+    (("bad-listener-unknown-filter", LDS, "http_filters[0].typed_config", "com.example.Later is not supported"), API),
+    (("bad-listener-no-router", LDS, "http_filters", "must be the router"), API),
+    (("bad-listener-router-not-last", LDS, "http_filters", "must be the router"), API),
+    (("bad-listener-filter-name-twice", LDS, "http_filters[1].name", "stands twice"), API),
+    (("bad-listener-routes-from-a-file", LDS, "rds.config_source", "`ads` or `self`"), API),
+    (("bad-listener-trusted-hops", LDS, "xff_num_trusted_hops", "must be 0"), API),
+    (("bad-listener-unknown-provider", LDS, "filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificate_provider_instance", "`nobody's`"), ""),
+    (("bad-routes-regex", RDS, "match.safe_regex", "unclosed group"), ROUTE),
+    (("bad-routes-no-path", RDS, "match.path_specifier", "required"), ROUTE),
+    (("bad-routes-weights", RDS, "route.weighted_clusters.clusters", "more than 4294967295"), ROUTE),
+    (("bad-routes-no-weight", RDS, "route.weighted_clusters.clusters", "sum to 0"), ROUTE),
+    (("bad-routes-retries", RDS, "route.retry_policy.num_retries", "must not be 0"), ROUTE),
+    (("bad-routes-domain-twice", RDS, "virtual_hosts[1].domains[0]", "two virtual hosts"), ""),
+    (("bad-cluster-original-dst", CDS, "type", "ORIGINAL_DST"), ""),
+    (("bad-cluster-eds-from-a-file", CDS, "eds_cluster_config.eds_config", "`ads` or `self`"), ""),
+    (("bad-cluster-ring", CDS, "ring_hash_lb_config.minimum_ring_size", "2048 is more than"), ""),
+    (("bad-cluster-ejection-percent", CDS, "outlier_detection.max_ejection_percent", "101"), ""),
+    (("bad-cluster-negative-interval", CDS, "outlier_detection.interval", "not a valid duration"), ""),
+    (("bad-cluster-only-unknown-policy", CDS, "load_balancing_policy", "none of its policies"), ""),
+    (("bad-cluster-aggregate-of-nothing", CDS, "cluster_type.typed_config.clusters", "at least one"), ""),
+    (("bad-endpoints-priority-gap", EDS, "endpoints", "priority 1 is missing"), ""),
+    (("bad-endpoints-locality-twice", EDS, "endpoints[1].locality", "stands twice"), ""),
+    (("bad-endpoints-weight-sum", EDS, "endpoints[1].load_balancing_weight", "more than 4294967295"), ""),
+    (("bad-endpoints-address-name", EDS, "address", "not a literal IP address"), FIRST_ENDPOINT),
+    (("bad-endpoints-port", EDS, "port_value", "not a port"), FIRST_ENDPOINT),
+    (("bad-endpoints-address-twice", EDS, "endpoints[1].lb_endpoints[0].endpoint.address", "stands twice"), ""),
+];
+
+#[test]
+fn what_other_encoders_make_is_read_for_what_it_says() {
+    for (file, kind, holds) in ACCEPTED {
+        let resource = AnyResource::parse(*kind, &bytes(file), &context());
+        let resource = resource.unwrap_or_else(|error| panic!("{file}: {error}"));
+        holds(&resource);
+        let ours = resource.to_proto();
+        assert_eq!(AnyResource::parse(*kind, &ours, &context()).as_ref(), Ok(&resource), "{file}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_whoever_made_it() {
+    for ((file, kind, path, reason), below) in REFUSED {
+        let error = AnyResource::parse(*kind, &bytes(file), &context()).expect_err(file);
+        let path = format!("{below}{path}");
+        let found = error.rejected.faults.iter().any(|f| f.path == path && f.reason.contains(reason));
+        assert!(found, "{file}, {path}: {error}");
+    }
+}
+
+#[test]
+fn every_file_is_expected() {
+    let there: BTreeSet<String> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let accepted = ACCEPTED.iter().map(|(file, ..)| *file);
+    let expected = accepted.chain(REFUSED.iter().map(|((file, ..), _)| *file));
+    assert_eq!(expected.map(str::to_owned).collect::<BTreeSet<_>>(), there);
+}
+
+/// What Istio sends to every proxyless client needs nothing that a data path may lack, but for a policy that an
+/// operator has to ask for.
+#[test]
+fn a_data_path_of_the_core_alone_can_follow_istio() {
+    let core = ParseContext { support: Support::NONE, ..context() };
+    for (file, kind, _) in ACCEPTED.iter().filter(|(file, ..)| file.starts_with("istio-")) {
+        let support =
+            if *file == "istio-cluster" { Support::of(&[Feature::RingHash]) } else { Support::NONE };
+        let context = ParseContext { support, ..core.clone() };
+        let result = AnyResource::parse(*kind, &bytes(file), &context);
+        assert!(result.is_ok(), "{file}: {}", result.unwrap_err());
+    }
+}
