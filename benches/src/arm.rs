@@ -4,7 +4,8 @@ use crate::{
     Outcome,
     raw::Raw,
     server::Addresses,
-    window::{self, Call, Load, Window},
+    stream::StreamsClient,
+    window::{self, Kind, Length, Load, Window},
     world,
 };
 use mesh_ca::{
@@ -18,7 +19,12 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    body::Body,
+    client::GrpcService,
+    codegen::{Body as HttpBody, Bytes, StdError},
+    transport::{Channel, Endpoint},
+};
 
 /// Until the configuration has come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,8 +40,18 @@ pub enum Arm {
     Raw,
     /// `MeshChannel`, one route without a retry policy.
     Mesh,
+    /// The same, with a timeout.
+    MeshTimeout,
     /// `MeshChannel`, Istio's default retry policy.
     MeshRetry,
+    /// `MeshChannel`, a fault that next to no call draws.
+    MeshFault,
+    /// `MeshChannel`, a thousand other routes before the one that matches.
+    MeshRoutes,
+    /// `MeshChannel`, ten endpoints.
+    Mesh10,
+    /// `MeshChannel`, a thousand endpoints.
+    Mesh1000,
     /// tonic's `Channel` over the mesh's TLS connector.
     Tls,
     /// `MeshChannel` over mTLS.
@@ -44,8 +60,24 @@ pub enum Arm {
 
 impl Arm {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 7] =
-        [Self::Plain, Self::Again, Self::Raw, Self::Mesh, Self::MeshRetry, Self::Tls, Self::MeshTls];
+    pub const ALL: &[Self] = &[
+        Self::Plain,
+        Self::Again,
+        Self::Raw,
+        Self::Mesh,
+        Self::MeshTimeout,
+        Self::MeshRetry,
+        Self::MeshFault,
+        Self::MeshRoutes,
+        Self::Mesh10,
+        Self::Mesh1000,
+        Self::Tls,
+        Self::MeshTls,
+    ];
+
+    /// Those that are measured under load.
+    pub const LOADED: &[Self] =
+        &[Self::Plain, Self::Again, Self::Raw, Self::Mesh, Self::MeshRetry, Self::Tls, Self::MeshTls];
 
     /// What the tables call it.
     pub fn label(self) -> &'static str {
@@ -54,7 +86,12 @@ impl Arm {
             Self::Again => "tonic `Channel` again (A/A)",
             Self::Raw => "hyper `SendRequest`",
             Self::Mesh => "`MeshChannel`, one route",
+            Self::MeshTimeout => "`MeshChannel`, timeout",
             Self::MeshRetry => "`MeshChannel`, default retries",
+            Self::MeshFault => "`MeshChannel`, fault filter",
+            Self::MeshRoutes => "`MeshChannel`, 1,000 routes",
+            Self::Mesh10 => "`MeshChannel`, 10 endpoints",
+            Self::Mesh1000 => "`MeshChannel`, 1,000 endpoints",
             Self::Tls => "tonic `Channel`, mTLS",
             Self::MeshTls => "`MeshChannel`, mTLS",
         }
@@ -67,86 +104,136 @@ impl Arm {
             _ => Self::Plain,
         }
     }
+
+    /// What a mesh arm calls.
+    fn target(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Plain | Self::Again | Self::Raw | Self::Tls => return None,
+            Self::Mesh => "xds:///once:9080",
+            Self::MeshTimeout => "xds:///timed:9080",
+            Self::MeshRetry => "xds:///retried:9080",
+            Self::MeshFault => "xds:///faulty:9080",
+            Self::MeshRoutes => "xds:///routed:9080",
+            Self::Mesh10 => "xds:///ten:9080",
+            Self::Mesh1000 => "xds:///thousand:9080",
+            Self::MeshTls => "xds:///secure:9080",
+        })
+    }
 }
 
 /// The client of an arm.
 #[derive(Clone, Debug)]
 enum Client {
-    Tonic(GreeterClient<Channel>),
-    Raw(GreeterClient<Raw>),
-    Mesh(GreeterClient<MeshChannel>),
+    Tonic(Channel),
+    Raw(Raw, http::Uri),
+    Mesh(MeshChannel),
 }
 
 impl Client {
     async fn run(&self, load: Load) -> Outcome<Window> {
         match self {
-            Self::Tonic(client) => window::run(client.clone(), load).await,
-            Self::Raw(client) => window::run(client.clone(), load).await,
-            Self::Mesh(client) => window::run(client.clone(), load).await,
-        }
-    }
-
-    async fn ready(&self) -> Outcome {
-        match self {
-            Self::Tonic(client) => ready(client.clone()).await,
-            Self::Raw(client) => ready(client.clone()).await,
-            Self::Mesh(client) => ready(client.clone()).await,
+            Self::Tonic(channel) => run(channel.clone(), http::Uri::default(), load).await,
+            Self::Raw(raw, origin) => run(raw.clone(), origin.clone(), load).await,
+            Self::Mesh(channel) => run(channel.clone(), http::Uri::default(), load).await,
         }
     }
 }
 
-/// Every arm, connected.
+async fn run<T>(transport: T, origin: http::Uri, load: Load) -> Outcome<Window>
+where
+    T: GrpcService<Body, Future: Send> + Clone + Send + 'static,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+{
+    match load.kind {
+        Kind::Unary => window::run(GreeterClient::with_origin(transport, origin), load).await,
+        Kind::Download => window::run(StreamsClient::new(transport, origin), load).await,
+    }
+}
+
+/// Arms, connected.
 #[derive(Debug)]
 pub struct Arms {
     clients: Vec<(Arm, Client)>,
-    _mesh: Mesh,
+    mesh: Mesh,
 }
 
 impl Arms {
-    /// Connects every arm, each with a connection of its own.
-    pub async fn connect(control_plane: SocketAddr, servers: Addresses) -> Outcome<Self> {
+    /// Connects these arms, each with connections of its own.
+    pub async fn connect(arms: &[Arm], control_plane: SocketAddr, servers: Addresses) -> Outcome<Self> {
         let (mesh, identity) = world::client(control_plane)?;
-        let mut clients = Vec::new();
-        for arm in Arm::ALL {
-            let client = match arm {
-                Arm::Plain | Arm::Again => {
-                    let endpoint = Endpoint::from_shared(format!("http://{}", servers.plain))?;
-                    Client::Tonic(GreeterClient::new(endpoint.connect().await?))
-                }
-                Arm::Raw => {
+        let mut connected = Self { clients: Vec::new(), mesh };
+        for &arm in arms {
+            let client = match arm.target() {
+                Some(target) => Client::Mesh(connected.mesh.channel(target)?),
+                None if arm == Arm::Raw => {
                     let origin = format!("http://{}", servers.plain).parse()?;
-                    Client::Raw(GreeterClient::with_origin(Raw::connect(servers.plain).await?, origin))
+                    Client::Raw(Raw::connect(servers.plain).await?, origin)
                 }
-                Arm::Tls => {
+                None if arm == Arm::Tls => {
                     let check = ServerCheck::trust_domain(world::trust_domain()?);
                     let trust = ServerTrust::Mesh(identity.clone(), check);
                     let target = Target::tls(&servers.tls.to_string(), trust, Some(&identity))?;
-                    Client::Tonic(GreeterClient::new(connect(&target)))
+                    Client::Tonic(connect(&target))
                 }
-                Arm::Mesh => Client::Mesh(GreeterClient::new(mesh.channel(world::ONCE)?)),
-                Arm::MeshRetry => Client::Mesh(GreeterClient::new(mesh.channel(world::RETRIED)?)),
-                Arm::MeshTls => Client::Mesh(GreeterClient::new(mesh.channel(world::SECURE)?)),
+                None => {
+                    let endpoint = Endpoint::from_shared(format!("http://{}", servers.plain))?;
+                    Client::Tonic(endpoint.connect().await?)
+                }
             };
-            client.ready().await.map_err(|error| format!("{}: {error}", arm.label()))?;
-            clients.push((arm, client));
+            ready(&client).await.map_err(|error| format!("{}: {error}", arm.label()))?;
+            connected.clients.push((arm, client));
         }
-        Ok(Self { clients, _mesh: mesh })
+        connected.all_ready().await?;
+        Ok(connected)
+    }
+
+    /// Waits until every endpoint of every cluster is connected.
+    async fn all_ready(&self) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            let waiting =
+                self.mesh.status().clusters.values().any(|cluster| cluster.ready < cluster.endpoints);
+            if !waiting {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err("not every endpoint was connected in time".into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// One window of an arm.
     pub async fn run(&self, arm: Arm, load: Load) -> Outcome<Window> {
+        self.client(arm)?.run(load).await
+    }
+
+    /// Sends so many messages of so many bytes in one call; how many bytes arrived.
+    pub async fn upload(&self, arm: Arm, bytes: usize, messages: usize) -> Outcome<usize> {
+        let message = HelloRequest { name: "x".repeat(bytes) };
+        let none = http::Uri::default();
+        Ok(match self.client(arm)?.clone() {
+            Client::Tonic(channel) => StreamsClient::new(channel, none).upload(message, messages).await?,
+            Client::Raw(raw, origin) => StreamsClient::new(raw, origin).upload(message, messages).await?,
+            Client::Mesh(channel) => StreamsClient::new(channel, none).upload(message, messages).await?,
+        })
+    }
+
+    fn client(&self, arm: Arm) -> Outcome<&Client> {
         let client = self.clients.iter().find(|(of, _)| *of == arm).map(|(_, client)| client);
-        client.ok_or("no such arm")?.run(load).await
+        Ok(client.ok_or("no such arm")?)
     }
 }
 
 /// Calls until a call succeeds.
-async fn ready(mut client: impl Call) -> Outcome {
+async fn ready(client: &Client) -> Outcome {
     let begun = Instant::now();
+    let one = Load { kind: Kind::Unary, callers: 1, payload: 0, length: Length::Calls(1) };
     loop {
-        match client.call(HelloRequest::default()).await {
-            Ok(()) => return Ok(()),
-            Err(status) if begun.elapsed() > PATIENCE => return Err(status.into()),
+        match client.run(one).await {
+            Ok(_) => return Ok(()),
+            Err(error) if begun.elapsed() > PATIENCE => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     Outcome,
     arm::{Arm, Arms},
     server,
-    window::{Length, Load},
+    window::{Kind, Length, Load},
     world::World,
 };
 use tokio::runtime::Builder;
@@ -24,21 +24,24 @@ pub struct Allocations {
     pub bytes: f64,
 }
 
-/// Of one call of 64 bytes through each arm. What it calls must count the allocations of this thread.
-pub fn allocations(measure: impl Fn(&mut dyn FnMut()) -> (u64, u64)) -> Outcome<Vec<Allocations>> {
+/// Of one call of 64 bytes through each of these arms. What it calls must count the allocations of this thread.
+pub fn allocations(
+    arms: &[Arm],
+    measure: impl Fn(&mut dyn FnMut()) -> (u64, u64),
+) -> Outcome<Vec<Allocations>> {
     let world = World::start()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let arms = runtime.block_on(async {
+    let connected = runtime.block_on(async {
         let servers = server::serve(world.address()).await?;
         world.list(servers)?;
-        Arms::connect(world.address(), servers).await
+        Arms::connect(arms, world.address(), servers).await
     })?;
-    let load = Load { callers: 1, payload: 64, length: Length::Calls(CALLS) };
+    let load = Load { kind: Kind::Unary, callers: 1, payload: 64, length: Length::Calls(CALLS) };
     let mut results = Vec::new();
-    for arm in Arm::ALL {
-        runtime.block_on(arms.run(arm, load))?;
+    for &arm in arms {
+        runtime.block_on(connected.run(arm, load))?;
         let mut outcome = Ok(());
-        let (count, bytes) = measure(&mut || outcome = runtime.block_on(arms.run(arm, load)).map(drop));
+        let (count, bytes) = measure(&mut || outcome = runtime.block_on(connected.run(arm, load)).map(drop));
         outcome?;
         let each = |total: u64| total as f64 / CALLS as f64;
         results.push(Allocations { arm, count: each(count), bytes: each(bytes) });

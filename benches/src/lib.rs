@@ -12,6 +12,7 @@ pub mod instructions;
 pub mod raw;
 pub mod server;
 pub mod stats;
+pub mod stream;
 pub mod window;
 pub mod world;
 

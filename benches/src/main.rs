@@ -1,8 +1,8 @@
 //! `mesh-bench`: what the mesh costs a call in time, as Markdown. `cargo xtask bench` runs it.
 //!
 //! Two settings. *One thread*: client and server on one current-thread runtime, one call at a time, so that
-//! the processor time of the thread is all that a call costs anywhere. *Two processes*: the server in a
-//! process of its own, both with one thread, 1 to 64 callers on one connection. Nothing here decides a test:
+//! the processor time of the process is all that a call costs anywhere. *Two processes*: the server in a
+//! process of its own, both with one thread or with two, 1 to 64 callers on one connection. Nothing here decides a test:
 //! machines differ, and so do their days.
 
 use clap::{Parser, Subcommand};
@@ -11,7 +11,8 @@ use mesh_bench::{
     arm::{Arm, Arms},
     server::{self, ServerProcess},
     stats::{paired, quantile, spread},
-    window::{Length, Load, Window},
+    stream::MESSAGES,
+    window::{Kind, Length, Load, Window},
     world::World,
 };
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
@@ -34,6 +35,8 @@ enum Role {
     Serve {
         /// Where the control plane listens.
         control_plane: SocketAddr,
+        /// Of the server.
+        threads: usize,
     },
 }
 
@@ -46,8 +49,8 @@ struct Plan {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.role {
-        Some(Role::Serve { control_plane }) => {
-            one_thread().and_then(|runtime| runtime.block_on(server::process(control_plane)))
+        Some(Role::Serve { control_plane, threads }) => {
+            runtime(threads).and_then(|runtime| runtime.block_on(server::process(control_plane)))
         }
         None => measure(cli.quick),
     };
@@ -60,28 +63,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn one_thread() -> Outcome<Runtime> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
+fn runtime(threads: usize) -> Outcome<Runtime> {
+    let mut builder = match threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    // One thread has no workers.
+    Ok(builder.worker_threads(threads).enable_all().build()?)
 }
 
 fn measure(quick: bool) -> Outcome {
     let plan = match quick {
         true => Plan { rounds: 3, window: Duration::from_millis(50) },
-        false => Plan { rounds: 15, window: Duration::from_millis(300) },
+        false => Plan { rounds: 11, window: Duration::from_millis(250) },
     };
     in_one_thread(&plan)?;
-    between_processes(&plan)
+    between_processes(1, &[(64, 1), (64, 16), (64, 64), (16 << 10, 1), (16 << 10, 64)], &plan)?;
+    between_processes(2, &[(64, 64)], &plan)
 }
 
 fn in_one_thread(plan: &Plan) -> Outcome {
     let world = World::start()?;
-    let runtime = one_thread()?;
+    let runtime = runtime(1)?;
+    let kinds: Vec<Arm> = Arm::ALL.iter().copied().filter(|arm| *arm != Arm::Mesh1000).collect();
     let arms = runtime.block_on(async {
         let servers = server::serve(world.address()).await?;
         world.list(servers)?;
-        Arms::connect(world.address(), servers).await
+        Arms::connect(&kinds, world.address(), servers).await
     })?;
-    let results = rounds(&runtime, &arms, 1, 64, plan)?;
+    let results = rounds(&runtime, &arms, &kinds, unary(1, 64, plan), plan)?;
     println!("### Client and server on one thread: 64 bytes, one call at a time\n");
     println!("| | CPU ns/call | added by it | ratio |\n|---|---|---|---|");
     for result in &results {
@@ -104,24 +114,38 @@ fn in_one_thread(plan: &Plan) -> Outcome {
     Ok(())
 }
 
-fn between_processes(plan: &Plan) -> Outcome {
+fn unary(callers: u32, payload: usize, plan: &Plan) -> Load {
+    Load { kind: Kind::Unary, callers, payload, length: Length::Time(plan.window) }
+}
+
+fn between_processes(threads: usize, loads: &[(usize, u32)], plan: &Plan) -> Outcome {
     let world = World::start()?;
-    let server = ServerProcess::start(world.address())?;
+    let server = ServerProcess::start(world.address(), threads)?;
     world.list(server.addresses)?;
-    let runtime = one_thread()?;
-    let arms = runtime.block_on(Arms::connect(world.address(), server.addresses))?;
-    for payload in [64, 16 << 10] {
-        for callers in [1, 16, 64] {
-            let results = rounds(&runtime, &arms, callers, payload, plan)?;
-            println!("### Two processes: {payload} bytes, {callers} in flight\n");
-            println!("| | calls/s | ratio | p50 µs | p99 µs | client CPU µs/call | ratio |");
-            println!("|---|---|---|---|---|---|---|");
-            for result in &results {
-                row(result, base(&results, result)?);
-            }
-            println!();
-        }
+    let runtime = runtime(threads)?;
+    let arms = runtime.block_on(Arms::connect(Arm::LOADED, world.address(), server.addresses))?;
+    let each = if threads == 1 { "one thread each".to_owned() } else { format!("{threads} threads each") };
+    for &(payload, callers) in loads {
+        let results = rounds(&runtime, &arms, Arm::LOADED, unary(callers, payload, plan), plan)?;
+        println!("### Two processes, {each}: {payload} bytes, {callers} in flight\n");
+        table(&results)?;
     }
+    if threads == 1 {
+        let load = Load { kind: Kind::Download, ..unary(16, 64, plan) };
+        let results = rounds(&runtime, &arms, Arm::LOADED, load, plan)?;
+        println!("### Two processes, {each}: answers of {MESSAGES} messages of 64 bytes, 16 in flight\n");
+        table(&results)?;
+    }
+    Ok(())
+}
+
+fn table(results: &[Measured]) -> Outcome {
+    println!("| | calls/s | ratio | p50 µs | p99 µs | client CPU µs/call | ratio |");
+    println!("|---|---|---|---|---|---|---|");
+    for result in results {
+        row(result, base(results, result)?);
+    }
+    println!();
     Ok(())
 }
 
@@ -166,17 +190,10 @@ fn base<'a>(all: &'a [Measured], of: &Measured) -> Outcome<&'a Measured> {
 }
 
 /// Every arm once a round, each round beginning with another arm; a round before the first warms up.
-fn rounds(
-    runtime: &Runtime,
-    arms: &Arms,
-    callers: u32,
-    payload: usize,
-    plan: &Plan,
-) -> Outcome<Vec<Measured>> {
-    let load = Load { callers, payload, length: Length::Time(plan.window) };
-    let mut results: Vec<_> = Arm::ALL.into_iter().map(|arm| Measured { arm, windows: Vec::new() }).collect();
+fn rounds(runtime: &Runtime, arms: &Arms, kinds: &[Arm], load: Load, plan: &Plan) -> Outcome<Vec<Measured>> {
+    let mut results: Vec<_> = kinds.iter().map(|&arm| Measured { arm, windows: Vec::new() }).collect();
     for round in 0..=plan.rounds {
-        eprintln!("{payload} bytes, {callers} in flight: round {round} of {}", plan.rounds);
+        eprintln!("{load:?}: round {round} of {}", plan.rounds);
         let begin = round % results.len();
         let (before, after) = results.split_at_mut(begin);
         for result in after.iter_mut().chain(before) {

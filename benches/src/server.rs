@@ -1,7 +1,7 @@
 //! The server that is called: it answers with what it got. As a plain tonic server, and as a member of the
 //! mesh; in this process, or in one of its own that ends when its standard input does.
 
-use crate::{Outcome, world};
+use crate::{Outcome, stream::Streams, world};
 use mesh_client::Mesh;
 use mesh_examples::greeter::{
     HelloReply, HelloRequest,
@@ -34,16 +34,21 @@ pub struct Addresses {
 
 /// Serves both on the current runtime, until it ends.
 pub async fn serve(control_plane: SocketAddr) -> Outcome<Addresses> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let plain = listener.local_addr()?;
+    // At every address of the loopback network: so one server is many endpoints.
+    let listener = TcpListener::bind("0.0.0.0:0").await?;
+    let plain = SocketAddr::from(([127, 0, 0, 1], listener.local_addr()?.port()));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    tokio::spawn(Server::builder().add_service(GreeterServer::new(Echo)).serve_with_incoming(incoming));
+    let router = Server::builder().add_service(GreeterServer::new(Echo)).add_service(Streams);
+    tokio::spawn(router.serve_with_incoming(incoming));
 
     let mesh: Mesh = world::member(control_plane, world::SERVER)?;
     let server = mesh.server(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let tls = server.local_addr();
     tokio::spawn(async move {
-        let router = Server::builder().layer(server.layer()).add_service(GreeterServer::new(Echo));
+        let router = Server::builder()
+            .layer(server.layer())
+            .add_service(GreeterServer::new(Echo))
+            .add_service(Streams);
         let served = router.serve_with_incoming(server.incoming()).await;
         // The registration lives as long as this does.
         drop((server, mesh));
@@ -69,11 +74,11 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts this program again, as a server.
-    pub fn start(control_plane: SocketAddr) -> Outcome<Self> {
+    /// Starts this program again, as a server with so many threads.
+    pub fn start(control_plane: SocketAddr, threads: usize) -> Outcome<Self> {
         use std::io::{BufRead, BufReader};
         let mut child = std::process::Command::new(std::env::current_exe()?)
-            .args(["serve", &control_plane.to_string()])
+            .args(["serve", &control_plane.to_string(), &threads.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

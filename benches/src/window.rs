@@ -1,6 +1,6 @@
 //! One window: callers that each call again as soon as they are answered, for a while.
 
-use crate::Outcome;
+use crate::{Outcome, stream::StreamsClient};
 use mesh_examples::greeter::{HelloRequest, greeter_client::GreeterClient};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -15,9 +15,20 @@ use tonic::{
     codegen::{Body as HttpBody, Bytes, StdError},
 };
 
+/// What a caller does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One message each way.
+    Unary,
+    /// One message there, [`MESSAGES`](crate::stream::MESSAGES) back.
+    Download,
+}
+
 /// What a window does.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
+    /// What is called.
+    pub kind: Kind,
     /// Calls in flight.
     pub callers: u32,
     /// Bytes of the message, each way.
@@ -75,6 +86,17 @@ where
 {
     async fn call(&mut self, request: HelloRequest) -> Result<(), Status> {
         self.say_hello(request).await.map(drop)
+    }
+}
+
+impl<T> Call for StreamsClient<T>
+where
+    T: GrpcService<Body, Future: Send> + Clone + Send + 'static,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+{
+    async fn call(&mut self, request: HelloRequest) -> Result<(), Status> {
+        self.download(request).await
     }
 }
 

@@ -17,13 +17,6 @@ pub const SERVER: &str = "server";
 /// Service account of the client.
 pub const CLIENT: &str = "client";
 
-/// One route, no retry policy.
-pub const ONCE: &str = "xds:///once:9080";
-/// The retry policy that Istio gives a service without a VirtualService.
-pub const RETRIED: &str = "xds:///retried:9080";
-/// One route, no retry policy, mTLS.
-pub const SECURE: &str = "xds:///secure:9080";
-
 const CONFIG: &str = include_str!("world.yaml");
 
 /// The control plane. It ends with this value.
@@ -39,7 +32,7 @@ impl World {
     pub fn start() -> Outcome<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let dir = tempfile::tempdir()?;
-        fs::write(dir.path().join("mesh.yaml"), CONFIG)?;
+        fs::write(dir.path().join("mesh.yaml"), CONFIG.to_owned() + &routed())?;
         let mut settings = Settings::dev(dir.path(), trust_domain()?);
         settings.xds_plaintext = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         settings.http = None;
@@ -53,20 +46,26 @@ impl World {
         self.address
     }
 
-    /// Makes the plain server the endpoint of both services without TLS. The other registers itself.
+    /// Makes the plain server the endpoint of every service without TLS. The other registers itself.
     pub fn list(&self, servers: Addresses) -> Outcome {
-        let (ip, port) = (servers.plain.ip(), servers.plain.port());
-        let slice = |service: &str| {
+        let port = servers.plain.port();
+        let slice = |service: &str, endpoints: u16| {
+            let address = |index: u16| format!("\"127.0.{}.{}\"", index / 250, index % 250 + 1);
+            let endpoints: Vec<_> =
+                (0..endpoints).map(|index| format!("{{addresses: [{}]}}", address(index))).collect();
             format!(
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
                  metadata: {{name: {service}, labels: {{kubernetes.io/service-name: {service}}}}}\n\
                  addressType: IPv4\nports: [{{name: grpc, port: {port}}}]\n\
-                 endpoints: [{{addresses: [{ip}]}}]\n"
+                 endpoints: [{}]\n",
+                endpoints.join(", ")
             )
         };
+        let one = ["once", "timed", "retried", "faulty", "routed"].map(|service| slice(service, 1));
+        let slices = one.concat() + &slice("ten", 10) + &slice("thousand", 1000);
         // Through a rename, so that it is never read half-written.
         let staged = self.dir.path().join(".endpoints");
-        fs::write(&staged, slice("once") + &slice("retried"))?;
+        fs::write(&staged, slices)?;
         Ok(fs::rename(staged, self.dir.path().join("endpoints.yaml"))?)
     }
 }
@@ -77,6 +76,18 @@ impl Drop for World {
             self.runtime.block_on(running.shutdown());
         }
     }
+}
+
+/// A VirtualService with a thousand routes, of which the calls of a bench match the last.
+fn routed() -> String {
+    let to = "route: [{destination: {host: routed}}], retries: {attempts: 0}";
+    let others: String = (0..1000)
+        .map(|i| format!("  - {{match: [{{uri: {{exact: /x.S{}/M{i}}}}}], {to}}}\n", i % 50))
+        .collect();
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: routed}}\n\
+         spec:\n  hosts: [routed]\n  http:\n{others}  - {{{to}}}\n"
+    )
 }
 
 /// The trust domain of the mesh.

@@ -14,7 +14,9 @@ const END: &str = "<!-- end of measured -->\n";
 /// Builds the benchmarks with optimisation, runs them and prints what they print; `write` also puts it into the
 /// document.
 pub fn run(root: &Path, quick: bool, write: bool) -> Result<(), Box<dyn Error>> {
-    let mut tables = measure(root, "mesh-bench-allocations", &[])?;
+    let mut tables = measure(root, "mesh-bench-instructions", &[])?;
+    tables += &measure(root, "mesh-bench-allocations", &[])?;
+    tables += &measure(root, "mesh-bench-memory", &[])?;
     tables += &measure(root, "mesh-bench", if quick { &["--quick"] } else { &[] })?;
     println!("{tables}");
     if write {

@@ -3,11 +3,12 @@
 
 use mesh_bench::{
     Outcome,
+    arm::Arm,
     count::{Allocations, allocations},
 };
 
 fn main() -> Outcome {
-    let results = allocations(|run| {
+    let results = allocations(Arm::ALL, |run| {
         let seen = allocation_counter::measure(run);
         (seen.count_total, seen.bytes_total)
     })?;

@@ -6,6 +6,8 @@ use mesh_bench::{
     arm::Arm,
     instructions::{self, Instructions},
     server,
+    stream::MESSAGES,
+    window::Kind,
 };
 use std::env;
 
@@ -14,8 +16,9 @@ fn main() -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *arguments {
         [] => table(),
-        ["counted"] => instructions::counted(),
-        ["serve", control_plane] => {
+        ["counted"] => instructions::counted(false),
+        ["counted", "few"] => instructions::counted(true),
+        ["serve", control_plane, _one] => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(server::process(control_plane.parse()?))
         }
@@ -24,26 +27,25 @@ fn main() -> Outcome {
 }
 
 fn table() -> Outcome {
+    println!("### Instructions for a call, client only, in user mode\n");
     if !instructions::is_possible() {
-        println!("Instructions were not counted: valgrind is not installed.\n");
+        println!("Not counted: valgrind is not installed.\n");
         return Ok(());
     }
-    let results = instructions::instructions(&env::current_exe()?)?;
-    for payload in [64, 16 << 10] {
-        println!("### Instructions for a call, client only: {payload} bytes\n");
-        println!("| | instructions | added to tonic | added to hyper |\n|---|---|---|---|");
-        let of = |arm| {
-            let found = results.iter().find(|one| one.arm == arm && one.payload == payload);
-            found.map(|one| one.count).ok_or("an arm is missing")
+    let results = instructions::instructions(&env::current_exe()?, false)?;
+    println!("| | bytes | instructions | added to tonic | added to hyper |\n|---|---|---|---|---|");
+    for &Instructions { arm, kind, payload, count } in &results {
+        let added_to = |base: Arm| {
+            let same = |one: &&Instructions| (one.arm, one.kind, one.payload) == (base, kind, payload);
+            results.iter().find(same).map_or(String::new(), |base| format!("{:+.0}", count - base.count))
         };
-        for Instructions { arm, count, .. } in results.iter().filter(|one| one.payload == payload) {
-            let raw = match arm.base() {
-                Arm::Plain => format!("{:+.0}", count - of(Arm::Raw)?),
-                _ => String::new(),
-            };
-            println!("| {} | {count:.0} | {:+.0} | {raw} |", arm.label(), count - of(arm.base())?);
-        }
-        println!();
+        let what = match kind {
+            Kind::Unary => payload.to_string(),
+            Kind::Download => format!("{MESSAGES} messages of {payload}"),
+        };
+        let raw = if arm.base() == Arm::Plain { added_to(Arm::Raw) } else { String::new() };
+        println!("| {} | {what} | {count:.0} | {} | {raw} |", arm.label(), added_to(arm.base()));
     }
+    println!();
     Ok(())
 }

@@ -59,10 +59,42 @@ pub(crate) struct ReplayBody {
     next: usize,
 }
 
+/// Messages in order. Most requests have one, for which no list is made.
+#[derive(Default)]
+struct Kept {
+    first: Option<Bytes>,
+    rest: Vec<Bytes>,
+}
+
+impl Kept {
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_none() {
+            self.first = Some(data);
+        } else {
+            self.rest.push(data);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    fn get(&self, index: usize) -> Option<&Bytes> {
+        match index.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(index) => self.rest.get(index),
+        }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+}
+
 struct State {
     source: tonic::body::Body,
     budget: Arc<Budget>,
-    kept: Vec<Bytes>,
+    kept: Kept,
     kept_bytes: usize,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -84,7 +116,7 @@ impl Drop for State {
 
 impl State {
     fn forget(&mut self) {
-        self.kept = Vec::new();
+        self.kept = Kept::default();
         self.budget.give_back(std::mem::take(&mut self.kept_bytes));
     }
 
@@ -108,7 +140,7 @@ impl State {
         self.ended = true;
         for mirror in self.mirrors.drain(..) {
             // A mirror that was given up needs no body.
-            let _ = mirror.send(self.kept.clone());
+            let _ = mirror.send(self.kept.iter().cloned().collect());
         }
     }
 }
@@ -119,7 +151,7 @@ impl Replay {
             shared: Arc::new(Mutex::new(State {
                 source,
                 budget,
-                kept: Vec::new(),
+                kept: Kept::default(),
                 kept_bytes: 0,
                 trailers: None,
                 ended: false,

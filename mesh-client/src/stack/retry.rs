@@ -64,7 +64,8 @@ struct Head {
 impl Head {
     fn of(parts: &Parts) -> Self {
         let entry = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
-        let headers = parts.headers.iter().map(entry).collect();
+        let mut headers = Vec::with_capacity(parts.headers.len());
+        headers.extend(parts.headers.iter().map(entry));
         Self { method: parts.method.clone(), uri: parts.uri.clone(), headers }
     }
 
