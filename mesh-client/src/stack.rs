@@ -196,6 +196,7 @@ impl<U: Upstream> Core<U> {
     async fn routed(&self, slow: Slow<U>) -> Result<Outcome<U>, Status> {
         let (request, mut opening, compiled) = match slow {
             Slow::Waiting(waiting) => return self.wait(waiting).await,
+            Slow::Failed(about, error) => return self.see_through(about, Err(error)).await,
             Slow::Routed(request, opening, compiled) => (request, opening, compiled),
             Slow::Looking(request, opening) => {
                 let Opening { deadline, wait_for_ready, .. } = opening;

@@ -62,12 +62,12 @@ pub(crate) enum Answer {
 }
 
 impl<U> Compiled<U> {
-    /// One attempt, nothing injected and nothing copied.
+    /// Nothing is injected and nothing is copied.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.action {
             Action::Forward(forwarding) => {
-                let Forwarding { retry, mirrors, choices, .. } = &**forwarding;
-                retry.is_none() && mirrors.is_empty() && choices.iter().all(|choice| choice.faults.is_empty())
+                let Forwarding { mirrors, choices, .. } = &**forwarding;
+                mirrors.is_empty() && choices.iter().all(|choice| choice.faults.is_empty())
             }
             Action::Answer(_) | Action::Fail(_) => true,
         }

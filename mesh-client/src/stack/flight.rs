@@ -1,19 +1,24 @@
-//! The common call: its route is there, an endpoint is ready, and there is neither fault, copy nor retry policy.
+//! The common call: its route is there, an endpoint is ready, and there is neither a fault nor a copy to make.
 //!
 //! Everything up to handing the request to the endpoint's connection happens in [`Core::begin`], without a wait;
 //! what is left is a future that has a name and needs no box. Promises: no allocation, no lock and no task hop of
-//! its own; at most one look at the clock, and none without a deadline. Whatever else there is to do goes the long
-//! way: [`Core::go_on`].
+//! its own; at most one look at the clock, and none without a deadline. A retry policy costs three allocations: what
+//! another attempt would need, its headers, and the kept body. Whatever else there is to do goes the long way:
+//! [`Core::go_on`].
 
-use super::{Answered, Call, Core, NOT_SENT, Opening, Outcome, route::Found};
+use super::{
+    Answered, Call, Core, NOT_SENT, Opening, Outcome,
+    retry::{Answer, Repeatable, Verdict, set_timeout},
+    route::Found,
+};
 use crate::{
     body::CallBody,
     call::{Started, Upstream},
-    cluster::AttemptContext,
+    cluster::{AttemptContext, AttemptError},
     stack::deadline::Deadline,
     table::Compiled,
 };
-use http::Request;
+use http::{Request, Response};
 use mesh_xds::resource::route::HeaderMutation;
 use pin_project::pin_project;
 use std::{
@@ -21,6 +26,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tonic::Status;
 
@@ -37,50 +43,138 @@ pub(crate) enum Begun<U: Upstream> {
 
 /// A call that is not under way yet.
 #[allow(clippy::large_enum_variant)] // It is boxed as part of a future.
-pub(crate) enum Slow<U> {
+pub(crate) enum Slow<U: Upstream> {
     /// It has no route yet.
     Looking(Request<tonic::body::Body>, Opening),
     /// It has its route, of which one look is enough: a look may draw.
     Routed(Request<tonic::body::Body>, Opening, Arc<Compiled<U>>),
     /// No endpoint takes it at this moment.
     Waiting(Waiting<U>),
+    /// Its first attempt has failed.
+    Failed(About<U>, AttemptError),
 }
 
 /// A request that waits to be sent.
-pub(crate) struct Waiting<U> {
+pub(crate) struct Waiting<U: Upstream> {
     request: Request<CallBody>,
     context: AttemptContext,
     cluster: Arc<U>,
+    about: About<U>,
+}
+
+/// What is known of a call that makes its attempts.
+pub(crate) struct About<U: Upstream> {
     compiled: Arc<Compiled<U>>,
     deadline: Option<Deadline>,
-    rules: Arc<[HeaderMutation]>,
+    /// Applied to the response.
+    rules: Option<Arc<[HeaderMutation]>>,
+    /// For another attempt.
+    again: Option<Box<Repeatable<U>>>,
 }
 
 /// A request on its way, up to the headers of its response. Dropping it cancels the call.
 #[pin_project]
 pub(crate) struct Flight<U: Upstream> {
-    #[pin]
-    exchange: U::Exchange,
     core: Arc<Core<U>>,
-    compiled: Arc<Compiled<U>>,
-    deadline: Option<Deadline>,
-    /// Applied to the response.
-    rules: Option<Arc<[HeaderMutation]>>,
+    /// Gone with the first attempt.
+    about: Option<About<U>>,
+    #[pin]
+    attempt: Attempt<U>,
+}
+
+#[pin_project(project = AttemptProjection)]
+enum Attempt<U: Upstream> {
+    First(#[pin] U::Exchange),
+    More(Pin<Box<dyn Future<Output = Result<Answered<U>, Status>> + Send>>),
 }
 
 impl<U: Upstream> Future for Flight<U> {
     type Output = Result<Answered<U>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let deadline = *this.deadline;
-        let result = match ready!(this.exchange.poll(cx)) {
-            Ok(response) => {
-                this.core.finished(response, deadline, this.rules.as_deref().unwrap_or_default(), None, None)
+        let mut this = self.project();
+        if let AttemptProjection::First(exchange) = this.attempt.as_mut().project() {
+            let result = ready!(exchange.poll(cx));
+            // Polled after its end it is pending for ever.
+            let Some(about) = this.about.take() else { return Poll::Pending };
+            match this.core.ended(about, result) {
+                Ended::Over(result) => {
+                    return Poll::Ready(result.inspect_err(|status| this.core.failed_here(status)));
+                }
+                Ended::Again(about, again, wait) => {
+                    let core = this.core.clone();
+                    this.attempt.set(Attempt::More(Box::pin(async move {
+                        core.ended_at_last(about, again, wait).await
+                    })));
+                }
             }
-            Err(error) => Err(this.core.over(this.compiled, deadline, error, 1, None, None)),
+        }
+        match this.attempt.project() {
+            AttemptProjection::First(_) => Poll::Pending,
+            AttemptProjection::More(more) => {
+                let result = ready!(more.as_mut().poll(cx));
+                Poll::Ready(result.inspect_err(|status| this.core.failed_here(status)))
+            }
+        }
+    }
+}
+
+/// What follows the first attempt.
+enum Ended<U: Upstream> {
+    Over(Result<Answered<U>, Status>),
+    Again(About<U>, Box<Repeatable<U>>, Option<Duration>),
+}
+
+impl<U: Upstream> Core<U> {
+    fn ended(&self, mut about: About<U>, result: Result<Response<U::Body>, AttemptError>) -> Ended<U> {
+        let answer = match (about.again.take(), result) {
+            (None, Ok(response)) => Ok(Answer { response, permit: None, idle: None }),
+            (None, Err(error)) => Err(self.over(&about.compiled, about.deadline, error, 1, None, None)),
+            (Some(again), result) => match self.judge(&about.compiled, about.deadline, again, result) {
+                Verdict::Over(answer) => answer,
+                Verdict::Again(again, wait) => return Ended::Again(about, again, wait),
+            },
         };
-        Poll::Ready(result.inspect_err(|status| this.core.failed_here(status)))
+        Ended::Over(self.answer(&about, answer))
+    }
+
+    async fn ended_at_last(
+        &self,
+        about: About<U>,
+        again: Box<Repeatable<U>>,
+        wait: Option<Duration>,
+    ) -> Result<Answered<U>, Status> {
+        let answer = self.repeat(&about.compiled, about.deadline, again, wait).await;
+        self.answer(&about, answer)
+    }
+
+    fn answer(&self, about: &About<U>, answer: Result<Answer<U>, Status>) -> Result<Answered<U>, Status> {
+        let Answer { response, permit, idle } = answer?;
+        self.finished(response, about.deadline, about.rules.as_deref().unwrap_or_default(), idle, permit)
+    }
+
+    /// Sends a request that waits, and sees it through.
+    pub(super) async fn wait(&self, waiting: Waiting<U>) -> Result<Outcome<U>, Status> {
+        let Waiting { request, mut context, cluster, mut about } = waiting;
+        let context = about.again.as_mut().map_or(&mut context, |again| &mut again.context);
+        let result = match cluster.begin_later(request, context).await {
+            Ok(exchange) => exchange.await,
+            Err(error) => Err(error),
+        };
+        self.see_through(about, result).await
+    }
+
+    /// The rest of a call whose first attempt ended so.
+    pub(super) async fn see_through(
+        &self,
+        about: About<U>,
+        result: Result<Response<U::Body>, AttemptError>,
+    ) -> Result<Outcome<U>, Status> {
+        let answered = match self.ended(about, result) {
+            Ended::Over(answered) => answered,
+            Ended::Again(about, again, wait) => self.ended_at_last(about, again, wait).await,
+        };
+        answered.map(Outcome::Response)
     }
 }
 
@@ -108,56 +202,40 @@ impl<U: Upstream> Core<U> {
             return Ok(Begun::Slow(Slow::Routed(request, opening, compiled)));
         }
         let call = self.enter(&compiled, request.uri(), &mut opening)?;
-        let Call { choice, forwarding, deadline, wait_for_ready, .. } = call;
+        let Call { choice, deadline, .. } = call;
+        if let Some(deadline) = deadline.filter(|deadline| deadline.at <= opening.began()) {
+            return Err(deadline.exceeded(&self.target, NOT_SENT));
+        }
         let cluster = call.cluster()?;
         let (mut parts, body) = request.into_parts();
         call.rewrite(&mut parts);
-        if let Some(deadline) = deadline {
-            let left = deadline.at.saturating_duration_since(opening.began());
-            if left.is_zero() {
-                return Err(deadline.exceeded(&self.target, NOT_SENT));
+        let mut context = call.context();
+        let (request, mut again) = match call.policy(&parts) {
+            None => {
+                let mut request = Request::from_parts(parts, CallBody::Tonic(body));
+                set_timeout(&mut request, context.deadline, || opening.began());
+                (request, None)
             }
-            parts.headers.insert(crate::timeout::GRPC_TIMEOUT, crate::timeout::format(left));
-        }
-        let mut context = AttemptContext {
-            deadline: deadline.map(|deadline| deadline.at),
-            wait_for_ready,
-            auto_host_rewrite: forwarding.auto_host_rewrite,
-            ..AttemptContext::default()
+            policy => {
+                let (request, again) = call.repeatable(cluster, policy, parts, body, opening.began())?;
+                (request, Some(again))
+            }
         };
-        match cluster.begin(Request::from_parts(parts, CallBody::Tonic(body)), &mut context) {
-            Started::Sent(exchange) => {
-                let rules = (!choice.response.is_empty()).then(|| choice.response.clone());
-                Ok(Begun::Flight(Flight { exchange, core: self.clone(), compiled, deadline, rules }))
-            }
-            Started::Failed(error) => Err(self.over(&compiled, deadline, error, 1, None, None)),
+        let started = cluster.begin(request, again.as_mut().map_or(&mut context, |again| &mut again.context));
+        let rules = (!choice.response.is_empty()).then(|| choice.response.clone());
+        let cluster = cluster.clone();
+        let about = About { compiled, deadline, rules, again };
+        Ok(match started {
+            Started::Sent(exchange) => Begun::Flight(Flight {
+                core: self.clone(),
+                about: Some(about),
+                attempt: Attempt::First(exchange),
+            }),
             Started::Later(request) => {
-                let (cluster, rules) = (cluster.clone(), choice.response.clone());
-                Ok(Begun::Slow(Slow::Waiting(Waiting {
-                    request,
-                    context,
-                    cluster,
-                    compiled,
-                    deadline,
-                    rules,
-                })))
+                Begun::Slow(Slow::Waiting(Waiting { request, context, cluster, about }))
             }
-        }
-    }
-}
-
-impl<U: Upstream> Core<U> {
-    /// Sends a request that waits, and sees it through.
-    pub(super) async fn wait(&self, waiting: Waiting<U>) -> Result<Outcome<U>, Status> {
-        let Waiting { request, mut context, cluster, compiled, deadline, rules } = waiting;
-        let result = match cluster.begin_later(request, &mut context).await {
-            Ok(exchange) => exchange.await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(response) => self.finished(response, deadline, &rules, None, None).map(Outcome::Response),
-            Err(error) => Err(self.over(&compiled, deadline, error, 1, None, None)),
-        }
+            Started::Failed(error) => Begun::Slow(Slow::Failed(about, error)),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     call::Upstream,
     cluster::{AttemptContext, AttemptError, AttemptErrorKind},
     context::PREVIOUS_ATTEMPTS,
+    lb::Dice,
     retry::{
         backoff::{self, Pushback},
         policy,
@@ -34,12 +35,6 @@ pub(super) struct Answer<U: Upstream> {
     pub(super) permit: Option<U::RetryPermit>,
     /// Longest silence of the response.
     pub(super) idle: Option<Duration>,
-}
-
-/// How an attempt ended that may be followed by another.
-enum Failed<B> {
-    Response(Response<B>),
-    Error(AttemptError),
 }
 
 /// What follows a failed attempt.
@@ -69,8 +64,8 @@ impl Head {
         Self { method: parts.method.clone(), uri: parts.uri.clone(), headers }
     }
 
-    fn request(&self, body: CallBody) -> Request<CallBody> {
-        let mut request = Request::new(body);
+    fn request(&self) -> Request<()> {
+        let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         for (name, value) in &self.headers {
@@ -89,134 +84,146 @@ impl<U: Upstream> Call<'_, U> {
         })
     }
 
-    /// Sends the request until it is answered or there is nothing more to try.
-    pub(super) async fn attempts(&self, parts: Parts, body: tonic::body::Body) -> Result<Answer<U>, Status> {
-        let cluster = self.cluster()?;
-        let seen = self.core.seen(&parts.uri, &parts.headers);
-        let policy = self.forwarding.retry.as_ref().filter(|policy| policy::applies(policy, &seen));
-        let mut context = AttemptContext {
+    /// What attempts are made with.
+    pub(super) fn context(&self) -> AttemptContext {
+        AttemptContext {
+            deadline: self.deadline.map(|deadline| deadline.at),
             wait_for_ready: self.wait_for_ready,
             auto_host_rewrite: self.forwarding.auto_host_rewrite,
             ..AttemptContext::default()
-        };
-        if policy.is_none() && self.forwarding.mirrors.is_empty() {
-            context.deadline = self.deadline.map(|deadline| deadline.at);
-            let mut request = Request::from_parts(parts, CallBody::Tonic(body));
-            set_timeout(&mut request, context.deadline);
-            return match cluster.attempt(request, &mut context).await {
-                Ok(response) => Ok(Answer { response, permit: None, idle: None }),
-                Err(error) => Err(self.over(error, 1, None, None)),
-            };
         }
-        let replay = Replay::new(body, self.core.budget.clone());
-        self.mirror(&parts, &replay);
-        self.repeat(cluster, parts, replay, policy, context).await
     }
 
-    async fn repeat(
+    /// The policy by which this request is retried.
+    pub(super) fn policy(&self, parts: &Parts) -> Option<&Arc<RetryPolicy>> {
+        let policy = self.forwarding.retry.as_ref()?;
+        policy::applies(policy, &self.core.seen(&parts.uri, &parts.headers)).then_some(policy)
+    }
+
+    /// The first attempt of a call that may make more.
+    pub(super) fn repeatable(
         &self,
         cluster: &Arc<U>,
-        parts: Parts,
-        replay: Replay,
         policy: Option<&Arc<RetryPolicy>>,
-        mut context: AttemptContext,
-    ) -> Result<Answer<U>, Status> {
+        parts: Parts,
+        body: tonic::body::Body,
+        now: Instant,
+    ) -> Result<(Request<CallBody>, Box<Repeatable<U>>), Status> {
+        let mut context = self.context();
         if let Some(policy) = policy.filter(|policy| policy.avoid_previous_hosts) {
             context.selection_attempts = policy.host_selection_attempts;
         }
-        let idle = policy.and_then(|policy| policy.per_try_idle_timeout);
-        let (mut attempts, mut retries, mut transparent) = (0, 0, false);
-        let mut permit = None;
-        let (head, mut first) = (Head::of(&parts), Some(parts));
-        loop {
-            let Some(body) = replay.attempt() else {
-                // Only the first attempt is made without asking; it always has its body.
-                return Err(self.explain(
-                    Status::internal("the request cannot be sent again"),
-                    attempts,
-                    None,
-                ));
-            };
-            let per_try = policy.and_then(|policy| policy.per_try_timeout);
-            let told = earlier(self.deadline.map(|deadline| deadline.at), per_try);
-            // Silence is measured here: a server that goes on talking has all the time that it is told.
-            context.deadline = earlier(told, idle);
-            let body = CallBody::Replay(body);
-            let mut request = match first.take() {
-                Some(parts) => Request::from_parts(parts, body),
-                None => head.request(body),
-            };
-            if retries > 0 {
-                request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(retries));
-            }
-            set_timeout(&mut request, told);
-            attempts += 1;
-            let result = cluster.attempt(request, &mut context).await;
-            let next = match policy {
-                Some(policy) => self.next(policy, &result, &replay, retries, transparent),
-                None => Next::Over,
-            };
-            let failed = match result {
-                Ok(response) => Failed::Response(response),
-                Err(error) => Failed::Error(error),
-            };
-            let denied = match next {
-                Next::Over => None,
-                Next::Denied(why) => Some(why),
-                Next::Transparent => {
-                    transparent = true;
-                    self.core.counters.transparent_retries.add_one();
-                    continue;
-                }
-                Next::After(wait) => {
-                    if permit.is_none() {
-                        permit = cluster.retry_permit();
-                    }
-                    if permit.is_some() {
-                        // The stream of the failed attempt ends before the wait begins.
-                        drop(failed);
-                        retries += 1;
-                        self.core.counters.retries.add_one();
-                        tokio::time::sleep(wait).await;
-                        continue;
-                    }
-                    self.core.counters.retries_denied.add_one();
-                    Some("the cluster has as many retries in flight as it may")
-                }
-            };
-            replay.commit();
-            return match failed {
-                Failed::Response(mut response) => {
-                    if let Some(denied) = denied {
-                        response.headers_mut().insert(RETRY_DENIED, HeaderValue::from_static(denied));
-                    }
-                    Ok(Answer { response, permit, idle })
-                }
-                Failed::Error(error) => {
-                    let limit = match (per_try, idle) {
-                        (Some(per_try), Some(idle)) if idle < per_try => Some(("per_try_idle_timeout", idle)),
-                        (Some(per_try), _) => Some(("per_try_timeout", per_try)),
-                        (None, idle) => idle.map(|idle| ("per_try_idle_timeout", idle)),
-                    };
-                    Err(self.over(error, attempts, limit, denied))
-                }
+        let mut again = Box::new(Repeatable {
+            cluster: cluster.clone(),
+            context,
+            policy: policy.cloned(),
+            head: Head::of(&parts),
+            replay: Replay::new(body, self.core.budget.clone()),
+            serves_retry: self.serves_retry,
+            attempts: 0,
+            retries: 0,
+            transparent: false,
+            permit: None,
+        });
+        self.mirror(&parts, &again.replay);
+        let head = Request::from_parts(parts, ());
+        match again.request(Some(head), self.deadline, now) {
+            Some(request) => Ok((request, again)),
+            None => Err(self.explain(Status::internal(SPENT), 0, None)),
+        }
+    }
+
+    /// Sends the request until it is answered or there is nothing more to try.
+    pub(super) async fn attempts(&self, parts: Parts, body: tonic::body::Body) -> Result<Answer<U>, Status> {
+        let cluster = self.cluster()?;
+        let policy = self.policy(&parts);
+        if policy.is_none() && self.forwarding.mirrors.is_empty() {
+            let mut context = self.context();
+            let mut request = Request::from_parts(parts, CallBody::Tonic(body));
+            set_timeout(&mut request, context.deadline, Instant::now);
+            return match cluster.attempt(request, &mut context).await {
+                Ok(response) => Ok(Answer { response, permit: None, idle: None }),
+                Err(error) => Err(self.core.over(self.compiled, self.deadline, error, 1, None, None)),
             };
         }
+        let (request, mut again) = self.repeatable(cluster, policy, parts, body, Instant::now())?;
+        let result = cluster.attempt(request, &mut again.context).await;
+        match self.core.judge(self.compiled, self.deadline, again, result) {
+            Verdict::Over(result) => result,
+            Verdict::Again(again, wait) => self.core.repeat(self.compiled, self.deadline, again, wait).await,
+        }
+    }
+}
+
+/// A body that was kept for another attempt is not there.
+const SPENT: &str = "the request cannot be sent again";
+
+/// A call that may make another attempt: what it takes, and how many there were.
+pub(super) struct Repeatable<U: Upstream> {
+    pub(super) cluster: Arc<U>,
+    pub(super) context: AttemptContext,
+    /// None: it is only copied.
+    policy: Option<Arc<RetryPolicy>>,
+    head: Head,
+    replay: Replay,
+    /// The caller's caller retries, this hop does not.
+    serves_retry: bool,
+    attempts: u32,
+    retries: u32,
+    /// An attempt that no server had processed was repeated.
+    transparent: bool,
+    /// Held from the first retry on.
+    permit: Option<U::RetryPermit>,
+}
+
+/// What follows an attempt.
+pub(super) enum Verdict<U: Upstream> {
+    /// Nothing.
+    Over(Result<Answer<U>, Status>),
+    /// Another one, after a wait if there is one.
+    Again(Box<Repeatable<U>>, Option<Duration>),
+}
+
+impl<U: Upstream> Repeatable<U> {
+    fn idle(&self) -> Option<Duration> {
+        self.policy.as_ref().and_then(|policy| policy.per_try_idle_timeout)
+    }
+
+    fn per_try(&self) -> Option<Duration> {
+        self.policy.as_ref().and_then(|policy| policy.per_try_timeout)
+    }
+
+    /// The next attempt's request; the first one has its head already. None: its body is gone.
+    fn request(
+        &mut self,
+        head: Option<Request<()>>,
+        deadline: Option<Deadline>,
+        now: Instant,
+    ) -> Option<Request<CallBody>> {
+        let body = CallBody::Replay(self.replay.attempt()?);
+        let told = earlier(deadline.map(|deadline| deadline.at), self.per_try(), now);
+        // Silence is measured here: a server that goes on talking has all the time that it is told.
+        self.context.deadline = earlier(told, self.idle(), now);
+        let mut request = head.unwrap_or_else(|| self.head.request()).map(|()| body);
+        if self.retries > 0 {
+            request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.retries));
+        }
+        set_timeout(&mut request, told, || now);
+        self.attempts += 1;
+        Some(request)
     }
 
     /// What follows this outcome.
     fn next(
         &self,
-        policy: &RetryPolicy,
         result: &Result<Response<U::Body>, AttemptError>,
-        replay: &Replay,
-        retries: u32,
-        transparent: bool,
+        deadline: Option<Deadline>,
+        dice: &Dice,
     ) -> Next {
-        let now = Instant::now();
-        if self.deadline.is_some_and(|deadline| deadline.at <= now) {
-            return Next::Over;
-        }
+        let Self { replay, retries, transparent, .. } = self;
+        let Some(policy) = &self.policy else { return Next::Over };
+        let now = Instant::now;
+        let is_over = || deadline.is_some_and(|deadline| deadline.at <= now());
         let (retriable, headers) = match result {
             Ok(response) => {
                 (policy::response(policy, response.status(), response.headers()), Some(response.headers()))
@@ -224,16 +231,13 @@ impl<U: Upstream> Call<'_, U> {
             Err(error) => {
                 let unprocessed =
                     matches!(error.kind, AttemptErrorKind::RefusedStream | AttemptErrorKind::NeverSent);
-                if unprocessed && !transparent && replay.is_repeatable() {
+                if unprocessed && !transparent && replay.is_repeatable() && !is_over() {
                     return Next::Transparent;
                 }
                 (policy::failure(policy.on, error.kind, error.status.code()), None)
             }
         };
-        if !retriable {
-            return Next::Over;
-        }
-        if retries >= policy.num_retries {
+        if !retriable || *retries >= policy.num_retries || is_over() {
             return Next::Over;
         }
         if self.serves_retry {
@@ -250,24 +254,88 @@ impl<U: Upstream> Call<'_, U> {
             (Pushback::Stop, _) => return Next::Denied("the server said not to (grpc-retry-pushback-ms)"),
             (Pushback::After(wait), _) => wait,
             (Pushback::None, Some(wait)) => wait,
-            (Pushback::None, None) => backoff::wait(policy.back_off, retries, &mut self.core.dice.roll()),
+            (Pushback::None, None) => backoff::wait(policy.back_off, *retries, &mut dice.roll()),
         };
-        match self.deadline {
-            Some(deadline) if now + wait >= deadline.at => Next::Denied("there is no time left for it"),
+        match deadline {
+            Some(deadline) if now() + wait >= deadline.at => Next::Denied("there is no time left for it"),
             _ => Next::After(wait),
         }
     }
 }
 
-impl<U: Upstream> Call<'_, U> {
-    fn over(
+impl<U: Upstream> Core<U> {
+    /// What follows an attempt that ended so.
+    pub(super) fn judge(
         &self,
-        error: AttemptError,
-        attempts: u32,
-        limit: Option<(&'static str, Duration)>,
-        denied: Option<&'static str>,
-    ) -> Status {
-        self.core.over(self.compiled, self.deadline, error, attempts, limit, denied)
+        compiled: &Compiled<U>,
+        deadline: Option<Deadline>,
+        mut again: Box<Repeatable<U>>,
+        result: Result<Response<U::Body>, AttemptError>,
+    ) -> Verdict<U> {
+        let denied = match again.next(&result, deadline, &self.dice) {
+            Next::Over => None,
+            Next::Denied(why) => Some(why),
+            Next::Transparent => {
+                again.transparent = true;
+                self.counters.transparent_retries.add_one();
+                return Verdict::Again(again, None);
+            }
+            Next::After(wait) => {
+                if again.permit.is_none() {
+                    again.permit = again.cluster.retry_permit();
+                }
+                if again.permit.is_some() {
+                    // The stream of the failed attempt, in `result`, ends before the wait begins.
+                    again.retries += 1;
+                    self.counters.retries.add_one();
+                    return Verdict::Again(again, Some(wait));
+                }
+                self.counters.retries_denied.add_one();
+                Some("the cluster has as many retries in flight as it may")
+            }
+        };
+        again.replay.commit();
+        Verdict::Over(match result {
+            Ok(mut response) => {
+                if let Some(denied) = denied {
+                    response.headers_mut().insert(RETRY_DENIED, HeaderValue::from_static(denied));
+                }
+                let idle = again.idle();
+                Ok(Answer { response, permit: again.permit, idle })
+            }
+            Err(error) => {
+                let limit = match (again.per_try(), again.idle()) {
+                    (Some(per_try), Some(idle)) if idle < per_try => Some(("per_try_idle_timeout", idle)),
+                    (Some(per_try), _) => Some(("per_try_timeout", per_try)),
+                    (None, idle) => idle.map(|idle| ("per_try_idle_timeout", idle)),
+                };
+                Err(self.over(compiled, deadline, error, again.attempts, limit, denied))
+            }
+        })
+    }
+
+    /// Makes further attempts, the next one after this wait.
+    pub(super) async fn repeat(
+        &self,
+        compiled: &Compiled<U>,
+        deadline: Option<Deadline>,
+        mut again: Box<Repeatable<U>>,
+        mut wait: Option<Duration>,
+    ) -> Result<Answer<U>, Status> {
+        loop {
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
+            }
+            let Some(request) = again.request(None, deadline, Instant::now()) else {
+                return Err(self.explain(compiled, Status::internal(SPENT), again.attempts, None));
+            };
+            let cluster = again.cluster.clone();
+            let result = cluster.attempt(request, &mut again.context).await;
+            match self.judge(compiled, deadline, again, result) {
+                Verdict::Over(result) => return result,
+                Verdict::Again(once_more, then) => (again, wait) = (once_more, then),
+            }
+        }
     }
 }
 
@@ -302,15 +370,19 @@ impl<U: Upstream> Core<U> {
     }
 }
 
-fn earlier(deadline: Option<Instant>, within: Option<Duration>) -> Option<Instant> {
-    let within = within.and_then(|within| Instant::now().checked_add(within));
+fn earlier(deadline: Option<Instant>, within: Option<Duration>, now: Instant) -> Option<Instant> {
+    let within = within.and_then(|within| now.checked_add(within));
     deadline.into_iter().chain(within).min()
 }
 
 /// What is left is what the server is told.
-fn set_timeout(request: &mut Request<CallBody>, deadline: Option<Instant>) {
+pub(super) fn set_timeout(
+    request: &mut Request<CallBody>,
+    deadline: Option<Instant>,
+    now: impl FnOnce() -> Instant,
+) {
     if let Some(deadline) = deadline {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(now());
         request.headers_mut().insert(timeout::GRPC_TIMEOUT, timeout::format(left));
     }
 }
