@@ -6,6 +6,7 @@
 //! | `/readyz` | 200 while it serves; 503 from the moment it goes down, and while a file cannot be read at all |
 //! | `/metrics` | Prometheus (OpenMetrics) |
 //! | `/debug/syncz` | every connected stream, what it has acknowledged, its last rejection |
+//! | `/debug/load` | what clients reported of their calls, by cluster and locality |
 //! | `/debug/config_dump` | every resource of one kind of client: `?namespace=default&client=mesh\|grpc\|envoy` |
 //! | `/debug/findings` | what there is to say about the configuration |
 //! | `POST /confirm-deletion` | lets a held deletion of everything happen |
@@ -44,6 +45,7 @@ pub(crate) fn router(status: Status) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/debug/syncz", get(syncz))
+        .route("/debug/load", get(load))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/findings", get(findings))
         .route("/confirm-deletion", post(confirm_deletion))
@@ -80,7 +82,8 @@ async fn metrics(State(status): App) -> Response {
         ],
         root_expires: i64::try_from(expires.as_secs()).unwrap_or(i64::MAX),
     };
-    match status.metrics.text(&gauges) {
+    let load = status.load.as_ref().map(|load| load.sums()).unwrap_or_default();
+    match status.metrics.text(&gauges, &load) {
         Ok(text) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -110,6 +113,15 @@ async fn syncz(State(status): App) -> Json<Value> {
         "config_revision": status.loaded.borrow().revision,
         "streams": streams,
     }))
+}
+
+async fn load(State(status): App) -> Response {
+    match &status.load {
+        Some(load) => Json(load.sums()).into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, "clients are not asked to report: see --load-reports\n").into_response()
+        }
+    }
 }
 
 async fn findings(State(status): App) -> Json<Value> {

@@ -12,7 +12,7 @@ use crate::{
     analysis::Severity,
     compile::Mesh,
     model::MeshSettings,
-    publish::{AnonymousPeers, Publisher, Served},
+    publish::{AnonymousPeers, Peer, Publisher, Served},
     registration::{Registry, WorkloadFile},
     settings::Settings,
     source::{Directory, Loaded},
@@ -26,7 +26,10 @@ use mesh_ca::{
     rustls::{ClientAuth, default_provider, server_config},
     workload::WorkloadIdentity,
 };
-use mesh_xds::server::{AdsService, AdsSettings};
+use mesh_xds::{
+    lrs::{LoadReportService, LoadReportSettings},
+    server::{AdsService, AdsSettings},
+};
 pub(crate) use metrics::{Gauges, Metrics};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -64,6 +67,7 @@ pub struct Running {
     publisher: Publisher,
     ads: Vec<AdsService<Served>>,
     registry: Registry,
+    load: Option<LoadReportService>,
     stop: watch::Sender<bool>,
     /// They end when told to.
     servers: JoinSet<()>,
@@ -79,6 +83,7 @@ pub(crate) struct Status {
     pub(crate) publisher: Publisher,
     pub(crate) ads: Vec<AdsService<Served>>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) load: Option<LoadReportService>,
     pub(crate) metrics: Metrics,
     pub(crate) loaded: watch::Receiver<Arc<Loaded>>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -104,6 +109,9 @@ impl App {
         let (authority, tokens) = authority(&settings)?;
         let registry = Registry::new(publisher.clone());
         let metrics = Metrics::default();
+        let load = settings
+            .load_report_interval
+            .map(|interval| LoadReportService::new(LoadReportSettings { interval, ..Default::default() }));
 
         let tls = bind("--xds", settings.xds).await?;
         let plaintext = bind("--xds-plaintext", settings.xds_plaintext).await?;
@@ -121,6 +129,7 @@ impl App {
             publisher: publisher.clone(),
             ads: Vec::new(),
             registry: registry.clone(),
+            load: load.clone(),
             stop,
             servers: JoinSet::new(),
             tasks: JoinSet::new(),
@@ -157,7 +166,14 @@ impl App {
             running.ads.push(ads.clone());
             // Whoever is believed may also register.
             let registrants = if settings.believe_loopback { anonymous } else { AnonymousPeers::Refused };
+            let (domain, time) = (settings.trust_domain.clone(), clock.clone());
+            let load = load.as_ref().map(|load| {
+                load.admitting(Arc::new(move |extensions| {
+                    Ok(Peer::of(extensions, &domain, &time, anonymous)?.lifetime(&time))
+                }))
+            });
             let services = ports::Services {
+                load,
                 ads,
                 certificates: metrics.counting(certificates.clone()),
                 registration: registry.service(settings.trust_domain.clone(), clock, registrants),
@@ -168,6 +184,7 @@ impl App {
             publisher: publisher.clone(),
             ads: running.ads.clone(),
             authority,
+            load,
             metrics: metrics.clone(),
             loaded: loaded.clone(),
             stop: stopped.clone(),
@@ -204,6 +221,11 @@ impl Running {
         &self.tokens
     }
 
+    /// What clients reported of their calls; absent when they are not asked to.
+    pub fn load(&self) -> Option<&LoadReportService> {
+        self.load.as_ref()
+    }
+
     /// What it serves.
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
@@ -214,6 +236,7 @@ impl Running {
         // Streams first: a server waits for them.
         self.registry.close();
         self.ads.iter().for_each(AdsService::close);
+        self.load.iter().for_each(LoadReportService::close);
         self.stop.send_replace(true);
         let ended = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN, ended).await.is_err() {

@@ -91,6 +91,22 @@ struct Common {
     /// Health, metrics, debugging.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     http: SocketAddr,
+    /// How often clients report what their calls did, shown by /debug/load and /metrics; `none`: never.
+    #[arg(long, value_name = "INTERVAL", default_value = "10s", value_parser = interval_or_none)]
+    load_reports: IntervalOrNone,
+}
+
+/// `none`, or an interval.
+#[derive(Clone, Copy, Debug)]
+struct IntervalOrNone(Option<Duration>);
+
+fn interval_or_none(text: &str) -> Result<IntervalOrNone, String> {
+    if text == "none" {
+        return Ok(IntervalOrNone(None));
+    }
+    duration(text)
+        .map(|interval| IntervalOrNone(Some(interval)))
+        .map_err(|error| format!("{error}, or `none`"))
 }
 
 /// `none`, or an address.
@@ -174,6 +190,7 @@ impl Common {
         Settings {
             trust_domain_aliases: aliases,
             domain: self.domain,
+            load_report_interval: self.load_reports.0,
             root_namespace: self.root_namespace,
             http: Some(self.http),
             ..settings

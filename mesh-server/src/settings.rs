@@ -32,6 +32,8 @@ pub struct Settings {
     pub server_names: Vec<String>,
     /// The CA and the registry believe whoever connects from this machine (development).
     pub believe_loopback: bool,
+    /// How often clients report what their calls did; absent: they are not asked to.
+    pub load_report_interval: Option<Duration>,
     /// How long workloads known from before a restart are kept without coming back.
     pub workload_grace: Duration,
 }
@@ -52,6 +54,7 @@ impl Settings {
             certificate_lifetime: Duration::from_secs(24 * 60 * 60),
             server_names: Vec::new(),
             believe_loopback: false,
+            load_report_interval: Some(Duration::from_secs(10)),
             workload_grace: Duration::from_secs(60),
         }
     }

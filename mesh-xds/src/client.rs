@@ -6,7 +6,7 @@
 //! the loss of the control plane, and a control plane that cannot be reached is reported at once.
 
 mod authority;
-mod backoff;
+pub(crate) mod backoff;
 mod cache;
 mod core;
 mod handle;

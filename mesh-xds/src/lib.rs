@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 pub mod error;
 mod field_path;
+pub mod lrs;
 pub mod matcher;
 #[cfg(test)]
 mod model;

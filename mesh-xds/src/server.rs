@@ -4,7 +4,7 @@
 //! its client holds and says what it lacks; [`AdsService`] is the only part that does IO. No stream can
 //! delay another, nor the publisher: each reads the latest view when it gets to it.
 
-mod bucket;
+pub(crate) mod bucket;
 mod delta;
 #[cfg(test)]
 mod hostile;

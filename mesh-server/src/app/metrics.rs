@@ -7,7 +7,7 @@ use mesh_ca::{
         istio_certificate_service_server::IstioCertificateService,
     },
 };
-use mesh_xds::server::StreamEvent;
+use mesh_xds::{lrs::LoadSums, server::StreamEvent};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -49,6 +49,46 @@ struct SeverityLabel {
     severity: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterLabel {
+    cluster: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    cluster: String,
+    outcome: &'static str,
+}
+
+/// What clients reported of their calls. There are as many clusters as the reports tell apart, which is bounded.
+fn register_load(registry: &mut Registry, load: &LoadSums) {
+    let ended = Family::<OutcomeLabel, Counter>::default();
+    let dropped = Family::<ClusterLabel, Counter>::default();
+    let in_progress = Family::<ClusterLabel, Gauge>::default();
+    for (cluster, reported) in &load.clusters {
+        for (outcome, count) in [("success", reported.sums.successes), ("error", reported.sums.errors)] {
+            ended.get_or_create(&OutcomeLabel { cluster: cluster.clone(), outcome }).inc_by(count);
+        }
+        let label = ClusterLabel { cluster: cluster.clone() };
+        dropped.get_or_create(&label).inc_by(reported.dropped);
+        in_progress.get_or_create(&label).set(i64::try_from(reported.sums.in_progress).unwrap_or(i64::MAX));
+    }
+    registry.register("mesh_load_calls", "Calls that ended, as clients reported them", ended);
+    registry.register(
+        "mesh_load_dropped_calls",
+        "Calls that clients did not send: dropped, or refused",
+        dropped,
+    );
+    registry.register(
+        "mesh_load_calls_in_progress",
+        "Calls in progress, as clients reported them",
+        in_progress,
+    );
+    let reports = Counter::<u64>::default();
+    reports.inc_by(load.reports);
+    registry.register("mesh_load_reports", "Load reports of clients", reports);
+}
+
 impl Metrics {
     /// A configuration was published.
     pub(crate) fn reloaded(&self) {
@@ -80,8 +120,9 @@ impl Metrics {
     }
 
     /// The text of `/metrics`.
-    pub(crate) fn text(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self, gauges: &Gauges, load: &LoadSums) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
+        register_load(&mut registry, load);
         registry.register(
             "pilot_total_xds_rejects",
             "Configurations that clients rejected",

@@ -8,7 +8,7 @@ use crate::{
 use mesh_ca::{
     issuer::LARGEST_CSR, proto::istio_ca::istio_certificate_service_server::IstioCertificateServiceServer,
 };
-use mesh_xds::server::AdsService;
+use mesh_xds::{lrs::LoadReportService, server::AdsService};
 use rustls::ServerConfig;
 use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
@@ -22,6 +22,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What one gRPC port serves.
 pub(super) struct Services {
     pub(super) ads: AdsService<Served>,
+    pub(super) load: Option<LoadReportService>,
     pub(super) certificates: CountingCertificates,
     pub(super) registration: WorkloadRegistrationServer<RegistrationService>,
 }
@@ -40,6 +41,7 @@ pub(super) async fn serve_grpc(
         .add_service(services.ads.service())
         .add_service(certificates)
         .add_service(services.registration)
+        .add_optional_service(services.load.map(|load| load.service()))
         .serve_with_incoming_shutdown(Incoming::new(listener, tls), stopped(stop))
         .await;
     if let Err(error) = served {

@@ -12,8 +12,9 @@ use crate::{
 use mesh_ca::spiffe_id::TrustDomain;
 use mesh_xds::{
     bootstrap::ServerConfig as XdsServer,
-    client::{ConfigWatch, Connector, XdsClient},
+    client::{ClientSettings, ConfigWatch, Connector, XdsClient},
     config::XdsConfig,
+    lrs::{LoadReporter, LoadStore},
     resource::ClusterLoadAssignment,
 };
 use tempfile::TempDir;
@@ -96,6 +97,12 @@ pub(super) fn client(
     join.service_account = account.to_owned();
     join.delta = true;
     XdsClient::spawn(Arc::new(join.bootstrap().unwrap()), Arc::new(Channels(channel)))
+}
+
+/// Reports what a store counts.
+pub(super) fn reporter(address: SocketAddr, store: &Arc<LoadStore>) -> LoadReporter {
+    let bootstrap = Join::new(address.to_string(), "tester", Security::Development).bootstrap().unwrap();
+    LoadReporter::spawn(store.clone(), &bootstrap, Arc::new(Channels(None)), &ClientSettings::default())
 }
 
 /// Waits until the target's configuration is as wanted.

@@ -78,6 +78,11 @@ impl Peer {
         Ok(Self { identity: Some(identity), address, expires: Some(certificate.not_after) })
     }
 
+    /// How long its proof is good from now on; `None`: it has given none.
+    pub fn lifetime(&self, clock: &Clock) -> Option<Duration> {
+        self.expires.map(|expires| expires.duration_since(clock.now()).unwrap_or_default())
+    }
+
     /// Refuses what contradicts the identity, if there is one.
     pub fn may_be(&self, namespace: Option<&str>, service_account: Option<&str>) -> Result<(), Status> {
         let Some(identity) = &self.identity else { return Ok(()) };
@@ -158,7 +163,7 @@ impl Views for Served {
     }
 
     fn lifetime(&self, peer: &Peer) -> Option<Duration> {
-        peer.expires.map(|expires| expires.duration_since(self.clock.now()).unwrap_or_default())
+        peer.lifetime(&self.clock)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -24,26 +24,26 @@ impl Default for BackoffSettings {
 const MULTIPLIER: f64 = 1.6;
 const JITTER: f64 = 0.2;
 
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     settings: BackoffSettings,
     next: Duration,
     random: fastrand::Rng,
 }
 
 impl Backoff {
-    pub(super) fn new(settings: BackoffSettings, seed: u64) -> Self {
+    pub(crate) fn new(settings: BackoffSettings, seed: u64) -> Self {
         Self { next: settings.initial, settings, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// Delay after a failure.
-    pub(super) fn failed(&mut self) -> Duration {
+    pub(crate) fn failed(&mut self) -> Duration {
         let delay = self.next.mul_f64(1.0 - JITTER + 2.0 * JITTER * self.random.f64());
         self.next = self.next.mul_f64(MULTIPLIER).min(self.settings.max);
         delay
     }
 
     /// Delay after a stream that worked for `lived`.
-    pub(super) fn worked(&mut self, lived: Duration) -> Duration {
+    pub(crate) fn worked(&mut self, lived: Duration) -> Duration {
         self.next = self.settings.initial;
         if lived < self.settings.initial {
             // A server that ends every stream after its first response must not make us spin.

@@ -40,6 +40,11 @@ pub trait Connector: Send + Sync + 'static {
     /// A new channel. It connects when it is used; the error says why there cannot be one.
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String>;
 
+    /// The channel to that server that was made last, for its further services; a new one when there is none.
+    fn shared(&self, server: &ServerConfig) -> Result<Channel, String> {
+        self.connect(server)
+    }
+
     /// What is sent with a new stream: the call credentials of the bootstrap (gRFC A97). The status fails the
     /// attempt. Default: nothing.
     fn metadata<'a>(&'a self, _server: &'a ServerConfig) -> BoxFuture<'a, Result<MetadataMap, Status>> {

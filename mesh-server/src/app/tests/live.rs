@@ -1,7 +1,10 @@
 //! Changes, as a connected client sees them.
 
 use super::*;
-use mesh_xds::resource::route::{Destination, RouteAction};
+use mesh_xds::resource::{
+    Locality,
+    route::{Destination, RouteAction},
+};
 use std::time::Instant;
 
 fn destination(config: &XdsConfig) -> String {
@@ -229,5 +232,42 @@ async fn the_http_port_shows_who_is_connected_and_in_sync() {
     let (_, dump) = get(http, "/debug/config_dump?client=envoy").await;
     assert!(dump.contains("http_proxy") && dump.contains(CLUSTER), "{dump}");
     assert_eq!(get(http, "/debug/config_dump?client=other").await.0, 400);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_report_of_their_calls_is_shown() {
+    let dir = config(SERVICE);
+    let interval = Some(Duration::from_millis(100));
+    let running = App::start(Settings { load_report_interval: interval, ..dev(&dir) }).await.unwrap();
+    let store = Arc::new(LoadStore::default());
+    let load = store.cluster(&CLUSTER.into(), &CLUSTER.into(), Instant::now());
+    let here = load.locality(&Locality { region: "eu".into(), ..Locality::default() });
+    (0..5).for_each(|i| here.begin().end(i != 0));
+    load.refused();
+    let _reporter = reporter(running.addresses().xds_plaintext.unwrap(), &store);
+    let mut reports = running.load().unwrap().reports();
+    reports.wait_for(|count| *count > 0).await.unwrap();
+
+    let http = running.addresses().http.unwrap();
+    let (_, body) = get(http, "/debug/load").await;
+    let shown: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let cluster = &shown["clusters"][CLUSTER];
+    assert_eq!(
+        (&cluster["successes"], &cluster["errors"], &cluster["dropped"]),
+        (&4.into(), &1.into(), &1.into())
+    );
+    assert_eq!(cluster["localities"]["eu//"]["issued"], 5);
+    let (_, metrics) = get(http, "/metrics").await;
+    for line in [
+        format!("mesh_load_calls_total{{cluster=\"{CLUSTER}\",outcome=\"success\"}} 4\n"),
+        format!("mesh_load_dropped_calls_total{{cluster=\"{CLUSTER}\"}} 1\n"),
+    ] {
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    running.shutdown().await;
+
+    let running = App::start(Settings { load_report_interval: None, ..dev(&dir) }).await.unwrap();
+    assert_eq!(get(running.addresses().http.unwrap(), "/debug/load").await.0, 404);
     running.shutdown().await;
 }

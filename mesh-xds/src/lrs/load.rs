@@ -1,0 +1,411 @@
+//! Counters of calls, as the data path fills them and a report empties them.
+//!
+//! A call costs a few relaxed atomic operations. A report takes what was counted since the one before; calls in
+//! progress stay. Counting goes on while the control plane is away: the next report has it all, with the time that
+//! it took.
+
+use crate::{name::Name, resource::Locality};
+use envoy_types::pb::{
+    envoy::config::{
+        core::v3::Locality as LocalityProto,
+        endpoint::v3::{
+            ClusterStats, EndpointLoadMetricStats, UnnamedEndpointLoadMetricStats, UpstreamLocalityStats,
+            cluster_stats::DroppedRequests,
+        },
+    },
+    google::protobuf::Duration as DurationProto,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+use tokio::sync::watch;
+
+/// Names of custom metrics that are kept for a locality; a server that makes up more is not followed.
+const MAX_NAMED_METRICS: usize = 64;
+
+/// All counters of a process. One for each control plane.
+#[derive(Debug)]
+pub struct LoadStore {
+    clusters: Mutex<HashMap<(Name, Name), Arc<ClusterLoad>>>,
+    /// Whether there is any.
+    used: watch::Sender<bool>,
+}
+
+impl Default for LoadStore {
+    fn default() -> Self {
+        Self { clusters: Mutex::default(), used: watch::Sender::new(false) }
+    }
+}
+
+/// The counters of one cluster.
+#[derive(Debug)]
+pub struct ClusterLoad {
+    cluster: Name,
+    service: Name,
+    localities: Mutex<BTreeMap<Locality, Arc<LocalityLoad>>>,
+    /// By category of `drop_overloads`.
+    drops: RwLock<BTreeMap<Arc<str>, AtomicU64>>,
+    /// Refused by the circuit breaker, which has no category (gRFC A32).
+    refused: AtomicU64,
+    /// When it was reported last, or began.
+    since: Mutex<Instant>,
+}
+
+/// The counters of one locality of a cluster.
+#[derive(Debug, Default)]
+pub struct LocalityLoad {
+    issued: AtomicU64,
+    successes: AtomicU64,
+    errors: AtomicU64,
+    in_progress: AtomicU64,
+    metrics: Mutex<Metrics>,
+}
+
+/// What endpoints said of their load in trailers, since the last report.
+#[derive(Debug, Default)]
+struct Metrics {
+    cpu: Sum,
+    memory: Sum,
+    application: Sum,
+    named: BTreeMap<Arc<str>, Sum>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    count: u64,
+    total: f64,
+}
+
+/// One metric of an endpoint's own report (ORCA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric<'a> {
+    /// `cpu_utilization`
+    Cpu,
+    /// `mem_utilization`
+    Memory,
+    /// `application_utilization`
+    Application,
+    /// `named_metrics.<key>`
+    Named(&'a str),
+}
+
+/// A call in progress, counted until it ends. Dropped without an end, it was never sent.
+#[derive(Debug)]
+#[must_use = "a call that is not ended counts as never sent"]
+pub struct InProgress(Option<Arc<LocalityLoad>>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LoadStore {
+    /// The counters of a cluster; `service` is its name in EDS. Two that ask for the same share them.
+    pub fn cluster(&self, cluster: &Name, service: &Name, now: Instant) -> Arc<ClusterLoad> {
+        let mut clusters = lock(&self.clusters);
+        let load = clusters.entry((cluster.clone(), service.clone())).or_insert_with(|| {
+            Arc::new(ClusterLoad {
+                cluster: cluster.clone(),
+                service: service.clone(),
+                localities: Mutex::default(),
+                drops: RwLock::default(),
+                refused: AtomicU64::new(0),
+                since: Mutex::new(now),
+            })
+        });
+        let load = load.clone();
+        drop(clusters);
+        self.used.send_if_modified(|used| !std::mem::replace(used, true));
+        load
+    }
+
+    /// Whether any cluster was ever counted here.
+    pub fn used(&self) -> watch::Receiver<bool> {
+        self.used.subscribe()
+    }
+
+    /// What was counted since the last report, of the named clusters (`None`: of all). Clusters and localities
+    /// with nothing to say are left out; those that nobody counts for any more go with their last report.
+    pub fn take(&self, now: Instant, wanted: Option<&BTreeSet<String>>) -> Vec<ClusterStats> {
+        let mut clusters = lock(&self.clusters);
+        let is_wanted = |name: &Name| wanted.is_none_or(|wanted| wanted.contains(&**name));
+        let mut stats = Vec::new();
+        clusters.retain(|(name, _), load| {
+            if !is_wanted(name) {
+                return true;
+            }
+            // Before the last look: what is counted after it is not lost.
+            let gone = Arc::strong_count(load) == 1;
+            let taken = load.take(now);
+            let in_use = taken.is_some();
+            stats.extend(taken);
+            in_use || !gone
+        });
+        stats.sort_by(|one, other| one.cluster_name.cmp(&other.cluster_name));
+        stats
+    }
+}
+
+impl ClusterLoad {
+    /// The counters of a locality, to be kept where its calls are counted.
+    pub fn locality(&self, locality: &Locality) -> Arc<LocalityLoad> {
+        lock(&self.localities).entry(locality.clone()).or_default().clone()
+    }
+
+    /// A call was dropped by `drop_overloads` of this category.
+    pub fn dropped(&self, category: &Arc<str>) {
+        {
+            let drops = self.drops.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = drops.get(category) {
+                count.fetch_add(1, Relaxed);
+                return;
+            }
+        }
+        let mut drops = self.drops.write().unwrap_or_else(PoisonError::into_inner);
+        drops.entry(category.clone()).or_default().fetch_add(1, Relaxed);
+    }
+
+    /// A call was refused by the circuit breaker.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    fn take(&self, now: Instant) -> Option<ClusterStats> {
+        let mut localities = Vec::new();
+        lock(&self.localities).retain(|locality, load| {
+            let gone = Arc::strong_count(load) == 1;
+            let taken = load.take(locality);
+            let in_use = taken.is_some();
+            localities.extend(taken);
+            in_use || !gone
+        });
+        let mut dropped_requests = Vec::new();
+        let mut total_dropped_requests = self.refused.swap(0, Relaxed);
+        for (category, count) in &*self.drops.read().unwrap_or_else(PoisonError::into_inner) {
+            let dropped_count = count.swap(0, Relaxed);
+            if dropped_count > 0 {
+                dropped_requests.push(DroppedRequests { category: category.to_string(), dropped_count });
+                total_dropped_requests += dropped_count;
+            }
+        }
+        if localities.is_empty() && total_dropped_requests == 0 {
+            // Nothing happened: the interval of what comes next begins no earlier than now.
+            *lock(&self.since) = now;
+            return None;
+        }
+        let interval = now.saturating_duration_since(std::mem::replace(&mut *lock(&self.since), now));
+        Some(ClusterStats {
+            cluster_name: self.cluster.to_string(),
+            cluster_service_name: self.service.to_string(),
+            upstream_locality_stats: localities,
+            total_dropped_requests,
+            dropped_requests,
+            load_report_interval: Some(DurationProto {
+                seconds: i64::try_from(interval.as_secs()).unwrap_or(i64::MAX),
+                nanos: i32::try_from(interval.subsec_nanos()).unwrap_or(0),
+            }),
+        })
+    }
+}
+
+impl LocalityLoad {
+    /// A call begins.
+    pub fn begin(self: &Arc<Self>) -> InProgress {
+        self.issued.fetch_add(1, Relaxed);
+        self.in_progress.fetch_add(1, Relaxed);
+        InProgress(Some(self.clone()))
+    }
+
+    /// An endpoint said this of its load at the end of a call. Zero is as if it had said nothing (gRFC A85).
+    pub fn add_metric(&self, metric: Metric<'_>, value: f64) {
+        let mut metrics = lock(&self.metrics);
+        let sum = match metric {
+            Metric::Cpu => &mut metrics.cpu,
+            Metric::Memory => &mut metrics.memory,
+            Metric::Application => &mut metrics.application,
+            Metric::Named(name) => {
+                if !metrics.named.contains_key(name) && metrics.named.len() >= MAX_NAMED_METRICS {
+                    return;
+                }
+                let sum = metrics.named.entry(name.into()).or_default();
+                sum.count += 1;
+                sum.total += value;
+                return;
+            }
+        };
+        if value != 0.0 {
+            sum.count += 1;
+            sum.total += value;
+        }
+    }
+
+    fn take(&self, locality: &Locality) -> Option<UpstreamLocalityStats> {
+        let (issued, successes, errors) =
+            (self.issued.swap(0, Relaxed), self.successes.swap(0, Relaxed), self.errors.swap(0, Relaxed));
+        let in_progress = self.in_progress.load(Relaxed);
+        let Metrics { cpu, memory, application, named } = std::mem::take(&mut *lock(&self.metrics));
+        if [issued, successes, errors, in_progress] == [0; 4] {
+            return None;
+        }
+        let unnamed = |sum: Sum| {
+            (sum.count > 0).then_some(UnnamedEndpointLoadMetricStats {
+                num_requests_finished_with_metric: sum.count,
+                total_metric_value: sum.total,
+            })
+        };
+        let named = named.into_iter().map(|(name, sum)| EndpointLoadMetricStats {
+            metric_name: format!("named_metrics.{name}"),
+            num_requests_finished_with_metric: sum.count,
+            total_metric_value: sum.total,
+        });
+        Some(UpstreamLocalityStats {
+            locality: Some(LocalityProto {
+                region: locality.region.to_string(),
+                zone: locality.zone.to_string(),
+                sub_zone: locality.sub_zone.to_string(),
+            }),
+            total_successful_requests: successes,
+            total_requests_in_progress: in_progress,
+            total_error_requests: errors,
+            total_issued_requests: issued,
+            cpu_utilization: unnamed(cpu),
+            mem_utilization: unnamed(memory),
+            application_utilization: unnamed(application),
+            load_metric_stats: named.collect(),
+            ..UpstreamLocalityStats::default()
+        })
+    }
+}
+
+impl InProgress {
+    /// The call ended: well, if its gRPC status is OK.
+    pub fn end(mut self, success: bool) {
+        if let Some(load) = self.0.take() {
+            if success { &load.successes } else { &load.errors }.fetch_add(1, Relaxed);
+            load.in_progress.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Where it is counted.
+    pub fn locality(&self) -> Option<&LocalityLoad> {
+        self.0.as_deref()
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        if let Some(load) = self.0.take() {
+            load.in_progress.fetch_sub(1, Relaxed);
+            // Unless a report has it already, it was none.
+            let undo = |issued: u64| issued.checked_sub(1);
+            let _ = load.issued.fetch_update(Relaxed, Relaxed, undo);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::sums::place, *};
+    use std::time::Duration;
+
+    fn store(now: Instant) -> (LoadStore, Arc<ClusterLoad>) {
+        let store = LoadStore::default();
+        let load = store.cluster(&"c".into(), &"s".into(), now);
+        (store, load)
+    }
+
+    fn zone(zone: &str) -> Locality {
+        Locality { zone: zone.into(), ..Locality::default() }
+    }
+
+    #[test]
+    fn a_report_has_what_happened_since_the_last_one_and_what_is_in_progress() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        let a = load.locality(&zone("a"));
+        let calls: Vec<_> = (0..5).map(|_| a.begin()).collect();
+        let mut calls = calls.into_iter();
+        calls.next().unwrap().end(true);
+        calls.next().unwrap().end(false);
+        drop(calls.next());
+        load.dropped(&"lb".into());
+        load.dropped(&"lb".into());
+        load.refused();
+        let report = store.take(now + Duration::from_millis(1500), None);
+        let [stats] = report.as_slice() else { panic!("{report:?}") };
+        assert_eq!((&*stats.cluster_name, &*stats.cluster_service_name), ("c", "s"));
+        let interval = stats.load_report_interval.unwrap();
+        assert_eq!((interval.seconds, interval.nanos), (1, 500_000_000));
+        assert_eq!((stats.total_dropped_requests, stats.dropped_requests.len()), (3, 1));
+        assert_eq!(stats.dropped_requests[0].dropped_count, 2);
+        let counts = |stats: &ClusterStats| {
+            let of = &stats.upstream_locality_stats[0];
+            let (issued, ok) = (of.total_issued_requests, of.total_successful_requests);
+            (issued, ok, of.total_error_requests, of.total_requests_in_progress)
+        };
+        assert_eq!(counts(stats), (4, 1, 1, 2), "the one that was never sent is not issued");
+
+        let report = store.take(now + Duration::from_secs(2), None);
+        assert_eq!(counts(&report[0]), (0, 0, 0, 2), "what is in progress stays");
+        assert_eq!(report[0].total_dropped_requests, 0);
+        calls.for_each(|call| call.end(true));
+        assert_eq!(counts(&store.take(now + Duration::from_secs(3), None)[0]), (0, 2, 0, 0));
+        assert_eq!(store.take(now + Duration::from_secs(4), None), [], "nothing is not reported");
+    }
+
+    #[test]
+    fn only_wanted_clusters_are_reported_and_the_others_go_on_counting() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        load.refused();
+        let other = store.cluster(&"other".into(), &"".into(), now);
+        other.refused();
+        let wanted = BTreeSet::from(["other".to_owned()]);
+        let names = |report: Vec<ClusterStats>| -> Vec<String> {
+            report.into_iter().map(|stats| stats.cluster_name).collect()
+        };
+        assert_eq!(names(store.take(now, Some(&wanted))), ["other"]);
+        assert_eq!(names(store.take(now, None)), ["c"]);
+    }
+
+    #[test]
+    fn what_nobody_counts_for_any_more_is_reported_once_and_goes() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        let a = load.locality(&zone("a"));
+        a.begin().end(true);
+        drop((a, load));
+        assert_eq!(store.take(now, None).len(), 1);
+        assert_eq!(store.take(now, None).len(), 0);
+        assert_eq!(lock(&store.clusters).len(), 0);
+    }
+
+    #[test]
+    fn metrics_are_summed_and_names_are_bounded() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        let a = load.locality(&zone("a"));
+        a.begin().end(true);
+        for value in [0.25, 0.5, 0.0] {
+            a.add_metric(Metric::Cpu, value);
+        }
+        for i in 0..1000 {
+            a.add_metric(Metric::Named(&format!("m{i:04}")), 1.0);
+            a.add_metric(Metric::Named("m0000"), 1.0);
+        }
+        let report = store.take(now, None);
+        let stats = &report[0].upstream_locality_stats[0];
+        let cpu = stats.cpu_utilization.unwrap();
+        assert_eq!((cpu.num_requests_finished_with_metric, cpu.total_metric_value), (2, 0.75));
+        assert!(stats.mem_utilization.is_none());
+        assert_eq!(stats.load_metric_stats.len(), MAX_NAMED_METRICS);
+        let first = &stats.load_metric_stats[0];
+        assert_eq!(first.metric_name, "named_metrics.m0000");
+        assert_eq!(first.num_requests_finished_with_metric, 1001);
+        assert_eq!(place(stats.locality.as_ref()), "/a/");
+    }
+}

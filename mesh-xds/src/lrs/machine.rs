@@ -1,0 +1,154 @@
+//! The protocol of the reporting side, without IO.
+//!
+//! A stream begins with the node; the control plane says what it wants and how often, and may say so again at any
+//! time. Streams that end are opened again as ADS streams are (gRFC A57): at once after one that worked, else with
+//! growing delays. Nothing is opened before there is something to report.
+
+use super::{SEND_ALL_CLUSTERS_FEATURE, load::LoadStore};
+use crate::{client::BackoffSettings, client::backoff::Backoff, proto};
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::load_stats::v3::{LoadStatsRequest, LoadStatsResponse},
+};
+use prost::Message;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The shortest time between two reports, whatever the control plane asks for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What happens.
+#[derive(Debug)]
+pub enum Input {
+    /// There is something to report.
+    Used,
+    /// The control plane said what it wants.
+    Response(LoadStatsResponse),
+    /// The stream ended, or could not be opened.
+    Closed(Arc<str>),
+    /// [`Reporter::deadline`] passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Open a stream; forget the one before. `request` is its first.
+    pub connect: bool,
+    /// To be sent.
+    pub request: Option<LoadStatsRequest>,
+}
+
+/// The state of the reports to one control plane.
+pub struct Reporter {
+    store: Arc<LoadStore>,
+    node: Node,
+    backoff: Backoff,
+    state: State,
+    error: Option<Arc<str>>,
+}
+
+enum State {
+    /// Nothing to report yet.
+    Unused,
+    Waiting {
+        until: Instant,
+    },
+    /// Opened; what is wanted is not known.
+    Asking {
+        since: Instant,
+    },
+    Reporting {
+        since: Instant,
+        interval: Duration,
+        /// `None`: all.
+        wanted: Option<BTreeSet<String>>,
+        next: Instant,
+    },
+}
+
+impl Reporter {
+    /// Reports what `store` counts, as `node`.
+    pub fn new(store: Arc<LoadStore>, node: &proto::Node, backoff: BackoffSettings, seed: u64) -> Self {
+        // The same message of another generation of code.
+        let mut node = Node::decode(node.encode_to_vec().as_slice()).unwrap_or_default();
+        node.client_features.push(SEND_ALL_CLUSTERS_FEATURE.to_owned());
+        Self { store, node, backoff: Backoff::new(backoff, seed), state: State::Unused, error: None }
+    }
+
+    /// Advances.
+    pub fn on(&mut self, now: Instant, input: Input) -> Outputs {
+        match input {
+            Input::Used if matches!(self.state, State::Unused) => return self.open(now),
+            Input::Used => {}
+            Input::Response(response) => self.told(now, response),
+            Input::Closed(why) => self.closed(now, why),
+            Input::Tick => {
+                if self.deadline().is_some_and(|due| due <= now) {
+                    return self.due(now);
+                }
+            }
+        }
+        Outputs::default()
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { until } => Some(*until),
+            State::Reporting { next, .. } => Some(*next),
+            State::Unused | State::Asking { .. } => None,
+        }
+    }
+
+    /// Why the last stream ended, until another one is reported on.
+    pub fn error(&self) -> Option<&Arc<str>> {
+        self.error.as_ref()
+    }
+
+    fn open(&mut self, now: Instant) -> Outputs {
+        self.state = State::Asking { since: now };
+        let request = LoadStatsRequest { node: Some(self.node.clone()), cluster_stats: Vec::new() };
+        Outputs { connect: true, request: Some(request) }
+    }
+
+    fn told(&mut self, now: Instant, response: LoadStatsResponse) {
+        let told = response.load_reporting_interval.unwrap_or_default();
+        let interval = Duration::new(
+            u64::try_from(told.seconds).unwrap_or_default(),
+            u32::try_from(told.nanos).unwrap_or_default().min(999_999_999),
+        );
+        let interval = interval.max(SHORTEST_INTERVAL);
+        let wanted = (!response.send_all_clusters).then(|| response.clusters.into_iter().collect());
+        self.error = None;
+        let (since, next) = match &self.state {
+            State::Asking { since } => (*since, now + interval),
+            // A repetition puts nothing off.
+            State::Reporting { since, next, interval: before, .. } if *before == interval => (*since, *next),
+            State::Reporting { since, .. } => (*since, now + interval),
+            State::Unused | State::Waiting { .. } => return,
+        };
+        self.state = State::Reporting { since, interval, wanted, next };
+    }
+
+    fn closed(&mut self, now: Instant, why: Arc<str>) {
+        let delay = match &self.state {
+            State::Reporting { since, .. } => self.backoff.worked(now.saturating_duration_since(*since)),
+            State::Asking { .. } => self.backoff.failed(),
+            State::Unused | State::Waiting { .. } => return,
+        };
+        self.error = Some(why);
+        self.state = State::Waiting { until: now + delay };
+    }
+
+    fn due(&mut self, now: Instant) -> Outputs {
+        let State::Reporting { interval, wanted, next, .. } = &mut self.state else { return self.open(now) };
+        *next = now + *interval;
+        let cluster_stats = self.store.take(now, wanted.as_ref());
+        // A report of nothing says that this client is there and idle.
+        Outputs { connect: false, request: Some(LoadStatsRequest { node: None, cluster_stats }) }
+    }
+}

@@ -1,0 +1,278 @@
+//! The reporting machine as scripts, and both tasks over a loopback connection.
+
+use super::*;
+use crate::{
+    bootstrap::{Bootstrap, ServerConfig},
+    client::{BackoffSettings, ClientSettings, Connector},
+    proto,
+    resource::Locality,
+};
+use envoy_types::pb::{
+    envoy::{
+        config::core::v3::Node,
+        service::load_stats::v3::{
+            LoadStatsRequest, LoadStatsResponse, load_reporting_service_client::LoadReportingServiceClient,
+        },
+    },
+    google::protobuf::Duration as DurationProto,
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint, Server},
+};
+
+struct Script {
+    store: Arc<LoadStore>,
+    reporter: Reporter,
+    now: Instant,
+}
+
+impl Script {
+    fn new() -> Self {
+        let store = Arc::new(LoadStore::default());
+        let node = proto::Node { id: "me".into(), ..Default::default() };
+        let reporter = Reporter::new(store.clone(), &node, BackoffSettings::default(), 1);
+        Self { store, reporter, now: Instant::now() }
+    }
+
+    /// Opened, and told to report all clusters every ten seconds.
+    fn reporting() -> Self {
+        let mut script = Self::new();
+        assert!(script.on(Input::Used).connect);
+        script.on(Input::Response(wanted(10, &[])));
+        script
+    }
+
+    fn on(&mut self, input: Input) -> Outputs {
+        self.reporter.on(self.now, input)
+    }
+
+    fn call(&self, cluster: &str) {
+        let load = self.store.cluster(&cluster.into(), &cluster.into(), self.now);
+        load.locality(&Locality::default()).begin().end(true);
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        self.reporter.deadline().map(|due| due - self.now)
+    }
+
+    /// Waits for the deadline; the clusters of the report, with the seconds that it is about.
+    fn report(&mut self) -> Vec<(String, i64)> {
+        self.now = self.reporter.deadline().expect("something is due");
+        let outputs = self.on(Input::Tick);
+        assert!(!outputs.connect);
+        let request = outputs.request.expect("a report is due");
+        assert_eq!(request.node, None, "the node is in the first one only");
+        let of = |stats: envoy_types::pb::envoy::config::endpoint::v3::ClusterStats| {
+            (stats.cluster_name, stats.load_report_interval.unwrap().seconds)
+        };
+        request.cluster_stats.into_iter().map(of).collect()
+    }
+}
+
+/// Of these clusters; of none means of all.
+fn wanted(seconds: i64, clusters: &[&str]) -> LoadStatsResponse {
+    LoadStatsResponse {
+        send_all_clusters: clusters.is_empty(),
+        clusters: clusters.iter().map(ToString::to_string).collect(),
+        load_reporting_interval: Some(DurationProto { seconds, nanos: 0 }),
+        ..LoadStatsResponse::default()
+    }
+}
+
+#[test]
+fn a_stream_begins_with_the_node_and_reports_when_it_was_told_how_often() {
+    let mut script = Script::new();
+    assert_eq!(script.wait(), None, "there is nothing to report");
+    let outputs = script.on(Input::Used);
+    let node = outputs.request.unwrap().node.unwrap();
+    assert_eq!(node.id, "me");
+    assert_eq!(node.client_features, [SEND_ALL_CLUSTERS_FEATURE]);
+    script.call("a");
+    assert_eq!(script.wait(), None, "nobody said how often");
+    script.on(Input::Response(wanted(10, &[])));
+    assert_eq!(script.wait(), Some(Duration::from_secs(10)));
+    assert_eq!(script.report(), [("a".to_owned(), 10)]);
+    assert_eq!(script.report(), [], "nothing happened, which is said");
+    script.call("a");
+    assert_eq!(script.report(), [("a".to_owned(), 10)], "the time when nothing happened is not part of it");
+}
+
+#[test]
+fn what_is_wanted_may_change_at_any_time_and_a_repetition_puts_nothing_off() {
+    let mut script = Script::reporting();
+    script.call("a");
+    script.call("b");
+    script.now += Duration::from_secs(4);
+    script.on(Input::Response(wanted(10, &["b"])));
+    assert_eq!(script.wait(), Some(Duration::from_secs(6)));
+    assert_eq!(script.report(), [("b".to_owned(), 10)]);
+    script.on(Input::Response(wanted(3, &["a"])));
+    assert_eq!(script.wait(), Some(Duration::from_secs(3)));
+    assert_eq!(script.report(), [("a".to_owned(), 13)], "from when it was counted first");
+}
+
+#[test]
+fn an_interval_that_is_none_is_no_loop() {
+    for interval in [None, Some((0, 0)), Some((-5, 0)), Some((0, -1)), Some((0, 1))] {
+        let mut script = Script::new();
+        script.on(Input::Used);
+        let load_reporting_interval = interval.map(|(seconds, nanos)| DurationProto { seconds, nanos });
+        script.on(Input::Response(LoadStatsResponse { load_reporting_interval, ..wanted(1, &[]) }));
+        assert_eq!(script.wait(), Some(Duration::from_millis(100)), "{interval:?}");
+    }
+}
+
+#[test]
+fn what_is_counted_while_the_control_plane_is_away_is_reported_when_it_is_back() {
+    let mut script = Script::reporting();
+    script.call("a");
+    script.now += Duration::from_secs(5);
+    script.on(Input::Closed("cut".into()));
+    assert_eq!(script.reporter.error().map(|why| &**why), Some("cut"));
+    let wait = script.wait().unwrap();
+    assert!(wait <= Duration::from_millis(200), "it had worked: {wait:?}");
+    script.now += Duration::from_secs(100);
+    let outputs = script.on(Input::Tick);
+    assert!(outputs.connect && outputs.request.unwrap().node.is_some());
+    script.call("a");
+    script.on(Input::Response(wanted(10, &[])));
+    assert_eq!(script.reporter.error(), None);
+    assert_eq!(script.report(), [("a".to_owned(), 115)]);
+}
+
+#[test]
+fn streams_that_say_nothing_are_opened_again_ever_more_slowly() {
+    let mut script = Script::new();
+    script.on(Input::Used);
+    let mut waits = Vec::new();
+    for _ in 0..15 {
+        script.on(Input::Closed("no".into()));
+        waits.push(script.wait().unwrap());
+        script.now = script.reporter.deadline().unwrap();
+        assert!(script.on(Input::Tick).connect);
+    }
+    assert!(waits[0] < Duration::from_millis(1300), "{waits:?}");
+    assert!(*waits.last().unwrap() > Duration::from_secs(90), "{waits:?}");
+}
+
+/// Connects to one address, and counts how often.
+struct To(SocketAddr, AtomicUsize);
+
+impl Connector for To {
+    fn connect(&self, _: &ServerConfig) -> Result<Channel, String> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Ok(channel(self.0))
+    }
+}
+
+fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+async fn serve(service: &LoadReportService) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Server::builder().add_service(service.service());
+    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+fn bootstrap() -> Bootstrap {
+    let json = r#"{"xds_servers": [{"server_uri": "localhost:1", "channel_creds": [{"type": "insecure"}]}], "node": {"id": "me"}}"#;
+    Bootstrap::from_json(json, "the test").unwrap()
+}
+
+#[tokio::test]
+async fn calls_arrive_at_the_control_plane_as_they_were_counted() {
+    let interval = Duration::from_millis(100);
+    let service = LoadReportService::new(LoadReportSettings { interval, ..LoadReportSettings::default() });
+    let address = serve(&service).await;
+    let mut reports = service.reports();
+    let store = Arc::new(LoadStore::default());
+    let connector = Arc::new(To(address, AtomicUsize::new(0)));
+    let reporter =
+        LoadReporter::spawn(store.clone(), &bootstrap(), connector.clone(), &ClientSettings::default());
+    tokio::task::yield_now().await;
+    assert_eq!(connector.1.load(Ordering::SeqCst), 0, "nothing is counted, so nothing is opened");
+
+    let load = store.cluster(&"c".into(), &"".into(), Instant::now());
+    let here = load.locality(&Locality { zone: "here".into(), ..Locality::default() });
+    (0..7).for_each(|i| here.begin().end(i != 0));
+    let open = here.begin();
+    load.dropped(&"lb".into());
+    reports.wait_for(|count| *count > 0).await.unwrap();
+    let sums = service.sums();
+    let cluster = &sums.clusters["c"];
+    assert_eq!(cluster.sums, Sums { issued: 8, successes: 6, errors: 1, in_progress: 1 });
+    assert_eq!((cluster.dropped, cluster.drops["lb"]), (1, 1));
+    assert_eq!(cluster.localities["/here/"], cluster.sums);
+    assert_eq!(reporter.error(), None);
+    assert!(reporter.last_report().is_some());
+
+    // A client that goes has nothing in progress any more; what it did stays done.
+    drop((reporter, open));
+    while service.sums().clusters["c"].sums.in_progress > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(service.sums().clusters["c"].sums.issued, 8);
+}
+
+/// The status that a stream of these requests ends with.
+async fn fails(service: &LoadReportService, requests: Vec<LoadStatsRequest>) -> Status {
+    let mut client = LoadReportingServiceClient::new(channel(serve(service).await));
+    let (sender, receiver) = mpsc::channel(100);
+    for request in requests {
+        sender.send(request).await.unwrap();
+    }
+    let mut responses = match client.stream_load_stats(ReceiverStream::new(receiver)).await {
+        Ok(responses) => responses.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match responses.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended as if nothing were wrong"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_reports_are_refused_with_the_reason() {
+    let service = LoadReportService::new(LoadReportSettings::default());
+    let node = |features: &[&str]| LoadStatsRequest {
+        node: Some(Node {
+            client_features: features.iter().map(ToString::to_string).collect(),
+            ..Node::default()
+        }),
+        ..LoadStatsRequest::default()
+    };
+    let good = node(&[SEND_ALL_CLUSTERS_FEATURE]);
+    let refusing = service.admitting(Arc::new(|_| Err(Status::unauthenticated("no certificate"))));
+    let expired = service.admitting(Arc::new(|_| Ok(Some(Duration::ZERO))));
+    let storm = std::iter::repeat_n(good.clone(), 50).collect();
+    let cases = [
+        (&service, vec![LoadStatsRequest::default()], Code::InvalidArgument, "must name its node"),
+        (&service, vec![node(&[])], Code::FailedPrecondition, "supports_send_all_clusters"),
+        (&service, storm, Code::ResourceExhausted, "the limit of 20 a second"),
+        (&refusing, vec![good.clone()], Code::Unauthenticated, "no certificate"),
+        (&expired, vec![], Code::Unauthenticated, "has expired"),
+    ];
+    for (service, requests, code, text) in cases {
+        let status = fails(service, requests).await;
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(text), "{status}");
+    }
+    assert_eq!(service.sums().clusters.len(), 0);
+}
