@@ -25,9 +25,14 @@ use crate::{
     lb::Dice,
 };
 use actor::Actor;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use breaker::{Breakers, Counters, Permit};
-use mesh_xds::{config::ClusterConfig, name::Name, resource::cluster::Discovery};
+use mesh_xds::{
+    config::ClusterConfig,
+    lrs::{ClusterLoad, LoadStore},
+    name::Name,
+    resource::cluster::Discovery,
+};
 use snapshot::Snapshot;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -41,6 +46,8 @@ pub(crate) struct ClusterDeps {
     pub(crate) connect: Arc<dyn Connect>,
     /// The circuit breakers' counters, shared by all channels.
     pub(crate) breakers: Arc<Breakers>,
+    /// Where calls are counted for the control plane.
+    pub(crate) loads: Arc<LoadStore>,
     /// Of every random choice.
     pub(crate) seed: u64,
 }
@@ -62,6 +69,8 @@ struct Shared {
     dice: Dice,
     counters: Arc<Counters>,
     room: Arc<Room>,
+    /// Present while the control plane wants to know.
+    load: ArcSwapOption<ClusterLoad>,
 }
 
 impl Cluster {

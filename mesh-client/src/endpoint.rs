@@ -18,7 +18,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use conn::{Conn, Stream};
 use http::uri::Authority;
 use machine::Connectivity;
-use mesh_xds::{name::Name, resource::tls::UpstreamTls};
+use mesh_xds::{
+    lrs::{InProgress, LocalityLoad},
+    name::Name,
+    resource::tls::UpstreamTls,
+};
 use rustls::pki_types::ServerName;
 use std::{
     future::Future,
@@ -89,6 +93,8 @@ pub(crate) struct Endpoint {
     thresholds: Arc<Thresholds>,
     events: mpsc::UnboundedSender<Event>,
     authority: ArcSwapOption<Authority>,
+    /// Where its calls are counted for the control plane.
+    load: ArcSwapOption<LocalityLoad>,
     /// Wakes the task, which then reads the flags.
     signal: Notify,
     kicked: AtomicBool,
@@ -167,6 +173,7 @@ impl Endpoint {
             thresholds,
             events,
             authority: ArcSwapOption::empty(),
+            load: ArcSwapOption::empty(),
             signal: Notify::new(),
             kicked: AtomicBool::new(false),
             wants_more: AtomicBool::new(false),
@@ -190,6 +197,22 @@ impl Endpoint {
 
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Calls that begin from now on are counted there.
+    pub(crate) fn count_in(&self, load: Option<Arc<LocalityLoad>>) {
+        let same = match (&*self.load.load(), &load) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        if !same {
+            self.load.store(load);
+        }
+    }
+
+    /// A call begins; counted if the control plane wants to know.
+    pub(crate) fn begin_counting(&self) -> Option<InProgress> {
+        self.load.load().as_ref().map(LocalityLoad::begin)
     }
 
     /// Its hostname as an authority, for `auto_host_rewrite` (gRFC A81).

@@ -8,7 +8,7 @@ mod connect;
 mod status;
 mod token;
 
-pub use status::{ClusterStatus, IdentityStatus, MeshStatus, TargetStatus};
+pub use status::{ClusterStatus, IdentityStatus, LoadReportStatus, MeshStatus, TargetStatus};
 
 use crate::{
     channel::{MeshChannel, Subscription},
@@ -26,6 +26,7 @@ use mesh_ca::workload::WorkloadIdentity;
 use mesh_xds::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
     client::{CacheSettings, ClientSettings, XdsClient},
+    lrs::{LoadReporter, LoadStore},
     resource::{Feature, Support},
 };
 use serde_json::{Map, Value};
@@ -45,7 +46,8 @@ const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-ma
 
 /// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected,
 /// as `docs/xds-support.md` says.
-pub const FEATURES: &[Feature] = &[Feature::StaticCluster, Feature::Redirect, Feature::DirectResponse];
+pub const FEATURES: &[Feature] =
+    &[Feature::StaticCluster, Feature::LoadReporting, Feature::Redirect, Feature::DirectResponse];
 
 const SUPPORT: Support = Support::of(FEATURES);
 
@@ -101,6 +103,7 @@ pub struct Mesh(Arc<Inner>);
 struct Inner {
     bootstrap: Arc<Bootstrap>,
     xds: XdsClient,
+    reporter: LoadReporter,
     providers: Arc<Providers>,
     connector: Arc<connect::ControlPlaneConnector>,
     clusters: Arc<Registry>,
@@ -164,7 +167,9 @@ impl Mesh {
             let targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
             targets.open.values().filter_map(Weak::upgrade).collect()
         };
-        MeshStatus::new(inner.xds.status(), &inner.providers, &targets, &inner.clusters.all())
+        let load_reports =
+            LoadReportStatus { last: inner.reporter.last_report(), error: inner.reporter.error() };
+        MeshStatus::new(inner.xds.status(), load_reports, &inner.providers, &targets, &inner.clusters.all())
     }
 
     /// From now on every call fails; calls under way finish undisturbed. Servers drain by their own handles.
@@ -388,18 +393,19 @@ impl MeshBuilder {
         }
         let providers = Arc::new(providers);
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        let loads = Arc::<LoadStore>::default();
         let clusters = Registry::new(ClusterDeps {
             tls: providers.clone(),
             connect: Arc::new(Tcp),
             breakers: Arc::new(Breakers::default()),
+            loads: Arc::clone(&loads),
             seed,
         });
+        let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
+        let reporter = LoadReporter::spawn(loads, &bootstrap, connector.clone(), &settings);
         Ok(Mesh(Arc::new(Inner {
-            xds: XdsClient::spawn_with(
-                &bootstrap,
-                connector.clone(),
-                ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() },
-            ),
+            xds: XdsClient::spawn_with(&bootstrap, connector.clone(), settings),
+            reporter,
             bootstrap,
             providers,
             connector,

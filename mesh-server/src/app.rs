@@ -104,6 +104,7 @@ impl App {
         let mesh = Mesh {
             trust_domain: settings.trust_domain.to_string(),
             trust_domain_aliases: settings.trust_domain_aliases.clone(),
+            load_reports: settings.load_report_interval.is_some(),
         };
         let publisher = Publisher::new(mesh, &first);
         let (authority, tokens) = authority(&settings)?;

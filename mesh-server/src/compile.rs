@@ -32,13 +32,15 @@ use mesh_xds::{
 use prost::bytes::Bytes;
 use std::sync::Arc;
 
-/// What the mesh is called by others.
+/// What the mesh is called by others, and what it asks of its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mesh {
     /// The trust domain of its identities.
     pub trust_domain: String,
     /// Further names of the same trust domain: accepted as peers, meant by policies.
     pub trust_domain_aliases: Vec<String>,
+    /// Clients that can report what their calls did do.
+    pub load_reports: bool,
 }
 
 impl Mesh {

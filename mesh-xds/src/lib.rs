@@ -16,6 +16,7 @@ pub mod matcher;
 #[cfg(test)]
 mod model;
 pub mod name;
+pub mod orca;
 pub mod resource;
 pub mod server;
 

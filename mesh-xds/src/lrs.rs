@@ -13,10 +13,10 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use load::{ClusterLoad, InProgress, LoadStore, LocalityLoad, Metric};
+pub use load::{ClusterLoad, InProgress, LoadStore, LocalityLoad};
 pub use machine::{Input, Outputs, Reporter};
 pub use service::{Admission, LoadReportService, LoadReportSettings};
-pub use sums::{ClusterSums, LoadSums, Sums};
+pub use sums::{ClusterSums, LoadSums, MetricSums, Sums};
 pub use task::LoadReporter;
 
 /// Node feature of a client that reports all clusters when asked to.

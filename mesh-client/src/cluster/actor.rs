@@ -21,12 +21,13 @@ use crate::{
     },
     lb::{self, Dice, Group, Picker, pick_first::PickFirst},
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_xds::{
     config::ClusterConfig,
+    lrs::LoadStore,
     resource::{
         self,
-        cluster::{LbPolicy, LocalityLb, TcpKeepalive},
+        cluster::{Discovery, LbPolicy, LocalityLb, TcpKeepalive},
     },
 };
 use std::{
@@ -102,6 +103,7 @@ pub(crate) struct Actor {
     events: mpsc::UnboundedReceiver<Event>,
     /// The warning about TCP keepalive was given.
     warned: bool,
+    loads: Arc<LoadStore>,
 }
 
 impl Actor {
@@ -125,6 +127,7 @@ impl Actor {
             dice: Dice::new(deps.seed),
             counters: Arc::clone(&counters),
             room: Arc::default(),
+            load: ArcSwapOption::empty(),
         });
         let (reporter, events) = mpsc::unbounded_channel();
         let around =
@@ -144,6 +147,7 @@ impl Actor {
             reporter,
             events,
             warned: false,
+            loads: Arc::clone(&deps.loads),
         };
         actor.configure(config);
         actor.settle();
@@ -247,7 +251,34 @@ impl Actor {
                 }
             }
         }
+        self.report_load();
         self.priorities.resize(self.config.endpoints.priorities.len());
+    }
+
+    /// Where calls are counted, if the control plane wants to know.
+    fn report_load(&mut self) {
+        let cluster = &self.config.cluster;
+        let load = cluster.load_reporting.as_ref().map(|metrics| {
+            // As they are called in reports: the assignment's name if that differs from the cluster's.
+            let service = match &cluster.discovery {
+                Discovery::Eds(service) => Arc::clone(service),
+                _ => "".into(),
+            };
+            let load = self.loads.cluster(&cluster.name, &service, Instant::now().into_std());
+            load.want(metrics);
+            load
+        });
+        if load.is_none() && self.shared.load.load().is_none() {
+            return;
+        }
+        let priorities = self.config.endpoints.priorities.iter();
+        for locality in priorities.flat_map(|priority| &priority.localities) {
+            let load = load.as_ref().map(|load| load.locality(&locality.locality));
+            for slot in locality.endpoints.iter().filter_map(|one| self.slots.get(&one.address())) {
+                slot.endpoint.count_in(load.clone());
+            }
+        }
+        self.shared.load.store(load);
     }
 
     /// Said once: what cannot be done must not be passed over in silence.

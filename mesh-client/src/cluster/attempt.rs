@@ -265,6 +265,9 @@ impl Shared {
         }
         let mut rng = self.dice.roll();
         let hit = drops.iter().find(|drop| drop.fraction.hit(rng.u32(0..1_000_000)))?;
+        if let Some(load) = &*self.load.load() {
+            load.dropped(&hit.category);
+        }
         Some(format!("call dropped by the control plane's drop_overload {}", hit.category))
     }
 
@@ -313,6 +316,7 @@ impl Shared {
                     Choice::Go(stream, permit)
                 }
                 None => {
+                    self.count_refused();
                     let limit = breakers.max_requests;
                     let reason = format!("circuit breaker: max_requests ({limit}) are in flight");
                     Choice::Fail(AttemptErrorKind::LocalOverflow, reason)
@@ -336,11 +340,21 @@ impl Shared {
                 let (changes, room) = (self.changed.subscribe(), self.room.enter());
                 Ok(Waiting { changes, _room: room, _permit: permit })
             }
-            None => Err(format!(
-                "circuit breaker: max_pending_requests ({}) wait for a connection; {}",
-                breakers.max_pending_requests.unwrap_or(u32::MAX),
-                snapshot.hope.reason()
-            )),
+            None => {
+                self.count_refused();
+                Err(format!(
+                    "circuit breaker: max_pending_requests ({}) wait for a connection; {}",
+                    breakers.max_pending_requests.unwrap_or(u32::MAX),
+                    snapshot.hope.reason()
+                ))
+            }
+        }
+    }
+
+    /// A call that the circuit breaker does not let through is a drop without a category (gRFC A32).
+    fn count_refused(&self) {
+        if let Some(load) = &*self.load.load() {
+            load.refused();
         }
     }
 

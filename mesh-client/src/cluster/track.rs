@@ -2,10 +2,24 @@
 
 use super::{AttemptError, AttemptErrorKind, breaker::Permit, failure, outcome::Outcome};
 use crate::endpoint::{Endpoint, conn::Stream};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use http::{HeaderMap, StatusCode};
+use mesh_xds::{
+    lrs::InProgress,
+    orca::{self, LoadReport},
+};
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
+
+/// Binary headers are written without padding and read with or without (gRPC over HTTP/2).
+const BINARY: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Holds one stream and one request of the breaker; records an outcome once, at the latest when dropped.
 #[derive(Debug)]
@@ -14,11 +28,14 @@ pub(crate) struct Tracking {
     _permit: Permit,
     deadline: Option<Instant>,
     recorded: bool,
+    /// Present while the control plane wants to know.
+    load: Option<InProgress>,
 }
 
 impl Tracking {
     pub(crate) fn new(stream: Stream, permit: Permit, deadline: Option<Instant>) -> Self {
-        Self { stream, _permit: permit, deadline, recorded: false }
+        let load = stream.endpoint().begin_counting();
+        Self { stream, _permit: permit, deadline, recorded: false, load }
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -34,11 +51,13 @@ impl Tracking {
         if status != StatusCode::OK {
             self.record(Outcome::Http(status.as_u16()));
         } else if let Some(code) = grpc_status(headers) {
+            self.read_load(headers);
             self.record(Outcome::Status(code));
         }
     }
 
     pub(crate) fn finish_with_trailers(mut self, trailers: &HeaderMap) {
+        self.read_load(trailers);
         self.record(Outcome::Status(grpc_status(trailers).unwrap_or(Code::Unknown)));
     }
 
@@ -87,6 +106,21 @@ impl Tracking {
     fn record(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.recorded, true) {
             self.stream.record(outcome);
+            if let Some(load) = self.load.take() {
+                load.end(outcome == Outcome::Status(Code::Ok));
+            }
+        }
+    }
+
+    /// What the endpoint says of its own load, if that is reported (gRFC A64, A85).
+    fn read_load(&self, trailers: &HeaderMap) {
+        let Some(locality) = self.load.as_ref().and_then(InProgress::locality) else { return };
+        if !locality.wants_metrics() {
+            return;
+        }
+        let decoded = trailers.get(orca::TRAILER).and_then(|value| BINARY.decode(value.as_bytes()).ok());
+        if let Some(report) = decoded.and_then(|bytes| LoadReport::parse(&bytes)) {
+            locality.add(&report);
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct ControlPlaneConnector {
     own: Mutex<HashMap<Files, WorkloadIdentity>>,
     /// Each read once for all control planes.
     tokens: Mutex<HashMap<PathBuf, Arc<TokenFile>>>,
+    /// The latest channel of ADS, by the server's address: load reports use the same connection.
+    latest: Mutex<HashMap<String, Channel>>,
 }
 
 /// Certificate, key and roots, and how often they are read.
@@ -39,7 +41,7 @@ type Files = (PathBuf, PathBuf, PathBuf, Duration);
 
 impl ControlPlaneConnector {
     pub(super) fn new(identity: Option<WorkloadIdentity>) -> Self {
-        Self { identity, own: Mutex::default(), tokens: Mutex::default() }
+        Self { identity, own: Mutex::default(), tokens: Mutex::default(), latest: Mutex::default() }
     }
 
     /// A lazy channel. Roots are read anew for each.
@@ -144,7 +146,15 @@ fn over_socket(path: &Path) -> Result<Target, String> {
 
 impl Connector for ControlPlaneConnector {
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String> {
-        self.channel(server)
+        let channel = self.channel(server)?;
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.insert(server.address.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    fn shared(&self, server: &ServerConfig) -> Result<Channel, String> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).get(&server.address).cloned();
+        latest.map_or_else(|| self.connect(server), Ok)
     }
 
     fn metadata<'a>(&'a self, server: &'a ServerConfig) -> BoxFuture<'a, Result<MetadataMap, Status>> {

@@ -18,12 +18,24 @@ use std::{
 pub struct MeshStatus {
     /// The control plane and every resource asked of it.
     pub control_plane: ClientStatus,
+    /// What becomes of the reports of load.
+    pub load_reports: LoadReportStatus,
     /// By certificate provider instance.
     pub identities: BTreeMap<Arc<str>, IdentityStatus>,
     /// By target, those that a channel or layer is for.
     pub targets: BTreeMap<Arc<str>, TargetStatus>,
     /// By name, those that a target's routes name.
     pub clusters: BTreeMap<Arc<str>, ClusterStatus>,
+}
+
+/// Reports of load to the control plane (LRS). There are none until a cluster's configuration asks for them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LoadReportStatus {
+    /// When the last one was sent, in seconds since the epoch.
+    pub last: Option<f64>,
+    /// Why they do not arrive; absent while they do.
+    pub error: Option<Arc<str>>,
 }
 
 /// A target's state at one moment.
@@ -79,6 +91,7 @@ pub struct IdentityStatus {
 impl MeshStatus {
     pub(super) fn new(
         control_plane: ClientStatus,
+        load_reports: LoadReportStatus,
         providers: &Providers,
         targets: &[Arc<Subscription>],
         clusters: &[Arc<Cluster>],
@@ -88,6 +101,7 @@ impl MeshStatus {
         let clusters = clusters.iter().map(|cluster| (cluster.name().clone(), of_cluster(cluster)));
         Self {
             control_plane,
+            load_reports,
             identities: identities.collect(),
             targets: targets.collect(),
             clusters: clusters.collect(),

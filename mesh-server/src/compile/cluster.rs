@@ -11,7 +11,10 @@ pub(super) use tls::PROVIDER;
 
 use super::{Compiler, names::Outbound};
 use crate::model::{DestinationRule, EffectivePolicy, Endpoint, Labels, Service, ServicePort, Subset};
-use mesh_xds::resource::{Origin, cluster::Cluster};
+use mesh_xds::resource::{
+    Origin,
+    cluster::{Cluster, ReportedMetrics},
+};
 use std::sync::Arc;
 
 /// What a cluster name means to a client.
@@ -80,6 +83,8 @@ impl<'m> Compiler<'m> {
             tls: self.upstream_tls(&destination).map(Arc::new),
             connection: policy::connection(blocks.connection_pool.as_ref()),
             panic_threshold: policy::panic_threshold(outlier, kind),
+            // Other clients would report as well; nobody has asked theirs to open a stream for it.
+            load_reporting: (self.mesh.load_reports && self.client.is_mesh()).then(ReportedMetrics::default),
             origin: Some(self.origin_of(&destination)),
             ..Cluster::eds(name)
         })

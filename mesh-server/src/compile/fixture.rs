@@ -56,7 +56,11 @@ pub(crate) fn world(kind: ClientKind, yaml: &str) -> World {
     let config = Arc::new(Config::new(Arc::default(), parsed.objects));
     World {
         model: Model { config, workloads: Arc::new(Workloads::default()) },
-        mesh: Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new() },
+        mesh: Mesh {
+            trust_domain: "cluster.local".into(),
+            trust_domain_aliases: Vec::new(),
+            load_reports: false,
+        },
         client: Client {
             kind,
             scope: ClientScope { namespace: "default".into(), labels: Labels::new() },

@@ -21,7 +21,8 @@ fn loaded(yaml: &str, revision: &str) -> Loaded {
 }
 
 fn publisher(yaml: &str) -> Publisher {
-    let mesh = Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new() };
+    let mesh =
+        Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new(), load_reports: false };
     Publisher::new(mesh, &loaded(yaml, "c1"))
 }
 

@@ -61,7 +61,8 @@ async fn register(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming
 
 #[tokio::test]
 async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one() {
-    let mesh = Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new() };
+    let mesh =
+        Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new(), load_reports: false };
     let config = fixture::world(fixture::MESH, "").model.config;
     let publisher = Publisher::new(mesh, &Loaded { config, ..Loaded::default() });
     let registry = Registry::new(publisher.clone());

@@ -4,7 +4,12 @@
 //! progress stay. Counting goes on while the control plane is away: the next report has it all, with the time that
 //! it took.
 
-use crate::{name::Name, resource::Locality};
+use crate::{
+    name::Name,
+    orca::LoadReport,
+    resource::{Locality, cluster::ReportedMetrics},
+};
+use arc_swap::ArcSwap;
 use envoy_types::pb::{
     envoy::config::{
         core::v3::Locality as LocalityProto,
@@ -50,6 +55,7 @@ pub struct ClusterLoad {
     localities: Mutex<BTreeMap<Locality, Arc<LocalityLoad>>>,
     /// By category of `drop_overloads`.
     drops: RwLock<BTreeMap<Arc<str>, AtomicU64>>,
+    wanted: Arc<ArcSwap<ReportedMetrics>>,
     /// Refused by the circuit breaker, which has no category (gRFC A32).
     refused: AtomicU64,
     /// When it was reported last, or began.
@@ -63,6 +69,7 @@ pub struct LocalityLoad {
     successes: AtomicU64,
     errors: AtomicU64,
     in_progress: AtomicU64,
+    wanted: Arc<ArcSwap<ReportedMetrics>>,
     metrics: Mutex<Metrics>,
 }
 
@@ -81,17 +88,11 @@ struct Sum {
     total: f64,
 }
 
-/// One metric of an endpoint's own report (ORCA).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metric<'a> {
-    /// `cpu_utilization`
-    Cpu,
-    /// `mem_utilization`
-    Memory,
-    /// `application_utilization`
-    Application,
-    /// `named_metrics.<key>`
-    Named(&'a str),
+impl Sum {
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        self.total += value;
+    }
 }
 
 /// A call in progress, counted until it ends. Dropped without an end, it was never sent.
@@ -113,6 +114,7 @@ impl LoadStore {
                 service: service.clone(),
                 localities: Mutex::default(),
                 drops: RwLock::default(),
+                wanted: Arc::default(),
                 refused: AtomicU64::new(0),
                 since: Mutex::new(now),
             })
@@ -153,7 +155,15 @@ impl LoadStore {
 impl ClusterLoad {
     /// The counters of a locality, to be kept where its calls are counted.
     pub fn locality(&self, locality: &Locality) -> Arc<LocalityLoad> {
-        lock(&self.localities).entry(locality.clone()).or_default().clone()
+        let new = || Arc::new(LocalityLoad { wanted: self.wanted.clone(), ..LocalityLoad::default() });
+        lock(&self.localities).entry(locality.clone()).or_insert_with(new).clone()
+    }
+
+    /// From now on these of the endpoints' own metrics are reported.
+    pub fn want(&self, metrics: &ReportedMetrics) {
+        if **self.wanted.load() != *metrics {
+            self.wanted.store(Arc::new(metrics.clone()));
+        }
     }
 
     /// A call was dropped by `drop_overloads` of this category.
@@ -220,26 +230,39 @@ impl LocalityLoad {
         InProgress(Some(self.clone()))
     }
 
-    /// An endpoint said this of its load at the end of a call. Zero is as if it had said nothing (gRFC A85).
-    pub fn add_metric(&self, metric: Metric<'_>, value: f64) {
+    /// Whether any of the endpoints' own metrics are reported: otherwise theirs need not be read.
+    pub fn wants_metrics(&self) -> bool {
+        **self.wanted.load() != ReportedMetrics::default()
+    }
+
+    /// An endpoint said this of its load at the end of a call. Zero is as if it had said nothing (gRFC A85), but
+    /// for metrics that it names itself.
+    pub fn add(&self, report: &LoadReport) {
+        let wanted = self.wanted.load();
         let mut metrics = lock(&self.metrics);
-        let sum = match metric {
-            Metric::Cpu => &mut metrics.cpu,
-            Metric::Memory => &mut metrics.memory,
-            Metric::Application => &mut metrics.application,
-            Metric::Named(name) => {
-                if !metrics.named.contains_key(name) && metrics.named.len() >= MAX_NAMED_METRICS {
-                    return;
-                }
-                let sum = metrics.named.entry(name.into()).or_default();
-                sum.count += 1;
-                sum.total += value;
-                return;
+        let Metrics { cpu, memory, application, named } = &mut *metrics;
+        for (wanted, sum, value) in [
+            (wanted.cpu, cpu, report.cpu_utilization),
+            (wanted.memory, memory, report.mem_utilization),
+            (wanted.application, application, report.application_utilization),
+        ] {
+            if wanted && value != 0.0 {
+                sum.add(value);
+            }
+        }
+        let mut add_named = |name: &str, value: f64| {
+            if named.contains_key(name) || named.len() < MAX_NAMED_METRICS {
+                named.entry(name.into()).or_default().add(value);
             }
         };
-        if value != 0.0 {
-            sum.count += 1;
-            sum.total += value;
+        if wanted.all_named {
+            report.named_metrics.iter().for_each(|(name, value)| add_named(name, *value));
+        } else {
+            for name in &wanted.named {
+                if let Some(value) = report.named_metrics.get(&**name) {
+                    add_named(name, *value);
+                }
+            }
         }
     }
 
@@ -385,27 +408,41 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_summed_and_names_are_bounded() {
+    fn only_wanted_metrics_are_summed_and_names_are_bounded() {
         let now = Instant::now();
         let (store, load) = store(now);
         let a = load.locality(&zone("a"));
+        assert!(!a.wants_metrics());
+        load.want(&ReportedMetrics { cpu: true, named: ["x".into()].into(), ..ReportedMetrics::default() });
+        assert!(a.wants_metrics());
         a.begin().end(true);
-        for value in [0.25, 0.5, 0.0] {
-            a.add_metric(Metric::Cpu, value);
-        }
-        for i in 0..1000 {
-            a.add_metric(Metric::Named(&format!("m{i:04}")), 1.0);
-            a.add_metric(Metric::Named("m0000"), 1.0);
+        for cpu_utilization in [0.25, 0.5, 0.0] {
+            let named_metrics = [("x".to_owned(), 0.0), ("y".to_owned(), 1.0)].into();
+            a.add(&LoadReport {
+                cpu_utilization,
+                mem_utilization: 1.0,
+                named_metrics,
+                ..LoadReport::default()
+            });
         }
         let report = store.take(now, None);
         let stats = &report[0].upstream_locality_stats[0];
         let cpu = stats.cpu_utilization.unwrap();
         assert_eq!((cpu.num_requests_finished_with_metric, cpu.total_metric_value), (2, 0.75));
         assert!(stats.mem_utilization.is_none());
-        assert_eq!(stats.load_metric_stats.len(), MAX_NAMED_METRICS);
-        let first = &stats.load_metric_stats[0];
-        assert_eq!(first.metric_name, "named_metrics.m0000");
-        assert_eq!(first.num_requests_finished_with_metric, 1001);
+        let named: Vec<_> = stats
+            .load_metric_stats
+            .iter()
+            .map(|stats| (&*stats.metric_name, stats.num_requests_finished_with_metric))
+            .collect();
+        assert_eq!(named, [("named_metrics.x", 3)]);
         assert_eq!(place(stats.locality.as_ref()), "/a/");
+
+        load.want(&ReportedMetrics { all_named: true, ..ReportedMetrics::default() });
+        a.begin().end(true);
+        let named_metrics = (0..1000).map(|i| (format!("m{i}"), 1.0)).collect();
+        a.add(&LoadReport { named_metrics, ..LoadReport::default() });
+        let report = store.take(now, None);
+        assert_eq!(report[0].upstream_locality_stats[0].load_metric_stats.len(), MAX_NAMED_METRICS);
     }
 }

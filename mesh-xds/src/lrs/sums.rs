@@ -32,8 +32,17 @@ pub struct Sums {
     pub in_progress: u64,
 }
 
+/// A metric of endpoints, as calls brought it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct MetricSums {
+    /// Calls that had it.
+    pub count: u64,
+    /// Sum of its values.
+    pub total: f64,
+}
+
 /// What was reported of a cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClusterSums {
     /// All localities together.
     #[serde(flatten)]
@@ -42,12 +51,14 @@ pub struct ClusterSums {
     pub dropped: u64,
     /// Of these, those of a category, by category.
     pub drops: BTreeMap<String, u64>,
+    /// What endpoints said of their own load, by name of the metric.
+    pub metrics: BTreeMap<String, MetricSums>,
     /// By `region/zone/sub_zone`.
     pub localities: BTreeMap<String, Sums>,
 }
 
 /// What was reported since the start, by cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LoadSums {
     /// By name of the cluster.
     pub clusters: BTreeMap<String, ClusterSums>,
@@ -93,6 +104,12 @@ impl LoadSums {
                 let locality = cluster.localities.entry(place.clone()).or_default();
                 locality.add(stats);
                 cluster.sums.add(stats);
+                for (name, count, total) in metrics(stats) {
+                    let name = bounded(&cluster.metrics, name, MAX_PARTS);
+                    let sums = cluster.metrics.entry(name).or_default();
+                    sums.count = sums.count.saturating_add(count);
+                    sums.total += total;
+                }
                 let in_progress = stats.total_requests_in_progress;
                 if in_progress > 0 {
                     locality.in_progress = locality.in_progress.saturating_add(in_progress);
@@ -114,6 +131,23 @@ impl LoadSums {
             }
         }
     }
+}
+
+/// Name, number of calls and sum of each metric.
+fn metrics(stats: &UpstreamLocalityStats) -> impl Iterator<Item = (&str, u64, f64)> {
+    let unnamed = [
+        ("cpu_utilization", &stats.cpu_utilization),
+        ("mem_utilization", &stats.mem_utilization),
+        ("application_utilization", &stats.application_utilization),
+    ];
+    let unnamed = unnamed.into_iter().filter_map(|(name, stats)| {
+        let stats = stats.as_ref()?;
+        Some((name, stats.num_requests_finished_with_metric, stats.total_metric_value))
+    });
+    let named = stats.load_metric_stats.iter().map(|stats| {
+        (stats.metric_name.as_str(), stats.num_requests_finished_with_metric, stats.total_metric_value)
+    });
+    unnamed.chain(named)
 }
 
 /// `name`, if it is known or there is room for it.

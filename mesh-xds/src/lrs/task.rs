@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Channel};
+use tonic::{Request, Status, transport::Channel};
 
 /// Reports what a [`LoadStore`] counts to the control plane, until it is dropped.
 pub struct LoadReporter {
@@ -100,9 +100,16 @@ impl Link {
     }
 }
 
-async fn open(channel: Channel, requests: mpsc::Receiver<LoadStatsRequest>) -> Result<Responses, Status> {
+async fn open(
+    connector: Arc<dyn Connector>,
+    server: ServerConfig,
+    channel: Channel,
+    requests: mpsc::Receiver<LoadStatsRequest>,
+) -> Result<Responses, Status> {
+    let mut request = Request::new(ReceiverStream::new(requests));
+    *request.metadata_mut() = connector.metadata(&server).await?;
     let mut client = LoadReportingServiceClient::new(channel);
-    let responses = client.stream_load_stats(ReceiverStream::new(requests)).await?.into_inner();
+    let responses = client.stream_load_stats(request).await?.into_inner();
     Ok(responses.boxed())
 }
 
@@ -152,7 +159,7 @@ async fn run(
                 Ok(channel) => {
                     let (requests, receiver) = mpsc::channel(1);
                     sender = requests;
-                    link = Link::Opening(open(channel, receiver).boxed());
+                    link = Link::Opening(open(connector.clone(), server.clone(), channel, receiver).boxed());
                 }
                 Err(why) => {
                     link = Link::Closed;

@@ -323,6 +323,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
         tls: Arc::new(NoTls),
         connect: Arc::new(net.clone()),
         breakers: Arc::new(Breakers::default()),
+        loads: Arc::default(),
         seed: 42,
     }
 }

@@ -100,6 +100,7 @@ async fn endpoints_that_refuse_join_and_drain_under_load_cost_no_call() {
         tls: Arc::new(NoTls),
         connect: Arc::new(Tcp),
         breakers: Arc::new(Breakers::default()),
+        loads: Arc::default(),
         seed: 7,
     };
     let cluster = Cluster::spawn(config(&[first.address, second.address, closed]).build(), &deps);

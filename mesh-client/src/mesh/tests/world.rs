@@ -10,11 +10,13 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use mesh_xds::{
     bootstrap::{Bootstrap, ChannelCredentials, Node as BootstrapNode, ServerConfig},
-    matcher::{DomainPattern, PathMatcher},
+    lrs::{LoadReportService, LoadReportSettings},
+    matcher::{DomainPattern, Fraction, PathMatcher},
     name::{Name, ResourceType},
     resource::{
         Locality, Resource,
-        endpoint::{ClusterLoadAssignment, Endpoint, LocalityEndpoints, Priority},
+        cluster::ReportedMetrics,
+        endpoint::{ClusterLoadAssignment, DropOverload, Endpoint, LocalityEndpoints, Priority},
         filter::FilterOverrides,
         listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
         route::{Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
@@ -28,6 +30,7 @@ use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex},
     task::Poll,
+    time::Duration,
 };
 use tokio::{
     net::TcpListener,
@@ -39,7 +42,7 @@ use tonic::{
     Code, Request, Response, Status,
     body::Body,
     client::GrpcService,
-    metadata::MetadataMap,
+    metadata::{MetadataMap, MetadataValue},
     server::{Grpc, NamedService},
     transport::Server,
 };
@@ -64,6 +67,9 @@ pub(super) struct Published {
     clusters: Vec<(&'static str, Vec<SocketAddr>)>,
     /// Of the names of listener and routes.
     authority: Option<&'static str>,
+    /// What clusters have beyond their endpoints.
+    reports: bool,
+    drops: Vec<DropOverload>,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -72,6 +78,8 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         route: testing::route(PathMatcher::any(), testing::forward(first)),
         clusters: clusters.into(),
         authority: None,
+        reports: false,
+        drops: Vec::new(),
     }
 }
 
@@ -88,6 +96,18 @@ impl Published {
     /// The listener and the routes are this authority's.
     pub(super) fn of_authority(mut self, authority: &'static str) -> Self {
         self.authority = Some(authority);
+        self
+    }
+
+    /// Clients report what calls did, and the processors of servers.
+    pub(super) fn reported(mut self) -> Self {
+        self.reports = true;
+        self
+    }
+
+    /// Every call is dropped, for this reason.
+    pub(super) fn dropped(mut self, category: &str) -> Self {
+        self.drops = vec![DropOverload { category: category.into(), fraction: Fraction::ONE }];
         self
     }
 
@@ -117,8 +137,13 @@ impl Published {
         let routes = RouteConfiguration::new(name, vec![Arc::new(host)]);
         let mut all = vec![encoded(&listener), encoded(&routes)];
         for (name, addresses) in &self.clusters {
-            all.push(encoded(&*testing::cluster(name).cluster));
-            all.push(encoded(&endpoints(name, addresses)));
+            let mut cluster = (*testing::cluster(name).cluster).clone();
+            let cpu = ReportedMetrics { cpu: true, ..ReportedMetrics::default() };
+            cluster.load_reporting = self.reports.then_some(cpu);
+            all.push(encoded(&cluster));
+            let mut endpoints = endpoints(name, addresses);
+            endpoints.drops = self.drops.clone();
+            all.push(encoded(&endpoints));
         }
         all.into_iter().collect()
     }
@@ -191,6 +216,7 @@ pub(super) struct Plane {
     pub(super) address: SocketAddr,
     source: Arc<Source>,
     ads: AdsService<Source>,
+    load: LoadReportService,
     tasks: JoinSet<()>,
 }
 
@@ -228,12 +254,14 @@ impl Plane {
             node: Mutex::default(),
         });
         let ads = AdsService::new(source.clone(), AdsSettings::default());
+        let interval = Duration::from_millis(100);
+        let load = LoadReportService::new(LoadReportSettings { interval, ..LoadReportSettings::default() });
         let mut tasks = JoinSet::new();
-        let serving = Server::builder().add_service(ads.service());
+        let serving = Server::builder().add_service(ads.service()).add_service(load.service());
         tasks.spawn(async move {
             serving.serve_with_incoming(incoming).await.unwrap();
         });
-        Self { address, source, ads, tasks }
+        Self { address, source, ads, load, tasks }
     }
 
     pub(super) fn publish(&self, config: &Published) {
@@ -251,6 +279,11 @@ impl Plane {
     /// The node that asked last.
     pub(super) fn node(&self) -> Node {
         self.source.node.lock().unwrap().clone().unwrap()
+    }
+
+    /// What was reported to it.
+    pub(super) fn load(&self) -> &LoadReportService {
+        &self.load
     }
 
     pub(super) fn events(&self) -> broadcast::Receiver<StreamEvent> {
@@ -336,7 +369,13 @@ impl tower_service::Service<http::Request<Body>> for EchoService {
             *this.seen.lock().unwrap() = headers.clone();
             let name = match this.manner {
                 Manner::Name(name) => name,
-                Manner::Fail(code) => return Ok(Status::new(code, "as told").into_http()),
+                Manner::Fail(code) => {
+                    let mut metadata = MetadataMap::new();
+                    // `cpu_utilization` is 0.5.
+                    let report = MetadataValue::from_bytes(&[0x09, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f]);
+                    metadata.insert_bin(mesh_xds::orca::TRAILER, report);
+                    return Ok(Status::with_metadata(code, "as told", metadata).into_http());
+                }
                 Manner::Silent => return std::future::pending().await,
             };
             headers.insert("seen-authority", authority.parse().unwrap());

@@ -49,6 +49,15 @@ fn without_a_rule_a_cluster_has_istios_defaults() {
 }
 
 #[test]
+fn our_own_clients_report_their_load_if_the_mesh_wants_it() {
+    for (wanted, kind, expected) in [(true, MESH, true), (false, MESH, false), (true, GRPC, false)] {
+        let mut world = world(kind, "");
+        world.mesh.load_reports = wanted;
+        assert_eq!(world.cluster(REVIEWS).unwrap().load_reporting.is_some(), expected);
+    }
+}
+
+#[test]
 fn each_client_is_asked_only_for_the_balancing_it_implements() {
     use crate::compile::client::ClientKind::Grpc;
     let least = LbPolicy::least_request(2);
