@@ -10,6 +10,7 @@ pub mod arm;
 pub mod count;
 pub mod instructions;
 pub mod raw;
+pub mod scale;
 pub mod server;
 pub mod stats;
 pub mod stream;

@@ -19,6 +19,9 @@ enum Task {
         /// A few short windows: to see that it works, not to learn a number.
         #[arg(long)]
         quick: bool,
+        /// Measure instead what a change costs in a mesh of a thousand services.
+        #[arg(long)]
+        scale: bool,
         /// Put the tables into docs/performance.md.
         #[arg(long)]
         write: bool,
@@ -39,7 +42,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Bench { quick, write } => bench::run(&root(), quick, write).map(|()| true),
+        Task::Bench { quick, scale, write } => bench::run(&root(), quick, scale, write).map(|()| true),
         Task::Codegen { check } => codegen::run(&root(), check).map(|()| true),
         Task::Interop { only } => interop::run(&root(), only.as_deref()),
     };
