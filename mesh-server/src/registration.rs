@@ -22,6 +22,7 @@ use mesh_ca::{
     clock::Clock,
     spiffe_id::{SpiffeId, TrustDomain},
 };
+use mesh_xds::server::Bucket;
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -38,6 +39,10 @@ const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Bytes of a request; honest ones have some hundreds.
 const LARGEST_REQUEST: usize = 64 << 10;
 
+/// Requests of a stream at once; each is a revision of the whole mesh …
+const REQUESTS: u32 = 20;
+/// … and how many more each second.
+const REQUESTS_PER_SECOND: u32 = 5;
 /// How long an entry stays whose stream ended with its certificate: the workload is there, and comes back with a
 /// new one.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -231,6 +236,7 @@ impl WorkloadRegistration for RegistrationService {
             peer,
             stream,
             entry: None,
+            rate: Bucket::new(REQUESTS, REQUESTS_PER_SECOND),
             requests: request.into_inner(),
         };
         let responses = stream::unfold(Some(session), |session| async move {
@@ -257,6 +263,7 @@ struct Session {
     peer: Peer,
     stream: u64,
     entry: Option<RegisteredWorkload>,
+    rate: Bucket,
     requests: Streaming<RegisterRequest>,
 }
 
@@ -275,6 +282,12 @@ impl Session {
             ));
         };
         let Some(request) = request else { return Ok(None) };
+        if !self.rate.take(tokio::time::Instant::now().into_std()) {
+            return Err(Status::resource_exhausted(format!(
+                "this stream makes requests faster than the limit of {REQUESTS_PER_SECOND} a second after the first \
+                 {REQUESTS}"
+            )));
+        }
         let publisher = self.registry.publisher.clone();
         let health = health(request.health)?;
         let (workload, snapshot) = match (request.workload, &self.entry) {

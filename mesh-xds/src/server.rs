@@ -4,7 +4,7 @@
 //! its client holds and says what it lacks; [`AdsService`] is the only part that does IO. No stream can
 //! delay another, nor the publisher: each reads the latest view when it gets to it.
 
-pub(crate) mod bucket;
+mod bucket;
 mod delta;
 #[cfg(test)]
 mod hostile;
@@ -20,6 +20,7 @@ pub(crate) mod testing;
 mod tests;
 mod view;
 
+pub use bucket::Bucket;
 pub use delta::Delta;
 pub use node::read_node;
 pub use sotw::Sotw;

@@ -59,13 +59,42 @@ async fn register(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming
     (requests, responses)
 }
 
-#[tokio::test]
-async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one() {
+fn registry() -> Registry {
     let mesh =
         Mesh { trust_domain: "cluster.local".into(), trust_domain_aliases: Vec::new(), load_reports: false };
     let config = fixture::world(fixture::MESH, "").model.config;
-    let publisher = Publisher::new(mesh, &Loaded { config, ..Loaded::default() });
-    let registry = Registry::new(publisher.clone());
+    Registry::new(Publisher::new(mesh, &Loaded { config, ..Loaded::default() }))
+}
+
+#[tokio::test]
+async fn a_stream_that_changes_without_end_is_ended_and_its_entry_goes() {
+    let registry = registry();
+    let hour = Duration::from_secs(3600);
+    let channel = serve(&registry, Clock::system(), SystemTime::now() + hour).await;
+    let (requests, mut responses) = register(channel).await;
+    tokio::spawn(async move {
+        for _ in 0..500 {
+            let request = RegisterRequest { workload: None, health: proto::Health::Healthy.into() };
+            if requests.send(request).await.is_err() {
+                return;
+            }
+        }
+    });
+    let status = loop {
+        match responses.message().await {
+            Ok(answer) => assert!(answer.is_some()),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("the limit of 5 a second"), "{status}");
+    assert!(registry.publisher.current().model.workloads.is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one() {
+    let registry = registry();
+    let publisher = registry.publisher.clone();
     let registered = || publisher.current().model.workloads.len();
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let (clock, hand) = Clock::manual(start);

@@ -4,7 +4,7 @@ use super::{
     SEND_ALL_CLUSTERS_FEATURE,
     sums::{Current, LoadSums},
 };
-use crate::server::bucket::Bucket;
+use crate::server::Bucket;
 use envoy_types::pb::{
     envoy::service::load_stats::v3::{
         LoadStatsRequest, LoadStatsResponse,

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+/// Limits how often something happens.
 #[derive(Clone, Debug)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     burst: f64,
     per_second: f64,
     tokens: f64,
@@ -13,12 +14,12 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub(crate) fn new(burst: u32, per_second: u32) -> Self {
+    pub fn new(burst: u32, per_second: u32) -> Self {
         Self { burst: burst.into(), per_second: per_second.into(), tokens: burst.into(), at: None }
     }
 
     /// Takes a token, if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         if let Some(at) = self.at {
             let gained = now.saturating_duration_since(at).as_secs_f64() * self.per_second;
             self.tokens = (self.tokens + gained).min(self.burst);
