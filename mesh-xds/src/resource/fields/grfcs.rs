@@ -50,7 +50,7 @@ use Reach::{Needs, None as No, NotConcerned as Na, Part, Whole as Yes};
 pub static GRFCS: &[Grfc] = &[
     grfc("A6", "retries and hedging", [Part, Na, Na], "retries; hedging where the data path has it"),
     grfc("A24", "choice of a load-balancing policy", [Part, Na, Na], "from xDS; there is no service config"),
-    grfc("A27", "LDS, RDS, CDS, EDS; localities, priorities, drops", [Yes, Na, Yes], ""),
+    grfc("A27", "LDS, RDS, CDS, EDS, LRS; localities, priorities, drops", [Yes, Na, Yes], ""),
     grfc(
         "A28",
         "traffic splitting and routing",
@@ -93,7 +93,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A61", "several addresses of an endpoint", [Yes, Na, Yes], ""),
     grfc("A62", "pick first", [Yes, Na, No], ""),
     grfc("A63", "string matchers", [Yes, Yes, Yes], ""),
-    grfc("A64", "metrics in load reports", [Needs(Feature::LoadReporting), Na, No], ""),
+    grfc(
+        "A64",
+        "metrics in load reports",
+        [Needs(Feature::LoadReporting), Na, Part],
+        "summed up as reported; no configuration asks for them",
+    ),
     grfc("A65", "mTLS to the control plane", [Yes, Yes, Yes], ""),
     grfc("A66", "metrics", [No, No, Na], ""),
     grfc("A68", "random subsetting", [Needs(Feature::RandomSubsetting), Na, No], ""),
@@ -108,7 +113,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A81", "rewriting of the authority", [Yes, Na, Yes], ""),
     grfc("A82", "the system's root certificates", [Yes, Na, Yes], ""),
     grfc("A83", "Google's identity tokens", [Needs(Feature::GcpAuthn), Na, No], ""),
-    grfc("A85", "metrics in load reports, changed", [Needs(Feature::LoadReporting), Na, No], ""),
+    grfc(
+        "A85",
+        "metrics in load reports, changed",
+        [Needs(Feature::LoadReporting), Na, Part],
+        "summed up as reported; no configuration asks for them",
+    ),
     grfc("A86", "HTTP CONNECT", [Needs(Feature::HttpConnect), Na, No], ""),
     grfc("A87", "SPIFFE bundle maps", [No, No, Na], ""),
     grfc("A88", "errors of data", [Part, Part, Na], ""),
