@@ -4,6 +4,7 @@ use crate::{
     matcher::{DomainPattern, PathMatcher},
     resource::{
         AnyResource, Cluster, ClusterLoadAssignment, Listener, Locality, RouteConfiguration,
+        cluster::Discovery,
         endpoint::{Endpoint, HealthStatus, LocalityEndpoints, Priority},
         filter::{FilterConfig, HttpFilter},
         listener::{FilterChain, HttpConnectionManager, ListenerKind, RouteSource, ServerListener},
@@ -89,6 +90,18 @@ pub(crate) fn routes(name: &str, hosts: &[(&str, &[&str])]) -> AnyResource {
 /// A cluster whose endpoints have the same name.
 pub(crate) fn cluster(name: &str) -> AnyResource {
     AnyResource::Cluster(Arc::new(Cluster::eds(name)))
+}
+
+/// A cluster of clusters.
+pub(crate) fn aggregate(name: &str, clusters: &[&str]) -> AnyResource {
+    let clusters = clusters.iter().map(|cluster| (*cluster).into()).collect();
+    AnyResource::Cluster(Arc::new(Cluster::new(name, Discovery::Aggregate(clusters))))
+}
+
+/// A cluster with an endpoint on this port inside.
+pub(crate) fn fixed(name: &str, port: u16) -> AnyResource {
+    let AnyResource::ClusterLoadAssignment(endpoints) = endpoints(name, port) else { panic!("it is one") };
+    AnyResource::Cluster(Arc::new(Cluster::new(name, Discovery::Static(endpoints))))
 }
 
 /// One endpoint on this port.

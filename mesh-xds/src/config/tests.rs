@@ -1,5 +1,7 @@
 //! Resolution of targets, against what is known at each moment.
 
+mod aggregate;
+
 use super::{testing::*, *};
 use crate::{
     client::{Key, Known},

@@ -1,4 +1,9 @@
 //! TLS contexts (gRFC A29, A82, A101). They name certificate providers; they hold no certificate.
+//!
+//! There is no `Secret` resource and no SDS. Keys and roots come from the providers of the bootstrap (A29), of
+//! which a workload's identity is one; a control plane only says which provider is meant, so that no key ever
+//! travels over the ADS stream, and none can be asked for there. A context that names a secret, or holds a
+//! certificate itself, is rejected with the field that a provider goes into.
 
 pub(super) mod wire;
 

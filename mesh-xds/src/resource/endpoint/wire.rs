@@ -279,7 +279,7 @@ pub(in crate::resource) enum Place {
     /// It came by EDS: localities must be named and weighed (gRFC A27).
     Discovered,
     /// In the cluster itself, where people write endpoints only: a locality that is not said is the empty one,
-    /// a weight that is not said is 1.
+    /// a weight that is not said is 1, and entries of one locality are one.
     Inline,
 }
 
@@ -297,7 +297,7 @@ pub(in crate::resource) fn assignment<A: Address>(
         if let Some(parsed) = locality_endpoints(locality, place, &mut addresses, &at, faults) {
             let priority =
                 by_priority.entry(locality.priority).or_insert_with(|| Priority { localities: Vec::new() });
-            add_locality(priority, parsed, &at, faults);
+            add_locality(priority, parsed, place, &at, faults);
         }
     }
     for (expected, priority) in (0..).zip(by_priority.keys()) {
@@ -381,11 +381,22 @@ fn locality_endpoints<A: Address>(
 fn add_locality<A>(
     priority: &mut Priority<A>,
     locality: LocalityEndpoints<A>,
+    place: Place,
     at: &Path<'_>,
     faults: &mut Faults,
 ) {
-    if priority.localities.iter().any(|other| other.locality == locality.locality) {
-        faults.reject::<()>(&at.field("locality"), "stands twice in one priority");
+    let same = priority.localities.iter_mut().find(|other| other.locality == locality.locality);
+    if let Some(same) = same {
+        if place == Place::Discovered {
+            faults.reject::<()>(&at.field("locality"), "stands twice in one priority");
+            return;
+        }
+        same.endpoints.extend(locality.endpoints);
+        let weights = same.endpoints.iter().map(|endpoint| u64::from(endpoint.weight.get()));
+        if weights.sum::<u64>() > u64::from(u32::MAX) {
+            faults.reject::<()>(at, "the weights of the locality sum to more than 4294967295");
+        }
+        return;
     }
     let sum: u64 = priority.localities.iter().map(|other| u64::from(other.weight.get())).sum();
     if sum + u64::from(locality.weight.get()) > u64::from(u32::MAX) {

@@ -1,6 +1,8 @@
 //! What is refused, where, and with which words: (mutation, path, reason) for each type.
 
+mod balancing;
 mod cluster;
+mod discovery;
 mod endpoint;
 mod listener;
 mod route;

@@ -153,9 +153,11 @@ fn identity(
     for (unsupported, field) in [
         (!common.tls_certificates.is_empty(), "tls_certificates"),
         (!common.tls_certificate_sds_secret_configs.is_empty(), "tls_certificate_sds_secret_configs"),
+        (common.tls_certificate_certificate_provider.is_some(), "tls_certificate_certificate_provider"),
     ] {
         if unsupported {
-            let reason = "is not supported without tls_certificate_provider_instance";
+            let reason = "is not supported: name a certificate provider of the bootstrap in \
+                          tls_certificate_provider_instance";
             return faults.reject(&at.field(field), reason);
         }
     }
@@ -174,6 +176,7 @@ fn validation(
     faults: &mut Faults,
 ) -> Option<Validation> {
     let none = CertificateValidationContext::default();
+    let combined_at = at.field("combined_validation_context");
     let (validation, deprecated, field) = match &common.validation_context_type {
         None => return Some(Validation { roots: None, sans: Vec::new() }),
         Some(ValidationContextType::ValidationContext(validation)) => {
@@ -187,9 +190,11 @@ fn validation(
         Some(ValidationContextType::ValidationContextCertificateProviderInstance(provider)) => {
             (&none, Some(provider), "validation_context_certificate_provider_instance")
         }
-        Some(_) => {
-            let reason = "only certificate provider instances and system_root_certs are supported";
-            return faults.reject(&at.field("validation_context_type"), reason);
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
+            return faults.reject(&at.field("validation_context_sds_secret_config"), NAME_A_PROVIDER);
+        }
+        Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
+            return faults.reject(&at.field("validation_context_certificate_provider"), NAME_A_PROVIDER);
         }
     };
     let at = at.field(field);
@@ -200,11 +205,40 @@ fn validation(
             let at = at.field("ca_certificate_provider_instance");
             Some(Roots::Provider(instance(name, context, &at, faults)?))
         }
-        None => validation.system_root_certs.is_some().then_some(Roots::System),
+        None if validation.system_root_certs.is_some() => Some(Roots::System),
+        None => {
+            // Nobody would be verified against what is meant.
+            if validation.trusted_ca.is_some() {
+                return faults.reject(&at.field("trusted_ca"), NAME_A_PROVIDER);
+            }
+            if let Some(ValidationContextType::CombinedValidationContext(combined)) =
+                &common.validation_context_type
+            {
+                for (unsupported, field) in [
+                    (
+                        combined.validation_context_sds_secret_config.is_some(),
+                        "validation_context_sds_secret_config",
+                    ),
+                    (
+                        combined.validation_context_certificate_provider.is_some(),
+                        "validation_context_certificate_provider",
+                    ),
+                ] {
+                    if unsupported {
+                        return faults.reject(&combined_at.field(field), NAME_A_PROVIDER);
+                    }
+                }
+            }
+            None
+        }
     };
     Some(Validation { roots, sans: sans(validation, &at, faults)? })
 }
 
+const NAME_A_PROVIDER: &str = "is not supported: name a certificate provider of the bootstrap in \
+                               ca_certificate_provider_instance";
+
+/// What would make a check that is asked for one that is not made.
 fn refuse_unsupported(validation: &CertificateValidationContext, at: &Path<'_>, faults: &mut Faults) {
     for (unsupported, field) in [
         (!validation.verify_certificate_spki.is_empty(), "verify_certificate_spki"),
@@ -214,6 +248,7 @@ fn refuse_unsupported(validation: &CertificateValidationContext, at: &Path<'_>, 
             "require_signed_certificate_timestamp",
         ),
         (validation.crl.is_some(), "crl"),
+        (validation.max_verify_depth.is_some(), "max_verify_depth"),
         (validation.custom_validator_config.is_some(), "custom_validator_config"),
     ] {
         if unsupported {

@@ -1,28 +1,44 @@
 //! Cluster (gRFC A27, A29, A32, A48, A50, A52, A105).
 
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
 use super::*;
 use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{
                 self as pb, CircuitBreakers, LoadBalancingPolicy, OutlierDetection,
-                circuit_breakers::Thresholds,
+                circuit_breakers::{Thresholds, thresholds::RetryBudget},
                 cluster::{
                     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
                 },
                 load_balancing_policy::Policy,
             },
-            core::v3::{ConfigSource, TransportSocket, TypedExtensionConfig, transport_socket::ConfigType},
+            core::v3::{
+                ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TransportSocket, TypedExtensionConfig,
+                transport_socket::ConfigType,
+            },
         },
         extensions::transport_sockets::tls::v3::{
-            CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext,
-            common_tls_context::ValidationContextType,
+            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext,
+            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
         },
+        extensions::{
+            transport_sockets::http_11_proxy::v3::Http11ProxyUpstreamTransport,
+            upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{
+                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                },
+            },
+        },
+        r#type::v3::Percent,
     },
-    google::protobuf::{Any, Duration, UInt32Value},
+    google::protobuf::{Any, BoolValue, Duration, UInt32Value},
 };
 
-fn good() -> pb::Cluster {
+pub(super) fn good() -> pb::Cluster {
     let tls = model::tls::UpstreamTls {
         identity: Some("default".into()),
         roots: model::tls::Roots::Provider("default".into()),
@@ -44,7 +60,7 @@ fn outlier(message: &mut pb::Cluster) -> &mut OutlierDetection {
     message.outlier_detection.get_or_insert_default()
 }
 
-fn policies(message: &mut pb::Cluster, configs: &[&str]) {
+pub(super) fn policies(message: &mut pb::Cluster, configs: &[&str]) {
     let one = |url: &&str| Policy {
         typed_extension_config: Some(TypedExtensionConfig {
             name: String::new(),
@@ -52,6 +68,20 @@ fn policies(message: &mut pb::Cluster, configs: &[&str]) {
         }),
     };
     message.load_balancing_policy = Some(LoadBalancingPolicy { policies: configs.iter().map(one).collect() });
+}
+
+fn none() -> RetryBudget {
+    RetryBudget::default()
+}
+
+fn budget(budget: RetryBudget) -> CircuitBreakers {
+    let thresholds = Thresholds { retry_budget: Some(budget), ..Default::default() };
+    CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as fields have it")]
+fn percent(value: f64) -> Option<Percent> {
+    Some(Percent { value })
 }
 
 fn socket_config(message: &mut pb::Cluster) -> Option<&mut Any> {
@@ -63,6 +93,15 @@ fn socket_config(message: &mut pb::Cluster) -> Option<&mut Any> {
 fn common(message: &mut pb::Cluster, change: impl FnOnce(&mut CommonTlsContext)) {
     within::<UpstreamTlsContext>(socket_config(message), |tls| {
         change(tls.common_tls_context.as_mut().unwrap())
+    });
+}
+
+fn validation(message: &mut pb::Cluster, change: impl FnOnce(&mut CertificateValidationContext)) {
+    common(message, |common| match &mut common.validation_context_type {
+        Some(ValidationContextType::CombinedValidationContext(combined)) => {
+            change(combined.default_validation_context.as_mut().unwrap());
+        }
+        _ => panic!("not combined"),
     });
 }
 
@@ -83,6 +122,7 @@ fn a_faulty_cluster_is_refused_with_the_place() {
             (|m| m.eds_cluster_config = None, "eds_cluster_config", "required"),
             (|m| eds(m).eds_config = None, "eds_cluster_config.eds_config", "required"),
             (|m| eds(m).eds_config = Some(ConfigSource::default()), "eds_cluster_config.eds_config", "`ads`"),
+            (|m| m.cluster_discovery_type = Some(ClusterDiscoveryType::Type(77)), "type", "77 is unknown"),
             (|m| m.lb_policy = LbPolicy::ClusterProvided.into(), "lb_policy", "aggregate clusters only"),
             (|m| m.lb_policy = 99, "lb_policy", "99 is unknown"),
             (|m| policies(m, &["type.googleapis.com/x.Y"]), "load_balancing_policy", "none of its policies"),
@@ -104,9 +144,76 @@ fn a_faulty_cluster_is_refused_with_the_place() {
                 "must not be 0",
             ),
             (
+                |m| {
+                    let more =
+                        Thresholds { max_requests: Some(UInt32Value { value: 1 }), ..Default::default() };
+                    m.circuit_breakers =
+                        Some(CircuitBreakers { per_host_thresholds: vec![more], ..Default::default() });
+                },
+                "circuit_breakers.per_host_thresholds.max_requests",
+                "of a host only max_connections",
+            ),
+            (
+                |m| {
+                    m.circuit_breakers =
+                        Some(budget(RetryBudget { budget_percent: percent(101.0), ..none() }))
+                },
+                "circuit_breakers.thresholds.retry_budget.budget_percent",
+                "not between 0 and 100",
+            ),
+            (
+                |m| {
+                    let budget_interval = Some(Duration { seconds: 1, nanos: 0 });
+                    m.circuit_breakers = Some(budget(RetryBudget { budget_interval, ..none() }));
+                },
+                "circuit_breakers.thresholds.retry_budget.budget_interval",
+                "not supported",
+            ),
+            (
+                |m| m.common_lb_config.as_mut().unwrap().healthy_panic_threshold = percent(f64::NAN),
+                "common_lb_config.healthy_panic_threshold",
+                "not between 0 and 100",
+            ),
+            (|m| m.connect_timeout = Some(Duration::default()), "connect_timeout", "greater than zero"),
+            (
                 |m| outlier(m).max_ejection_percent = Some(UInt32Value { value: 101 }),
                 "outlier_detection.max_ejection_percent",
                 "more than 100",
+            ),
+            (
+                |m| outlier(m).enforcing_success_rate = Some(UInt32Value { value: 101 }),
+                "outlier_detection.enforcing_success_rate",
+                "more than 100",
+            ),
+            (
+                |m| outlier(m).enforcing_failure_percentage = Some(UInt32Value { value: 101 }),
+                "outlier_detection.enforcing_failure_percentage",
+                "more than 100",
+            ),
+            (
+                |m| outlier(m).failure_percentage_threshold = Some(UInt32Value { value: 101 }),
+                "outlier_detection.failure_percentage_threshold",
+                "more than 100",
+            ),
+            (
+                |m| outlier(m).enforcing_local_origin_success_rate = Some(UInt32Value { value: 101 }),
+                "outlier_detection.enforcing_local_origin_success_rate",
+                "more than 100",
+            ),
+            (
+                |m| outlier(m).max_ejection_time_jitter = Some(Duration { seconds: -1, nanos: 0 }),
+                "outlier_detection.max_ejection_time_jitter",
+                "not a valid duration",
+            ),
+            (
+                |m| outlier(m).base_ejection_time = Some(Duration { seconds: 0, nanos: -1 }),
+                "outlier_detection.base_ejection_time",
+                "not a valid duration",
+            ),
+            (
+                |m| outlier(m).detect_degraded_hosts = Some(BoolValue { value: true }),
+                "outlier_detection.detect_degraded_hosts",
+                "not supported",
             ),
             (
                 |m| outlier(m).interval = Some(Duration { seconds: -1, nanos: 0 }),
@@ -160,23 +267,144 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                             Some(ValidationContextType::ValidationContextSdsSecretConfig(Default::default()));
                     });
                 },
-                at(".validation_context_type"),
-                "are supported",
+                at(".validation_context_sds_secret_config"),
+                "name a certificate provider",
+            ),
+            (
+                |m| validation(m, |c| c.verify_certificate_hash.push("00".into())),
+                at(".combined_validation_context.default_validation_context.verify_certificate_hash"),
+                "not supported",
             ),
             (
                 |m| {
                     common(m, |c| {
-                        let Some(ValidationContextType::CombinedValidationContext(combined)) =
-                            &mut c.validation_context_type
-                        else {
-                            panic!("not combined")
-                        };
-                        let context = combined.default_validation_context.as_mut().unwrap();
-                        context.verify_certificate_hash.push("00".into());
+                        c.validation_context_type = Some(ValidationContextType::CombinedValidationContext(
+                            CombinedCertificateValidationContext {
+                                validation_context_sds_secret_config: Some(Default::default()),
+                                ..Default::default()
+                            },
+                        ));
                     });
                 },
-                at(".combined_validation_context.default_validation_context.verify_certificate_hash"),
+                at(".combined_validation_context.validation_context_sds_secret_config"),
+                "name a certificate provider",
+            ),
+            (
+                |m| {
+                    common(m, |c| {
+                        let trusted_ca = Some(Default::default());
+                        c.validation_context_type =
+                            Some(ValidationContextType::ValidationContext(CertificateValidationContext {
+                                trusted_ca,
+                                ..Default::default()
+                            }));
+                    });
+                },
+                at(".validation_context.trusted_ca"),
+                "name a certificate provider",
+            ),
+            (
+                |m| {
+                    common(m, |c| {
+                        c.tls_certificate_provider_instance = None;
+                        c.tls_certificate_certificate_provider_instance = None;
+                        c.tls_certificates.push(Default::default());
+                    });
+                },
+                at(".tls_certificates"),
+                "name a certificate provider",
+            ),
+            (
+                |m| {
+                    common(m, |c| {
+                        c.tls_certificate_provider_instance = None;
+                        c.tls_certificate_certificate_provider_instance = None;
+                        c.tls_certificate_sds_secret_configs.push(Default::default());
+                    });
+                },
+                at(".tls_certificate_sds_secret_configs"),
+                "name a certificate provider",
+            ),
+            (
+                |m| {
+                    common(m, |c| {
+                        c.tls_certificate_provider_instance = None;
+                        c.tls_certificate_certificate_provider_instance.as_mut().unwrap().instance_name =
+                            "other".into();
+                    });
+                },
+                at(".tls_certificate_certificate_provider_instance"),
+                "`other` is not in the bootstrap",
+            ),
+            (
+                |m| {
+                    validation(m, |c| {
+                        c.ca_certificate_provider_instance.as_mut().unwrap().instance_name = "x".into()
+                    })
+                },
+                at(
+                    ".combined_validation_context.default_validation_context.ca_certificate_provider_instance",
+                ),
+                "`x` is not in the bootstrap",
+            ),
+            (
+                |m| validation(m, |c| c.verify_certificate_spki.push("00".into())),
+                at(".combined_validation_context.default_validation_context.verify_certificate_spki"),
                 "not supported",
+            ),
+            (
+                |m| {
+                    validation(m, |c| {
+                        c.require_signed_certificate_timestamp = Some(BoolValue { value: true })
+                    })
+                },
+                at(
+                    ".combined_validation_context.default_validation_context.require_signed_certificate_timestamp",
+                ),
+                "not supported",
+            ),
+            (
+                |m| validation(m, |c| c.crl = Some(Default::default())),
+                at(".combined_validation_context.default_validation_context.crl"),
+                "not supported",
+            ),
+            (
+                |m| validation(m, |c| c.max_verify_depth = Some(Default::default())),
+                at(".combined_validation_context.default_validation_context.max_verify_depth"),
+                "not supported",
+            ),
+            (
+                |m| validation(m, |c| c.custom_validator_config = Some(Default::default())),
+                at(".combined_validation_context.default_validation_context.custom_validator_config"),
+                "not supported",
+            ),
+            (
+                |m| validation(m, |c| c.match_subject_alt_names.push(Default::default())),
+                at(".combined_validation_context.default_validation_context.match_subject_alt_names[0]"),
+                "one of exact",
+            ),
+            (
+                |m| validation(m, |c| c.match_typed_subject_alt_names.push(Default::default())),
+                at(
+                    ".combined_validation_context.default_validation_context.match_typed_subject_alt_names[0]\
+                    .san_type",
+                ),
+                "must be DNS, URI",
+            ),
+            (
+                |m| common(m, |c| c.custom_handshaker = Some(Default::default())),
+                at(".custom_handshaker"),
+                "not supported",
+            ),
+            (
+                |m| common(m, |c| c.custom_tls_certificate_selector = Some(Default::default())),
+                at(".custom_tls_certificate_selector"),
+                "not supported",
+            ),
+            (
+                |m| within::<UpstreamTlsContext>(socket_config(m), |tls| tls.common_tls_context = None),
+                COMMON,
+                "required",
             ),
             (
                 |m| within::<UpstreamTlsContext>(socket_config(m), |tls| tls.sni = "x".repeat(256)),
@@ -187,16 +415,127 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
     );
 }
 
+fn http_options(message: &mut pb::Cluster, change: impl FnOnce(&mut HttpProtocolOptions)) {
+    within(message.typed_extension_protocol_options.values_mut().next(), change);
+}
+
+fn http2(message: &mut pb::Cluster, change: impl FnOnce(&mut Http2ProtocolOptions)) {
+    http_options(message, |options| match &mut options.upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)),
+        })) => change(http2),
+        _ => panic!("not HTTP/2"),
+    });
+}
+
 #[test]
-fn the_first_supported_policy_is_taken() {
-    let mut message = good();
-    policies(
-        &mut message,
+fn options_of_connections_that_cannot_be_kept_are_refused() {
+    const OPTIONS: &str = "typed_extension_protocol_options\
+                           [\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"]";
+    let at = |rest: &str| -> &'static str { format!("{OPTIONS}{rest}").leak() };
+    let in_http2 =
+        |rest: &str| -> &'static str { at(&format!(".explicit_http_config.http2_protocol_options.{rest}")) };
+    refuses::<Cluster, _>(
+        &good(),
         &[
-            "type.googleapis.com/x.Y",
-            "type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random",
+            (
+                |m| {
+                    let wrong = TypedExtensionConfig {
+                        typed_config: Some(Any { type_url: "type.googleapis.com/x.Y".into(), value: vec![] }),
+                        ..Default::default()
+                    };
+                    m.upstream_config = Some(wrong);
+                },
+                "upstream_config.typed_config",
+                "expected type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            ),
+            (
+                |m| {
+                    http_options(m, |o| {
+                        o.upstream_protocol_options =
+                            Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+                                protocol_config: Some(
+                                    ProtocolConfig::HttpProtocolOptions(Default::default()),
+                                ),
+                            }));
+                    });
+                },
+                at(".explicit_http_config.http_protocol_options"),
+                "gRPC is HTTP/2",
+            ),
+            (
+                |m| {
+                    http_options(m, |o| {
+                        let seconds = Duration { seconds: 315_576_000_001, nanos: 0 };
+                        o.common_http_protocol_options.as_mut().unwrap().idle_timeout = Some(seconds);
+                    });
+                },
+                at(".common_http_protocol_options.idle_timeout"),
+                "not a valid duration",
+            ),
+            (
+                |m| {
+                    http_options(m, |o| {
+                        let limit = Duration { seconds: 1, nanos: 0 };
+                        o.common_http_protocol_options.as_mut().unwrap().max_stream_duration = Some(limit);
+                    });
+                },
+                at(".common_http_protocol_options.max_stream_duration"),
+                "limit the route",
+            ),
+            (
+                |m| http2(m, |o| o.max_concurrent_streams = Some(UInt32Value { value: 0 })),
+                in_http2("max_concurrent_streams"),
+                "must be in 1..=",
+            ),
+            (
+                |m| http2(m, |o| o.initial_stream_window_size = Some(UInt32Value { value: 65_534 })),
+                in_http2("initial_stream_window_size"),
+                "must be in 65535..=2147483647",
+            ),
+            (
+                |m| http2(m, |o| o.initial_connection_window_size = Some(UInt32Value { value: 1 << 31 })),
+                in_http2("initial_connection_window_size"),
+                "must be in 65535..=2147483647",
+            ),
+            (
+                |m| http2(m, |o| o.connection_keepalive = Some(KeepaliveSettings::default())),
+                in_http2("connection_keepalive.timeout"),
+                "is required",
+            ),
+            (
+                |m| {
+                    http2(m, |o| {
+                        o.connection_keepalive = Some(KeepaliveSettings {
+                            connection_idle_interval: Some(Duration { seconds: 1, nanos: 0 }),
+                            ..KeepaliveSettings::default()
+                        });
+                    });
+                },
+                in_http2("connection_keepalive.connection_idle_interval"),
+                "without interval",
+            ),
         ],
     );
+}
+
+#[test]
+fn a_proxy_around_what_is_no_tls_is_refused() {
+    let socket = |proxy: &Http11ProxyUpstreamTransport| TransportSocket {
+        name: "proxy".into(),
+        config_type: Some(ConfigType::TypedConfig(model::wire::any(proxy))),
+    };
+    let mut message = good();
+    message.transport_socket = Some(socket(&Http11ProxyUpstreamTransport::default()));
     let cluster = Cluster::parse(&message.encode_to_vec(), &context()).unwrap();
-    assert_eq!(cluster.lb, model::cluster::LbPolicy::Random);
+    assert_eq!((cluster.tls, cluster.http_connect), (None, Some(Default::default())));
+    let nested = Http11ProxyUpstreamTransport {
+        transport_socket: Some(socket(&Http11ProxyUpstreamTransport::default())),
+        ..Default::default()
+    };
+    message.transport_socket = Some(socket(&nested));
+    let error = Cluster::parse(&message.encode_to_vec(), &context()).unwrap_err();
+    let fault = &error.rejected.faults[0];
+    assert_eq!(fault.path, "transport_socket.typed_config.transport_socket.typed_config");
+    assert!(fault.reason.starts_with("expected type.googleapis.com/envoy.extensions.transport_sockets.tls"));
 }

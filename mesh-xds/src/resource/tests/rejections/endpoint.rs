@@ -2,16 +2,20 @@
 
 use super::*;
 use envoy_types::pb::{
-    envoy::config::{
-        core::v3::{Address, SocketAddress, address, socket_address::PortSpecifier},
-        endpoint::v3::{
-            self as pb, Endpoint, LbEndpoint, LocalityLbEndpoints,
-            cluster_load_assignment::{Policy, policy::DropOverload},
-            endpoint::AdditionalAddress,
-            lb_endpoint::HostIdentifier,
+    envoy::{
+        config::{
+            core::v3::{Address, Metadata, SocketAddress, address, socket_address::PortSpecifier},
+            endpoint::v3::{
+                self as pb, Endpoint, LbEndpoint, LedsClusterLocalityConfig, LocalityLbEndpoints,
+                cluster_load_assignment::{Policy, policy::DropOverload},
+                endpoint::{AdditionalAddress, HealthCheckConfig},
+                lb_endpoint::HostIdentifier,
+                locality_lb_endpoints::LbConfig,
+            },
         },
+        r#type::v3::FractionalPercent,
     },
-    google::protobuf::UInt32Value,
+    google::protobuf::{Duration, Struct, UInt32Value, value::Kind},
 };
 
 fn socket(ip: &str, port: u32) -> Option<Address> {
@@ -47,6 +51,12 @@ fn first(message: &mut pb::ClusterLoadAssignment) -> &mut Endpoint {
         Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
         _ => panic!("no endpoint"),
     }
+}
+
+fn proxy(address: &Address) -> Option<Metadata> {
+    let key = "envoy.http11_proxy_transport_socket.proxy_address".to_owned();
+    let typed_filter_metadata = [(key, model::wire::any(address))].into();
+    Some(Metadata { typed_filter_metadata, ..Metadata::default() })
 }
 
 #[test]
@@ -114,6 +124,80 @@ fn a_faulty_assignment_is_refused_with_the_place() {
                 "policy.drop_overloads[0].drop_percentage",
                 "required",
             ),
+            (
+                |m| {
+                    let drop_percentage = Some(FractionalPercent { numerator: 1, denominator: 7 });
+                    let drop = DropOverload { drop_percentage, ..Default::default() };
+                    m.policy = Some(Policy { drop_overloads: vec![drop], ..Default::default() });
+                },
+                "policy.drop_overloads[0].drop_percentage",
+                "denominator 7 is unknown",
+            ),
+            (
+                |m| {
+                    let overprovisioning_factor = Some(UInt32Value { value: 0 });
+                    m.policy = Some(Policy { overprovisioning_factor, ..Default::default() });
+                },
+                "policy.overprovisioning_factor",
+                "must not be 0",
+            ),
+            (
+                |m| {
+                    let endpoint_stale_after = Some(Duration { seconds: 1, nanos: 0 });
+                    m.policy = Some(Policy { endpoint_stale_after, ..Default::default() });
+                },
+                "policy.endpoint_stale_after",
+                "used until they are replaced",
+            ),
+            (
+                |m| m.policy = Some(Policy { weighted_priority_health: true, ..Default::default() }),
+                "policy.weighted_priority_health",
+                "as a whole",
+            ),
+            (
+                |m| {
+                    m.endpoints[0].lb_config =
+                        Some(LbConfig::LedsClusterLocalityConfig(LedsClusterLocalityConfig::default()));
+                },
+                "endpoints[0].leds_cluster_locality_config",
+                "send them in lb_endpoints",
+            ),
+            (
+                |m| {
+                    m.endpoints[0].lb_endpoints[0].host_identifier =
+                        Some(HostIdentifier::EndpointName("named".into()));
+                },
+                "endpoints[0].lb_endpoints[0].endpoint_name",
+                "send the endpoint itself",
+            ),
+            (
+                |m| {
+                    let again = AdditionalAddress { address: socket("name", 80) };
+                    first(m).additional_addresses.push(again);
+                },
+                at(".additional_addresses[0].address.socket_address.address"),
+                "literal IP",
+            ),
+            (
+                |m| {
+                    first(m).health_check_config =
+                        Some(HealthCheckConfig { port_value: 65_536, ..Default::default() })
+                },
+                at(".health_check_config.port_value"),
+                "65536 is not a port",
+            ),
+            (
+                |m| m.endpoints[0].lb_endpoints[0].metadata = proxy(&Address::default()),
+                "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.http11_proxy_transport_socket.proxy_address\"]",
+                "must be a socket_address",
+            ),
+            (
+                |m| m.endpoints[0].metadata = proxy(&Address::default()),
+                "endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.http11_proxy_transport_socket.proxy_address\"]",
+                "must be a socket_address",
+            ),
         ],
     );
 }
@@ -126,4 +210,22 @@ fn a_locality_without_weight_is_left_out_and_no_endpoints_are_fine() {
     assert_eq!(parse(&message).unwrap().priorities.len(), 1);
     message.endpoints.clear();
     assert!(parse(&message).unwrap().priorities.is_empty());
+}
+
+#[test]
+fn metadata_says_the_key_of_the_hash_and_the_proxy() {
+    let mut message = good();
+    let near = socket("10.9.9.9", 3128).unwrap();
+    message.endpoints[0].metadata = proxy(&near);
+    let mut metadata = proxy(&socket("10.8.8.8", 3128).unwrap()).unwrap();
+    let key = envoy_types::pb::google::protobuf::Value { kind: Some(Kind::StringValue("k".into())) };
+    let fields = [("hash_key".to_owned(), key)].into();
+    metadata.filter_metadata.insert("envoy.lb".into(), Struct { fields });
+    message.endpoints[1].lb_endpoints[0].metadata = Some(metadata);
+    let parsed = ClusterLoadAssignment::parse(&message.encode_to_vec(), &context()).unwrap();
+    let endpoint = |priority: usize| &parsed.priorities[priority].localities[0].endpoints[0];
+    assert_eq!(endpoint(0).proxy, Some(([10, 9, 9, 9], 3128).into()), "the locality's");
+    assert_eq!(endpoint(0).hash_key, None);
+    assert_eq!(endpoint(1).proxy, Some(([10, 8, 8, 8], 3128).into()));
+    assert_eq!(endpoint(1).hash_key.as_deref(), Some("k"));
 }
