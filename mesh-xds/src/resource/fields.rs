@@ -9,6 +9,8 @@
 //! group of fields with one fate; its name in the `MESSAGES` of that file; and in `resource/tests/fields.rs` a
 //! good resource that holds it, with the field numbers that lead there.
 
+pub(super) mod cluster;
+pub(super) mod endpoint;
 pub(super) mod filter;
 pub mod grfcs;
 pub(super) mod listener;
@@ -16,6 +18,7 @@ mod page;
 #[cfg(test)]
 pub(super) mod probe;
 pub(super) mod route;
+pub(super) mod tls;
 
 pub use page::page;
 
@@ -79,6 +82,10 @@ pub static SECTIONS: &[Section] = &[
     Section { title: "Listener and HTTP connection manager", messages: listener::MESSAGES },
     Section { title: "HTTP filters", messages: filter::MESSAGES },
     Section { title: "RouteConfiguration", messages: route::MESSAGES },
+    Section { title: "Cluster", messages: cluster::MESSAGES },
+    Section { title: "Load balancing policies", messages: cluster::POLICIES },
+    Section { title: "ClusterLoadAssignment", messages: endpoint::MESSAGES },
+    Section { title: "TLS", messages: tls::MESSAGES },
 ];
 
 impl Message {

@@ -280,7 +280,10 @@ pub(super) fn port(proto: &core::SocketAddress, at: &Path<'_>, faults: &mut Faul
     match proto.port_specifier {
         Some(core::socket_address::PortSpecifier::PortValue(port)) => faults
             .take(&at.field("port_value"), u16::try_from(port).map_err(|_| format!("{port} is not a port"))),
-        _ => faults.reject(&at.field("port_value"), "is required"),
+        Some(core::socket_address::PortSpecifier::NamedPort(_)) => {
+            faults.reject(&at.field("named_port"), "is not supported: ports are numbers")
+        }
+        None => faults.reject(&at.field("port_value"), "is required"),
     }
 }
 

@@ -76,7 +76,7 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A48", "least request", [Yes, Na, Yes], ""),
     grfc("A50", "outlier detection", [Yes, Na, Yes], ""),
     grfc("A51", "ORCA", [Needs(Feature::ClientSideWeightedRoundRobin), No, Na], ""),
-    grfc("A52", "custom load balancing", [Part, Na, No], "the policies that are listed below"),
+    grfc("A52", "custom load balancing", [Part, Na, Yes], "the policies below; a program cannot add its own"),
     grfc("A53", "ignore_resource_deletion", [Yes, Yes, Na], "superseded by A88"),
     grfc("A54", "status codes of control planes", [Yes, Na, Na], ""),
     grfc("A55", "stateful sessions", [Needs(Feature::StatefulSession), Na, No], ""),

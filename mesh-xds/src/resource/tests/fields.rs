@@ -21,6 +21,7 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use std::collections::BTreeMap;
 
 mod carriers;
+mod clusters;
 
 /// A good resource with a message in it.
 struct Carrier {

@@ -38,12 +38,39 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("RetryPolicy", "retry_on"),
     // The next message, RetryHostPredicate.
     ("RetryPolicy", "retry_host_predicate"),
+    // a_cluster_comes_back_from_its_bytes: what counts only together with another field or key.
+    ("Cluster", "typed_extension_protocol_options"),
+    ("Cluster", "lrs_report_endpoint_metrics"),
+    ("Cluster", "metadata"),
+    ("ClientSideWeightedRoundRobin", "oob_reporting_period"),
+    ("OutlierDetection", "split_external_local_origin_errors"),
+    // a_faulty_cluster_is_refused_with_the_place
+    ("Cluster", "eds_cluster_config"),
+    ("Cluster", "circuit_breakers"),
+    ("CommonLbConfig", "healthy_panic_threshold"),
+    // a_policy_of_the_enum_with_faulty_settings_is_refused
+    ("Cluster", "least_request_lb_config"),
+    ("Cluster", "ring_hash_lb_config"),
+    ("Cluster", "maglev_lb_config"),
+    ("CommonLbConfig", "consistent_hashing_lb_config"),
+    // a_cluster_of_clusters_names_some
+    ("CustomClusterType", "name"),
+    // Lists of policies, of which the first counts: the tests of `resource/tests/rejections/balancing.rs`.
+    ("WrrLocality", "endpoint_picking_policy"),
+    ("RandomSubsetting", "child_policy"),
+    ("ClientSideWeightedRoundRobin", "metric_names_for_computing_utilization"),
+    // metadata_says_the_key_of_the_hash_and_the_proxy
+    ("LbEndpoint", "metadata"),
+    ("LocalityLbEndpoints", "metadata"),
+    // a_transport_socket_that_would_verify_less_than_it_says_is_refused
+    ("SubjectAltNameMatcher", "san_type"),
 ];
 
 pub(super) fn all() -> Vec<Carrier> {
     let mut all = route_carriers();
     all.extend(listener_carriers());
     all.extend(filter_carriers());
+    all.extend(clusters::carriers());
     all
 }
 
@@ -279,7 +306,7 @@ fn client(filters: Vec<hcm::HttpFilter>) -> Vec<u8> {
 }
 
 /// A server's listener with these filters before the router.
-fn server(filters: Vec<hcm::HttpFilter>) -> Vec<u8> {
+pub(super) fn server(filters: Vec<hcm::HttpFilter>) -> Vec<u8> {
     let inspector = listener::ListenerFilter {
         name: "tls".into(),
         config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
