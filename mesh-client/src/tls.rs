@@ -18,10 +18,7 @@ use mesh_ca::{
     verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
-use mesh_xds::{
-    matcher::StringMatcher,
-    resource::tls::{DownstreamTls, Roots, UpstreamTls},
-};
+use mesh_xds::resource::tls::{DownstreamTls, Roots, SanMatcher, UpstreamTls};
 use rustls::pki_types::ServerName;
 use std::{
     collections::BTreeMap,
@@ -199,7 +196,7 @@ impl Providers {
                  roots vouch for is accepted as its server"
             );
         }
-        let sans: Arc<[StringMatcher]> = context.sans.clone().into();
+        let sans: Arc<[SanMatcher]> = context.sans.clone().into();
         let shown = san::Shown(&sans).to_string();
         Ok(ServerCheck::named(&shown, move |peer: &PeerCertificate| {
             if sans.is_empty() || sans.iter().any(|matcher| san::matches(peer, matcher)) {

@@ -1,21 +1,27 @@
 //! Matching the names of a certificate (gRFC A29, "Server Authorization").
 
 use mesh_ca::certificate::PeerCertificate;
-use mesh_xds::matcher::{StringMatcher, StringPattern};
+use mesh_xds::{
+    matcher::StringPattern,
+    resource::tls::{SanKind, SanMatcher},
+};
 use std::fmt;
 
 /// Whether any name of the peer satisfies the matcher.
 ///
 /// A DNS name is compared without regard to case when the matcher is exact, and a wildcard in the
-/// certificate (`*.example.com`) then stands for one label. URIs and IP addresses are compared as text.
-pub(super) fn matches(peer: &PeerCertificate, matcher: &StringMatcher) -> bool {
-    let dns = |name: &String| match &matcher.pattern {
-        StringPattern::Exact(wanted) => dns_name_covers(name, wanted),
-        _ => matcher.matches(name),
+/// certificate (`*.example.com`) then stands for one label. URIs and IP addresses are compared as text. Mail
+/// addresses, which name no server, never match.
+pub(super) fn matches(peer: &PeerCertificate, matcher: &SanMatcher) -> bool {
+    let SanMatcher { kind, name } = matcher;
+    let of = |wanted: SanKind| kind.is_none_or(|kind| kind == wanted);
+    let dns = |san: &String| match &name.pattern {
+        StringPattern::Exact(wanted) => dns_name_covers(san, wanted),
+        _ => name.matches(san),
     };
-    peer.uri_sans.iter().any(|uri| matcher.matches(uri))
-        || peer.dns_sans.iter().any(dns)
-        || peer.ip_sans.iter().any(|ip| matcher.matches(&ip.to_string()))
+    of(SanKind::Uri) && peer.uri_sans.iter().any(|uri| name.matches(uri))
+        || of(SanKind::Dns) && peer.dns_sans.iter().any(dns)
+        || of(SanKind::Ip) && peer.ip_sans.iter().any(|ip| name.matches(&ip.to_string()))
 }
 
 /// Whether the peer's certificate is good for this DNS name.
@@ -43,7 +49,7 @@ fn dns_name_covers(san: &str, name: &str) -> bool {
 }
 
 /// Matchers, for a message.
-pub(super) struct Shown<'a>(pub(super) &'a [StringMatcher]);
+pub(super) struct Shown<'a>(pub(super) &'a [SanMatcher]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,7 +60,7 @@ impl fmt::Display for Shown<'_> {
             if i > 0 {
                 f.write_str(" or ")?;
             }
-            match &matcher.pattern {
+            match &matcher.name.pattern {
                 StringPattern::Exact(text) => f.write_str(text)?,
                 StringPattern::Prefix(text) => write!(f, "{text}*")?,
                 StringPattern::Suffix(text) => write!(f, "*{text}")?,

@@ -3,13 +3,14 @@
 use super::*;
 use crate::testing::{authority, id, identity};
 use mesh_ca::issuer::Authority;
+use mesh_xds::{matcher::StringMatcher, resource::tls::SanKind};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
     UpstreamTls {
         identity: Some("default".into()),
         roots: Roots::Provider("default".into()),
-        sans,
+        sans: sans.into_iter().map(Into::into).collect(),
         sni: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
@@ -61,6 +62,23 @@ async fn a_server_is_believed_when_any_of_its_names_satisfies_any_matcher() {
         let tls = client.client_tls(&upstream(sans.clone()), None).unwrap();
         let (connected, _) = handshake(&tls, server.clone()).await;
         assert_eq!(connected.is_ok(), believed, "{sans:?}: {connected:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_matcher_of_one_kind_is_not_satisfied_by_a_name_of_another() {
+    let authority = authority();
+    let server =
+        providers(&authority, "reviews").await.server_tls(&downstream(Some("default"), true)).unwrap();
+    let client = providers(&authority, "productpage").await;
+    for (kind, believed) in
+        [(SanKind::Uri, true), (SanKind::Dns, false), (SanKind::Email, false), (SanKind::Ip, false)]
+    {
+        let name = StringMatcher::suffix("reviews", false).unwrap();
+        let sans = vec![SanMatcher { kind: Some(kind), name }];
+        let tls = client.client_tls(&UpstreamTls { sans, ..upstream(vec![]) }, None).unwrap();
+        let (connected, _) = handshake(&tls, server.clone()).await;
+        assert_eq!(connected.is_ok(), believed, "{kind:?}: {connected:?}");
     }
 }
 

@@ -190,7 +190,7 @@ fn tls_socket(tls: &UpstreamTls, files: &CertificateFiles) -> TransportSocket {
     // The compiler writes exact names only; anything else becomes a name that nobody has, for without
     // names an Envoy would accept everybody.
     let names = tls.sans.iter().map(|san| {
-        let name = match &san.pattern {
+        let name = match &san.name.pattern {
             StringPattern::Exact(name) => name.as_ref().to_owned(),
             _ => "(not an exact name)".to_owned(),
         };

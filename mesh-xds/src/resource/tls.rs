@@ -18,7 +18,7 @@ pub struct UpstreamTls {
     /// What the peer is verified against.
     pub roots: Roots,
     /// Any of these matches any SAN of the peer; empty: any peer that the roots vouch for.
-    pub sans: Vec<StringMatcher>,
+    pub sans: Vec<SanMatcher>,
     /// Server name sent, unless `auto_host_sni` finds one.
     pub sni: Option<Arc<str>>,
     /// The endpoint's hostname is sent as server name.
@@ -28,6 +28,40 @@ pub struct UpstreamTls {
     /// Auto-mTLS: only endpoints that are marked as speaking mesh mTLS get TLS, others plaintext. From
     /// `metadata.filter_metadata["io.mesh.tls"].auto` of the cluster; false for any other control plane.
     pub only_mesh_endpoints: bool,
+}
+
+/// A name that a peer's certificate may have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SanMatcher {
+    /// Names of this kind only; absent: of any.
+    pub kind: Option<SanKind>,
+    /// What it looks like.
+    pub name: StringMatcher,
+}
+
+impl From<StringMatcher> for SanMatcher {
+    /// For names of any kind.
+    fn from(name: StringMatcher) -> Self {
+        Self { kind: None, name }
+    }
+}
+
+/// A kind of subject alternative name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SanKind {
+    /// DNS name, perhaps a wildcard.
+    Dns,
+    /// URI, such as a SPIFFE ID.
+    Uri,
+    /// Mail address.
+    Email,
+    /// IP address.
+    Ip,
+}
+
+impl SanKind {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Dns, Self::Uri, Self::Email, Self::Ip];
 }
 
 /// What a certificate chain must lead to.

@@ -62,7 +62,7 @@ async fn a_workload_joins_with_a_token_and_gets_its_configuration_and_endpoint()
     let cluster = found.clusters.get(CLUSTER).unwrap().as_ref().unwrap();
     let tls = cluster.cluster.tls.as_ref().unwrap();
     assert!(
-        tls.sans.iter().any(|san| san.matches("spiffe://cluster.local/ns/default/sa/reviews")),
+        tls.sans.iter().any(|san| san.name.matches("spiffe://cluster.local/ns/default/sa/reviews")),
         "{tls:?}"
     );
     world.running.shutdown().await;

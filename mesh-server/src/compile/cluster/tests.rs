@@ -33,7 +33,7 @@ fn tls(world: &World) -> Option<UpstreamTls> {
 }
 
 fn sans(tls: &UpstreamTls) -> Vec<String> {
-    tls.sans.iter().map(|san| format!("{:?}", san.pattern)).collect()
+    tls.sans.iter().map(|san| format!("{:?}", san.name.pattern)).collect()
 }
 
 #[test]
@@ -149,7 +149,9 @@ fn automatic_mtls_names_the_accounts_of_the_servers() {
     let expected = UpstreamTls {
         identity: Some("default".into()),
         roots: Roots::Provider("default".into()),
-        sans: vec![StringMatcher::exact("spiffe://cluster.local/ns/default/sa/bookinfo-reviews", false)],
+        sans: vec![
+            StringMatcher::exact("spiffe://cluster.local/ns/default/sa/bookinfo-reviews", false).into(),
+        ],
         sni: Some("outbound_.9080_._.reviews.default.svc.cluster.local".into()),
         auto_host_sni: false,
         auto_sni_san_validation: false,
@@ -171,7 +173,7 @@ fn aliases_of_the_trust_domain_are_names_too() {
 fn when_no_account_is_known_nobody_is_accepted() {
     let tls = tls(&world(MESH, "")).unwrap();
     let [name] = tls.sans.as_slice() else { panic!("{:?}", tls.sans) };
-    assert!(!name.matches("spiffe://cluster.local/ns/default/sa/bookinfo-reviews"));
+    assert!(!name.name.matches("spiffe://cluster.local/ns/default/sa/bookinfo-reviews"));
     assert!(sans(&tls)[0].contains("no service account of reviews.default.svc.cluster.local is known"));
 }
 
@@ -183,7 +185,7 @@ fn a_rule_decides_before_anything_automatic() {
         with("{tls: {mode: ISTIO_MUTUAL, subjectAltNames: [\"spiffe://x/ns/a/sa/b\"], sni: s}}").unwrap();
     assert!(!mutual.only_mesh_endpoints);
     assert_eq!((mutual.sni.as_deref(), mutual.sans.len()), (Some("s"), 1));
-    assert!(mutual.sans[0].matches("spiffe://x/ns/a/sa/b"));
+    assert!(mutual.sans[0].name.matches("spiffe://x/ns/a/sa/b"));
 }
 
 #[test]

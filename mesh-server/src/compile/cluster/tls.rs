@@ -15,7 +15,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{StringMatcher, StringPattern},
-    resource::tls::{Roots, UpstreamTls},
+    resource::tls::{Roots, SanMatcher, UpstreamTls},
 };
 
 /// The certificate provider that every bootstrap of this mesh names, as in Istio.
@@ -50,9 +50,10 @@ impl Compiler<'_> {
     }
 
     /// The names that a server of the destination may have; never empty.
-    fn server_names(&self, destination: &Destination<'_, '_>, given: &[String]) -> Vec<StringMatcher> {
-        let exact =
-            |name: String| StringMatcher { pattern: StringPattern::Exact(name.into()), ignore_case: false };
+    fn server_names(&self, destination: &Destination<'_, '_>, given: &[String]) -> Vec<SanMatcher> {
+        let exact = |name: String| {
+            SanMatcher::from(StringMatcher { pattern: StringPattern::Exact(name.into()), ignore_case: false })
+        };
         if !given.is_empty() {
             return given.iter().cloned().map(exact).collect();
         }

@@ -126,7 +126,7 @@ const ACCEPTED: &[Accepted] = &[
             (tls.identity.as_deref(), &tls.roots),
             (Some("default"), &Roots::Provider("default".into()))
         );
-        assert!(tls.sans[0].matches("spiffe://cluster.local/ns/default/sa/reviews"));
+        assert!(tls.sans[0].name.matches("spiffe://cluster.local/ns/default/sa/reviews"));
     }),
     ("istio-endpoints", EDS, |resource| {
         let [first, second] = &assignment(resource).priorities[..] else { panic!("{resource:?}") };

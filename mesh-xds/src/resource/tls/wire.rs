@@ -6,7 +6,7 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
-use super::{DownstreamTls, Roots, UpstreamTls};
+use super::{DownstreamTls, Roots, SanKind, SanMatcher, UpstreamTls};
 use crate::{
     field_path::{Faults, Path},
     resource::{ParseContext, wire},
@@ -166,7 +166,7 @@ fn identity(
 
 struct Validation {
     roots: Option<Roots>,
-    sans: Vec<crate::matcher::StringMatcher>,
+    sans: Vec<SanMatcher>,
 }
 
 fn validation(
@@ -262,26 +262,52 @@ fn sans(
     validation: &CertificateValidationContext,
     at: &Path<'_>,
     faults: &mut Faults,
-) -> Option<Vec<crate::matcher::StringMatcher>> {
+) -> Option<Vec<SanMatcher>> {
     if validation.match_typed_subject_alt_names.is_empty() {
         let list = at.field("match_subject_alt_names");
-        return wire::every(&validation.match_subject_alt_names, &list, faults, wire::string_matcher);
+        return wire::every(&validation.match_subject_alt_names, &list, faults, |matcher, at, faults| {
+            wire::string_matcher(matcher, at, faults).map(SanMatcher::from)
+        });
     }
     let list = at.field("match_typed_subject_alt_names");
     wire::every(&validation.match_typed_subject_alt_names, &list, faults, |typed, at, faults| {
-        match SanType::try_from(typed.san_type) {
-            Ok(SanType::Dns | SanType::Uri | SanType::Email | SanType::IpAddress) => {}
+        let kind = match SanType::try_from(typed.san_type) {
+            Ok(SanType::Dns) => SanKind::Dns,
+            Ok(SanType::Uri) => SanKind::Uri,
+            Ok(SanType::Email) => SanKind::Email,
+            Ok(SanType::IpAddress) => SanKind::Ip,
             _ => return faults.reject(&at.field("san_type"), "must be DNS, URI, EMAIL or IP_ADDRESS"),
-        }
+        };
         let at = at.field("matcher");
-        wire::string_matcher(faults.required(&at, &typed.matcher)?, &at, faults)
+        let name = wire::string_matcher(faults.required(&at, &typed.matcher)?, &at, faults)?;
+        Some(SanMatcher { kind: Some(kind), name })
     })
 }
 
 pub(in crate::resource) fn upstream_proto(tls: &UpstreamTls) -> TransportSocket {
-    let validation = CertificateValidationContext {
-        match_subject_alt_names: tls.sans.iter().map(wire::string_matcher_proto).collect(),
-        ..CertificateValidationContext::default()
+    // The older list, which every client reads, unless only the newer one can say it. That one goes before the
+    // older, so that a matcher of any kind is then one of each.
+    let plain = |san: &SanMatcher| wire::string_matcher_proto(&san.name);
+    let typed = tls.sans.iter().any(|san| san.kind.is_some());
+    let each = |san: &SanMatcher| {
+        let kinds: Vec<SanKind> = san.kind.map_or(SanKind::ALL.into(), |kind| vec![kind]);
+        let matcher = plain(san);
+        kinds.into_iter().map(move |kind| proto::SubjectAltNameMatcher {
+            san_type: san_type(kind).into(),
+            matcher: Some(matcher.clone()),
+            ..Default::default()
+        })
+    };
+    let validation = if typed {
+        CertificateValidationContext {
+            match_typed_subject_alt_names: tls.sans.iter().flat_map(each).collect(),
+            ..CertificateValidationContext::default()
+        }
+    } else {
+        CertificateValidationContext {
+            match_subject_alt_names: tls.sans.iter().map(plain).collect(),
+            ..CertificateValidationContext::default()
+        }
     };
     socket(&proto::UpstreamTlsContext {
         common_tls_context: Some(common_proto(tls.identity.as_ref(), Some(&tls.roots), validation)),
@@ -290,6 +316,15 @@ pub(in crate::resource) fn upstream_proto(tls: &UpstreamTls) -> TransportSocket 
         auto_sni_san_validation: tls.auto_sni_san_validation,
         ..Default::default()
     })
+}
+
+const fn san_type(kind: SanKind) -> SanType {
+    match kind {
+        SanKind::Dns => SanType::Dns,
+        SanKind::Uri => SanType::Uri,
+        SanKind::Email => SanType::Email,
+        SanKind::Ip => SanType::IpAddress,
+    }
 }
 
 pub(in crate::resource) fn downstream_proto(tls: &DownstreamTls) -> TransportSocket {

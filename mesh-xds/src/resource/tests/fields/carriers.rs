@@ -62,8 +62,6 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     // metadata_says_the_key_of_the_hash_and_the_proxy
     ("LbEndpoint", "metadata"),
     ("LocalityLbEndpoints", "metadata"),
-    // a_transport_socket_that_would_verify_less_than_it_says_is_refused
-    ("SubjectAltNameMatcher", "san_type"),
 ];
 
 pub(super) fn all() -> Vec<Carrier> {

@@ -15,13 +15,10 @@ pub(super) fn downstream_tls() -> impl Strategy<Value = DownstreamTls> {
 
 pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
     let roots = prop_oneof![Just(Roots::Provider("default".into())), Just(Roots::System)];
-    (
-        option::of(Just(Arc::from("default"))),
-        roots,
-        vec(string(), 0..3),
-        option::of(some_text()),
-        any::<[bool; 3]>(),
-    )
+    let kind = prop_oneof![Just(SanKind::Dns), Just(SanKind::Uri), Just(SanKind::Email), Just(SanKind::Ip)];
+    let typed = (kind, string()).prop_map(|(kind, name)| SanMatcher { kind: Some(kind), name });
+    let sans = prop_oneof![vec(string().prop_map(SanMatcher::from), 0..3), vec(typed, 0..3)];
+    (option::of(Just(Arc::from("default"))), roots, sans.boxed(), option::of(some_text()), any::<[bool; 3]>())
         .prop_map(|(identity, roots, sans, sni, flags)| UpstreamTls {
             identity,
             roots,
