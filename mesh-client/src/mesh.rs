@@ -26,6 +26,7 @@ use mesh_ca::workload::WorkloadIdentity;
 use mesh_xds::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
     client::{CacheSettings, ClientSettings, XdsClient},
+    csds::{CsdsServer, OwnStatus},
     lrs::{LoadReporter, LoadStore},
     resource::{Feature, Support},
 };
@@ -170,6 +171,12 @@ impl Mesh {
         let load_reports =
             LoadReportStatus { last: inner.reporter.last_report(), error: inner.reporter.error() };
         MeshStatus::new(inner.xds.status(), load_reports, &inner.providers, &targets, &inner.clusters.all())
+    }
+
+    /// The service that tells which configuration this process runs on (CSDS, gRFC A40), for `grpcdebug`: add it to
+    /// a server that only operators reach. It does not keep the mesh alive.
+    pub fn csds(&self) -> CsdsServer<OwnStatus> {
+        self.0.xds.csds()
     }
 
     /// From now on every call fails; calls under way finish undisturbed. Servers drain by their own handles.

@@ -11,6 +11,7 @@ mod ports;
 use crate::{
     analysis::Severity,
     compile::Mesh,
+    csds::{self, Door, Everybody},
     model::MeshSettings,
     publish::{AnonymousPeers, Peer, Publisher, Served},
     registration::{Registry, WorkloadFile},
@@ -146,6 +147,7 @@ impl App {
         }
         let attestors = attestors.and(JoinTokenAttestor::new(tokens));
         let certificates = CertificateService::new(authority.clone(), attestors);
+        let everybody = Everybody::default();
         for (listener, anonymous) in [(tls, AnonymousPeers::Refused), (plaintext, AnonymousPeers::Admitted)] {
             let Some(listener) = listener else { continue };
             let config = match anonymous {
@@ -165,6 +167,13 @@ impl App {
             let ads = AdsService::new(Arc::new(served), AdsSettings::default());
             running.tasks.spawn(metrics.clone().count(ads.events()));
             running.ads.push(ads.clone());
+            everybody.add(ads.clone());
+            let door = Door {
+                trust_domain: settings.trust_domain.clone(),
+                clock: clock.clone(),
+                anonymous,
+                root_namespace: settings.root_namespace.clone(),
+            };
             // Whoever is believed may also register.
             let registrants = if settings.believe_loopback { anonymous } else { AnonymousPeers::Refused };
             let (domain, time) = (settings.trust_domain.clone(), clock.clone());
@@ -178,6 +187,7 @@ impl App {
                 ads,
                 certificates: metrics.counting(certificates.clone()),
                 registration: registry.service(settings.trust_domain.clone(), clock, registrants),
+                csds: csds::service(everybody.clone(), door),
             };
             running.servers.spawn(ports::serve_grpc(listener, config, services, stopped.clone()));
         }

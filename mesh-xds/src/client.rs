@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 pub use backoff::BackoffSettings;
 pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
-pub use handle::{ClientStatus, ConfigWatch, ServerConfigWatch, ServerStatus, XdsClient};
+pub use handle::{ClientStatus, ConfigWatch, ServerConfigWatch, ServerStatus, WeakClient, XdsClient};
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
 pub use store::CacheSettings;
 pub use task::{ClientSettings, Connector};

@@ -9,6 +9,7 @@
 pub mod bootstrap;
 pub mod client;
 pub mod config;
+pub mod csds;
 pub mod error;
 mod field_path;
 pub mod lrs;

@@ -8,7 +8,11 @@ use crate::{
 use mesh_ca::{
     issuer::LARGEST_CSR, proto::istio_ca::istio_certificate_service_server::IstioCertificateServiceServer,
 };
-use mesh_xds::{lrs::LoadReportService, server::AdsService};
+use mesh_xds::{
+    csds::{CsdsServer, StreamsStatus},
+    lrs::LoadReportService,
+    server::AdsService,
+};
 use rustls::ServerConfig;
 use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
@@ -25,6 +29,7 @@ pub(super) struct Services {
     pub(super) load: Option<LoadReportService>,
     pub(super) certificates: CountingCertificates,
     pub(super) registration: WorkloadRegistrationServer<RegistrationService>,
+    pub(super) csds: CsdsServer<StreamsStatus>,
 }
 
 pub(super) async fn serve_grpc(
@@ -42,6 +47,7 @@ pub(super) async fn serve_grpc(
         .add_service(certificates)
         .add_service(services.registration)
         .add_optional_service(services.load.map(|load| load.service()))
+        .add_service(services.csds)
         .serve_with_incoming_shutdown(Incoming::new(listener, tls), stopped(stop))
         .await;
     if let Err(error) = served {

@@ -198,9 +198,31 @@ impl XdsClient {
         ServerConfigWatch { receiver: watch.receiver.clone(), watch }
     }
 
+    /// A handle that does not keep the client alive.
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.shared))
+    }
+
     /// State of the connection and of every watched resource.
     pub fn status(&self) -> ClientStatus {
         (self.shared.status)()
+    }
+}
+
+/// A handle that does not keep the client alive.
+#[derive(Clone)]
+pub struct WeakClient(Weak<Shared>);
+
+impl WeakClient {
+    /// The client, if it lives.
+    pub fn upgrade(&self) -> Option<XdsClient> {
+        Some(XdsClient { shared: self.0.upgrade()? })
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakClient").finish_non_exhaustive()
     }
 }
 

@@ -200,3 +200,25 @@ async fn a_stream_that_falls_silent_is_noticed() {
     assert!(!mesh.status().control_plane.resources.is_empty());
     assert_eq!(within(ask(channel, None)).await.unwrap().server, "v1", "what is known stays in force");
 }
+
+#[tokio::test]
+async fn what_a_process_runs_on_can_be_asked_for() {
+    use mesh_xds::csds::{ClientStatusDiscoveryServiceClient, ClientStatusRequest};
+    let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
+    plane.publish(&reviews([("v1", vec![echo.address])]));
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    within(ask(channel, None)).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let serving = tonic::transport::Server::builder().add_service(mesh.csds()).serve_with_incoming(incoming);
+    let _server = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(serving));
+    let _channel = mesh.channel("reviews:9080").unwrap();
+    let asking = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let mut asking = ClientStatusDiscoveryServiceClient::new(asking);
+    let told = within(asking.fetch_client_status(ClientStatusRequest::default())).await.unwrap().into_inner();
+    let node = told.config[0].node.as_ref().unwrap();
+    assert_eq!(node.id, "sidecar~127.0.0.1~me.default~x");
+    assert!(!told.config[0].generic_xds_configs.is_empty());
+}

@@ -172,3 +172,35 @@ async fn in_development_whoever_asks_on_loopback_gets_a_certificate() {
     assert_eq!(*identity.ready_within(PATIENCE).await.unwrap().id(), World::id("reviews"));
     running.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_root_namespace_is_told_who_is_connected() {
+    use mesh_xds::csds::{ClientStatusDiscoveryServiceClient, ClientStatusRequest};
+    let world = World::start().await;
+    let ask = async |channel| {
+        let request = ClientStatusRequest::default();
+        ClientStatusDiscoveryServiceClient::new(channel).fetch_client_status(request).await
+    };
+    let refused = ask(connect(&world.target())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let workload = connect(&world.target().presenting(&world.join("reviews").await).unwrap());
+    let client = client(world.address(), Some(workload.clone()), "default", "reviews");
+    until(&mut client.config("reviews:9080", "reviews:9080"), |_| true).await;
+    let refused = ask(workload).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("root namespace istio-system"), "{refused}");
+
+    let operator = SpiffeId::workload(&trust_domain(), "istio-system", "operator").unwrap();
+    let token = world.running.tokens().create(&operator, PATIENCE).unwrap();
+    let source = CaSource::new(world.target()).token(JoinToken::value(token.as_str()));
+    let identity = WorkloadIdentity::start(source);
+    identity.ready_within(PATIENCE).await.unwrap();
+    let told = ask(connect(&world.target().presenting(&identity).unwrap())).await.unwrap().into_inner();
+    let [config] = told.config.try_into().unwrap();
+    assert!(config.node.unwrap().id.contains("default"), "the workload's");
+    assert!(!config.generic_xds_configs.is_empty());
+    // In plaintext this machine is told the same.
+    let plaintext = plaintext(&world.running.addresses().xds_plaintext.unwrap().to_string());
+    assert_eq!(ask(plaintext).await.unwrap().into_inner().config.len(), 1);
+    world.running.shutdown().await;
+}

@@ -273,11 +273,11 @@ fn a_wrapped_resource_is_unwrapped_and_its_name_held_against_it() {
         type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
         value: wrapper.encode_to_vec().into(),
     };
-    let heartbeat = proto::Resource { name: "c".into(), ..Default::default() };
+    let empty = proto::Resource { name: "c".into(), ..Default::default() };
     let resources = vec![
         wrap(wrapper(CDS, "a", "va", "a=1")),
         wrap(wrapper(CDS, "b", "vb", "other=1")),
-        wrap(heartbeat),
+        wrap(empty),
         any(LDS, "a=2"),
     ];
     let error = sotw(&script.sotw_with(CDS, "v1", resources, vec![])).3.unwrap();
@@ -536,4 +536,173 @@ fn retries_back_off_and_stop_when_nobody_watches() {
     assert!(!script.pass(Duration::from_secs(300)).connect);
     assert_eq!(script.machine.deadline(), None);
     assert!(script.add(&[(LDS, "a")]).connect);
+}
+
+/// A wrapper with a time to live.
+fn living(wrapper: proto::Resource, seconds: i64) -> proto::Resource {
+    proto::Resource { ttl: Some(prost_types::Duration { seconds, nanos: 0 }), ..wrapper }
+}
+
+/// The heart-beat of a version.
+fn heartbeat(name: &str, version: &str, seconds: i64) -> proto::Resource {
+    living(proto::Resource { name: name.into(), version: version.into(), ..Default::default() }, seconds)
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_time_to_live_ends_unless_the_resource_or_its_heart_beat_comes_again() {
+    let mut script = Script::new(Variant::Delta);
+    script.open(&[(CDS, "a"), (CDS, "b")]);
+    let both = vec![living(wrapper(CDS, "a", "1", "a=1"), 60), living(wrapper(CDS, "b", "1", "b=1"), 60)];
+    script.delta(CDS, both, &[]);
+    assert_eq!(script.machine.good(CDS, "a"), None, "it is not for the disk");
+    script.pass(MINUTE / 2);
+    let out = script.delta(CDS, vec![heartbeat("a", "1", 60)], &[]);
+    assert_eq!(delta(&out).error_detail, None);
+    assert!(out.changed.is_empty());
+    assert_eq!(script.pass(MINUTE / 2).changed, [key(CDS, "b")].into());
+    assert!(
+        script.known(CDS, "b").starts_with("Cluster b does not exist: its time to live ended"),
+        "{}",
+        script.known(CDS, "b")
+    );
+    assert_eq!(script.known(CDS, "a"), "1");
+    // Its neighbour is sent again, without an end.
+    script.delta(CDS, vec![wrapper(CDS, "a", "2", "a=1"), living(wrapper(CDS, "b", "2", "b=2"), 5)], &[]);
+    script.pass(10 * MINUTE);
+    assert_eq!(script.known(CDS, "a"), "1");
+    assert!(script.known(CDS, "b").contains("does not exist"));
+}
+
+#[test]
+fn a_time_to_live_ends_while_the_control_plane_is_away_and_the_resource_is_asked_for_anew() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut script = Script::new(variant);
+        script.open(&[(EDS, "a")]);
+        let wrapped = living(wrapper(EDS, "a", "1", "a=1"), 60);
+        match variant {
+            Variant::Delta => script.delta(EDS, vec![wrapped], &[]),
+            Variant::Sotw => {
+                let any = proto::Any {
+                    type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
+                    value: wrapped.encode_to_vec().into(),
+                };
+                script.sotw_with(EDS, "v1", vec![any], vec![])
+            }
+        };
+        script.on(Input::Closed("gone".into()));
+        assert_eq!(script.known(EDS, "a"), "1");
+        script.pass(MINUTE);
+        assert!(script.known(EDS, "a").contains("time to live ended"), "{variant:?}");
+        script.on(Input::Opened);
+        assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_secs(15)), "it is waited for");
+        if variant == Variant::Delta {
+            script.delta(EDS, vec![wrapper(EDS, "a", "1", "a=1")], &[]);
+            assert_eq!(script.known(EDS, "a"), "1");
+        }
+    }
+}
+
+#[test]
+fn a_heart_beat_of_anything_else_is_a_fault_and_costs_nothing() {
+    let mut script = Script::with(Variant::Delta, |settings| settings.fail_on_data_errors = true);
+    script.open(&[(CDS, "a"), (CDS, "b")]);
+    script.delta(CDS, vec![wrapper(CDS, "a", "1", "a=1")], &[]);
+    let beats = vec![heartbeat("a", "2", 60), heartbeat("b", "1", 60), heartbeat("unwatched", "1", 60)];
+    let nack = delta(&script.delta(CDS, beats, &[])).error_detail.unwrap().message;
+    assert_eq!(
+        nack,
+        "Cluster a: a heart-beat for version 2, and version 1 is in use\n\
+         Cluster b: a heart-beat for a resource that was never sent"
+    );
+    assert_eq!((script.known(CDS, "a"), script.known(CDS, "b")), ("1".into(), String::new()));
+    // Times that are none.
+    for seconds in [0, -1] {
+        let nack = delta(&script.delta(CDS, vec![living(wrapper(CDS, "b", "1", "b=1"), seconds)], &[]));
+        assert_eq!(nack.error_detail.unwrap().message, "Cluster b: its ttl must be positive");
+    }
+}
+
+#[test]
+fn a_heart_beat_is_no_absence_and_ends_no_trouble() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(LDS, "a")]);
+    let wrap = |wrapper: proto::Resource| proto::Any {
+        type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
+        value: wrapper.encode_to_vec().into(),
+    };
+    script.sotw_with(LDS, "v1", vec![wrap(living(wrapper(LDS, "a", "1", "a=1"), 60))], vec![]);
+    script.sotw_with(LDS, "v2", vec![wrap(wrapper(LDS, "a", "2", "a=bad"))], vec![]);
+    let rejected = script.known(LDS, "a");
+    assert!(rejected.contains("was rejected"));
+    script.sotw_with(LDS, "v3", vec![wrap(heartbeat("a", "1", 60))], vec![]);
+    assert_eq!(script.known(LDS, "a"), rejected, "neither gone nor well");
+}
+
+#[test]
+fn what_is_forgotten_is_asked_for_without_a_version() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(LDS, "a"), (LDS, "b")]);
+    script.sotw(LDS, "v1", &["a=1", "b=1"]);
+    assert!(script.on(Input::Forget(vec![key(LDS, "a")])).changed.is_empty(), "not while it may yet speak");
+    script.on(Input::Closed("gone".into()));
+    assert_eq!(script.on(Input::Forget(vec![key(LDS, "a"), key(LDS, "x")])).changed, [key(LDS, "a")].into());
+    assert_eq!((script.known(LDS, "a"), script.known(LDS, "b")), (String::new(), "1".into()));
+    script.pass(Duration::from_secs(2));
+    assert_eq!(sotw(&script.on(Input::Opened)), (String::new(), String::new(), names(&["a", "b"]), None));
+    assert_eq!(script.machine.timers.len(), 1, "it is waited for again");
+}
+
+#[test]
+fn hanging_up_forgets_everything_and_is_refused_while_something_is_watched() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(LDS, "a")]);
+    script.sotw(LDS, "v1", &["a=1"]);
+    assert!(!script.on(Input::Hangup).disconnect);
+    script.remove(&[(LDS, "a")]);
+    let out = script.on(Input::Hangup);
+    assert!(out.disconnect && out.requests.is_empty());
+    assert!(script.machine.is_idle() && script.machine.deadline().is_none());
+    assert!(script.sotw(LDS, "v2", &["a=2"]).requests.is_empty(), "what was under way is not heard");
+    assert_eq!(script.open(&[(LDS, "a")]).requests.len(), 1);
+    assert_eq!(script.known(LDS, "a"), "");
+}
+
+#[test]
+fn a_version_that_goes_backwards_is_a_version_like_any_other() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(LDS, "a")]);
+    script.sotw(LDS, "9", &["a=9"]);
+    let out = script.sotw(LDS, "1", &["a=1"]);
+    assert_eq!((sotw(&out).0.as_str(), script.known(LDS, "a").as_str()), ("1", "1"));
+}
+
+#[test]
+fn who_begins_to_watch_later_finds_what_is_known_and_asks_nobody() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(LDS, "good"), (LDS, "noted"), (LDS, "gone")]);
+    script.sotw(LDS, "v1", &["good=1", "noted=1"]);
+    script.sotw(LDS, "v2", &["good=1", "noted=bad"]);
+    script.pass(Duration::from_secs(15));
+    for name in ["good", "noted", "gone"] {
+        assert!(script.add(&[(LDS, name)]).requests.is_empty(), "{name}");
+    }
+    assert_eq!(script.known(LDS, "good"), "1");
+    assert!(script.known(LDS, "noted").starts_with("1 (Listener noted was rejected"));
+    assert!(script.known(LDS, "gone").starts_with("Listener gone does not exist"));
+}
+
+#[test]
+fn a_resource_that_was_received_once_is_never_waited_for_again() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(EDS, "a"), (EDS, "b")]);
+    script.sotw(EDS, "v1", &["a=1"]);
+    script.on(Input::Closed("age".into()));
+    script.pass(Duration::from_secs(2));
+    script.on(Input::Opened);
+    assert!(script.pass(Duration::from_secs(15)).changed.len() == 1, "b alone");
+    assert_eq!(script.known(EDS, "a"), "1");
+    // It is gone and comes back in the same words; that is news, once.
+    assert_eq!(script.sotw(EDS, "v2", &["a=1", "b=2"]).changed, [key(EDS, "b")].into());
 }

@@ -5,6 +5,7 @@ use crate::{
     bootstrap::{ChannelCredentials, Node as BootstrapNode, ServerFeatures},
     client::XdsClient,
     config::{XdsErrorCause, testing::*},
+    csds::{ClientStatusDiscoveryServiceClient, ClientStatusRequest, StreamsStatus},
     name::{Name, ResourceType},
     resource::AnyResource,
     server::{AdsService, AdsSettings, Encoded, Node, StreamEvent, View, Views},
@@ -328,4 +329,111 @@ async fn a_first_request_without_a_node_is_refused() {
         .into_inner();
     let status = responses.message().await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
+}
+
+/// Serves these clients' status until it is dropped.
+async fn csds<C: crate::csds::Clients>(
+    service: crate::csds::CsdsServer<C>,
+) -> (ClientStatusDiscoveryServiceClient<Channel>, AbortOnDrop) {
+    let (socket, address) = bind().await;
+    let serve = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(socket));
+    let server = AbortOnDrop(tokio::spawn(async move { serve.await.unwrap() }));
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    (ClientStatusDiscoveryServiceClient::new(channel), server)
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[tokio::test]
+async fn the_status_of_a_client_is_served_and_does_not_keep_it_alive() {
+    let (socket, address) = bind().await;
+    let source = Source::new(&mesh(1));
+    let mut plane = Plane::serve(socket, &source, AdsSettings::default());
+    let client = client(address, Variant::Delta);
+    let mut watch = client.config("t", "t");
+    watch.known().await.unwrap().unwrap();
+    let (mut status, _server) = csds(client.csds()).await;
+    let told = status.fetch_client_status(ClientStatusRequest::default()).await.unwrap().into_inner();
+    let [config] = told.config.try_into().unwrap();
+    assert_eq!(config.client_scope, "");
+    let node = config.node.unwrap();
+    assert_eq!((node.id.as_str(), node.user_agent_name.as_str()), ("me", "mesh-client"));
+    assert!(node.client_features.contains(&"xds.config.resource-in-sotw".to_owned()));
+    let shown: Vec<_> =
+        config.generic_xds_configs.iter().map(|one| (one.name.as_str(), one.client_status)).collect();
+    assert_eq!(shown, [("a", 3), ("a", 3), ("t", 3), ("r", 3)], "CDS, EDS, LDS, RDS: ACKED");
+    for shown in &config.generic_xds_configs {
+        let kind = ResourceType::from_url(&shown.type_url).unwrap();
+        let published = lock(&source.view).clone().unwrap().resource(kind, &shown.name).unwrap();
+        assert_eq!(shown.xds_config.as_ref().unwrap().value, published.body.to_vec(), "as it was received");
+        assert_eq!(shown.version_info, *published.version);
+        assert!(shown.last_updated.is_some() && shown.error_state.is_none());
+    }
+
+    // A stream has an answer for each request, without the contents if it asks so.
+    let (requests, receiver) = mpsc::channel(2);
+    let bare = ClientStatusRequest { exclude_resource_contents: true, ..Default::default() };
+    let refused = ClientStatusRequest { node_matchers: vec![Default::default()], ..Default::default() };
+    requests.send(bare).await.unwrap();
+    requests.send(refused).await.unwrap();
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = status.stream_client_status(requests).await.unwrap().into_inner();
+    let first = answers.message().await.unwrap().unwrap();
+    assert!(first.config[0].generic_xds_configs.iter().all(|one| one.xds_config.is_none()));
+    assert_eq!(answers.message().await.unwrap_err().code(), tonic::Code::InvalidArgument);
+
+    drop((client, watch));
+    plane.until(|event| matches!(event, StreamEvent::Gone { .. }).then_some(())).await;
+    let told = status.fetch_client_status(ClientStatusRequest::default()).await.unwrap().into_inner();
+    assert!(told.config.is_empty());
+}
+
+#[tokio::test]
+async fn a_control_plane_tells_of_the_clients_that_are_connected() {
+    let (socket, address) = bind().await;
+    let source = Source::new(&mesh(1));
+    let mut plane = Plane::serve(socket, &source, AdsSettings::default());
+    let client = client(address, Variant::Sotw);
+    let mut watch = client.config("t", "t");
+    watch.known().await.unwrap().unwrap();
+    plane.until(|event| matches!(event, StreamEvent::Acked { .. }).then_some(())).await;
+    let ads = plane.ads.clone();
+    let (mut status, _server) =
+        csds(crate::csds::serve(StreamsStatus::new(move || ads.streams(), |_| Ok(())))).await;
+    let told = status.fetch_client_status(ClientStatusRequest::default()).await.unwrap().into_inner();
+    let [config] = told.config.try_into().unwrap();
+    assert_eq!(config.node.unwrap().id, "me");
+    let synced = config.generic_xds_configs.iter().filter(|one| one.config_status == 1).count();
+    assert_eq!((synced, config.generic_xds_configs.len()), (4, 4));
+}
+
+#[tokio::test]
+async fn a_slow_watcher_sees_the_latest_and_holds_nobody_up() {
+    let (socket, address) = bind().await;
+    let source = Source::new(&mesh(1));
+    let mut plane = Plane::serve(socket, &source, AdsSettings::default());
+    let client = client(address, Variant::Sotw);
+    let mut watch = client.config("t", "t");
+    watch.known().await.unwrap().unwrap();
+    // A hundred changes that nobody looks at. Each is accepted before the next one is made.
+    for port in 2..102 {
+        source.publish(&mesh(port));
+        let revision = port.to_string();
+        let acked = |event: &StreamEvent| match event {
+            StreamEvent::Acked { revision: acked, .. } if **acked == *revision => Some(()),
+            _ => None,
+        };
+        plane.until(acked).await;
+    }
+    assert!(watch.has_changed());
+    let config = watch.borrow_and_update().clone().unwrap().unwrap();
+    let a = config.clusters["a"].as_ref().unwrap();
+    assert_eq!(a.endpoints.priorities[0].localities[0].endpoints[0].address().port(), 101);
+    assert!(!watch.has_changed(), "there is one, not a hundred");
 }

@@ -1,0 +1,166 @@
+//! What is told of each state, to whom.
+
+use super::*;
+use crate::server::{NackStatus, Variant};
+use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher as StringMatcherProto};
+
+fn status(state: ResourceState) -> ResourceStatus {
+    ResourceStatus {
+        resource_type: ResourceType::Cluster,
+        kind: "CDS",
+        name: "c".into(),
+        server: "cp:1".into(),
+        version: Some("v1".into()),
+        body: Some(vec![1, 2, 3].into()),
+        from_cache: None,
+        state,
+        error: Some(ErrorStatus { text: "was rejected: bad".into(), version: "v2".into(), at: 20.25 }),
+        updated: Some(10.5),
+    }
+}
+
+#[test]
+fn a_rejected_resource_shows_the_version_in_use_and_what_was_wrong_with_the_last() {
+    let shown = of_resource(status(ResourceState::Nacked));
+    assert_eq!((shown.type_url.as_str(), shown.name.as_str()), (ResourceType::Cluster.url(), "c"));
+    assert_eq!((shown.version_info.as_str(), shown.client_status()), ("v1", ClientResourceStatus::Nacked));
+    let body = shown.xds_config.unwrap();
+    assert_eq!(
+        (body.type_url.as_str(), body.value.as_slice()),
+        (ResourceType::Cluster.url(), &[1, 2, 3][..])
+    );
+    assert_eq!(shown.last_updated.unwrap(), Timestamp { seconds: 10, nanos: 500_000_000 });
+    let error = shown.error_state.unwrap();
+    assert_eq!((error.details.as_str(), error.version_info.as_str()), ("was rejected: bad", "v2"));
+    assert_eq!(error.last_update_attempt.unwrap(), Timestamp { seconds: 20, nanos: 250_000_000 });
+}
+
+#[test]
+fn every_state_has_its_name() {
+    let states = [
+        (ResourceState::Requested, "REQUESTED"),
+        (ResourceState::DoesNotExist, "DOES_NOT_EXIST"),
+        (ResourceState::Acked, "ACKED"),
+        (ResourceState::Nacked, "NACKED"),
+        (ResourceState::ReceivedError, "RECEIVED_ERROR"),
+        (ResourceState::Timeout, "TIMEOUT"),
+    ];
+    for (state, name) in states {
+        assert_eq!(of_resource(status(state)).client_status().as_str_name(), name);
+    }
+}
+
+fn of(kind: &'static str, change: impl FnOnce(&mut TypeStatus)) -> TypeStatus {
+    let mut status = TypeStatus {
+        kind,
+        wildcard: false,
+        names: vec!["a".into(), "b".into()],
+        held: 1,
+        sent_revision: Some("7".into()),
+        acked_revision: Some("6".into()),
+        outstanding: false,
+        last_nack: None,
+        rejected: vec![],
+    };
+    change(&mut status);
+    status
+}
+
+fn streams() -> Vec<StreamStatus> {
+    let stream = |id, node: &str, types| StreamStatus {
+        id,
+        node: node.into(),
+        cluster: "reviews".into(),
+        user_agent: "gRPC Go".into(),
+        peer: "anonymous".into(),
+        connected_since: 1.0,
+        variant: Variant::Sotw,
+        acked_revision: None,
+        target_revision: "7".into(),
+        types,
+    };
+    let nack = NackStatus { revision: "7".into(), text: "Cluster b: bad".into(), at: 3.0 };
+    let types = vec![
+        of("CDS", |kind| {
+            kind.rejected = vec!["b".into()];
+            kind.last_nack = Some(nack);
+        }),
+        of("EDS", |kind| kind.outstanding = true),
+        of("LDS", |_| {}),
+        of("RDS", |kind| kind.sent_revision = None),
+    ];
+    vec![stream(1, "sidecar~a", types), stream(2, "sidecar~b", vec![]), stream(3, "router~c", vec![])]
+}
+
+fn by_id(pattern: Option<MatchPattern>) -> NodeMatcher {
+    NodeMatcher {
+        node_id: Some(StringMatcherProto { match_pattern: pattern, ignore_case: false }),
+        node_metadatas: vec![],
+    }
+}
+
+/// Ids of the nodes that a control plane tells of.
+fn told(matchers: Vec<NodeMatcher>) -> Result<Vec<String>, Status> {
+    let clients = StreamsStatus::new(streams, |_| Ok(()));
+    let request = ClientStatusRequest { node_matchers: matchers, ..Default::default() };
+    let told = clients.clients(&Extensions::new(), &request)?;
+    Ok(told.into_iter().map(|client| client.node.unwrap().id).collect())
+}
+
+#[test]
+fn a_control_plane_tells_of_each_type_and_of_what_was_rejected() {
+    let clients = StreamsStatus::new(streams, |_| Ok(()));
+    let all = clients.clients(&Extensions::new(), &ClientStatusRequest::default()).unwrap();
+    assert_eq!(all.len(), 3);
+    let shown: Vec<_> = all[0]
+        .generic_xds_configs
+        .iter()
+        .map(|one| {
+            (one.type_url.rsplit('.').next().unwrap(), one.name.as_str(), one.config_status().as_str_name())
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("Cluster", "", "ERROR"),
+            ("Cluster", "b", "ERROR"),
+            ("ClusterLoadAssignment", "", "STALE"),
+            ("Listener", "", "SYNCED"),
+            ("RouteConfiguration", "", "NOT_SENT"),
+        ]
+    );
+    let error = all[0].generic_xds_configs[1].error_state.clone().unwrap();
+    assert_eq!((error.details.as_str(), error.version_info.as_str()), ("Cluster b: bad", "7"));
+    assert_eq!(all[0].node.as_ref().unwrap().user_agent_name, "gRPC Go");
+}
+
+#[test]
+fn nodes_are_selected_by_their_id_and_by_nothing_else() {
+    let exact = by_id(Some(MatchPattern::Exact("router~c".into())));
+    let prefix = by_id(Some(MatchPattern::Prefix("sidecar~".into())));
+    let regex = |regex: &str| {
+        by_id(Some(MatchPattern::SafeRegex(RegexMatcher { regex: regex.into(), ..Default::default() })))
+    };
+    assert_eq!(told(vec![]).unwrap().len(), 3);
+    assert_eq!(told(vec![exact.clone()]).unwrap(), ["router~c"]);
+    assert_eq!(told(vec![exact, prefix]).unwrap().len(), 3, "any of them");
+    assert_eq!(told(vec![regex("sidecar~[b-z]")]).unwrap(), ["sidecar~b"]);
+    let metadata = NodeMatcher { node_metadatas: vec![Default::default()], ..by_id(None) };
+    for (matcher, why) in [
+        (metadata, "node_matchers[0].node_metadatas"),
+        (NodeMatcher::default(), "node_matchers[0].node_id: is required"),
+        (by_id(None), "one of exact"),
+        (regex("("), "node_matchers[0].node_id: "),
+    ] {
+        let status = told(vec![matcher]).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().contains(why), "{status}");
+    }
+}
+
+#[test]
+fn who_is_not_admitted_is_told_nothing() {
+    let clients = StreamsStatus::new(streams, |_| Err(Status::permission_denied("not you")));
+    let refusal = clients.clients(&Extensions::new(), &ClientStatusRequest::default()).unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::PermissionDenied);
+}
