@@ -165,6 +165,17 @@ impl Connector for ControlPlaneConnector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use mesh_ca::{
+        issuer::{Authority, ServerNames},
+        rustls::{ClientAuth, default_provider, server_config},
+        spiffe_id::TrustDomain,
+    };
+    use mesh_xds::{
+        bootstrap::{Bootstrap, Node},
+        client::XdsClient,
+    };
+    use tokio::net::TcpListener;
 
     fn server(credentials: ChannelCredentials, token: &Path) -> ServerConfig {
         let mut server = ServerConfig::new("localhost:15012", credentials).unwrap();
@@ -209,5 +220,68 @@ mod tests {
         assert!(
             with(Some("/nowhere/roots.pem"), Some("/nowhere/map.json"), None).contains("/nowhere/map.json")
         );
+    }
+
+    /// A temporary file of this content.
+    fn file(name: &str, content: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("mesh-connect-{}-{name}", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_is_known_by_a_bundle_map_and_gets_the_token_over_that_connection_only() {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let (ours, other) =
+            (Arc::new(Authority::in_memory(&domain).unwrap()), Authority::in_memory(&domain).unwrap());
+        let map = |authority: &Authority| {
+            let bundles = authority.bundles();
+            let root = &bundles.roots(&domain).unwrap().certificates()[0];
+            let key =
+                serde_json::json!({"kty": "EC", "use": "x509-svid", "x5c": [BASE64_STANDARD.encode(root)]});
+            serde_json::json!({"trust_domains": {"cluster.local": {"keys": [key]}}}).to_string()
+        };
+        let (good, bad) = (file("good", &map(&ours)), file("bad", &map(&other)));
+        let token = file("token", "e30.eyJleHAiOjk5OTk5OTk5OTl9.c2ln");
+        let identity = ours.server_identity(ServerNames { dns: vec![], ips: vec![] });
+        identity.ready().await.unwrap();
+        let config = server_config(&identity, ClientAuth::None, &[b"h2"], default_provider()).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let join = |map: &Path| {
+            let credentials = ChannelCredentials::Tls {
+                ca_certificate_file: None,
+                spiffe_trust_bundle_map_file: Some(map.to_owned()),
+                identity: None,
+                refresh_interval: Duration::from_secs(600),
+            };
+            let mut server = ServerConfig::new(&address, credentials).unwrap();
+            server.call_credentials = vec![CallCredentials::JwtTokenFile(token.clone())];
+            let bootstrap = Arc::new(Bootstrap::new(server, Node::default()));
+            XdsClient::spawn(bootstrap, Arc::new(ControlPlaneConnector::new(None)))
+        };
+        // Of another authority of the same name.
+        let client = join(&bad);
+        let mut watch = client.config("t", "t");
+        let refused = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            assert!(acceptor.accept(tcp).await.is_err(), "the client refuses");
+        };
+        let (known, ()) = tokio::join!(watch.known(), refused);
+        let error = known.unwrap().unwrap_err().to_string();
+        assert!(error.contains("TLS handshake with"), "{error}");
+        drop((client, watch));
+
+        let client = join(&good);
+        let _watch = client.config("t", "t");
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(acceptor.accept(tcp).await.unwrap()).await.unwrap();
+        let (request, _respond) = connection.accept().await.unwrap().unwrap();
+        assert!(request.uri().path().ends_with("/StreamAggregatedResources"), "{}", request.uri());
+        assert_eq!(request.headers()["authorization"], "Bearer e30.eyJleHAiOjk5OTk5OTk5OTl9.c2ln");
+        for path in [good, bad, token] {
+            std::fs::remove_file(path).unwrap();
+        }
     }
 }

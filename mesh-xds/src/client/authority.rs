@@ -295,11 +295,11 @@ impl<P: Parse> Federation<P> {
             return;
         }
         authority.answered = true;
+        if position == authority.active && authority.forgotten {
+            return;
+        }
         let keys = authority.keys();
         if position == authority.active {
-            if authority.forgotten {
-                return;
-            }
             let behind = authority.servers.get(..position).unwrap_or_default().to_vec();
             // One whose stream is opening may yet answer; then nothing is old.
             let is_open = |id: &Id| self.servers.get(*id).is_some_and(|server| server.machine.link().0);

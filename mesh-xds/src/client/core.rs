@@ -145,4 +145,6 @@ fn publish<T>(slot: &Slot<T>, config: Option<Result<Arc<T>, XdsError>>) {
 }
 
 #[cfg(test)]
+mod coherence;
+#[cfg(test)]
 mod tests;

@@ -255,6 +255,7 @@ fn with<T>(metadata: MetadataMap, message: T) -> tonic::Request<T> {
 /// The stream of one control plane.
 struct Conversation {
     server: ServerConfig,
+    connector: Arc<dyn Connector>,
     link: Link,
     sender: mpsc::Sender<Request>,
     /// Written before anything more is read.
@@ -262,8 +263,9 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(server: ServerConfig) -> Self {
-        Self { server, link: Link::Closed, sender: mpsc::channel(1).0, unsent: VecDeque::new() }
+    fn new(server: ServerConfig, connector: Arc<dyn Connector>) -> Self {
+        let (sender, _) = mpsc::channel(1);
+        Self { server, connector, link: Link::Closed, sender, unsent: VecDeque::new() }
     }
 
     /// Writes what is to be written, then reads the next thing that happens. Cancel safe.
@@ -288,16 +290,17 @@ impl Conversation {
     }
 
     /// Begins a stream, in the place of the one before; the error says why there cannot be one.
-    fn connect(&mut self, connector: &Arc<dyn Connector>, settings: &ClientSettings) -> Result<(), Arc<str>> {
+    fn connect(&mut self, settings: &ClientSettings) -> Result<(), Arc<str>> {
         self.hang_up();
-        let channel = connector.connect(&self.server).map_err(|why| format!("{}: {why}", self.server))?;
+        let channel =
+            self.connector.connect(&self.server).map_err(|why| format!("{}: {why}", self.server))?;
         let (requests, receiver) = mpsc::channel(16);
         let (opened, is_open) = oneshot::channel();
         let outbound = Outbound { requests: receiver, opened: Some(opened) };
         self.sender = requests;
         self.link = Link::Opening {
             responses: open(
-                connector.clone(),
+                self.connector.clone(),
                 self.server.clone(),
                 channel,
                 settings.max_response_bytes,
@@ -340,7 +343,8 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
     settings: ClientSettings,
     news: Option<mpsc::Sender<()>>,
 ) {
-    let mut conversations: Vec<_> = servers.into_iter().map(Conversation::new).collect();
+    let mut conversations: Vec<_> =
+        servers.into_iter().map(|server| Conversation::new(server, connector.clone())).collect();
     let mut inbox = Vec::new();
     loop {
         let deadline = lock(&core).federation.deadline();
@@ -359,7 +363,7 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
                 // One that is not heard yet says the same.
                 let _ = news.try_send(());
             }
-            let failed = carry_out(&mut conversations, actions, &connector, &settings);
+            let failed = carry_out(&mut conversations, actions, &settings);
             if failed.is_empty() {
                 break;
             }
@@ -377,7 +381,6 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
 fn carry_out(
     conversations: &mut [Conversation],
     actions: Actions,
-    connector: &Arc<dyn Connector>,
     settings: &ClientSettings,
 ) -> Vec<(Id, Arc<str>)> {
     let mut failed = Vec::new();
@@ -385,7 +388,7 @@ fn carry_out(
         let Some(conversation) = conversations.get_mut(id) else { continue };
         match action {
             Action::Connect => {
-                if let Err(why) = conversation.connect(connector, settings) {
+                if let Err(why) = conversation.connect(settings) {
                     failed.push((id, why));
                 }
             }

@@ -28,6 +28,20 @@ fn error() -> impl Strategy<Value = proto::ResourceError> {
     })
 }
 
+/// No time, a sound one, or one that is none.
+fn ttl() -> impl Strategy<Value = Option<prost_types::Duration>> {
+    let seconds = select(vec![None, None, Some(1), Some(30), Some(0), Some(-1), Some(i64::MAX)]);
+    seconds.prop_map(|seconds| seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }))
+}
+
+/// A wrapper, or a heart-beat.
+fn wrapped() -> impl Strategy<Value = proto::Resource> {
+    (kind(), name(), text(), ttl(), any::<bool>()).prop_map(|(kind, name, text, ttl, beats)| {
+        let whole = wrapper(kind, &name, "v", &text);
+        proto::Resource { ttl, resource: whole.resource.filter(|_| !beats), ..whole }
+    })
+}
+
 fn sotw() -> impl Strategy<Value = Response> {
     (url(), vec((kind(), text()), 0..4), vec(error(), 0..2), 0..9_u8).prop_map(
         |(type_url, bodies, resource_errors, nonce)| {
@@ -44,11 +58,11 @@ fn sotw() -> impl Strategy<Value = Response> {
 }
 
 fn delta() -> impl Strategy<Value = Response> {
-    (url(), vec((kind(), name(), text()), 0..4), vec(name(), 0..3), vec(error(), 0..2), 0..9_u8).prop_map(
-        |(type_url, bodies, removed_resources, resource_errors, nonce)| {
+    (url(), vec(wrapped(), 0..4), vec(name(), 0..3), vec(error(), 0..2), 0..9_u8).prop_map(
+        |(type_url, resources, removed_resources, resource_errors, nonce)| {
             Response::Delta(proto::DeltaDiscoveryResponse {
                 system_version_info: nonce.to_string(),
-                resources: bodies.iter().map(|(kind, name, text)| wrapper(*kind, name, "v", text)).collect(),
+                resources,
                 type_url,
                 nonce: nonce.to_string(),
                 removed_resources,
@@ -67,6 +81,8 @@ enum Event {
     Response(Response),
     Closed,
     Pass(u32),
+    Forget(Vec<(ResourceType, String)>),
+    Hangup,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -79,6 +95,8 @@ fn event() -> impl Strategy<Value = Event> {
         4 => delta().prop_map(Event::Response),
         1 => Just(Event::Closed),
         2 => (0..40_000_u32).prop_map(Event::Pass),
+        1 => keys().prop_map(Event::Forget),
+        1 => Just(Event::Hangup),
     ]
 }
 
@@ -102,6 +120,14 @@ proptest! {
                 Event::Closed => {
                     asked.clear();
                     machine.on(now, Input::Closed("x".into()))
+                }
+                Event::Forget(names) => machine.on(now, Input::Forget(keys(names))),
+                Event::Hangup => {
+                    let out = machine.on(now, Input::Hangup);
+                    if out.disconnect {
+                        asked.clear();
+                    }
+                    out
                 }
                 Event::Pass(millis) => {
                     now += Duration::from_millis(millis.into());

@@ -1,0 +1,268 @@
+//! Control planes come and go in any order: no view is ever made of the words of two, and in the end the first one
+//! that answers is followed.
+
+use super::*;
+use crate::{
+    bootstrap::{Bootstrap, ChannelCredentials, Node, ServerConfig},
+    client::{
+        Machine, Resources, Settings,
+        authority::{Action, Plan},
+        store::{Kept, Stored},
+        testing,
+        wire::Response,
+    },
+    config::testing::*,
+    name::ResourceType,
+    proto,
+    resource::ParseContext,
+    server::Variant,
+};
+use ResourceType::{
+    Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
+};
+use proptest::prelude::*;
+use std::time::Duration;
+
+const SERVERS: usize = 3;
+/// What is on disk is of none of them.
+const DISK: usize = 9;
+
+/// What one control plane says, under the names that all of them use.
+fn said(tag: usize, kind: ResourceType) -> Vec<AnyResource> {
+    let mark = format!("said-by-{tag}");
+    let port = u16::try_from(tag * 1000 + 1).unwrap();
+    match kind {
+        LDS => vec![listener("t", "r")],
+        RDS => vec![routes("r", &[("t", &["one", "two"]), (&mark, &[])])],
+        CDS => vec![cluster("one"), cluster("two")],
+        EDS => vec![endpoints("one", port), endpoints("two", port)],
+    }
+}
+
+/// Who said the parts of a view.
+fn tags(config: &XdsConfig) -> BTreeSet<usize> {
+    let hosts = config.routes.virtual_hosts.iter();
+    let marks = hosts.filter_map(|host| host.name.strip_prefix("said-by-")?.parse().ok());
+    let clusters = config.clusters.values().filter_map(|cluster| cluster.as_ref().ok());
+    let localities =
+        clusters.flat_map(|cluster| &cluster.endpoints.priorities).flat_map(|one| &one.localities);
+    let ports = localities.flat_map(|one| &one.endpoints).map(|one| usize::from(one.address().port()) / 1000);
+    marks.chain(ports).collect()
+}
+
+/// What happens to one of the control planes, as far as it can.
+#[derive(Clone, Debug)]
+enum Event {
+    Open(usize),
+    Close(usize),
+    /// Some of its resources of a type, and errors for names that nobody has.
+    Say(usize, ResourceType, [bool; 2]),
+    /// Everything.
+    SayAll(usize),
+    Refuse(usize, ResourceType),
+    /// Something that nobody has is watched, or no longer: then what is known is not enough.
+    Stranger,
+    Pass(u32),
+    /// The target is watched no longer, and then again.
+    Rewatch,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let server = 0..SERVERS;
+    let kind = prop::sample::select(ResourceType::ALL.to_vec());
+    prop_oneof![
+        4 => server.clone().prop_map(Event::Open),
+        3 => server.clone().prop_map(Event::Close),
+        8 => (server.clone(), kind.clone(), prop::array::uniform2(prop::bool::weighted(0.8))).prop_map(|(id, kind, some)| Event::Say(id, kind, some)),
+        3 => server.clone().prop_map(Event::SayAll),
+        1 => (server, kind).prop_map(|(id, kind)| Event::Refuse(id, kind)),
+        2 => Just(Event::Stranger),
+        2 => (0..20_000_u32).prop_map(Event::Pass),
+        1 => Just(Event::Rewatch),
+    ]
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Link {
+    Closed,
+    Opening,
+    Open,
+}
+
+struct World {
+    core: Core<Resources>,
+    now: Instant,
+    links: [Link; SERVERS],
+    /// Somebody has said something.
+    answered: bool,
+    stranger: bool,
+    id: u64,
+    published: watch::Receiver<Option<Result<Arc<XdsConfig>, XdsError>>>,
+}
+
+impl World {
+    fn new(strict: [bool; SERVERS], on_disk: bool) -> Self {
+        let server = |i: usize| {
+            let mut server = ServerConfig::new(&format!("s{i}:1"), ChannelCredentials::Insecure).unwrap();
+            server.features.fail_on_data_errors = strict[i];
+            server
+        };
+        let mut bootstrap = Bootstrap::new(server(0), Node::default());
+        bootstrap.servers = (0..SERVERS).map(server).collect();
+        let machine = |server: &ServerConfig| {
+            let settings = Settings {
+                max_resource_bytes: 1 << 20,
+                server: server.address.as_str().into(),
+                fail_on_data_errors: server.features.fail_on_data_errors,
+                ..testing::settings(Variant::Sotw)
+            };
+            Machine::new(Resources { context: ParseContext::default() }, settings)
+        };
+        let all = ResourceType::ALL.into_iter().flat_map(|kind| said(DISK, kind));
+        let kept = |resource: AnyResource| {
+            let key = (resource.resource_type(), resource.name().clone());
+            let (version, server) = ("old".into(), "s0:1".into());
+            (key, Kept { body: resource.to_proto(), resource, version, server, confirmed: 0.0 })
+        };
+        let stored = if on_disk { Stored::of(all.map(kept).collect(), "/cache", 1) } else { Stored::none() };
+        let federation = Federation::new(Plan::new(&bootstrap), stored, machine);
+        let (_, published) = watch::channel(None);
+        let links = [Link::Closed; SERVERS];
+        let mut world = Self {
+            core: Core::new(federation),
+            now: Instant::now(),
+            links,
+            answered: false,
+            stranger: false,
+            id: 0,
+            published,
+        };
+        world.watch();
+        world
+    }
+
+    fn watch(&mut self) {
+        let (slot, published) = watch::channel(None);
+        self.published = published;
+        self.id += 1;
+        let begin = Command::WatchClient { id: self.id, listener: "t".into(), authority: "t".into(), slot };
+        let actions = self.core.command(self.now, [Command::Unwatch { id: self.id - 1 }, begin]);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Actions) {
+        for (id, action) in actions.io {
+            match action {
+                Action::Connect => {
+                    assert!(self.links[id] == Link::Closed, "one stream at a time");
+                    self.links[id] = Link::Opening;
+                }
+                Action::Disconnect => self.links[id] = Link::Closed,
+                Action::Send(_) => {
+                    assert!(self.links[id] == Link::Open, "nothing is sent where nobody listens")
+                }
+                Action::Rejected(text) => panic!("{text}"),
+            }
+        }
+    }
+
+    fn input(&mut self, id: usize, input: Input) {
+        let actions = self.core.on(self.now, id, input);
+        self.carry_out(actions);
+    }
+
+    fn say(&mut self, id: usize, kind: ResourceType, some: [bool; 2], refuse: bool) {
+        let resources = said(id, kind).into_iter().zip(some).filter(|(_, say)| *say);
+        let any =
+            |resource: AnyResource| proto::Any { type_url: kind.url().into(), value: resource.to_proto() };
+        let refused = said(id, kind).into_iter().filter(|_| refuse).map(|resource| proto::ResourceError {
+            resource_name: Some(proto::ResourceName { name: resource.name().to_string() }),
+            error_detail: Some(proto::Status { code: 5, message: "no".into() }),
+        });
+        let response = proto::DiscoveryResponse {
+            version_info: "1".into(),
+            nonce: "1".into(),
+            type_url: kind.url().into(),
+            resources: resources.map(|(resource, _)| any(resource)).collect(),
+            resource_errors: refused.collect(),
+            ..Default::default()
+        };
+        self.answered = true;
+        self.input(id, Input::Response(Response::Sotw(response)));
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Open(id) if self.links[id] == Link::Opening => {
+                self.links[id] = Link::Open;
+                self.input(id, Input::Opened);
+            }
+            Event::Close(id) if self.links[id] != Link::Closed => {
+                self.links[id] = Link::Closed;
+                self.input(id, Input::Closed("x".into()));
+            }
+            Event::Say(id, kind, some) if self.links[id] == Link::Open => self.say(id, kind, some, false),
+            Event::SayAll(id) => {
+                for kind in [LDS, RDS, CDS, EDS] {
+                    self.happen(Event::Say(id, kind, [true; 2]));
+                }
+            }
+            Event::Stranger => {
+                self.stranger = !self.stranger;
+                let (slot, _) = watch::channel(None);
+                let command = match self.stranger {
+                    true => Command::WatchServer { id: u64::MAX, listener: "nobody".into(), slot },
+                    false => Command::Unwatch { id: u64::MAX },
+                };
+                let actions = self.core.command(self.now, [command]);
+                self.carry_out(actions);
+            }
+            Event::Refuse(id, kind) if self.links[id] == Link::Open => self.say(id, kind, [false; 2], true),
+            Event::Pass(millis) => {
+                self.now += Duration::from_millis(millis.into());
+                let actions = self.core.tick(self.now);
+                self.carry_out(actions);
+            }
+            Event::Rewatch => self.watch(),
+            _ => {}
+        }
+    }
+
+    /// Who is followed now; checks that it is one.
+    fn follows(&self) -> Option<usize> {
+        let published = self.published.borrow().clone();
+        let Some(Ok(config)) = published else { return None };
+        let tags = tags(&config);
+        assert!(tags.len() <= 1, "a view of {tags:?}");
+        tags.into_iter().next()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_view_is_made_of_the_words_of_two(
+        strict in any::<[bool; SERVERS]>(),
+        on_disk in any::<bool>(),
+        events in prop::collection::vec(event(), 0..120),
+    ) {
+        let mut world = World::new(strict, on_disk);
+        for event in events {
+            let before = world.follows();
+            let rewatched = matches!(event, Event::Rewatch);
+            world.happen(event);
+            if world.follows() == Some(DISK) && world.answered {
+                prop_assert!(before == Some(DISK) && !rewatched, "the disk is used though somebody answers");
+            }
+        }
+        // In the end the first one says everything.
+        for _ in 0..10 {
+            world.happen(Event::Open(0));
+            world.happen(Event::SayAll(0));
+            world.happen(Event::Pass(150_000));
+        }
+        prop_assert_eq!(world.follows(), Some(0));
+        prop_assert!(world.links[1..].iter().all(|link| *link == Link::Closed), "the others are let go");
+    }
+}
