@@ -47,6 +47,11 @@ impl Parse for Resources {
         }
     }
 
+    /// Only what was understood: a key that was sent beside the name of a provider is not.
+    fn keep(&self, resource: &AnyResource, _: &Bytes) -> Bytes {
+        resource.to_proto()
+    }
+
     fn share(&self, new: AnyResource, old: &AnyResource) -> AnyResource {
         sharing(new, old)
     }

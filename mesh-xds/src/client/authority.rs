@@ -132,13 +132,13 @@ pub(super) enum Action {
 }
 
 /// What a control plane said of a resource.
-pub(super) struct Accepted {
+pub(super) struct Accepted<R> {
     pub(super) key: Key,
     pub(super) server: Arc<str>,
     /// It can still change its mind: a stream is open.
     pub(super) is_open: bool,
-    /// Version and encoded resource; `None`: it does not exist.
-    pub(super) good: Option<(Arc<str>, Bytes)>,
+    /// Version, bytes and value; `None`: it does not exist.
+    pub(super) good: Option<(Arc<str>, Bytes, R)>,
 }
 
 /// What is to be done, in order.
@@ -466,7 +466,7 @@ impl<P: Parse> Federation<P> {
 
     /// What the control planes said last, for [`super::store`]: what is in use, and what does not exist.
     /// Authorities that run on what is on disk are left out, and so is what has a time to live.
-    pub(super) fn accepted(&self) -> Vec<Accepted> {
+    pub(super) fn accepted(&self) -> Vec<Accepted<P::Resource>> {
         let mut all = Vec::new();
         for authority in &self.authorities {
             let Some(server) = authority.server().and_then(|id| self.servers.get(id)) else { continue };
@@ -479,7 +479,7 @@ impl<P: Parse> Federation<P> {
                     good,
                 };
                 match server.machine.good(*kind, name) {
-                    Some((version, body)) => all.push(accepted(Some((version, body)))),
+                    Some(good) => all.push(accepted(Some(good))),
                     None => {
                         if let Known::Bad(XdsError { cause: XdsErrorCause::DoesNotExist(_), .. }) =
                             server.machine.known(*kind, name)

@@ -136,12 +136,17 @@ impl XdsClient {
             Some(cache) => {
                 let servers = servers.iter().map(ToString::to_string).collect();
                 let owner = Owner { node: bootstrap.node.id.clone(), servers };
-                // Whoever sent it, it comes from a file: nobody is trusted for it.
-                let parser = parser(false);
+                // As when it was received: a file can say no more than those whose words it keeps.
+                let trusted: Vec<_> =
+                    plan.servers.iter().filter(|one| one.features.trusted_xds_server).collect();
+                let is_trusted = |server: &str| trusted.iter().any(|one| one.address == server);
+                let (with, without) = (parser(true), parser(false));
                 let now = crate::server::epoch_seconds(Duration::ZERO);
-                let stored = store::load(&cache, &owner, now, |kind, body| parser.parse(kind, body));
+                let stored = store::load(&cache, &owner, now, |kind, body, server| {
+                    if is_trusted(server) { with.parse(kind, body) } else { without.parse(kind, body) }
+                });
                 let records = stored.records();
-                (stored, Some(Writer { settings: cache, owner, records }))
+                (stored, Some(Writer::new(cache, owner, records)))
             }
         };
         let machine = |server: &ServerConfig| {
@@ -158,7 +163,7 @@ impl XdsClient {
             let core = Arc::downgrade(&core);
             let accepted = move || Some(lock(&*core.upgrade()?).federation.accepted());
             let now = || crate::server::epoch_seconds(Duration::ZERO);
-            tokio::spawn(store::keep(writer, heard, accepted, now));
+            tokio::spawn(store::keep(writer, heard, accepted, parser(false), now));
             news
         });
         tokio::spawn(task::run(core, inbox, connector, servers, settings, news));

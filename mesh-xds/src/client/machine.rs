@@ -41,6 +41,12 @@ pub trait Parse: Send + 'static {
     /// Parses the value of an `Any` of this type.
     fn parse(&self, kind: ResourceType, body: &Bytes) -> Result<(Name, Self::Resource), Unparsable>;
 
+    /// What may be written to disk of a resource: the value encoded, in a form that [`Parse::parse`] takes. Default:
+    /// as it came.
+    fn keep(&self, _resource: &Self::Resource, body: &Bytes) -> Bytes {
+        body.clone()
+    }
+
     /// The new value, sharing with the old one what is equal.
     fn share(&self, new: Self::Resource, _old: &Self::Resource) -> Self::Resource {
         new
@@ -240,10 +246,10 @@ impl<P: Parse> Machine<P> {
         }
     }
 
-    /// Version and bytes of the resource that is in use, unless its life is limited.
-    pub(super) fn good(&self, kind: ResourceType, name: &str) -> Option<(Arc<str>, Bytes)> {
+    /// Version, bytes and value of the resource that is in use, unless its life is limited.
+    pub(super) fn good(&self, kind: ResourceType, name: &str) -> Option<(Arc<str>, Bytes, P::Resource)> {
         let entry = self.types[kind as usize].entries.get(name).filter(|entry| entry.expires.is_none())?;
-        entry.good.as_ref().map(|good| (good.version.clone(), good.body.clone()))
+        entry.good.as_ref().map(|good| (good.version.clone(), good.body.clone(), good.resource.clone()))
     }
 
     /// An error of this client about a resource that is there but does not fit.

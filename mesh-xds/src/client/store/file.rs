@@ -134,12 +134,12 @@ fn decode(owner: &Owner, bytes: &[u8]) -> Result<BTreeMap<Key, Record>, String> 
     Ok(file.resources.into_iter().filter_map(record).collect())
 }
 
-/// Reads what is of use at `now`, in seconds since the epoch. Blocks for one file.
+/// Reads what is of use at `now`, in seconds since the epoch. `parse` is told who sent a resource. Blocks for one file.
 pub(in crate::client) fn load<R>(
     settings: &CacheSettings,
     owner: &Owner,
     now: f64,
-    parse: impl Fn(ResourceType, &Bytes) -> Result<(Name, R), Unparsable>,
+    parse: impl Fn(ResourceType, &Bytes, &str) -> Result<(Name, R), Unparsable>,
 ) -> Stored<R> {
     let path = owner.path(&settings.directory);
     let ignored =
@@ -165,7 +165,7 @@ pub(in crate::client) fn load<R>(
             old += 1;
             continue;
         }
-        match parse(kind, &record.body) {
+        match parse(kind, &record.body, &record.server) {
             Ok((own, resource)) if own == name => {
                 age = age.max(since);
                 let Record { version, body, server, confirmed } = record;

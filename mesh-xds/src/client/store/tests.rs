@@ -57,7 +57,7 @@ fn records(entries: &[(ResourceType, &str, f64)]) -> BTreeMap<Key, Record> {
 
 /// What is read, as text.
 fn read(settings: &CacheSettings, owner: &Owner) -> Vec<String> {
-    let stored = load(settings, owner, NOW, |kind, body| Toy.parse(kind, body));
+    let stored = load(settings, owner, NOW, |kind, body, _| Toy.parse(kind, body));
     let show = |((kind, name), kept): (&Key, &Kept<Arc<str>>)| {
         format!("{} {name}={} {} {}", kind.abbreviation(), kept.resource, kept.version, kept.server)
     };
@@ -79,7 +79,7 @@ fn what_is_written_is_read_by_the_same_node_of_the_same_control_planes_only() {
     assert_eq!(read(&settings, &owner()), ["CDS c=2 v a:1", "LDS l=1 v a:1"]);
     file::write(&settings, &owner(), &records(&[(LDS, "l=3", NOW - 5.0)])).unwrap();
     assert_eq!(read(&settings, &owner()), ["LDS l=3 v a:1"], "replaced as a whole");
-    let stored = load(&settings, &owner(), NOW, |kind, body| Toy.parse(kind, body));
+    let stored = load(&settings, &owner(), NOW, |kind, body, _| Toy.parse(kind, body));
     let path = only_file(&dir.0);
     assert_eq!(
         stored.describe(),
@@ -156,30 +156,30 @@ fn a_file_over_the_limit_is_neither_written_nor_read() {
     assert!(read(&CacheSettings { max_bytes: 20, ..settings }, &owner()).is_empty());
 }
 
-fn accepted(name: &str, body: Option<&str>, is_open: bool) -> Accepted {
+fn accepted(name: &str, body: Option<&str>, is_open: bool) -> Accepted<Arc<str>> {
     Accepted {
         key: (LDS, name.into()),
         server: "a:1".into(),
         is_open,
-        good: body.map(|body| ("v".into(), Bytes::copy_from_slice(body.as_bytes()))),
+        good: body.map(|body| ("v".into(), Bytes::copy_from_slice(body.as_bytes()), body.into())),
     }
 }
 
 #[test]
 fn what_is_learnt_is_confirmed_while_a_control_plane_stands_by_it() {
     let settings = CacheSettings::new("/nowhere");
-    let mut writer = Writer { settings, owner: owner(), records: records(&[(LDS, "gone=1", NOW)]) };
-    assert!(writer.learn(vec![accepted("l", Some("l=1"), true)], NOW));
-    assert!(!writer.learn(vec![accepted("l", Some("l=1"), true)], NOW + 5.0), "it is no news");
+    let mut writer = Writer::new(settings, owner(), records(&[(LDS, "gone=1", NOW)]));
+    assert!(writer.learn(vec![accepted("l", Some("l=1"), true)], &Toy, NOW));
+    assert!(!writer.learn(vec![accepted("l", Some("l=1"), true)], &Toy, NOW + 5.0), "it is no news");
     let confirmed = |writer: &Writer| writer.records[&(LDS, "l".into())].confirmed;
     assert_eq!(confirmed(&writer), NOW + 5.0);
-    writer.learn(vec![accepted("l", Some("l=1"), false)], NOW + 9.0);
+    writer.learn(vec![accepted("l", Some("l=1"), false)], &Toy, NOW + 9.0);
     assert_eq!(confirmed(&writer), NOW + 5.0, "the control plane is away");
-    assert!(writer.learn(vec![accepted("l", Some("l=2"), true)], NOW + 10.0));
+    assert!(writer.learn(vec![accepted("l", Some("l=2"), true)], &Toy, NOW + 10.0));
     // What is not watched now stays until it is old; what does not exist goes.
     assert!(writer.records.contains_key(&(LDS, "gone".into())));
-    assert!(writer.learn(vec![accepted("gone", None, true)], NOW + 11.0));
-    assert!(writer.learn(vec![], NOW + 11.0 + DAY));
+    assert!(writer.learn(vec![accepted("gone", None, true)], &Toy, NOW + 11.0));
+    assert!(writer.learn(vec![], &Toy, NOW + 11.0 + DAY));
     assert!(writer.records.is_empty());
 }
 
@@ -187,7 +187,7 @@ fn what_is_learnt_is_confirmed_while_a_control_plane_stands_by_it() {
 async fn changes_of_a_moment_become_one_write_and_the_end_writes_the_rest() {
     let dir = Dir::new();
     let settings = CacheSettings::new(&dir.0);
-    let writer = Writer { settings: settings.clone(), owner: owner(), records: BTreeMap::new() };
+    let writer = Writer::new(settings.clone(), owner(), BTreeMap::new());
     let (news, heard) = tokio::sync::mpsc::channel(1);
     let looks = Arc::new(AtomicU32::new(0));
     let looked = looks.clone();
@@ -195,18 +195,91 @@ async fn changes_of_a_moment_become_one_write_and_the_end_writes_the_rest() {
         let body = format!("l={}", looked.fetch_add(1, Ordering::Relaxed));
         Some(vec![accepted("l", Some(&body), true)])
     };
-    let keeper = tokio::spawn(keep(writer, heard, tell, || NOW));
+    let keeper = tokio::spawn(keep(writer, heard, tell, Toy, || NOW));
     news.send(()).await.unwrap();
     // Waits until it is in its place.
     let path = owner().path(&dir.0);
     while !path.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(looks.load(Ordering::Relaxed), 1);
+    assert_eq!(looks.load(Ordering::Relaxed), 2, "at once, and when the moment is over");
     news.send(()).await.unwrap();
     drop(news);
     keeper.await.unwrap();
     let last = looks.load(Ordering::Relaxed) - 1;
     assert_eq!(read(&settings, &owner()), [format!("LDS l={last} v a:1")]);
     assert_eq!(only_file(&dir.0), path, "nothing is left beside it");
+}
+
+/// A key that comes beside the name of a provider is passed over by the parser, as gRPC does it, and must not
+/// outlive that.
+#[test]
+fn a_key_that_a_control_plane_sends_is_not_kept() {
+    use crate::{client::Resources, resource::ParseContext};
+    use envoy_types::pb::{
+        envoy::{
+            config::{
+                cluster::v3 as cluster,
+                core::v3::{
+                    DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType,
+                },
+            },
+            extensions::transport_sockets::tls::v3::{
+                CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+                TlsCertificate, UpstreamTlsContext, common_tls_context::ValidationContextType,
+            },
+        },
+        google::protobuf::Any,
+    };
+    use prost::Message;
+    let parser = Resources {
+        context: ParseContext {
+            certificate_providers: ["default".into()].into_iter().collect(),
+            ..ParseContext::default()
+        },
+    };
+    let plain = crate::config::testing::cluster("c").to_proto();
+    let mut message = cluster::Cluster::decode(plain.as_ref()).unwrap();
+    let socket = |keys: bool| {
+        let provider = |name: &str| CertificateProviderPluginInstance {
+            instance_name: name.into(),
+            certificate_name: String::new(),
+        };
+        let secret =
+            DataSource { specifier: Some(Specifier::InlineString("SECRET".into())), ..Default::default() };
+        let certificate = TlsCertificate { private_key: Some(secret), ..Default::default() };
+        let validation = CertificateValidationContext {
+            ca_certificate_provider_instance: Some(provider("default")),
+            ..Default::default()
+        };
+        let common = CommonTlsContext {
+            tls_certificate_provider_instance: Some(provider("default")),
+            tls_certificates: if keys { vec![certificate] } else { vec![] },
+            validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+            ..Default::default()
+        };
+        let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+        let type_url =
+            "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext".to_owned();
+        TransportSocket {
+            name: "envoy.transport_sockets.tls".into(),
+            config_type: Some(ConfigType::TypedConfig(Any { type_url, value: context.encode_to_vec() })),
+        }
+    };
+    message.transport_socket = Some(socket(true));
+    let body = Bytes::from(message.encode_to_vec());
+    let holds = |bytes: &[u8]| bytes.windows(6).any(|window| window == b"SECRET");
+    assert!(holds(&body));
+    let (_, resource) = parser.parse(CDS, &body).unwrap();
+    let mut writer = Writer::new(CacheSettings::new("/nowhere"), owner(), BTreeMap::new());
+    let accepted = Accepted {
+        key: (CDS, "c".into()),
+        server: "a:1".into(),
+        is_open: true,
+        good: Some(("v".into(), body, resource.clone())),
+    };
+    assert!(writer.learn(vec![accepted], &parser, NOW));
+    assert!(!holds(&encode(&owner(), &writer.records)));
+    let (_, again) = parser.parse(CDS, &writer.records[&(CDS, "c".into())].body).unwrap();
+    assert_eq!(again, resource, "and nothing else is lost");
 }

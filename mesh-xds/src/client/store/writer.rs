@@ -1,7 +1,11 @@
 //! Keeps the file up to date, off the path of the stream: changes of a moment become one write.
 
 use super::{CacheSettings, Owner, Record, file::write};
-use crate::client::{authority::Accepted, machine::Key};
+use crate::client::{
+    authority::Accepted,
+    machine::{Key, Parse},
+};
+use bytes::Bytes;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::mpsc;
 
@@ -10,35 +14,60 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// What has to be known to write.
 pub(in crate::client) struct Writer {
-    pub(in crate::client) settings: CacheSettings,
-    pub(in crate::client) owner: Owner,
-    /// What is on disk already.
-    pub(in crate::client) records: BTreeMap<Key, Record>,
+    settings: CacheSettings,
+    owner: Owner,
+    /// What is on disk, or is to be.
+    pub(super) records: BTreeMap<Key, Record>,
+    /// What they were encoded from, as it was received.
+    seen: BTreeMap<Key, Bytes>,
 }
 
 impl Writer {
+    /// `records` are on disk already.
+    pub(in crate::client) fn new(
+        settings: CacheSettings,
+        owner: Owner,
+        records: BTreeMap<Key, Record>,
+    ) -> Self {
+        Self { settings, owner, records, seen: BTreeMap::new() }
+    }
+
     /// What control planes said at `now` (seconds since the epoch). Says whether anything else is to be written.
-    pub(super) fn learn(&mut self, accepted: Vec<Accepted>, now: f64) -> bool {
+    pub(super) fn learn<P: Parse>(
+        &mut self,
+        accepted: Vec<Accepted<P::Resource>>,
+        parser: &P,
+        now: f64,
+    ) -> bool {
         let mut changed = false;
         for Accepted { key, server, is_open, good } in accepted {
-            let Some((version, body)) = good else {
+            let Some((version, body, resource)) = good else {
+                self.seen.remove(&key);
                 changed |= self.records.remove(&key).is_some();
                 continue;
             };
-            let before = self.records.get(&key);
-            let same = before.is_some_and(|record| (&record.version, &record.body) == (&version, &body));
-            let confirmed = match before {
-                // Nobody stands by it now.
-                Some(record) if same && !is_open => record.confirmed,
-                _ => now,
-            };
-            changed |= !same;
-            self.records.insert(key, Record { version, body, server, confirmed });
+            if let Some(record) = self.records.get_mut(&key)
+                && self.seen.get(&key) == Some(&body)
+                && record.version == version
+            {
+                if is_open {
+                    record.confirmed = now;
+                }
+                continue;
+            }
+            let kept = parser.keep(&resource, &body);
+            changed |= self
+                .records
+                .get(&key)
+                .is_none_or(|record| (&record.version, &record.body) != (&version, &kept));
+            self.seen.insert(key.clone(), body);
+            self.records.insert(key, Record { version, body: kept, server, confirmed: now });
         }
         // What is not watched any more may be again, by the next process; but not for ever.
         let oldest = now - self.settings.max_age.as_secs_f64();
         let count = self.records.len();
         self.records.retain(|_, record| record.confirmed >= oldest);
+        self.seen.retain(|key, _| self.records.contains_key(key));
         changed || count != self.records.len()
     }
 
@@ -50,33 +79,39 @@ impl Writer {
 
 /// Writes until the client ends, and then once more. `news` says that something changed; `accepted` tells what
 /// is accepted, or `None` when the client has ended.
-pub(in crate::client) async fn keep(
+pub(in crate::client) async fn keep<P: Parse>(
     mut writer: Writer,
     mut news: mpsc::Receiver<()>,
-    accepted: impl Fn() -> Option<Vec<Accepted>>,
+    accepted: impl Fn() -> Option<Vec<Accepted<P::Resource>>>,
+    parser: P,
     now: impl Fn() -> f64,
 ) {
     // Something is not written yet; the last attempt failed.
     let (mut dirty, mut failing) = (false, false);
-    loop {
-        let mut ended = false;
+    let mut ended = false;
+    while !ended {
         tokio::select! {
             one = news.recv() => ended = one.is_none(),
             () = tokio::time::sleep(writer.refresh()) => dirty = true,
         }
-        let debounce = tokio::time::sleep(DEBOUNCE);
-        tokio::pin!(debounce);
-        // Looks at once, since what is watched now may not be in a moment.
-        loop {
+        // At once, since what is watched now may not be in a moment; and when the changes of a moment are over.
+        for is_over in [false, true] {
             if let Some(accepted) = accepted() {
-                dirty |= writer.learn(accepted, now());
+                dirty |= writer.learn(accepted, &parser, now());
             }
-            if ended {
+            if ended || is_over {
                 break;
             }
-            tokio::select! {
-                () = &mut debounce => break,
-                one = news.recv() => ended = one.is_none(),
+            let debounce = tokio::time::sleep(DEBOUNCE);
+            tokio::pin!(debounce);
+            loop {
+                tokio::select! {
+                    () = &mut debounce => break,
+                    one = news.recv() => ended = one.is_none(),
+                }
+                if ended {
+                    break;
+                }
             }
         }
         if dirty && !writer.records.is_empty() {
@@ -93,9 +128,6 @@ pub(in crate::client) async fn keep(
                 tracing::warn!(%directory, %why, "the last known good configuration cannot be written");
             }
             (dirty, failing) = (why.is_some(), why.is_some());
-        }
-        if ended {
-            return;
         }
     }
 }
