@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -96,8 +97,12 @@ pub(super) fn encode(owner: &Owner, records: &BTreeMap<Key, Record>) -> Vec<u8> 
         servers: owner.servers.clone(),
         resources: records.iter().map(entry).collect(),
     };
-    let content = file.encode_to_vec();
-    let mut bytes = format!("{FORMAT}\n{:016x}\n", XxHash64::oneshot(0, &content)).into_bytes();
+    seal(&file.encode_to_vec())
+}
+
+/// The content of a file, with what goes before it.
+pub(super) fn seal(content: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{FORMAT}\n{:016x}\n", XxHash64::oneshot(0, content)).into_bytes();
     bytes.extend(content);
     bytes
 }
@@ -165,7 +170,13 @@ pub(in crate::client) fn load<R>(
             old += 1;
             continue;
         }
-        match parse(kind, &record.body, &record.server) {
+        // As on a stream, a fault of the parser must not end the client.
+        let parsed = catch_unwind(AssertUnwindSafe(|| parse(kind, &record.body, &record.server)));
+        let Ok(parsed) = parsed else {
+            bad.push(format!("{kind} {name}: the parser failed; this is a fault of this client"));
+            continue;
+        };
+        match parsed {
             Ok((own, resource)) if own == name => {
                 age = age.max(since);
                 let Record { version, body, server, confirmed } = record;

@@ -1,6 +1,9 @@
 //! What is written is read again; anything else is ignored.
 
-use super::{file::encode, *};
+use super::{
+    file::{encode, seal},
+    *,
+};
 use crate::{
     client::{authority::Accepted, machine::Parse, testing::Toy},
     name::ResourceType::{self, Cluster as CDS, Listener as LDS},
@@ -138,6 +141,7 @@ fn what_is_too_old_or_of_the_future_or_bad_is_left_out_and_its_neighbours_are_no
         (LDS, "future=1", NOW + 61.0),
         (LDS, "never=1", f64::NAN),
         (CDS, "c=bad", NOW),
+        (CDS, "d=panic", NOW),
     ]);
     all.insert((CDS, "another".into()), record("c=1", NOW));
     file::write(&settings, &owner(), &all).unwrap();
@@ -282,4 +286,31 @@ fn a_key_that_a_control_plane_sends_is_not_kept() {
     assert!(!holds(&encode(&owner(), &writer.records)));
     let (_, again) = parser.parse(CDS, &writer.records[&(CDS, "c".into())].body).unwrap();
     assert_eq!(again, resource, "and nothing else is lost");
+}
+
+proptest::proptest! {
+    /// The hash is right; nothing else is sure to be.
+    #[test]
+    fn content_that_somebody_made_up_is_read_or_refused(
+        made_up in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        place in 0..200_usize,
+    ) {
+        let dir = Dir::new();
+        let settings = CacheSettings::new(&dir.0);
+        fs::create_dir_all(&dir.0).unwrap();
+        let path = owner().path(&dir.0);
+        let read = |content: &[u8]| {
+            fs::write(&path, seal(content)).unwrap();
+            load(&settings, &owner(), NOW, |kind, body, _| Toy.parse(kind, body))
+        };
+        read(&made_up);
+        // A good one, of which a part is made up.
+        let whole = encode(&owner(), &records(&[(LDS, "l=1", NOW), (CDS, "c=2", NOW)]));
+        let start = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0 + 1;
+        let mut content = whole[start..].to_vec();
+        let place = place % content.len();
+        let end = (place + made_up.len() / 8).min(content.len());
+        content.splice(place..end, made_up.iter().take(end - place).copied());
+        proptest::prop_assert!(read(&content).entries.len() <= 2);
+    }
 }
