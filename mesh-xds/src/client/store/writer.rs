@@ -94,24 +94,19 @@ pub(in crate::client) async fn keep<P: Parse>(
             one = news.recv() => ended = one.is_none(),
             () = tokio::time::sleep(writer.refresh()) => dirty = true,
         }
-        // At once, since what is watched now may not be in a moment; and when the changes of a moment are over.
-        for is_over in [false, true] {
+        let debounce = tokio::time::sleep(DEBOUNCE);
+        tokio::pin!(debounce);
+        // Looks at every piece of news at once, since what is watched now may not be in a moment.
+        loop {
             if let Some(accepted) = accepted() {
                 dirty |= writer.learn(accepted, &parser, now());
             }
-            if ended || is_over {
+            if ended {
                 break;
             }
-            let debounce = tokio::time::sleep(DEBOUNCE);
-            tokio::pin!(debounce);
-            loop {
-                tokio::select! {
-                    () = &mut debounce => break,
-                    one = news.recv() => ended = one.is_none(),
-                }
-                if ended {
-                    break;
-                }
+            tokio::select! {
+                () = &mut debounce => break,
+                one = news.recv() => ended = one.is_none(),
             }
         }
         if dirty && !writer.records.is_empty() {
