@@ -8,6 +8,7 @@
 pub(crate) mod conn;
 pub(crate) mod connect;
 mod driver;
+mod eyeballs;
 pub(crate) mod io;
 pub(crate) mod machine;
 pub(crate) mod pump;

@@ -1,12 +1,13 @@
 //! Dialling: TCP, TLS where it is demanded, HTTP/2, until the peer's SETTINGS arrive.
 //!
-//! Promises: the whole takes at most `connect_timeout`; addresses are tried in order (gRFC A61), each failure
-//! named; missing TLS material fails the dial, it never falls back to plaintext.
+//! Promises: the whole takes at most `connect_timeout`; addresses are raced as [`super::eyeballs`] says, each
+//! failure named; missing TLS material fails the dial, it never falls back to plaintext.
 
 use super::{
     TlsConfigs,
     conn::Line,
     driver::{Driver, Keepalive},
+    eyeballs,
     io::{BoxIo, Seen, Watched, cause},
 };
 use http::uri::Scheme;
@@ -89,16 +90,7 @@ impl Dialler {
             if let Some(tls) = &self.tls {
                 self.tls_configs.settled(tls).await;
             }
-            for address in &self.addresses {
-                match self.dial_address(*address).await {
-                    Ok(dialled) => return Some(dialled),
-                    Err(reason) => {
-                        let comma = if failures.is_empty() { "" } else { ", " };
-                        failures.push_str(&format!("{comma}{address}: {reason}"));
-                    }
-                }
-            }
-            None
+            eyeballs::race(&self.addresses, &mut failures, |address| self.dial_address(address)).await
         };
         match tokio::time::timeout(timeout, all).await {
             Ok(Some(dialled)) => Ok(dialled),
