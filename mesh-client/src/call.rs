@@ -42,6 +42,9 @@ pub(crate) trait Upstream: Send + Sync + 'static {
     /// Leave to retry; none when the cluster's retry limit is reached.
     fn retry_permit(&self) -> Option<Self::RetryPermit>;
 
+    /// Calls are balanced by their hash.
+    fn wants_hash(&self) -> bool;
+
     /// One try, however long it has to wait.
     fn attempt(
         &self,
@@ -89,6 +92,10 @@ impl Upstream for Cluster {
 
     fn retry_permit(&self) -> Option<Permit> {
         Self::retry_permit(self)
+    }
+
+    fn wants_hash(&self) -> bool {
+        Self::wants_hash(self)
     }
 }
 

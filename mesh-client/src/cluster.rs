@@ -10,12 +10,15 @@
 mod actor;
 mod attempt;
 pub(crate) mod breaker;
+mod by_hash;
 pub(crate) mod failure;
 mod locality;
 pub(crate) mod outcome;
 mod outlier;
 mod priority;
 mod snapshot;
+mod spill;
+mod subset;
 pub(crate) mod track;
 
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
@@ -50,7 +53,12 @@ pub(crate) struct ClusterDeps {
     pub(crate) loads: Arc<LoadStore>,
     /// Of every random choice.
     pub(crate) seed: u64,
+    /// No ring of consistent hashing is larger, whatever the control plane asks for (gRPC's ring size cap).
+    pub(crate) ring_size_cap: u32,
 }
+
+/// gRPC's default of [`ClusterDeps::ring_size_cap`].
+pub(crate) const RING_SIZE_CAP: u32 = 4096;
 
 /// A live cluster. Dropping it ends its tasks.
 #[derive(Debug)]
@@ -102,7 +110,7 @@ impl Cluster {
 
     /// How many endpoints calls can be sent to now.
     pub(crate) fn ready(&self) -> usize {
-        self.shared.snapshot.load().picker.len()
+        self.shared.snapshot.load().picker.ready()
     }
 
     /// Attempts in flight, those of other channels included.

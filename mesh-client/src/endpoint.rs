@@ -267,6 +267,11 @@ impl Endpoint {
         self.signal.notify_one();
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_kicked(&self) -> bool {
+        self.kicked.load(Relaxed)
+    }
+
     /// Counts how an attempt ended.
     pub(crate) fn record(&self, outcome: Outcome) {
         let notice = self.tally.record(outcome, &self.thresholds);

@@ -1,15 +1,22 @@
-//! Load balancing: immutable pickers over endpoints that are ready (gRFC A27, A48, A62).
+//! Load balancing: immutable pickers over endpoints (gRFC A27, A42, A48, A62).
 //!
-//! Promises: a pick takes no lock and allocates nothing; it chooses a locality by weight, then an endpoint in
-//! it by the cluster's policy, and tells the caller only of endpoints that were connected when the picker was
-//! built. Not here: who is ready, which priority, who is ejected (the cluster's actor decides and rebuilds).
+//! Promises: a pick takes no lock and allocates nothing; it chooses a priority by its share, a locality by
+//! weight, then an endpoint in it by the cluster's policy, and tells the caller only of endpoints that were
+//! connected when the picker was built. Consistent hashing ([`hashed`]) has no localities, and may tell a call
+//! to wait for the endpoint that its hash leads to. Not here: who is ready, which priorities have which shares,
+//! who is ejected (the cluster's actor decides and rebuilds).
 
 pub(crate) mod draw;
+pub(crate) mod hashed;
+pub(crate) mod maglev;
 pub(crate) mod pick_first;
+pub(crate) mod ring;
+pub(crate) mod slow_start;
 pub(crate) mod stride;
 
 use crate::endpoint::Endpoint;
 use draw::Draw;
+use hashed::{Hashed, Hit};
 use mesh_xds::resource::cluster::{Cluster, Discovery, LbPolicy, LocalityLb};
 use std::sync::{
     Arc,
@@ -44,11 +51,7 @@ pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
     match (&cluster.discovery, &cluster.lb) {
         (Discovery::StrictDns(_) | Discovery::LogicalDns(_), _) => Some("discovery by DNS"),
         (Discovery::Aggregate(_), _) => Some("clusters of clusters"),
-        (_, LbPolicy::RingHash(_)) => Some("ring hash"),
-        (_, LbPolicy::Maglev(_)) => Some("Maglev"),
         (_, LbPolicy::ClientSideWeightedRoundRobin(_)) => Some("client-side weighted round robin"),
-        _ if options.subsetting.is_some() => Some("random subsetting"),
-        _ if options.slow_start.is_some() => Some("slow start"),
         _ if matches!(options.localities, LocalityLb::ZoneAware(_)) => Some("zone-aware routing"),
         _ if cluster.health_check.is_some() => Some("active health checks"),
         _ if cluster.http_connect.is_some() => Some("HTTP CONNECT"),
@@ -79,9 +82,62 @@ impl Group {
     }
 }
 
-/// Picks one of the ready endpoints of a priority.
+/// Picks an endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Picker {
+pub(crate) struct Picker(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Spread(Shared<Spread>),
+    Hashed(Shared<Hashed>),
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self::Spread(Shared::default())
+    }
+}
+
+/// Priorities that share the calls: those up to `point`, in percent.
+#[derive(Debug)]
+struct Shared<T>(Box<[(u32, T)]>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(Box::default())
+    }
+}
+
+impl<T> Shared<T> {
+    fn new(parts: impl Iterator<Item = (u32, T)>) -> Self {
+        let running = parts.filter(|(share, _)| *share > 0).scan(0, |sum, (share, part)| {
+            *sum += share;
+            Some((*sum, part))
+        });
+        Self(running.collect())
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &T> + Clone {
+        self.0.iter().map(|(_, part)| part)
+    }
+
+    /// The part of a number, which is only asked for where there are several; the same number always has the
+    /// same part, as in Envoy.
+    fn part(&self, number: impl FnOnce() -> u64) -> Option<&T> {
+        match &*self.0 {
+            [(_, only)] => Some(only),
+            parts => {
+                let (sum, _) = parts.last()?;
+                let point = number() % u64::from(*sum);
+                parts.iter().find(|(up_to, _)| point < u64::from(*up_to)).map(|(_, part)| part)
+            }
+        }
+    }
+}
+
+/// The ready endpoints of a priority, for the policies that spread calls over them.
+#[derive(Debug)]
+struct Spread {
     localities: Draw,
     groups: Box<[Balancer]>,
 }
@@ -95,53 +151,127 @@ struct Balancer {
 #[derive(Debug)]
 enum Policy {
     RoundRobin(Stride),
-    LeastRequest {
-        choices: u32,
-        weights: Box<[u32]>,
-        draw: Draw,
-    },
+    LeastRequest(LeastRequest),
     Random(Draw),
     First,
     /// This version has no such policy, see [`lacking`]: nothing is picked.
     Missing,
 }
 
+#[derive(Debug)]
+struct LeastRequest {
+    choices: u32,
+    bias: f64,
+    weights: Box<[u32]>,
+    draw: Draw,
+}
+
 impl Picker {
-    /// A picker of `policy` over these; groups without candidates are left out.
-    pub(crate) fn new(policy: &LbPolicy, groups: Vec<Group>, rng: &mut fastrand::Rng) -> Self {
+    /// A picker of `policy` over priorities with shares in percent. Groups without candidates are left out, and
+    /// so are priorities without groups.
+    pub(crate) fn spread(
+        policy: &LbPolicy,
+        priorities: Vec<(u32, Vec<Group>)>,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let spread = priorities.into_iter().map(|(share, groups)| (share, Spread::new(policy, groups, rng)));
+        Self(Kind::Spread(Shared::new(spread.filter(|(_, spread)| !spread.groups.is_empty()))))
+    }
+
+    /// A picker by hash over priorities with shares in percent.
+    pub(crate) fn hashed(priorities: Vec<(u32, Hashed)>) -> Self {
+        Self(Kind::Hashed(Shared::new(priorities.into_iter())))
+    }
+
+    /// Calls are picked for by [`Self::pick_by_hash`].
+    pub(crate) fn is_hashed(&self) -> bool {
+        matches!(self.0, Kind::Hashed(_))
+    }
+
+    /// Nobody is ready, nor will be because a call comes.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.0 {
+            Kind::Spread(spread) => spread.0.is_empty(),
+            Kind::Hashed(hashed) => hashed.parts().all(Hashed::is_hopeless),
+        }
+    }
+
+    /// How many are ready.
+    pub(crate) fn ready(&self) -> usize {
+        match &self.0 {
+            Kind::Spread(spread) => spread.parts().flat_map(|part| &part.groups).map(Balancer::len).sum(),
+            Kind::Hashed(hashed) => hashed.parts().map(Hashed::ready).sum(),
+        }
+    }
+
+    /// One of them. It was ready when the picker was built; whoever asks looks whether it still is.
+    pub(crate) fn pick(&self, dice: &Dice) -> Option<&Arc<Endpoint>> {
+        match &self.0 {
+            Kind::Spread(spread) => spread.part(|| dice.roll().u64(..))?.pick(dice),
+            Kind::Hashed(_) => match self.pick_by_hash(None, dice, |_| false) {
+                Hit::Ready(endpoint) => Some(endpoint),
+                Hit::Wait(_) | Hit::Nobody => None,
+            },
+        }
+    }
+
+    /// The endpoint of a call's hash; of a call without one, any. Those to be avoided are taken when there is
+    /// no other.
+    pub(crate) fn pick_by_hash(
+        &self,
+        hash: Option<u64>,
+        dice: &Dice,
+        avoid: impl Fn(&Endpoint) -> bool,
+    ) -> Hit<'_> {
+        let Kind::Hashed(hashed) = &self.0 else {
+            return self.pick(dice).map_or(Hit::Nobody, Hit::Ready);
+        };
+        let chosen = hashed.part(|| hash.unwrap_or_else(|| dice.roll().u64(..)));
+        for part in chosen.into_iter().chain(hashed.parts()) {
+            let hit = match hash {
+                Some(hash) => part.pick(hash, &avoid),
+                None => part.pick_any(dice, &avoid),
+            };
+            if !matches!(hit, Hit::Nobody) {
+                return hit;
+            }
+        }
+        Hit::Nobody
+    }
+
+    /// All that are ready, from a random one on; for when picks hit ones that are gone.
+    pub(crate) fn iter(&self, dice: &Dice) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let skip = match self.ready() {
+            0 => 0,
+            len => dice.roll().usize(0..len),
+        };
+        let all = || {
+            let (spread, hashed) = match &self.0 {
+                Kind::Spread(spread) => (Some(spread), None),
+                Kind::Hashed(hashed) => (None, Some(hashed)),
+            };
+            let groups = spread.into_iter().flat_map(Shared::parts).flat_map(|part| &part.groups);
+            let spread = groups.flat_map(|group| group.endpoints.iter());
+            spread.chain(hashed.into_iter().flat_map(Shared::parts).flat_map(Hashed::iter))
+        };
+        all().skip(skip).chain(all().take(skip))
+    }
+}
+
+impl Spread {
+    fn new(policy: &LbPolicy, groups: Vec<Group>, rng: &mut fastrand::Rng) -> Self {
         let groups: Vec<_> = groups.into_iter().filter(|group| !group.candidates.is_empty()).collect();
         let localities = Draw::new(groups.iter().map(|group| group.weight));
         let groups = groups.into_iter().map(|group| Balancer::new(policy, group, rng)).collect();
         Self { localities, groups }
     }
 
-    /// Nobody is ready.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
-    }
-
-    /// How many may be picked.
-    pub(crate) fn len(&self) -> usize {
-        self.groups.iter().map(|group| group.endpoints.len()).sum()
-    }
-
-    /// One of them. It was ready when the picker was built; whoever asks looks whether it still is.
-    pub(crate) fn pick(&self, dice: &Dice) -> Option<&Arc<Endpoint>> {
+    fn pick(&self, dice: &Dice) -> Option<&Arc<Endpoint>> {
         let group = match &*self.groups {
             [only] => only,
             groups => groups.get(self.localities.draw(&mut dice.roll())?)?,
         };
         group.pick(dice)
-    }
-
-    /// All of them, from a random one on; for when picks hit ones that are gone.
-    pub(crate) fn iter(&self, dice: &Dice) -> impl Iterator<Item = &Arc<Endpoint>> {
-        let skip = match self.len() {
-            0 => 0,
-            len => dice.roll().usize(0..len),
-        };
-        let all = || self.groups.iter().flat_map(|group| group.endpoints.iter());
-        all().skip(skip).chain(all().take(skip))
     }
 }
 
@@ -150,18 +280,24 @@ impl Balancer {
         let weights: Box<[u32]> = group.candidates.iter().map(|candidate| candidate.weight).collect();
         let policy = match policy {
             LbPolicy::RoundRobin => Policy::RoundRobin(Stride::new(&weights, rng)),
-            LbPolicy::LeastRequest { choices, .. } => Policy::LeastRequest {
+            LbPolicy::LeastRequest { choices, active_request_bias } => Policy::LeastRequest(LeastRequest {
                 choices: (*choices).clamp(2, 10),
+                bias: *active_request_bias,
                 draw: Draw::new(weights.iter().copied()),
                 weights,
-            },
+            }),
             LbPolicy::Random => Policy::Random(Draw::new(weights.iter().copied())),
             LbPolicy::PickFirst { .. } => Policy::First,
+            // Hashing has pickers of its own; the last is not here yet ([`lacking`]).
             LbPolicy::RingHash(_) | LbPolicy::Maglev(_) | LbPolicy::ClientSideWeightedRoundRobin(_) => {
                 Policy::Missing
             }
         };
         Self { endpoints: group.candidates.into_iter().map(|candidate| candidate.endpoint).collect(), policy }
+    }
+
+    fn len(&self) -> usize {
+        self.endpoints.len()
     }
 
     fn pick(&self, dice: &Dice) -> Option<&Arc<Endpoint>> {
@@ -170,9 +306,7 @@ impl Balancer {
         }
         match &self.policy {
             Policy::RoundRobin(stride) => self.endpoints.get(stride.next()),
-            Policy::LeastRequest { choices, weights, draw } => {
-                self.least_loaded(*choices, weights, draw, &mut dice.roll())
-            }
+            Policy::LeastRequest(policy) => self.least_loaded(policy, &mut dice.roll()),
             Policy::Random(draw) => self.endpoints.get(draw.draw(&mut dice.roll())?),
             Policy::First => self.endpoints.first(),
             Policy::Missing => None,
@@ -181,20 +315,27 @@ impl Balancer {
 
     /// gRFC A48: independent samples, the lowest count wins, ties keep the first. Samples are drawn by weight
     /// and counts compared per weight, so that idle endpoints get their shares and busy ones are avoided; with
-    /// equal weights this is A48 to the letter.
-    fn least_loaded(
-        &self,
-        choices: u32,
-        weights: &[u32],
-        draw: &Draw,
-        rng: &mut fastrand::Rng,
-    ) -> Option<&Arc<Endpoint>> {
-        let mut best: Option<(&Arc<Endpoint>, u64, u64)> = None;
-        for _ in 0..choices {
+    /// equal weights and the usual bias this is A48 to the letter. Another bias makes calls in flight count more
+    /// or less against the weight, as in Envoy; with 0 they do not count, and the weights alone decide.
+    fn least_loaded(&self, policy: &LeastRequest, rng: &mut fastrand::Rng) -> Option<&Arc<Endpoint>> {
+        let LeastRequest { choices, bias, weights, draw } = policy;
+        #[allow(clippy::float_cmp)] // Exactly what was configured.
+        let usual = *bias == 1.0;
+        let mut best: Option<(&Arc<Endpoint>, u32, u32)> = None;
+        for _ in 0..*choices {
             let index = draw.draw(rng)?;
             let endpoint = self.endpoints.get(index)?;
-            let (active, weight) = (u64::from(endpoint.in_flight()), u64::from(*weights.get(index)?));
-            if best.is_none_or(|(_, least, its_weight)| active * its_weight < least * weight) {
+            let (active, weight) = (endpoint.in_flight(), *weights.get(index)?);
+            let is_less = |(least, its_weight): (u32, u32)| {
+                let (active, least) = if usual {
+                    (f64::from(active), f64::from(least))
+                } else {
+                    let counted = |active: u32| (f64::from(active) + 1.0).powf(*bias) - 1.0;
+                    (counted(active), counted(least))
+                };
+                active * f64::from(its_weight) < least * f64::from(weight)
+            };
+            if best.is_none_or(|(_, least, its_weight)| is_less((least, its_weight))) {
                 best = Some((endpoint, active, weight));
             }
         }

@@ -12,7 +12,7 @@ pub use status::{ClusterStatus, IdentityStatus, LoadReportStatus, MeshStatus, Ta
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{ClusterDeps, breaker::Breakers},
+    cluster::{ClusterDeps, RING_SIZE_CAP, breaker::Breakers},
     endpoint::connect::Tcp,
     layer::MeshLayer,
     registration::WorkloadInfo,
@@ -47,8 +47,17 @@ const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-ma
 
 /// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected,
 /// as `docs/xds-support.md` says.
-pub const FEATURES: &[Feature] =
-    &[Feature::StaticCluster, Feature::LoadReporting, Feature::Redirect, Feature::DirectResponse];
+pub const FEATURES: &[Feature] = &[
+    Feature::StaticCluster,
+    Feature::RingHash,
+    Feature::Maglev,
+    Feature::RandomSubsetting,
+    Feature::SlowStart,
+    Feature::HashPolicies,
+    Feature::LoadReporting,
+    Feature::Redirect,
+    Feature::DirectResponse,
+];
 
 const SUPPORT: Support = Support::of(FEATURES);
 
@@ -85,6 +94,15 @@ impl std::fmt::Debug for MeshError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
     }
+}
+
+/// The address of this process as its node says it: Istio's `INSTANCE_IPS`, or the second part of Istio's node
+/// id; the id itself when it says neither, which tells processes apart as well.
+fn own_address(node: &Node) -> Arc<str> {
+    let ips = node.metadata.get("INSTANCE_IPS").and_then(Value::as_str).and_then(|ips| ips.split(',').next());
+    let in_id = || node.id.split('~').nth(1);
+    let is_ip = |text: &&str| text.parse::<std::net::IpAddr>().is_ok();
+    ips.filter(is_ip).or_else(|| in_id().filter(is_ip)).unwrap_or(&node.id).into()
 }
 
 /// What becomes of a call through a [`MeshLayer`] to a host that the control plane does not know.
@@ -250,6 +268,7 @@ pub struct MeshBuilder {
     outbound: OutboundTrafficPolicy,
     seed: Option<u64>,
     cache: Option<CacheSettings>,
+    ring_size_cap: Option<u32>,
 }
 
 impl MeshBuilder {
@@ -364,6 +383,14 @@ impl MeshBuilder {
         self
     }
 
+    /// Rings of consistent hashing have at most so many places, whatever the control plane asks for; default:
+    /// 4096, as in gRPC. A larger ring is more even, and costs 12 bytes a place and some time whenever its
+    /// endpoints change.
+    pub fn ring_size_cap(mut self, places: u32) -> Self {
+        self.ring_size_cap = Some(places);
+        self
+    }
+
     /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names, and the cache if there is one.
     pub fn build(mut self) -> Result<Mesh, MeshError> {
         if tokio::runtime::Handle::try_current().is_err() {
@@ -381,6 +408,7 @@ impl MeshBuilder {
             bootstrap.certificate_providers.insert(instance.clone(), CertificateProvider::Given);
             providers.insert(instance, identity);
         }
+        let address = own_address(&bootstrap.node);
         let bootstrap = Arc::new(bootstrap);
         let identity = providers.identity(&DEFAULT_PROVIDER.into()).ok().cloned();
         let connector = Arc::new(connect::ControlPlaneConnector::new(identity));
@@ -407,6 +435,7 @@ impl MeshBuilder {
             breakers: Arc::new(Breakers::default()),
             loads: Arc::clone(&loads),
             seed,
+            ring_size_cap: self.ring_size_cap.unwrap_or(RING_SIZE_CAP).max(1),
         });
         let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
         let reporter = LoadReporter::spawn(loads, &bootstrap, connector.clone(), &settings);
@@ -422,6 +451,7 @@ impl MeshBuilder {
                 propagate_deadlines: !self.keep_deadline,
                 retry_at_every_hop: self.retry_at_every_hop,
                 faults: ActiveFaults::default(),
+                address,
             },
             outbound: self.outbound,
             seed,

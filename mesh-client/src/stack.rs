@@ -7,6 +7,7 @@
 pub(crate) mod deadline;
 mod fault;
 mod flight;
+mod hash;
 mod headers;
 mod mirror;
 mod retry;
@@ -28,8 +29,11 @@ use crate::{
     timeout::GRPC_TIMEOUT,
 };
 use deadline::Deadline;
+use hash::Hashed;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header::USER_AGENT, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
+    header::{SET_COOKIE, USER_AGENT},
+    request::Parts,
     uri::Authority,
 };
 use mesh_xds::{config::XdsError, resource::route::HeaderMutation};
@@ -67,6 +71,7 @@ pub(crate) struct Core<U> {
     pub(crate) settings: CallSettings,
     pub(crate) dice: Dice,
     pub(crate) counters: Arc<Counters>,
+    caller: hash::Caller,
     budget: Arc<Budget>,
     mirrors: Mirrors,
 }
@@ -82,6 +87,8 @@ pub(crate) struct CallSettings {
     pub(crate) retry_at_every_hop: bool,
     /// Faults active in the process.
     pub(crate) faults: ActiveFaults,
+    /// Of this process, as far as it is known: for policies that hash the caller's address.
+    pub(crate) address: Arc<str>,
 }
 
 /// A response as the caller gets it.
@@ -130,16 +137,20 @@ struct Call<'a, U> {
     wait_for_ready: bool,
     /// It is made while a retry is served: its caller retries, this hop does not.
     serves_retry: bool,
+    /// For a cluster that balances by it.
+    hash: Option<u64>,
 }
 
 impl<U: Upstream> Core<U> {
     pub(crate) fn new(authority: Authority, settings: CallSettings, seed: u64) -> Self {
+        // Targets draw apart from one another.
+        let dice = Dice::new(seed ^ twox_hash::XxHash64::oneshot(0, authority.as_str().as_bytes()));
         Self {
             target: authority.as_str().into(),
             snapshot: Snapshot::new(),
+            caller: hash::Caller { channel: dice.roll().u64(..), address: settings.address.clone() },
             settings,
-            // Targets draw apart from one another.
-            dice: Dice::new(seed ^ twox_hash::XxHash64::oneshot(0, authority.as_str().as_bytes())),
+            dice,
             authority,
             counters: Arc::default(),
             budget: Budget::new(REPLAY_BUDGET),
@@ -181,7 +192,8 @@ impl<U: Upstream> Core<U> {
         let (forwarding, choice) = self.choose(compiled, uri)?;
         let deadline = Deadline::within(opening.deadline, forwarding.limit, || opening.began());
         let Opening { wait_for_ready, serves_retry, .. } = *opening;
-        Ok(Call { core: self, compiled, forwarding, choice, deadline, wait_for_ready, serves_retry })
+        let hash = None;
+        Ok(Call { core: self, compiled, forwarding, choice, deadline, wait_for_ready, serves_retry, hash })
     }
 
     /// A call that needs more than one look, or more than one attempt. It has its route, or waits for one.
@@ -208,7 +220,7 @@ impl<U: Upstream> Core<U> {
                 }
             }
         };
-        let call = self.enter(&compiled, request.uri(), &mut opening)?;
+        let mut call = self.enter(&compiled, request.uri(), &mut opening)?;
         let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
             return Err(deadline.exceeded(&self.target, NOT_SENT));
@@ -218,7 +230,12 @@ impl<U: Upstream> Core<U> {
         }
         let (mut parts, body) = request.into_parts();
         call.rewrite(&mut parts);
-        let Answer { response, permit, idle } = call.attempts(parts, body).await?;
+        let Hashed { hash, cookie } = call.hash(&parts);
+        call.hash = hash;
+        let Answer { mut response, permit, idle } = call.attempts(parts, body).await?;
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(SET_COOKIE, *cookie);
+        }
         self.finished(response, deadline, &choice.response, idle, permit).map(Outcome::Response)
     }
 

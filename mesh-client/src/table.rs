@@ -22,7 +22,9 @@ use mesh_xds::{
     resource::{
         fault::Fault,
         retry::RetryPolicy,
-        route::{DirectResponse, HeaderMutation, Mirror, PathRewrite, Redirect, Route, RouteMatch},
+        route::{
+            DirectResponse, HashPolicy, HeaderMutation, Mirror, PathRewrite, Redirect, Route, RouteMatch,
+        },
     },
 };
 use std::sync::Arc;
@@ -62,12 +64,13 @@ pub(crate) enum Answer {
 }
 
 impl<U> Compiled<U> {
-    /// Nothing is injected and nothing is copied.
+    /// Nothing is injected, nothing is copied and nothing is hashed.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.action {
             Action::Forward(forwarding) => {
-                let Forwarding { mirrors, choices, .. } = &**forwarding;
-                mirrors.is_empty() && choices.iter().all(|choice| choice.faults.is_empty())
+                let Forwarding { mirrors, hash, choices, .. } = &**forwarding;
+                let few = mirrors.is_empty() && hash.is_empty();
+                few && choices.iter().all(|choice| choice.faults.is_empty())
             }
             Action::Answer(_) | Action::Fail(_) => true,
         }
@@ -80,6 +83,8 @@ pub(crate) struct Forwarding<U> {
     pub(crate) limit: Option<Limit>,
     /// The route's policy, else its virtual host's.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
+    /// What calls are hashed by, where their cluster balances so.
+    pub(crate) hash: Box<[HashPolicy]>,
     /// The path sent.
     pub(crate) path_rewrite: Option<PathRewrite>,
     /// `:authority` becomes the endpoint's hostname.

@@ -4,30 +4,34 @@
 //! make one snapshot; an endpoint that stays keeps its task. Ends when its [`Cluster`](super::Cluster) is gone,
 //! and the endpoints' tasks with it.
 
+mod hash;
+mod settle;
+
 use super::{
     ClusterDeps, Shared,
     breaker::Counters,
-    locality::View,
     outcome::Thresholds,
     outlier::{Ejector, Sample},
-    priority::{Aggregate, Priorities},
-    snapshot::{Hope, Snapshot, Summary},
+    priority::Priorities,
+    snapshot::{Hope, Snapshot},
+    subset,
 };
 use crate::{
     endpoint::{
         Endpoint, Event, What,
         machine::Connectivity,
-        task::{Spec, Surroundings, Task},
+        task::{Spec, Surroundings, Task, Want},
     },
-    lb::{self, Dice, Group, Picker, pick_first::PickFirst},
+    lb::{Dice, Picker, pick_first::PickFirst},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
+use hash::Tables;
 use mesh_xds::{
     config::ClusterConfig,
     lrs::LoadStore,
     resource::{
         self,
-        cluster::{Discovery, LbPolicy, LocalityLb, TcpKeepalive},
+        cluster::{Discovery, TcpKeepalive},
     },
 };
 use std::{
@@ -46,9 +50,12 @@ pub(crate) struct Slot {
     generation: u64,
     spec: watch::Sender<Spec>,
     reported: Connectivity,
-    wanted: bool,
-    /// Wanted, and nothing was reported since: it is about to connect.
+    want: Want,
+    /// Told to connect, and nothing was reported since: it is about to.
     fresh: bool,
+    /// When it came, or came back: slow start counts from then.
+    since: Instant,
+    usable: bool,
 }
 
 impl Slot {
@@ -58,7 +65,7 @@ impl Slot {
 
     pub(crate) fn state(&self) -> Connectivity {
         match &self.reported {
-            _ if !self.wanted => Connectivity::Idle,
+            _ if self.want == Want::No => Connectivity::Idle,
             Connectivity::Idle if self.fresh => Connectivity::Connecting,
             reported => reported.clone(),
         }
@@ -66,7 +73,7 @@ impl Slot {
 
     /// Connections to it are wanted.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted
+        self.want != Want::No
     }
 
     fn handle(&self) -> Arc<Endpoint> {
@@ -74,14 +81,20 @@ impl Slot {
     }
 
     /// True: that is news.
-    fn want(&mut self, wanted: bool) -> bool {
-        let news = self.wanted != wanted;
+    fn want(&mut self, want: Want) -> bool {
+        let news = self.want != want;
         if news {
-            self.wanted = wanted;
-            self.fresh = wanted;
-            self.spec.send_modify(|spec| spec.wanted = wanted);
+            self.fresh = want == Want::Now && self.reported != Connectivity::Ready;
+            self.want = want;
+            self.spec.send_modify(|spec| spec.want = want);
         }
         news
+    }
+
+    /// Connects though no call asked for it.
+    fn wake(&mut self) {
+        self.fresh = true;
+        self.endpoint.kick();
     }
 }
 
@@ -99,6 +112,13 @@ pub(crate) struct Actor {
     priorities: Priorities,
     /// One for each priority, when that is the policy.
     pick_first: Vec<PickFirst>,
+    /// The tables of consistent hashing, kept while what they are made of stays.
+    tables: Tables,
+    ring_size_cap: u32,
+    /// Of this client's choice of a subset.
+    subset_seed: u64,
+    /// When weights change though nothing happens.
+    reweigh_at: Option<Instant>,
     reporter: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     /// The warning about TCP keepalive was given.
@@ -144,6 +164,10 @@ impl Actor {
             ejector: Ejector::default(),
             priorities: Priorities::default(),
             pick_first: Vec::new(),
+            tables: Tables::default(),
+            ring_size_cap: deps.ring_size_cap,
+            subset_seed: deps.seed,
+            reweigh_at: None,
             reporter,
             events,
             warned: false,
@@ -187,12 +211,12 @@ impl Actor {
 
     fn wake_at(&self) -> Option<Instant> {
         let pick_first = self.pick_first.iter().map(PickFirst::wake_at);
-        pick_first.chain([self.priorities.wake_at(), self.ejector.wake_at()]).flatten().min()
+        pick_first.chain([self.priorities.wake_at(), self.ejector.wake_at(), self.reweigh_at]).flatten().min()
     }
 
     fn configure(&mut self, config: Arc<ClusterConfig>) {
         let now = Instant::now();
-        self.config = config;
+        self.config = self.used(config);
         self.warn_of_keepalive_times();
         let cluster = &self.config.cluster;
         self.thresholds.set(cluster.outlier_detection.as_ref());
@@ -212,11 +236,13 @@ impl Actor {
             let address = endpoint.address();
             match self.slots.get_mut(&address) {
                 Some(slot) => {
-                    let spec = Spec {
-                        cluster: Arc::clone(cluster),
-                        endpoint: endpoint.clone(),
-                        wanted: slot.wanted,
-                    };
+                    let usable = endpoint.health.is_usable();
+                    if usable && !std::mem::replace(&mut slot.usable, usable) {
+                        slot.since = now;
+                    }
+                    slot.usable = usable;
+                    let spec =
+                        Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: slot.want };
                     slot.spec.send_if_modified(|current| {
                         let changed = *current != spec;
                         *current = spec;
@@ -234,7 +260,7 @@ impl Actor {
                         self.reporter.clone(),
                     ));
                     let spec =
-                        Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), wanted: false };
+                        Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: Want::No };
                     let (spec, receiver) = watch::channel(spec);
                     let task = Task::new(Arc::clone(&live), self.around.clone(), receiver, self.rng.u64(..));
                     // Ends when the slot, and with it `spec`, is dropped.
@@ -244,8 +270,10 @@ impl Actor {
                         generation: self.generations,
                         spec,
                         reported: Connectivity::Idle,
-                        wanted: false,
+                        want: Want::No,
                         fresh: false,
+                        since: now,
+                        usable: endpoint.health.is_usable(),
                     };
                     self.slots.insert(address, slot);
                 }
@@ -253,6 +281,17 @@ impl Actor {
         }
         self.report_load();
         self.priorities.resize(self.config.endpoints.priorities.len());
+    }
+
+    /// The part of a configuration that this client uses.
+    fn used(&self, config: Arc<ClusterConfig>) -> Arc<ClusterConfig> {
+        match config.cluster.lb_options.subsetting {
+            None => config,
+            Some(subsetting) => {
+                let endpoints = subset::of(&config.endpoints, subsetting, self.subset_seed);
+                Arc::new(ClusterConfig { endpoints: Arc::new(endpoints), ..(*config).clone() })
+            }
+        }
     }
 
     /// Where calls are counted, if the control plane wants to know.
@@ -339,170 +378,13 @@ impl Actor {
         let mut returned = Vec::new();
         self.ejector.sweep(now, &samples, &mut self.rng, &mut returned);
         for address in returned {
-            if let Some(slot) = self.slots.get(&address) {
+            if let Some(slot) = self.slots.get_mut(&address) {
                 slot.endpoint.tally().clear_streaks();
+                slot.since = now;
             }
         }
         if self.ejector.is_quiet() {
             self.thresholds.sleep();
-        }
-    }
-
-    fn is_pick_first(&self) -> bool {
-        matches!(self.config.cluster.lb, LbPolicy::PickFirst { .. })
-    }
-
-    fn view<'a>(&'a self, priority: &'a resource::endpoint::Priority) -> View<'a> {
-        // Gated as in gRPC: ejection must not hit a top-level pick first.
-        let ejector = (!self.is_pick_first()).then_some(&self.ejector);
-        View::new(priority, &self.slots, ejector, self.config.cluster.panic_threshold)
-    }
-
-    /// Lets policy and priorities decide until nothing moves, then publishes.
-    fn settle(&mut self) {
-        let now = Instant::now();
-        let config = Arc::clone(&self.config);
-        let priorities = &config.endpoints.priorities;
-        self.populate_pick_first(priorities);
-        loop {
-            for policy in &mut self.pick_first {
-                let slots = &self.slots;
-                while policy.choose(now, |address| slots.get(&address).map(Slot::state)) {}
-            }
-            let aggregate = |(index, priority)| self.aggregate(index, priority);
-            let states: Vec<Aggregate> = priorities.iter().enumerate().map(aggregate).collect();
-            let moved = self.priorities.choose(now, &states);
-            if !self.apply_wanted(priorities) && !moved {
-                break;
-            }
-        }
-        self.publish(&config);
-    }
-
-    fn populate_pick_first(&mut self, priorities: &[resource::endpoint::Priority]) {
-        let LbPolicy::PickFirst { shuffle } = self.config.cluster.lb else {
-            self.pick_first.clear();
-            return;
-        };
-        self.pick_first.resize_with(priorities.len(), PickFirst::default);
-        let mut policies = std::mem::take(&mut self.pick_first);
-        for (policy, priority) in policies.iter_mut().zip(priorities) {
-            let view = self.view(priority);
-            let usable = view.endpoints().filter(|endpoint| view.is_usable(endpoint));
-            let endpoints: Vec<_> =
-                usable.map(|endpoint| (endpoint.address(), endpoint.weight.get())).collect();
-            policy.populate(&endpoints, shuffle, &mut self.rng);
-        }
-        self.pick_first = policies;
-    }
-
-    fn aggregate(&self, index: usize, priority: &resource::endpoint::Priority) -> Aggregate {
-        let view = self.view(priority);
-        let (mut connecting, mut idle) = (false, false);
-        for endpoint in view.endpoints().filter(|endpoint| view.is_offered(endpoint)) {
-            match view.state(endpoint) {
-                Some(Connectivity::Ready) => return Aggregate::Ready,
-                Some(Connectivity::Connecting) => connecting = true,
-                // Only what is wanted can be idle: pick first leaves out the others.
-                Some(Connectivity::Idle) => idle |= view.is_wanted(endpoint),
-                Some(Connectivity::TransientFailure(_)) | None => {}
-            }
-        }
-        if connecting || self.pick_first.get(index).is_some_and(PickFirst::has_more) {
-            Aggregate::Connecting
-        } else if idle {
-            Aggregate::Idle
-        } else {
-            Aggregate::TransientFailure
-        }
-    }
-
-    /// Tells endpoints whether they are wanted. True: some were told something new.
-    fn apply_wanted(&mut self, priorities: &[resource::endpoint::Priority]) -> bool {
-        let mut wanted = HashSet::new();
-        for (index, priority) in priorities.iter().enumerate() {
-            if !self.priorities.is_started(index) {
-                continue;
-            }
-            let view = self.view(priority);
-            let usable = view.endpoints().filter(|endpoint| view.is_usable(endpoint));
-            let policy = self.pick_first.get(index);
-            let chosen = usable.map(resource::endpoint::Endpoint::address);
-            wanted.extend(chosen.filter(|address| policy.is_none_or(|policy| policy.is_wanted(*address))));
-        }
-        let mut changed = false;
-        for (address, slot) in &mut self.slots {
-            changed |= slot.want(wanted.contains(address));
-        }
-        changed
-    }
-
-    fn publish(&mut self, config: &Arc<ClusterConfig>) {
-        let current = self.priorities.current();
-        let priorities = &config.endpoints.priorities;
-        let groups = current.and_then(|index| Some((index, priorities.get(index)?))).map(
-            |(index, priority)| match self.pick_first.get(index).map(PickFirst::selected) {
-                None => self.view(priority).groups(None),
-                Some(Some(selected)) => self.view(priority).groups(Some(selected)),
-                Some(None) => Vec::new(),
-            },
-        );
-        let lacking = lb::lacking(&config.cluster);
-        let groups = groups.filter(|_| lacking.is_none()).unwrap_or_default();
-        let groups = match config.cluster.lb_options.localities {
-            LocalityLb::Flat => vec![Group::flat(groups)],
-            _ => groups,
-        };
-        let picker = Picker::new(&config.cluster.lb, groups, &mut self.rng);
-        let mut idle = Vec::new();
-        for priority in priorities.iter().take(current.map_or(0, |current| current + 1)) {
-            let view = self.view(priority);
-            let asleep = view.endpoints().filter(|endpoint| {
-                view.is_wanted(endpoint) && view.state(endpoint) == Some(Connectivity::Idle)
-            });
-            idle.extend(asleep.filter_map(|endpoint| self.slots.get(&endpoint.address())).map(Slot::handle));
-        }
-        let hope = if let Some(lacking) = lacking {
-            Hope::Fail(format!("this client does not have {lacking}, which the cluster asks for").into())
-        } else if picker.is_empty() {
-            self.hope(priorities)
-        } else {
-            Hope::Wait("connections were lost a moment ago".into())
-        };
-        self.shared.snapshot.store(Arc::new(Snapshot { config: Arc::clone(config), picker, idle, hope }));
-        self.shared.changed.send_replace(());
-    }
-
-    fn hope(&self, priorities: &[resource::endpoint::Priority]) -> Hope {
-        let mut summary = Summary { note: self.config.note.clone(), ..Summary::default() };
-        let mut more = false;
-        for (index, priority) in priorities.iter().enumerate() {
-            let started = self.priorities.is_started(index);
-            more |= started && self.pick_first.get(index).is_some_and(PickFirst::has_more);
-            let view = self.view(priority);
-            for endpoint in view.endpoints() {
-                if !view.is_usable(endpoint) {
-                    summary.unhealthy += 1;
-                } else if view.is_ejected(endpoint) {
-                    summary.ejected += 1;
-                } else {
-                    match view.state(endpoint) {
-                        Some(Connectivity::Ready) => summary.ready += 1,
-                        Some(Connectivity::Connecting) => summary.connecting += 1,
-                        Some(Connectivity::Idle) | None => summary.idle += 1,
-                        Some(Connectivity::TransientFailure(reason)) => {
-                            summary.backing_off += 1;
-                            summary.failure = Some(reason);
-                        }
-                    }
-                }
-            }
-        }
-        let reason = summary.to_string().into();
-        if more || summary.connecting > 0 || summary.idle > 0 {
-            Hope::Wait(reason)
-        } else {
-            Hope::Fail(reason)
         }
     }
 }

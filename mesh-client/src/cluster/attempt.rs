@@ -81,6 +81,8 @@ pub(crate) struct AttemptContext {
     pub(crate) auto_host_rewrite: bool,
     /// What the endpoint's hostname took the place of.
     pub(crate) authority: Option<Authority>,
+    /// Of the call, for clusters that balance by it; none: it may go anywhere.
+    pub(crate) hash: Option<u64>,
 }
 
 /// What a retry needs to know of a failed attempt.
@@ -135,7 +137,7 @@ enum Unstarted {
 }
 
 /// What a look at the snapshot gave.
-enum Choice {
+pub(super) enum Choice {
     Go(Stream, Permit),
     /// Every connection has as many streams as it may; this endpoint's among them.
     Busy(SocketAddr),
@@ -276,6 +278,9 @@ impl Shared {
         if may_drop && let Some(reason) = self.draw_drop(&snapshot) {
             return Choice::Fail(AttemptErrorKind::Dropped, reason);
         }
+        if snapshot.picker.is_hashed() {
+            return self.choose_by_hash(&snapshot, context);
+        }
         for endpoint in &snapshot.idle {
             endpoint.kick();
         }
@@ -306,22 +311,8 @@ impl Shared {
                 }
             }
         }
-        let breakers = &snapshot.config.cluster.circuit_breakers;
         match (stream, busy) {
-            (Some(stream), _) => match self.counters.request(breakers) {
-                Some(permit) => {
-                    if context.selection_attempts > 0 {
-                        context.tried.push(stream.endpoint().address);
-                    }
-                    Choice::Go(stream, permit)
-                }
-                None => {
-                    self.count_refused();
-                    let limit = breakers.max_requests;
-                    let reason = format!("circuit breaker: max_requests ({limit}) are in flight");
-                    Choice::Fail(AttemptErrorKind::LocalOverflow, reason)
-                }
-            },
+            (Some(stream), _) => self.admit(&snapshot, stream, context),
             (None, Some(endpoint)) => Choice::Busy(endpoint.address),
             (None, None) => match &snapshot.hope {
                 Hope::Fail(reason) if snapshot.picker.is_empty() && !context.wait_for_ready => {
@@ -329,6 +320,25 @@ impl Shared {
                 }
                 _ => Choice::Later,
             },
+        }
+    }
+
+    /// Sends the call on a stream if the breaker lets it.
+    pub(super) fn admit(&self, snapshot: &Snapshot, stream: Stream, context: &mut AttemptContext) -> Choice {
+        let breakers = &snapshot.config.cluster.circuit_breakers;
+        match self.counters.request(breakers) {
+            Some(permit) => {
+                if context.selection_attempts > 0 {
+                    context.tried.push(stream.endpoint().address);
+                }
+                Choice::Go(stream, permit)
+            }
+            None => {
+                self.count_refused();
+                let limit = breakers.max_requests;
+                let reason = format!("circuit breaker: max_requests ({limit}) are in flight");
+                Choice::Fail(AttemptErrorKind::LocalOverflow, reason)
+            }
         }
     }
 

@@ -67,18 +67,29 @@ impl<'a> View<'a> {
         self.slots.get(&endpoint.address()).map(Slot::state)
     }
 
-    /// The ready endpoints by locality.
-    pub(crate) fn groups(&self, only: Option<SocketAddr>) -> Vec<Group> {
-        let better = self.groups_of(only, false);
+    /// Health and ejection are ignored: too few would be left.
+    pub(crate) fn is_panicking(&self) -> bool {
+        self.panicking
+    }
+
+    /// Whether it takes what others leave.
+    pub(crate) fn is_degraded(&self, endpoint: &Endpoint) -> bool {
+        !self.panicking && endpoint.health == HealthStatus::Degraded
+    }
+
+    /// The ready endpoints by locality: those that are not degraded, else those that are.
+    pub(crate) fn any_groups(&self, only: Option<SocketAddr>) -> Vec<Group> {
+        let better = self.groups(only, Some(false));
         if better.iter().any(|group| !group.candidates.is_empty()) {
             return better;
         }
-        self.groups_of(only, true)
+        self.groups(only, Some(true))
     }
 
-    fn groups_of(&self, only: Option<SocketAddr>, degraded: bool) -> Vec<Group> {
+    /// The ready endpoints by locality; of those that are degraded, or not, or both.
+    pub(crate) fn groups(&self, only: Option<SocketAddr>, degraded: Option<bool>) -> Vec<Group> {
         let wanted = |endpoint: &&Endpoint| {
-            (endpoint.health == HealthStatus::Degraded) == degraded
+            degraded.is_none_or(|degraded| self.is_degraded(endpoint) == degraded)
                 && self.is_offered(endpoint)
                 && only.is_none_or(|only| only == endpoint.address())
         };

@@ -1,9 +1,13 @@
-//! Which priority gets the calls (gRFC A56, A115). Sans-IO.
+//! Which priorities are connected, and which one is waited for (gRFC A56, A115). Sans-IO.
 //!
-//! Promises: the first priority that is ready or idle; a priority that is neither within 10 s of starting to
-//! connect is passed over; lower priorities are started only when needed, and kept for 15 minutes after a
-//! higher one is back. Traffic does not spill between priorities (Envoy's overprovisioning factor): gRPC
-//! ignores it, and so do we.
+//! Promises: the first priority that is ready or idle is the one to wait for; a priority that is neither within
+//! 10 s of starting to connect is passed over; lower priorities are started only when needed, and kept for 15
+//! minutes after they were needed last.
+//!
+//! A56 gives all calls to that one priority for as long as a single endpoint of it is left; Envoy, and with it
+//! every user of Istio's failover, lets calls spill to the next as soon as a priority has lost so many endpoints
+//! that the others would be overloaded. Here Envoy's shares hold ([`super::spill`]) between priorities that are
+//! up, and A56's timers decide which are. While all endpoints of a priority are available the two agree.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,6 +35,8 @@ struct Child {
     failover_at: Option<Instant>,
     /// It was ready or idle more recently than failed.
     was_up: bool,
+    /// It is ready or idle.
+    is_up: bool,
     /// It is not needed any more; stopped then.
     stop_at: Option<Instant>,
 }
@@ -59,10 +65,19 @@ impl Priorities {
         self.children.get(priority).is_some_and(|child| child.started)
     }
 
-    /// Takes in the states (those of children that are not started do not matter) and chooses. True: a child
-    /// was started or stopped, so the caller must look again with new states.
-    pub(crate) fn choose(&mut self, now: Instant, states: &[Aggregate]) -> bool {
-        let stopped = self.observe(now, states);
+    /// It is connected, or was to be, and is neither up nor waited for any more.
+    pub(crate) fn is_passed_over(&self, priority: usize) -> bool {
+        self.children
+            .get(priority)
+            .is_some_and(|child| child.started && !child.is_up && child.failover_at.is_none())
+    }
+
+    /// Takes in the states (those of children that are not started do not matter) and chooses; a child that is
+    /// `needed` gets a share of the calls. True: a child was started or stopped, so the caller must look again
+    /// with new states.
+    pub(crate) fn choose(&mut self, now: Instant, states: &[Aggregate], needed: &[bool]) -> bool {
+        let changed = self.observe(now, states);
+        let changed = self.start_needed(now, needed) || changed;
         for (priority, child) in self.children.iter_mut().enumerate() {
             if !child.started {
                 *child = Child { started: true, failover_at: Some(now + FAILOVER), ..Child::default() };
@@ -75,14 +90,30 @@ impl Priorities {
                 self.current = Some(priority);
                 child.stop_at = None;
                 if up {
-                    self.retain_below(now, priority);
+                    self.retain_below(now, priority, needed);
                 }
-                return stopped;
+                return changed;
             }
         }
         let connecting = states.iter().position(|state| *state == Aggregate::Connecting);
         self.current = connecting.or(self.children.len().checked_sub(1));
-        stopped
+        changed
+    }
+
+    /// Starts what is to get calls though a higher one is up. Not before that: a higher one that connects for
+    /// the first time is waited for.
+    fn start_needed(&mut self, now: Instant, needed: &[bool]) -> bool {
+        if !self.children.first().is_some_and(|child| child.started) {
+            return false;
+        }
+        let mut started = false;
+        for (child, needed) in self.children.iter_mut().zip(needed) {
+            if *needed && !child.started {
+                *child = Child { started: true, failover_at: Some(now + FAILOVER), ..Child::default() };
+                started = true;
+            }
+        }
+        started
     }
 
     fn observe(&mut self, now: Instant, states: &[Aggregate]) -> bool {
@@ -96,6 +127,7 @@ impl Priorities {
                 stopped = true;
                 continue;
             }
+            child.is_up = matches!(state, Aggregate::Ready | Aggregate::Idle);
             match state {
                 Aggregate::Ready | Aggregate::Idle => {
                     child.failover_at = None;
@@ -119,9 +151,13 @@ impl Priorities {
         stopped
     }
 
-    fn retain_below(&mut self, now: Instant, priority: usize) {
-        for child in self.children.iter_mut().skip(priority + 1).filter(|child| child.started) {
-            child.stop_at.get_or_insert(now + RETENTION);
+    fn retain_below(&mut self, now: Instant, priority: usize, needed: &[bool]) {
+        for (index, child) in self.children.iter_mut().enumerate().skip(priority + 1) {
+            if needed.get(index) == Some(&true) {
+                child.stop_at = None;
+            } else if child.started {
+                child.stop_at.get_or_insert(now + RETENTION);
+            }
         }
     }
 
@@ -140,17 +176,23 @@ mod tests {
         priorities: Priorities,
         now: Instant,
         states: Vec<Aggregate>,
+        needed: Vec<bool>,
     }
 
     impl Bench {
         fn new(count: usize) -> Self {
             let mut priorities = Priorities::default();
             priorities.resize(count);
-            Self { priorities, now: Instant::now(), states: vec![Connecting; count] }
+            Self {
+                priorities,
+                now: Instant::now(),
+                states: vec![Connecting; count],
+                needed: vec![false; count],
+            }
         }
 
         fn choose(&mut self) -> Option<usize> {
-            while self.priorities.choose(self.now, &self.states) {}
+            while self.priorities.choose(self.now, &self.states, &self.needed) {}
             self.priorities.current()
         }
 
@@ -216,6 +258,35 @@ mod tests {
         assert_eq!(bench.pass(Duration::from_secs(1)), Some(0));
         assert!(!bench.priorities.is_started(1));
         assert_eq!(bench.priorities.wake_at(), None);
+    }
+
+    #[test]
+    fn a_priority_that_gets_a_share_is_started_beside_one_that_is_up_and_kept_while_it_does() {
+        let mut bench = Bench::new(3);
+        bench.set(0, Ready);
+        bench.needed[1] = true;
+        assert_eq!(bench.choose(), Some(0));
+        assert!(bench.priorities.is_started(1) && !bench.priorities.is_started(2));
+        bench.set(1, Ready);
+        bench.pass(RETENTION * 2);
+        assert!(bench.priorities.is_started(1));
+        bench.needed[1] = false;
+        bench.choose();
+        bench.pass(RETENTION);
+        assert!(!bench.priorities.is_started(1));
+    }
+
+    #[test]
+    fn a_priority_is_passed_over_when_it_failed_or_its_time_is_up() {
+        let mut bench = Bench::new(2);
+        bench.choose();
+        assert!(!bench.priorities.is_passed_over(0), "it is waited for");
+        bench.pass(FAILOVER);
+        assert!(bench.priorities.is_passed_over(0));
+        bench.set(0, Ready);
+        assert!(!bench.priorities.is_passed_over(0));
+        bench.set(0, TransientFailure);
+        assert!(bench.priorities.is_passed_over(0));
     }
 
     #[test]

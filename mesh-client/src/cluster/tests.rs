@@ -2,6 +2,7 @@
 
 mod calls;
 mod change;
+mod hashing;
 mod health;
 mod net;
 mod tcp;

@@ -33,6 +33,8 @@ pub(crate) enum Connectivity {
 pub(crate) enum Input {
     /// The balancer wants connections from now on.
     Wanted,
+    /// It wants one when a call comes, and none again when that is lost until the next call comes.
+    WantedLazily,
     /// It does not; the caller closes all it has.
     Unwanted,
     /// A call came while idle.
@@ -71,6 +73,7 @@ enum Dial {
 #[derive(Debug)]
 pub(crate) struct Machine {
     wanted: bool,
+    lazy: bool,
     idle: bool,
     usable: usize,
     more: bool,
@@ -87,6 +90,7 @@ impl Machine {
     pub(crate) fn new() -> Self {
         Self {
             wanted: false,
+            lazy: false,
             idle: true,
             usable: 0,
             more: false,
@@ -103,7 +107,12 @@ impl Machine {
         match input {
             Input::Wanted => {
                 self.wanted = true;
+                self.lazy = false;
                 self.idle = false;
+            }
+            Input::WantedLazily => {
+                self.wanted = true;
+                self.lazy = true;
             }
             Input::Unwanted => {
                 *self = Self { last_start: self.last_start, flapping: self.flapping, ..Self::new() };
@@ -126,6 +135,8 @@ impl Machine {
                 if again && self.usable == 0 && self.dial == Dial::Rest {
                     self.reason = Some(reason);
                     self.back_off(now, rng);
+                } else if self.lazy && self.usable == 0 && self.dial == Dial::Rest {
+                    self.idle = true;
                 }
             }
             Input::IdledOut => {
@@ -140,6 +151,7 @@ impl Machine {
                 self.failures = 0;
                 self.reason = None;
                 self.dial = Dial::Rest;
+                self.idle |= self.lazy;
             }
             Input::Woke => {}
         }

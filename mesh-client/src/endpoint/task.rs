@@ -35,8 +35,19 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 pub(crate) struct Spec {
     pub(crate) cluster: Arc<resource::Cluster>,
     pub(crate) endpoint: resource::endpoint::Endpoint,
-    /// Connections are wanted.
-    pub(crate) wanted: bool,
+    /// Whether connections are wanted.
+    pub(crate) want: Want,
+}
+
+/// Whether an endpoint is to have connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// None.
+    No,
+    /// As soon as a call asks for one.
+    Lazily,
+    /// Always.
+    Now,
 }
 
 impl Spec {
@@ -128,9 +139,7 @@ impl Task {
 
     pub(crate) async fn run(mut self) {
         self.apply_limits();
-        if self.current.wanted {
-            self.feed(Input::Wanted);
-        }
+        self.feed_want(Want::No, self.current.want);
         loop {
             self.report();
             match self.next().await {
@@ -188,17 +197,22 @@ impl Task {
             self.withdraw_all();
             self.feed(Input::Reset);
         }
-        match (before.wanted, self.current.wanted) {
-            (false, true) => self.feed(Input::Wanted),
-            (true, false) => {
-                self.withdraw_all();
-                self.feed(Input::Unwanted);
-            }
-            _ => {}
-        }
+        self.feed_want(before.want, self.current.want);
         let idle_timeout = self.idle_timeout();
         for live in &mut self.live {
             live.idle_check = idle_timeout.map(|timeout| Instant::now() + timeout);
+        }
+    }
+
+    fn feed_want(&mut self, before: Want, now: Want) {
+        match now {
+            _ if before == now => {}
+            Want::Now => self.feed(Input::Wanted),
+            Want::Lazily => self.feed(Input::WantedLazily),
+            Want::No => {
+                self.withdraw_all();
+                self.feed(Input::Unwanted);
+            }
         }
     }
 

@@ -23,10 +23,11 @@ pub(crate) struct PickFirst {
 }
 
 impl PickFirst {
-    /// The endpoints of the priority in use, with their weights, in the order of configuration.
+    /// The endpoints of the priority in use, with their weights (of locality and endpoint together), in the order
+    /// of configuration.
     pub(crate) fn populate(
         &mut self,
-        endpoints: &[(SocketAddr, u32)],
+        endpoints: &[(SocketAddr, f64)],
         shuffle: bool,
         rng: &mut fastrand::Rng,
     ) {
@@ -36,7 +37,7 @@ impl PickFirst {
             for (address, weight) in endpoints {
                 self.keys
                     .entry(*address)
-                    .or_insert_with(|| rng.f64().powf(1.0 / f64::from((*weight).max(1))));
+                    .or_insert_with(|| rng.f64().powf(1.0 / weight.max(f64::MIN_POSITIVE)));
             }
             let key = |address: &SocketAddr| self.keys.get(address).copied().unwrap_or(0.0);
             order.sort_by(|a, b| key(b).total_cmp(&key(a)));
@@ -136,7 +137,7 @@ mod tests {
         }
 
         fn populate(&mut self, ports: &[u16], shuffle: bool, seed: u64) {
-            let endpoints: Vec<_> = ports.iter().map(|port| (address(*port), 1)).collect();
+            let endpoints: Vec<_> = ports.iter().map(|port| (address(*port), 1.0)).collect();
             self.policy.populate(&endpoints, shuffle, &mut fastrand::Rng::with_seed(seed));
         }
 
@@ -195,6 +196,24 @@ mod tests {
         assert_eq!(bench.choose(), [1]);
         bench.populate(&[3], false, 0);
         assert_eq!(bench.choose(), [3]);
+    }
+
+    #[test]
+    fn shuffling_puts_an_endpoint_first_as_often_as_its_weight_says() {
+        let mut firsts = [0_u32; 3];
+        for seed in 0..3000 {
+            let mut policy = PickFirst::default();
+            let endpoints = [(address(1), 0.5), (address(2), 0.3), (address(3), 0.2)];
+            policy.populate(&endpoints, true, &mut fastrand::Rng::with_seed(seed));
+            firsts[usize::from(policy.order[0].port()) - 1] += 1;
+        }
+        let expected = [1500.0, 900.0, 600.0];
+        let chi: f64 = firsts
+            .iter()
+            .zip(expected)
+            .map(|(n, expected)| (f64::from(*n) - expected).powi(2) / expected)
+            .sum();
+        assert!(chi < 13.82, "{firsts:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 /// Critical values of chi-square at p = 0.001 for 1 to 9 degrees of freedom.
 const CRITICAL: [f64; 9] = [10.83, 13.82, 16.27, 18.47, 20.52, 22.46, 24.32, 26.12, 27.88];
 
-fn endpoint(index: usize) -> Arc<Endpoint> {
+pub(crate) fn endpoint(index: usize) -> Arc<Endpoint> {
     let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(index).unwrap()));
     let events = tokio::sync::mpsc::unbounded_channel().0;
     Arc::new(Endpoint::new("reviews".into(), address, 0, Arc::default(), Arc::default(), events))
@@ -26,12 +26,12 @@ fn picker(policy: &LbPolicy, localities: &[(u32, &[u32])]) -> Picker {
             .collect(),
     };
     let groups = localities.iter().map(&mut group).collect();
-    Picker::new(policy, groups, &mut fastrand::Rng::with_seed(11))
+    Picker::spread(policy, vec![(100, groups)], &mut fastrand::Rng::with_seed(11))
 }
 
 fn counts(picker: &Picker, picks: usize) -> Vec<usize> {
     let dice = Dice::new(5);
-    let mut counts = vec![0; picker.len()];
+    let mut counts = vec![0; picker.ready()];
     for _ in 0..picks {
         counts[usize::from(picker.pick(&dice).unwrap().address.port())] += 1;
     }
@@ -134,4 +134,63 @@ fn iteration_visits_each_endpoint_once() {
     let mut ports: Vec<_> = picker.iter(&Dice::new(4)).map(|endpoint| endpoint.address.port()).collect();
     ports.sort_unstable();
     assert_eq!(ports, [0, 1, 2]);
+}
+
+#[test]
+fn priorities_get_their_shares_in_percent_and_those_without_endpoints_none() {
+    let group = |index: usize| {
+        vec![Group { weight: 1, candidates: vec![Candidate { endpoint: endpoint(index), weight: 1 }] }]
+    };
+    let priorities = vec![(70, group(0)), (10, Vec::new()), (0, group(1)), (30, group(1))];
+    let picker = Picker::spread(&LbPolicy::RoundRobin, priorities, &mut fastrand::Rng::with_seed(2));
+    let counts = counts(&picker, 20_000);
+    assert!(chi_square(&counts, &[70, 30]) < CRITICAL[0], "{counts:?}");
+}
+
+/// Calls with many different hashes, of a ring and of a Maglev table.
+#[test]
+fn hashes_give_endpoints_shares_by_weight() {
+    use hashed::{Algorithm, Member, State, Table, testing::shares};
+    let weights = [1, 2, 3, 4];
+    for (algorithm, tolerance) in
+        [(Algorithm::Maglev(65_537), 0.01), (Algorithm::Ring(ring::RingSize { min: 4096, max: 4096 }), 0.08)]
+    {
+        let table = Arc::new(Table::new(algorithm, shares(&weights)));
+        let member = |index| Member { endpoint: endpoint(index), state: State::Ready };
+        let hashed = Hashed::new(table, (0..4).map(member).collect());
+        let picker = Picker::hashed(vec![(100, hashed)]);
+        let mut counts = [0_usize; 4];
+        let mut rng = fastrand::Rng::with_seed(9);
+        for _ in 0..40_000 {
+            match picker.pick_by_hash(Some(rng.u64(..)), &Dice::new(1), |_| false) {
+                Hit::Ready(endpoint) => counts[usize::from(endpoint.address.port())] += 1,
+                hit => panic!("{hit:?}"),
+            }
+        }
+        // A ring of n places is uneven by about 1/sqrt(n) for each owner: chi-square would judge the ring, not
+        // the draw.
+        for (count, weight) in counts.iter().zip(weights) {
+            let expected = 4000.0 * f64::from(weight);
+            let off = (*count as f64 - expected).abs() / expected;
+            assert!(off < tolerance + 0.03, "{algorithm:?}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_hash_always_has_the_same_priority_and_passes_on_when_that_has_nobody() {
+    use hashed::{Algorithm, Member, State, Table, testing::shares};
+    let part = |index, state| {
+        let table = Arc::new(Table::new(Algorithm::Maglev(11), shares(&[1])));
+        Hashed::new(table, vec![Member { endpoint: endpoint(index), state }])
+    };
+    let port = |picker: &Picker, hash| match picker.pick_by_hash(Some(hash), &Dice::new(1), |_| false) {
+        Hit::Ready(endpoint) => endpoint.address.port(),
+        hit => panic!("{hit:?}"),
+    };
+    let both = Picker::hashed(vec![(60, part(0, State::Ready)), (40, part(1, State::Ready))]);
+    assert_eq!((port(&both, 59), port(&both, 60), port(&both, 159)), (0, 1, 0));
+    let one = Picker::hashed(vec![(60, part(0, State::Failed)), (40, part(1, State::Ready))]);
+    assert_eq!((port(&one, 1), one.ready(), one.is_empty()), (1, 1, false));
+    assert_eq!(one.pick(&Dice::new(1)).unwrap().address.port(), 1);
 }

@@ -88,6 +88,7 @@ impl<U: Upstream> Call<'_, U> {
     pub(super) fn context(&self) -> AttemptContext {
         AttemptContext {
             deadline: self.deadline.map(|deadline| deadline.at),
+            hash: self.hash,
             wait_for_ready: self.wait_for_ready,
             auto_host_rewrite: self.forwarding.auto_host_rewrite,
             ..AttemptContext::default()

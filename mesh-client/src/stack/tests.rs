@@ -2,6 +2,7 @@
 
 mod deadlines;
 mod faults;
+mod hashing;
 mod mirrors;
 mod retries;
 mod routing;
@@ -73,6 +74,7 @@ struct Seen {
     uri: String,
     headers: HeaderMap,
     body: Bytes,
+    hash: Option<u64>,
 }
 
 /// All the clusters of a test.
@@ -105,12 +107,14 @@ impl Upstream for Fake {
     type Exchange = Pin<Box<dyn Future<Output = Result<Response<Body>, AttemptError>> + Send>>;
 
     fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started<Self::Exchange> {
-        let (cluster, world, deadline) = (self.name.clone(), self.world.clone(), context.deadline);
+        let (cluster, world) = (self.name.clone(), self.world.clone());
+        let (deadline, hash) = (context.deadline, context.hash);
         Started::Sent(Box::pin(async move {
             let at = Instant::now() - world.began;
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let seen = Seen { cluster, at, uri: parts.uri.to_string(), headers: parts.headers, body };
+            let uri = parts.uri.to_string();
+            let seen = Seen { cluster, at, uri, headers: parts.headers, body, hash };
             world.seen.lock().unwrap().push(seen);
             let act = world.script.lock().unwrap().pop_front();
             let late = async {
@@ -138,6 +142,10 @@ impl Upstream for Fake {
         let permits = &self.world.permits;
         permits.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).ok()?;
         Some(Permit(permits.clone()))
+    }
+
+    fn wants_hash(&self) -> bool {
+        self.name.starts_with("ring")
     }
 }
 
@@ -223,6 +231,7 @@ impl Mesh {
             propagate_deadlines: true,
             retry_at_every_hop: false,
             faults: ActiveFaults::default(),
+            address: "10.0.0.7".into(),
         };
         Self { core: Arc::new(Core::new("reviews:9080".parse().unwrap(), settings, 1)), world }
     }

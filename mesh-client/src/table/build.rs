@@ -112,6 +112,7 @@ impl<U> Builder<'_, U> {
         Forwarding {
             limit: Limit::of(forward, &self.config.http),
             retry: forward.retry.clone().or_else(|| self.config.virtual_host.retry.clone()),
+            hash: forward.hash.as_slice().into(),
             path_rewrite: forward.path_rewrite.clone(),
             auto_host_rewrite: forward.auto_host_rewrite,
             mirrors: mirrors.collect(),

@@ -345,7 +345,8 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
     drop(connection);
     let candidate = |endpoint: &Arc<Endpoint>| Candidate { endpoint: Arc::clone(endpoint), weight: 1 };
     let group = Group { weight: 1, candidates: vec![candidate(&bad), candidate(good)] };
-    let picker = Picker::new(&config.cluster.lb, vec![group], &mut fastrand::Rng::with_seed(1));
+    let picker =
+        Picker::spread(&config.cluster.lb, vec![(100, vec![group])], &mut fastrand::Rng::with_seed(1));
     let Snapshot { config, hope, .. } = &*snapshot;
     let (config, hope) = (Arc::clone(config), hope.clone());
     cluster.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle: Vec::new(), hope }));

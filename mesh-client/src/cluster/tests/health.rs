@@ -47,11 +47,35 @@ async fn a_standby_priority_gets_no_call_until_the_first_fails_and_none_after_it
     }
     assert_eq!(standby.hits(), 10);
     first.door(Door::Open);
+    second.door(Door::Open);
     pass(Duration::from_secs(130)).await;
     for _ in 0..10 {
         call(&cluster).await.unwrap();
     }
-    assert_eq!((first.hits(), standby.hits()), (10, 0));
+    assert_eq!((first.hits() + second.hits(), standby.hits()), (10, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_priority_that_lost_endpoints_spills_what_the_others_could_not_bear() {
+    let net = Net::default();
+    let servers: [_; 5] = net.servers();
+    let cluster = Config::with_priorities(&[&[1, 2, 3, 4], &[5]]).spawn(&net);
+    rest().await;
+    let mut spilled = Vec::new();
+    for server in servers.iter().take(4) {
+        for _ in 0..500 {
+            assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
+        }
+        spilled.push(servers[4].hits());
+        server.door(Door::Refuses);
+        server.kill();
+        rest().await;
+    }
+    // 4, 3, 2 and 1 of 4 are available: 100 %, 105 %, 70 % and 35 %.
+    for (spilled, expected) in spilled.iter().zip([0_usize, 0, 150, 325]) {
+        assert!(spilled.abs_diff(expected) < 45, "{spilled}, not {expected}");
+    }
+    assert_eq!(&spilled[..2], [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]

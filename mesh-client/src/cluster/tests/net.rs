@@ -325,6 +325,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
         breakers: Arc::new(Breakers::default()),
         loads: Arc::default(),
         seed: 42,
+        ring_size_cap: crate::cluster::RING_SIZE_CAP,
     }
 }
 

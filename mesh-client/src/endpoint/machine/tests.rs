@@ -146,3 +146,31 @@ fn an_unwanted_endpoint_rests() {
     assert_eq!(bench.machine.connectivity(), Connectivity::Idle);
     assert!(bench.on(Input::Wanted));
 }
+
+#[test]
+fn an_endpoint_wanted_lazily_waits_for_a_call_before_its_first_dial_and_after_a_loss() {
+    let mut bench = Bench::new();
+    assert!(!bench.on(Input::WantedLazily));
+    assert_eq!(bench.machine.connectivity(), Connectivity::Idle);
+    assert!(bench.on(Input::Kicked));
+    assert_eq!(bench.machine.connectivity(), Connectivity::Connecting);
+    bench.on(Input::Dialled);
+    assert!(!bench.lose(Duration::from_secs(5)));
+    assert_eq!(bench.machine.connectivity(), Connectivity::Idle);
+    assert!(bench.on(Input::Kicked));
+    assert!(!bench.on(Input::Dialled));
+    assert!(!bench.on(Input::Reset), "TLS changed: the next call dials");
+    assert_eq!(bench.machine.connectivity(), Connectivity::Idle);
+    assert!(bench.on(Input::Wanted), "and now it is wanted at once");
+}
+
+#[test]
+fn a_lazy_endpoint_that_fails_keeps_trying_so_that_calls_find_it_when_it_is_back() {
+    let mut bench = Bench::new();
+    bench.on(Input::WantedLazily);
+    bench.on(Input::Kicked);
+    assert!(!bench.fail());
+    assert!(matches!(bench.machine.connectivity(), Connectivity::TransientFailure(_)));
+    bench.sleep();
+    assert!(bench.on(Input::Woke));
+}

@@ -1,0 +1,47 @@
+//! Choosing an endpoint for a call by its hash.
+
+use super::{
+    Cluster, Shared,
+    attempt::{AttemptContext, AttemptErrorKind, Choice},
+    snapshot::{Hope, Snapshot},
+};
+use crate::{
+    endpoint::{Endpoint, Reserved},
+    lb::hashed::Hit,
+};
+
+impl Cluster {
+    /// Calls are balanced by their hash, so it is worth while to compute it.
+    pub(crate) fn wants_hash(&self) -> bool {
+        self.shared.snapshot.load().picker.is_hashed()
+    }
+}
+
+impl Shared {
+    /// The endpoint of the call's hash. A call waits for it while it connects, and while all its connections
+    /// have as many streams as they may: another one would not do.
+    pub(super) fn choose_by_hash(&self, snapshot: &Snapshot, context: &mut AttemptContext) -> Choice {
+        let hit = {
+            let (tried, avoiding) = (&context.tried, context.selection_attempts > 0);
+            let avoid = |endpoint: &Endpoint| avoiding && tried.contains(endpoint.address);
+            snapshot.picker.pick_by_hash(context.hash, &self.dice, avoid)
+        };
+        match hit {
+            Hit::Ready(endpoint) => match endpoint.reserve() {
+                Reserved::Stream(stream) => self.admit(snapshot, stream, context),
+                Reserved::Full => Choice::Busy(endpoint.address),
+                Reserved::Gone => Choice::Later,
+            },
+            Hit::Wait(endpoint) => {
+                tracing::trace!(cluster = %self.name, endpoint = %endpoint.address, "a call waits for the endpoint of its hash");
+                Choice::Later
+            }
+            Hit::Nobody => match &snapshot.hope {
+                Hope::Fail(reason) if !context.wait_for_ready => {
+                    Choice::Fail(AttemptErrorKind::NoEndpoint, reason.to_string())
+                }
+                _ => Choice::Later,
+            },
+        }
+    }
+}

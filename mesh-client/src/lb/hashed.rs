@@ -1,0 +1,450 @@
+//! Consistent hashing over endpoints that come and go (gRFC A42, A61, A76, A117; Envoy's Maglev).
+//!
+//! Promises: a hash leads to the same endpoint for as long as that one takes calls, whoever else comes or goes
+//! into trouble; an endpoint is connected when a hash leads to it, and the call waits for it; one that failed,
+//! was ejected or is not usable is passed over, and only its own keys move. The tables themselves are made when
+//! endpoints or weights change, not when connectivity does.
+
+use super::{
+    Dice,
+    maglev::Maglev,
+    ring::{Ring, RingSize},
+};
+use crate::endpoint::{Endpoint, machine::Connectivity};
+use std::sync::Arc;
+
+/// One endpoint's part of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Share {
+    /// What stands for it: its `hash_key`, else its address.
+    pub(crate) key: Arc<str>,
+    /// Of all endpoints; they sum to 1.
+    pub(crate) weight: f64,
+}
+
+/// Which table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    Ring(RingSize),
+    /// Of this many slots, a prime.
+    Maglev(u32),
+}
+
+/// Where hashes lead.
+#[derive(Debug)]
+pub(crate) struct Table {
+    algorithm: Algorithm,
+    shares: Box<[Share]>,
+    places: Places,
+}
+
+#[derive(Debug)]
+enum Places {
+    Ring(Ring),
+    Maglev(Maglev),
+}
+
+impl Table {
+    pub(crate) fn new(algorithm: Algorithm, shares: Vec<Share>) -> Self {
+        let places = match algorithm {
+            Algorithm::Ring(size) => Places::Ring(Ring::new(&shares, size)),
+            Algorithm::Maglev(size) => Places::Maglev(Maglev::new(&shares, size)),
+        };
+        Self { algorithm, shares: shares.into(), places }
+    }
+
+    /// Whether it is what [`Table::new`] would make of these.
+    pub(crate) fn is_of(&self, algorithm: Algorithm, shares: &[Share]) -> bool {
+        self.algorithm == algorithm && *self.shares == *shares
+    }
+
+    fn len(&self) -> usize {
+        match &self.places {
+            Places::Ring(ring) => ring.len(),
+            Places::Maglev(table) => table.len(),
+        }
+    }
+
+    fn locate(&self, hash: u64) -> usize {
+        match &self.places {
+            Places::Ring(ring) => ring.locate(hash),
+            Places::Maglev(table) => table.locate(hash),
+        }
+    }
+
+    fn owner(&self, place: usize) -> Option<usize> {
+        match &self.places {
+            Places::Ring(ring) => ring.owner(place),
+            Places::Maglev(table) => table.owner(place),
+        }
+    }
+}
+
+/// What may be done with an endpoint of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Ready,
+    Idle,
+    Connecting,
+    /// Failed, ejected or not usable: passed over.
+    Failed,
+}
+
+impl State {
+    pub(crate) fn of(connectivity: &Connectivity) -> Self {
+        match connectivity {
+            Connectivity::Ready => Self::Ready,
+            Connectivity::Idle => Self::Idle,
+            Connectivity::Connecting => Self::Connecting,
+            Connectivity::TransientFailure(_) => Self::Failed,
+        }
+    }
+}
+
+/// An endpoint of a table, in the order of its shares.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) state: State,
+}
+
+/// What a hash gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hit<'a> {
+    /// This endpoint, which was ready when the picker was built.
+    Ready(&'a Arc<Endpoint>),
+    /// This one is being connected; the call waits for it.
+    Wait(&'a Arc<Endpoint>),
+    /// Nobody takes calls.
+    Nobody,
+}
+
+/// A table and the states of its endpoints at one moment.
+#[derive(Debug)]
+pub(crate) struct Hashed {
+    table: Arc<Table>,
+    members: Box<[Member]>,
+    /// Somebody is ready.
+    ready: usize,
+    connecting: bool,
+    /// Somebody has not failed.
+    hope: bool,
+}
+
+impl Hashed {
+    /// `members` stand in the order of the table's shares.
+    pub(crate) fn new(table: Arc<Table>, members: Vec<Member>) -> Self {
+        let count = |state| members.iter().filter(|member| member.state == state).count();
+        let (ready, connecting) = (count(State::Ready), count(State::Connecting));
+        Self {
+            ready,
+            connecting: connecting > 0,
+            hope: count(State::Failed) < members.len(),
+            table,
+            members: members.into(),
+        }
+    }
+
+    /// How many are ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// Nobody takes calls, now or soon.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        !self.hope
+    }
+
+    /// Those that are ready.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let ready = self.members.iter().filter(|member| member.state == State::Ready);
+        ready.map(|member| &member.endpoint)
+    }
+
+    fn walk(&self, from: usize) -> impl Iterator<Item = &Member> {
+        let places = self.table.len();
+        let order = (from..places).chain(0..from.min(places));
+        order.filter_map(|place| self.members.get(self.table.owner(place)?))
+    }
+
+    /// The endpoint of a hash: its owner, or the next around the table that did not fail and is not to be
+    /// avoided. If every other one is to be avoided or failed, avoidance counts no more.
+    pub(crate) fn pick(&self, hash: u64, avoid: impl Fn(&Endpoint) -> bool) -> Hit<'_> {
+        if !self.hope {
+            return Hit::Nobody;
+        }
+        let from = self.table.locate(hash);
+        let mut avoided = None;
+        for Member { endpoint, state } in self.walk(from) {
+            if *state == State::Failed {
+                continue;
+            }
+            if !avoid(endpoint) {
+                return hit(endpoint, *state);
+            }
+            avoided.get_or_insert((endpoint, *state));
+        }
+        avoided.map_or(Hit::Nobody, |(endpoint, state)| hit(endpoint, state))
+    }
+
+    /// For a call without a hash, which may go anywhere: a random one that is ready (gRFC A76). On the way at
+    /// most one idle endpoint is asked to connect, and none while another connects.
+    pub(crate) fn pick_any(&self, dice: &Dice, avoid: impl Fn(&Endpoint) -> bool) -> Hit<'_> {
+        if !self.hope {
+            return Hit::Nobody;
+        }
+        let from = self.table.locate(dice.roll().u64(..));
+        let (mut idle, mut waiting, mut avoided) = (None, None, None);
+        let mut sent_for = self.connecting;
+        for Member { endpoint, state } in self.walk(from) {
+            match state {
+                State::Ready if avoid(endpoint) => {
+                    avoided.get_or_insert(endpoint);
+                }
+                State::Ready => return Hit::Ready(endpoint),
+                State::Idle => {
+                    idle.get_or_insert(endpoint);
+                    if !std::mem::replace(&mut sent_for, true) {
+                        endpoint.kick();
+                    }
+                }
+                State::Connecting => {
+                    waiting.get_or_insert(endpoint);
+                }
+                State::Failed => {}
+            }
+            if self.ready == 0 && waiting.is_some() {
+                break;
+            }
+        }
+        match (avoided, waiting.or(idle)) {
+            (Some(ready), _) => Hit::Ready(ready),
+            (None, Some(endpoint)) => Hit::Wait(endpoint),
+            (None, None) => Hit::Nobody,
+        }
+    }
+}
+
+/// What to do with an endpoint that did not fail.
+fn hit(endpoint: &Arc<Endpoint>, state: State) -> Hit<'_> {
+    match state {
+        State::Ready => Hit::Ready(endpoint),
+        State::Idle => {
+            endpoint.kick();
+            Hit::Wait(endpoint)
+        }
+        State::Connecting | State::Failed => Hit::Wait(endpoint),
+    }
+}
+
+/// The endpoints of a table taken together, as gRFC A42 says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Together {
+    Ready,
+    Connecting,
+    Idle,
+    TransientFailure,
+}
+
+/// The state of all, from those of each: in the order of A42's rules.
+pub(crate) fn together(states: impl Iterator<Item = State>) -> Together {
+    let (mut ready, mut failed, mut connecting, mut idle, mut all) = (0, 0, 0, 0, 0);
+    for state in states {
+        all += 1;
+        match state {
+            State::Ready => ready += 1,
+            State::Failed => failed += 1,
+            State::Connecting => connecting += 1,
+            State::Idle => idle += 1,
+        }
+    }
+    if ready > 0 {
+        Together::Ready
+    } else if failed >= 2 {
+        Together::TransientFailure
+    } else if connecting > 0 || (failed == 1 && all > 1) {
+        Together::Connecting
+    } else if idle > 0 {
+        Together::Idle
+    } else {
+        Together::TransientFailure
+    }
+}
+
+/// The idle endpoint that is connected without a call, because none would come: in a state in which a
+/// priority is passed over, nobody else would ever wake it (A42's self-recovery). From a random one on (A117).
+pub(crate) fn to_wake(states: &[State], rng: &mut fastrand::Rng) -> Option<usize> {
+    let stuck = matches!(together(states.iter().copied()), Together::Connecting | Together::TransientFailure);
+    if !stuck || states.contains(&State::Connecting) || states.is_empty() {
+        return None;
+    }
+    let from = rng.usize(0..states.len());
+    (from..states.len()).chain(0..from).find(|index| states.get(*index) == Some(&State::Idle))
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Share;
+    use twox_hash::XxHash64;
+
+    /// How many keys are looked up where movement is counted.
+    pub(crate) const KEYS: usize = 20_000;
+
+    /// `10.0.0.1:80`, `10.0.0.2:80` … of these weights.
+    pub(crate) fn shares(weights: &[u32]) -> Vec<Share> {
+        let sum = f64::from(weights.iter().sum::<u32>());
+        let share = |(number, weight): (u32, &u32)| Share {
+            key: format!("10.0.0.{number}:80").into(),
+            weight: f64::from(*weight) / sum,
+        };
+        (1..).zip(weights).map(share).collect()
+    }
+
+    /// Keys whose owner changed though it stayed, and keys of the one that is gone.
+    pub(crate) fn moved<K: PartialEq + AsRef<str>>(
+        gone: &Share,
+        owners: impl Fn(u64) -> (K, K),
+    ) -> (usize, usize) {
+        let (mut of_others, mut of_gone) = (0, 0);
+        for key in 0..KEYS {
+            let (before, after) = owners(XxHash64::oneshot(7, &key.to_le_bytes()));
+            if before.as_ref() == &*gone.key {
+                of_gone += 1;
+            } else if before != after {
+                of_others += 1;
+            }
+        }
+        (of_others, of_gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{State::*, testing::shares, *};
+    use crate::lb::tests::endpoint;
+    use twox_hash::XxHash64;
+
+    fn hashed(algorithm: Algorithm, states: &[State]) -> Hashed {
+        let table = Table::new(algorithm, shares(&vec![1; states.len()]));
+        let member = |(index, state): (usize, &State)| Member { endpoint: endpoint(index), state: *state };
+        Hashed::new(Arc::new(table), states.iter().enumerate().map(member).collect())
+    }
+
+    const RING: Algorithm = Algorithm::Ring(RingSize { min: 1024, max: 4096 });
+    const MAGLEV: Algorithm = Algorithm::Maglev(65_537);
+
+    fn ready(hit: Hit<'_>) -> Option<u16> {
+        match hit {
+            Hit::Ready(endpoint) => Some(endpoint.address.port()),
+            Hit::Wait(_) | Hit::Nobody => None,
+        }
+    }
+
+    fn waits(hit: Hit<'_>) -> Option<u16> {
+        match hit {
+            Hit::Wait(endpoint) => Some(endpoint.address.port()),
+            Hit::Ready(_) | Hit::Nobody => None,
+        }
+    }
+
+    fn hash(key: u32) -> u64 {
+        XxHash64::oneshot(0, &key.to_le_bytes())
+    }
+
+    #[test]
+    fn keys_of_one_that_failed_go_to_the_others_and_no_other_key_moves() {
+        for algorithm in [RING, MAGLEV] {
+            let whole = hashed(algorithm, &[Ready; 5]);
+            let hurt = hashed(algorithm, &[Ready, Ready, Failed, Ready, Ready]);
+            let mut takers = [0; 5];
+            for key in 0..5000 {
+                let before = ready(whole.pick(hash(key), |_| false)).unwrap();
+                let after = ready(hurt.pick(hash(key), |_| false)).unwrap();
+                if before == 2 {
+                    takers[usize::from(after)] += 1;
+                } else {
+                    assert_eq!(before, after);
+                }
+            }
+            assert!(takers[2] == 0 && [0, 1, 3, 4].iter().all(|taker| takers[*taker] > 100), "{takers:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_waits_for_its_own_endpoint_though_others_are_ready() {
+        for state in [Idle, Connecting] {
+            let all = hashed(RING, &[Ready, state, Ready]);
+            let key = (0..).find(|key| ready(all.pick(hash(*key), |_| false)).is_none()).unwrap();
+            assert_eq!(waits(all.pick(hash(key), |_| false)), Some(1));
+        }
+    }
+
+    #[test]
+    fn what_a_call_has_tried_is_avoided_while_there_is_another() {
+        let all = hashed(RING, &[Ready, Ready]);
+        let first = ready(all.pick(1, |_| false)).unwrap();
+        let second = ready(all.pick(1, |endpoint| endpoint.address.port() == first)).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(ready(all.pick(1, |_| true)), Some(first));
+    }
+
+    #[test]
+    fn a_call_without_hash_takes_any_that_is_ready_and_wakes_at_most_one() {
+        let dice = Dice::new(1);
+        let all = hashed(RING, &[Idle, Ready, Failed, Idle, Connecting]);
+        for _ in 0..50 {
+            assert_eq!(ready(all.pick_any(&dice, |_| false)), Some(1));
+        }
+        assert!(all.members.iter().all(|member| !member.endpoint.is_kicked()), "one connects already");
+        let asleep = hashed(RING, &[Idle, Idle, Idle]);
+        assert!(waits(asleep.pick_any(&dice, |_| false)).is_some());
+        assert_eq!(asleep.members.iter().filter(|member| member.endpoint.is_kicked()).count(), 1);
+    }
+
+    #[test]
+    fn when_all_failed_there_is_nobody() {
+        for states in [&[Failed, Failed][..], &[]] {
+            let none = hashed(MAGLEV, states);
+            assert!(none.is_hopeless() && none.ready() == 0);
+            assert!(matches!(none.pick(1, |_| false), Hit::Nobody));
+            assert!(matches!(none.pick_any(&Dice::new(1), |_| false), Hit::Nobody));
+        }
+    }
+
+    #[test]
+    fn states_are_taken_together_in_the_order_of_a42() {
+        let table = [
+            (&[Failed, Failed, Ready][..], Together::Ready),
+            (&[Failed, Failed, Connecting], Together::TransientFailure),
+            (&[Failed, Connecting, Idle], Together::Connecting),
+            (&[Failed, Idle], Together::Connecting),
+            (&[Idle, Idle], Together::Idle),
+            (&[Failed], Together::TransientFailure),
+            (&[], Together::TransientFailure),
+        ];
+        for (states, expected) in table {
+            assert_eq!(together(states.iter().copied()), expected, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn one_idle_endpoint_is_woken_where_no_call_would_do_it() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut woken = [0; 4];
+        for _ in 0..300 {
+            woken[to_wake(&[Failed, Failed, Idle, Idle], &mut rng).unwrap()] += 1;
+        }
+        assert!(woken[2] > 50 && woken[3] > 50, "{woken:?}");
+        assert_eq!(to_wake(&[Failed, Idle, Connecting], &mut rng), None, "one is on its way");
+        assert_eq!(to_wake(&[Idle, Idle], &mut rng), None, "calls come to an idle priority");
+        assert_eq!(to_wake(&[Ready, Failed, Idle], &mut rng), None);
+        assert_eq!(to_wake(&[Failed, Failed], &mut rng), None);
+    }
+
+    #[test]
+    fn a_table_is_known_by_what_it_was_made_of() {
+        let table = Table::new(RING, shares(&[1, 2]));
+        assert!(table.is_of(RING, &shares(&[1, 2])));
+        assert!(!table.is_of(MAGLEV, &shares(&[1, 2])) && !table.is_of(RING, &shares(&[2, 1])));
+    }
+}
