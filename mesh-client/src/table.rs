@@ -56,7 +56,14 @@ pub(crate) enum Action<U> {
 }
 
 /// An answer without an endpoint.
-pub(crate) enum Answer {
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    /// To the response, in order; only levels that change something.
+    pub(crate) response: Box<[HeaderMutation]>,
+}
+
+/// What a route answers by itself.
+pub(crate) enum Reply {
     /// With a status and a text.
     Direct(Arc<DirectResponse>),
     /// To another place, which a gRPC client does not go to.

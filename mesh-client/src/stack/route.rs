@@ -1,11 +1,11 @@
 //! Finding the route, and waiting for the first configuration.
 
-use super::{Core, deadline::Deadline, shown};
+use super::{Core, deadline::Deadline, headers, shown};
 use crate::{
     call::Upstream,
     retry::policy::of_http,
     snapshot::State,
-    table::{Action, Answer, Choice, Compiled, Forwarding, RouteTable},
+    table::{Action, Answer, Choice, Compiled, Forwarding, Reply, RouteTable},
 };
 use http::{HeaderMap, Uri};
 use mesh_xds::{
@@ -14,7 +14,7 @@ use mesh_xds::{
     name::ResourceType,
 };
 use std::sync::Arc;
-use tonic::Status;
+use tonic::{Status, metadata::MetadataMap};
 
 /// What the configuration says about a request.
 pub(super) enum Found<U> {
@@ -135,13 +135,13 @@ impl<U: Upstream> Core<U> {
     /// The status that stands for an answer of HTTP: what gRPC makes of its code, for no message follows. So a
     /// direct response of 200 is UNKNOWN.
     fn answered(&self, compiled: &Compiled<U>, answer: &Answer, uri: &Uri) -> Status {
-        let (status, what) = match answer {
-            Answer::Direct(response) => {
+        let (status, what) = match &answer.reply {
+            Reply::Direct(response) => {
                 let body = String::from_utf8_lossy(&response.body);
                 let body = if body.is_empty() { body } else { format!(": {body}").into() };
                 (response.status, format!("answered by the route with HTTP status {}{body}", response.status))
             }
-            Answer::Redirect(redirect) => {
+            Reply::Redirect(redirect) => {
                 let matched = &compiled.route.matches.path;
                 let authority = self.authority.as_str();
                 let location = redirect.location("http", authority, uri.path(), uri.query(), matched);
@@ -149,7 +149,11 @@ impl<U: Upstream> Core<U> {
             }
         };
         let message = format!("target {}: {}{what}", self.target, shown(compiled));
-        Status::new(of_http(status), message)
+        let mut headers = HeaderMap::new();
+        for mutation in &answer.response {
+            headers::mutate(&mut headers, mutation);
+        }
+        Status::with_metadata(of_http(status), message, MetadataMap::from_headers(headers))
     }
 
     /// The status for a target without configuration.

@@ -1,6 +1,6 @@
 //! From an [`XdsConfig`] to a [`RouteTable`].
 
-use super::{Action, Answer, Choice, Compiled, Destination, Forwarding, RouteTable, index::Index};
+use super::{Action, Answer, Choice, Compiled, Destination, Forwarding, Reply, RouteTable, index::Index};
 use crate::{lb::draw::Draw, stack::deadline::Limit};
 use http::uri::Authority;
 use mesh_xds::{
@@ -78,8 +78,8 @@ impl<U> Builder<'_, U> {
         let action = match &route.action {
             RouteAction::Forward(forward) => Action::Forward(Box::new(self.forward(route, forward))),
             RouteAction::NonForwarding => Action::Fail("its action is for servers (non_forwarding_action)"),
-            RouteAction::DirectResponse(response) => Action::Answer(Answer::Direct(response.clone())),
-            RouteAction::Redirect(redirect) => Action::Answer(Answer::Redirect(redirect.clone())),
+            RouteAction::DirectResponse(response) => self.answer(route, Reply::Direct(response.clone())),
+            RouteAction::Redirect(redirect) => self.answer(route, Reply::Redirect(redirect.clone())),
             RouteAction::Unsupported(field) => Action::Fail(field),
         };
         Compiled { route: route.clone(), action }
@@ -121,23 +121,33 @@ impl<U> Builder<'_, U> {
         }
     }
 
-    fn choice(&self, route: &Route, forward: &Forward, name: &Name, most: &Most<'_>) -> Choice<U> {
-        let host = &self.config.virtual_host;
-        let routes = &self.config.routes;
-        let mut levels: Vec<&HeaderMutations> =
-            most.headers.into_iter().chain([&route.headers, &host.headers, &routes.headers]).collect();
+    fn answer(&self, route: &Route, reply: Reply) -> Action<U> {
+        let response = changes(self.levels(route, None).iter().map(|level| &level.response));
+        Action::Answer(Answer { reply, response })
+    }
+
+    /// The header changes of all levels, in the order in which they are applied.
+    fn levels<'b>(&'b self, route: &'b Route, most: Option<&'b HeaderMutations>) -> Vec<&'b HeaderMutations> {
+        let (host, routes) = (&self.config.virtual_host, &self.config.routes);
+        let mut levels: Vec<_> =
+            most.into_iter().chain([&route.headers, &host.headers, &routes.headers]).collect();
         if routes.most_specific_headers_last {
             levels.reverse();
         }
-        let changing = |mutation: &&HeaderMutation| !mutation.add.is_empty() || !mutation.remove.is_empty();
+        levels
+    }
+
+    fn choice(&self, route: &Route, forward: &Forward, name: &Name, most: &Most<'_>) -> Choice<U> {
+        let host = &self.config.virtual_host;
+        let levels = self.levels(route, most.headers);
         let overrides: Vec<&FilterOverrides> =
             most.overrides.into_iter().chain([&route.overrides, &host.overrides]).collect();
         Choice {
             name: name.clone(),
             cluster: self.destination(name),
             faults: self.config.http.filters.iter().filter_map(|filter| fault(filter, &overrides)).collect(),
-            request: levels.iter().map(|level| &level.request).filter(changing).cloned().collect(),
-            response: levels.iter().map(|level| &level.response).filter(changing).cloned().collect(),
+            request: changes(levels.iter().map(|level| &level.request)),
+            response: changes(levels.iter().map(|level| &level.response)),
             authority: most
                 .authority
                 .or(forward.authority.as_ref())
@@ -149,6 +159,11 @@ impl<U> Builder<'_, U> {
         let missing = || Err(format!("cluster {name} is not part of the configuration").into());
         self.clusters.get(name).cloned().unwrap_or_else(missing)
     }
+}
+
+/// Those that change something.
+fn changes<'a>(mutations: impl Iterator<Item = &'a HeaderMutation>) -> Box<[HeaderMutation]> {
+    mutations.filter(|mutation| !mutation.add.is_empty() || !mutation.remove.is_empty()).cloned().collect()
 }
 
 /// The fault that a filter stands for on this route: the most specific level replaces the others (A39), and

@@ -8,7 +8,7 @@ pub(super) mod action;
 pub(super) mod matching;
 
 use super::{Compiler, names::Outbound};
-use crate::model::{EffectiveRoute, HttpMatch, HttpRoute, Service, VirtualService};
+use crate::model::{EffectiveRoute, HttpAction, HttpMatch, HttpRoute, Service, VirtualService};
 use matching::{Match, Test};
 use mesh_xds::{
     matcher::DomainPattern,
@@ -42,7 +42,7 @@ impl Compiler<'_> {
         let mut routes = named(name);
         let domains = self.domains(service, outbound.port, true);
         self.virtual_hosts(service, outbound.port, domains, &mut routes);
-        Some(routes)
+        Some(with_room_for_bodies(routes))
     }
 
     /// The routes of every visible service, for an Envoy's proxy listener.
@@ -58,7 +58,7 @@ impl Compiler<'_> {
                 self.virtual_hosts(service, port.number, domains, &mut routes);
             }
         }
-        routes
+        with_room_for_bodies(routes)
     }
 
     /// The names that mean a service to this client, with and (if `bare`) without the port.
@@ -188,7 +188,14 @@ impl Compiler<'_> {
             let subset = destination.subset.as_ref().map_or("", |subset| &subset.value);
             cluster_name(self.destination_port(destination, port), subset, host)
         };
-        let (forward, headers) = action::forward(route, &self.client.kind, &cluster);
+        let (action, headers) = match &route.action {
+            HttpAction::Redirect(redirect) => (action::redirect(redirect, port), action::headers(route)),
+            HttpAction::DirectResponse(answer) => (action::direct_response(answer), action::headers(route)),
+            HttpAction::Route(_) | HttpAction::Delegate(_) => {
+                let (forward, headers) = action::forward(route, &self.client.kind, &cluster);
+                (RouteAction::Forward(Box::new(forward)), headers)
+            }
+        };
         let mut name = route.name.clone().unwrap_or_default();
         if let Some(match_name) = condition.and_then(|condition| condition.name.as_deref()) {
             name = if name.is_empty() { match_name.to_owned() } else { format!("{name}.{match_name}") };
@@ -196,7 +203,7 @@ impl Compiler<'_> {
         let route = Route {
             name: name.into(),
             matches: found.route,
-            action: RouteAction::Forward(Box::new(forward)),
+            action,
             overrides: action::fault(route.fault.as_ref()),
             headers,
             origin: Some(self.origin_of_route(rule, route, condition)),
@@ -244,6 +251,18 @@ impl Compiler<'_> {
 
 fn named(name: &str) -> RouteConfiguration {
     RouteConfiguration::new(name.into(), Vec::new())
+}
+
+/// Direct responses may be longer than Envoy's default of 4 KiB allows.
+fn with_room_for_bodies(mut routes: RouteConfiguration) -> RouteConfiguration {
+    let length = |route: &Arc<Route>| match &route.action {
+        RouteAction::DirectResponse(answer) => answer.body.len(),
+        _ => 0,
+    };
+    let longest = routes.virtual_hosts.iter().flat_map(|host| &host.routes).map(length).max();
+    routes.max_direct_response_body =
+        longest.filter(|longest| *longest > 4096).and_then(|longest| u32::try_from(longest).ok());
+    routes
 }
 
 /// The name of a cluster.

@@ -114,10 +114,12 @@ async fn an_answer_of_the_route_is_the_status_that_it_maps_to_and_nothing_is_sen
     ] {
         let mut answering = route(PathMatcher::any(), forward("c"));
         answering.action = action;
+        answering.headers.response.add = vec![set("x-why", "closed")];
         let mesh = Mesh::new(&config(http(), vec![answering]), []);
         let error = mesh.call(request(None)).await.unwrap_err();
         assert_eq!(error.code(), expected);
         assert!(error.message().contains(text), "{error}");
+        assert_eq!(error.metadata().get("x-why").unwrap(), "closed");
         assert!(mesh.seen().is_empty());
     }
 }

@@ -3,8 +3,9 @@
 
 use super::super::client::ClientKind;
 use crate::model::{
-    Abort, AbortStatus, Delay, Fault as FaultRule, HeaderChanges, HeaderOps, HttpRoute, PerMillion, Retries,
-    RetryOn as Word, UriRewrite,
+    Abort, AbortStatus, Delay, DirectResponse as DirectResponseRule, Fault as FaultRule, HeaderChanges,
+    HeaderOps, HttpRoute, PerMillion, Redirect as RedirectRule, RedirectPath as RedirectPathRule,
+    RedirectPort, Retries, RetryOn as Word, UriRewrite,
 };
 use mesh_xds::{
     matcher::Fraction,
@@ -14,8 +15,9 @@ use mesh_xds::{
         filter::{FilterConfig, FilterOverride, FilterOverrides},
         retry::{BackOff, RetryOn, RetryPolicy},
         route::{
-            AppendAction, Destination, Forward, HeaderAddition, HeaderMutation, HeaderMutations, HeaderName,
-            HeaderValue, Mirror, PathRewrite, RegexRewrite, WeightedCluster,
+            AppendAction, Destination, DirectResponse, Forward, HeaderAddition, HeaderMutation,
+            HeaderMutations, HeaderName, HeaderValue, Mirror, PathRewrite, Redirect, RedirectPath,
+            RegexRewrite, RouteAction, WeightedCluster,
         },
     },
 };
@@ -107,6 +109,38 @@ pub(in crate::compile) fn forward(
             .collect(),
     };
     (forward, headers)
+}
+
+/// What the route itself does to headers.
+pub(in crate::compile) fn headers(route: &HttpRoute) -> HeaderMutations {
+    mutations(&route.headers)
+}
+
+/// Istio's `ApplyRedirect`. `port`: the one that the request came to.
+pub(in crate::compile) fn redirect(redirect: &RedirectRule, port: u16) -> RouteAction {
+    let scheme = redirect.scheme.as_deref();
+    let port = match redirect.port {
+        None | Some(RedirectPort::ProtocolDefault) => None,
+        Some(RedirectPort::Number(number)) => Some(number),
+        Some(RedirectPort::OfRequest) => Some(port),
+    };
+    let usual = if scheme == Some("https") { 443 } else { 80 };
+    RouteAction::Redirect(Arc::new(Redirect {
+        status: redirect.code,
+        scheme: scheme.map(Into::into),
+        host: redirect.authority.as_deref().map(Into::into),
+        port: port.filter(|port| *port != usual),
+        path: redirect.path.as_ref().map(|path| match path {
+            RedirectPathRule::Whole(path) => RedirectPath::Exact(path.as_str().into()),
+            RedirectPathRule::Prefix(path) => RedirectPath::Prefix(path.as_str().into()),
+        }),
+        strip_query: false,
+    }))
+}
+
+pub(in crate::compile) fn direct_response(answer: &DirectResponseRule) -> RouteAction {
+    let DirectResponseRule { status, body } = answer;
+    RouteAction::DirectResponse(Arc::new(DirectResponse { status: *status, body: body.clone().into() }))
 }
 
 fn path_rewrite(uri: &UriRewrite) -> Option<PathRewrite> {

@@ -9,7 +9,10 @@ use mesh_xds::{
         fault::{AbortKind, DelayKind},
         filter::{FilterConfig, FilterOverride},
         retry::RetryOn,
-        route::{AppendAction, Destination, Forward, PathRewrite, RegexRewrite, Route, RouteAction},
+        route::{
+            AppendAction, Destination, Forward, PathRewrite, Redirect, RedirectPath, RegexRewrite, Route,
+            RouteAction,
+        },
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -396,4 +399,42 @@ fn a_scheme_is_asked_for_or_decided_here() {
         (vec![(subset("v1"), 0)], 0)
     );
     assert_eq!(clusters(&routes(&world(GRPC, &yaml("https")))[0]), [(REVIEWS.to_owned(), 0)]);
+}
+
+#[test]
+fn routes_that_answer_by_themselves_are_told_to_every_client() {
+    let long = "x".repeat(5000);
+    let yaml = rule(&format!(
+        "  - match: [{{uri: {{prefix: /old/}}}}]
+    redirect: {{prefixRewrite: /new/, authority: other, derivePort: FROM_REQUEST_PORT}}
+  - match: [{{uri: {{prefix: /off/}}}}]
+    headers: {{response: {{set: {{x-why: maintenance}}}}}}
+    directResponse: {{status: 503, body: {{string: {long}}}}}
+  - redirect: {{port: 443, scheme: https, redirectCode: 307}}
+"
+    ));
+    for kind in [MESH, GRPC] {
+        let world = world(kind, &yaml);
+        let config = world.routes(REVIEWS).unwrap();
+        assert_eq!(config.max_direct_response_body, Some(5000), "or Envoys refuse the whole");
+        let routes = &config.virtual_hosts[0].routes;
+        let redirect = Redirect {
+            status: 301,
+            scheme: None,
+            host: Some("other".into()),
+            port: Some(9080),
+            path: Some(RedirectPath::Prefix("/new/".into())),
+            strip_query: false,
+        };
+        assert_eq!(routes[0].action, RouteAction::Redirect(Arc::new(redirect)));
+        let RouteAction::DirectResponse(answer) = &routes[1].action else { panic!("{routes:#?}") };
+        assert_eq!((answer.status, answer.body.len()), (503, 5000));
+        assert_eq!(routes[1].headers.response.add.len(), 1);
+        let RouteAction::Redirect(last) = &routes[2].action else { panic!("{routes:#?}") };
+        assert_eq!(
+            (last.status, last.port, last.scheme.as_deref()),
+            (307, None, Some("https")),
+            "443 goes without saying"
+        );
+    }
 }

@@ -97,8 +97,6 @@ fn action(map: &Map<'_>, matches: &[HttpMatch], report: &mut Report) -> Option<H
 /// Exactly one of route, redirect and directResponse; none but a delegate may replace them.
 fn actions(map: &Map<'_>, around: Around, report: &mut Report) {
     const ACTIONS: [&str; 3] = ["route", "redirect", "directResponse"];
-    map.unsupported("redirect", report, "`redirect`");
-    map.unsupported("directResponse", report, "`directResponse`");
     map.exclusive(&ACTIONS, report);
     if map.has("delegate") {
         if around.is_delegate {
