@@ -147,7 +147,7 @@ impl<U> Builder<'_, U> {
             cluster: self.destination(name),
             faults: self.config.http.filters.iter().filter_map(|filter| fault(filter, &overrides)).collect(),
             request: changes(levels.iter().map(|level| &level.request)),
-            response: changes(levels.iter().map(|level| &level.response)),
+            response: changes(levels.iter().map(|level| &level.response)).into(),
             authority: most
                 .authority
                 .or(forward.authority.as_ref())
