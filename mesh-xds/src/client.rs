@@ -9,6 +9,8 @@ mod authority;
 pub(crate) mod backoff;
 mod cache;
 mod core;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod machine;
 mod store;

@@ -12,6 +12,8 @@ pub mod config;
 pub mod csds;
 pub mod error;
 mod field_path;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod lrs;
 pub mod matcher;
 #[cfg(test)]

@@ -11,16 +11,16 @@
 //!
 //! `MESH_MODEL_CASES` runs more of them, `MESH_MODEL_SEED` begins with another.
 
-mod event;
+pub(crate) mod event;
 mod order;
-mod scripts;
-mod server;
-mod transport;
-mod world;
+pub(crate) mod scripts;
+pub(crate) mod server;
+pub(crate) mod transport;
+pub(crate) mod world;
 
 use crate::server::Variant;
-use event::{Event, Script, Setup};
-use scripts::{explore, fail};
+use event::{Event, Setup};
+use scripts::{Script, explore, fail};
 use world::World;
 
 /// Runs one script over both variants.

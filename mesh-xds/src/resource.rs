@@ -16,7 +16,7 @@ pub mod retry;
 pub mod route;
 mod support;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tls;
 mod wire;
 
@@ -108,7 +108,7 @@ struct Named {
 }
 
 /// The name, though the rest may be anything: a fault is then this resource's alone (gRFC A46).
-fn name_of(bytes: &[u8]) -> Option<Name> {
+pub(crate) fn name_of(bytes: &[u8]) -> Option<Name> {
     let named = Named::decode(bytes).ok()?;
     (!named.name.is_empty()).then(|| named.name.into())
 }

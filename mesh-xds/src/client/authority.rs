@@ -565,4 +565,6 @@ impl<P: Parse<Resource = AnyResource>> Lookup for Federation<P> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -9,6 +9,10 @@ mod file;
 mod writer;
 
 pub use file::CacheSettings;
+#[cfg(test)]
+pub(super) use file::content;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use file::reread;
 pub(super) use file::{Owner, load};
 pub(super) use writer::{Writer, keep};
 

@@ -1,32 +1,25 @@
 //! What can happen to a client and its server.
 
-use super::server::Claim;
+use super::{scripts::Script, server::Claim};
 use crate::name::{Name, ResourceType};
 use fastrand::Rng;
 use std::sync::{Arc, LazyLock};
 
-/// Under what conditions, and what happens.
-#[derive(Clone, Debug)]
-pub(super) struct Script<S = Setup, E = Event> {
-    pub(super) setup: S,
-    pub(super) events: Vec<E>,
-}
-
 /// What does not change while a script runs.
 #[derive(Clone, Debug)]
-pub(super) struct Setup {
-    pub(super) seed: u64,
-    pub(super) fail_on_data_errors: bool,
-    pub(super) timer_is_transient: bool,
-    pub(super) peer: Peer,
-    pub(super) claim: Claim,
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) fail_on_data_errors: bool,
+    pub(crate) timer_is_transient: bool,
+    pub(crate) peer: Peer,
+    pub(crate) claim: Claim,
     /// Everything is delivered after each event.
-    pub(super) lockstep: bool,
+    pub(crate) lockstep: bool,
 }
 
 /// What the server takes the client for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// Our own: it understands resource errors.
     Ours,
     /// One that learns of what is missing by waiting for it.
@@ -36,10 +29,10 @@ pub(super) enum Peer {
 }
 
 /// A resource by the index of its name.
-pub(super) type Key = (ResourceType, u8);
+pub(crate) type Key = (ResourceType, u8);
 
 #[derive(Clone, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// Watches begin and end, together.
     Interest { add: Vec<Key>, remove: Vec<Key> },
     /// The configuration changes; `None` deletes. Unless `shown`, streams hear of it later.
@@ -65,16 +58,21 @@ pub(super) enum Event {
 const NAMES: u8 = 3;
 
 /// The name with an index.
-pub(super) fn name(index: u8) -> Name {
+pub(crate) fn name(index: u8) -> Name {
     static ALL: LazyLock<Vec<Name>> =
         LazyLock::new(|| (0..NAMES).map(|index| format!("n{index}").into()).collect());
     ALL[index as usize].clone()
 }
 
+/// How many values there are.
+pub(crate) const VALUES: u8 = 24;
+
 /// Values that begin with `bad` are rejected.
-pub(super) fn value(seed: u8) -> Arc<str> {
+pub(crate) fn value(seed: u8) -> Arc<str> {
     static ALL: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
-        (0..6).map(|v| if v % 3 == 1 { format!("bad{v}").into() } else { format!("v{v}").into() }).collect()
+        (0..VALUES)
+            .map(|v| if v % 3 == 1 { format!("bad{v}").into() } else { format!("v{v}").into() })
+            .collect()
     });
     ALL[seed as usize].clone()
 }
@@ -87,8 +85,8 @@ fn keys(random: &mut Rng, most: usize) -> Vec<Key> {
     (0..random.usize(0..=most)).map(|_| key(random)).collect()
 }
 
-impl Script {
-    pub(super) fn random(random: &mut Rng) -> Self {
+impl Script<Setup, Event> {
+    pub(crate) fn random(random: &mut Rng) -> Self {
         let setup = Setup {
             seed: random.u64(..),
             fail_on_data_errors: random.u8(..3) == 0,

@@ -1,7 +1,6 @@
 //! Runs a model over random scripts: from seeds, so that each can be repeated, and on every core. A script that
 //! fails is cut down to the events that it takes.
 
-use super::event::Script;
 use std::{
     any::Any,
     env,
@@ -12,14 +11,21 @@ use std::{
     thread,
 };
 
+/// Under what conditions, and what happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Script<S, E> {
+    pub(crate) setup: S,
+    pub(crate) events: Vec<E>,
+}
+
 /// Fails the script that runs. Unlike a panic it does not print anything, which counts while a failing script
 /// is cut down in hundreds of steps.
-pub(super) fn fail(why: String) -> ! {
+pub(crate) fn fail(why: String) -> ! {
     resume_unwind(Box::new(why))
 }
 
 /// Runs `cases` scripts, or as many as the environment says.
-pub(super) fn explore<S, E>(
+pub(crate) fn explore<S, E>(
     cases: u64,
     script: impl Fn(&mut fastrand::Rng) -> Script<S, E> + Sync,
     run: impl Fn(&Script<S, E>) + Sync,

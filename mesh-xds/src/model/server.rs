@@ -18,7 +18,7 @@ use std::{
 
 /// What a revision claims to differ in from an earlier one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Claim {
+pub(crate) enum Claim {
     #[default]
     Anything,
     Exact,
@@ -28,17 +28,17 @@ pub(super) enum Claim {
 
 /// A revision of everything configured.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(crate) struct Shelf {
     revision: Arc<str>,
     claim: Claim,
-    pub(super) resources: BTreeMap<event::Key, u8>,
+    pub(crate) resources: BTreeMap<event::Key, u8>,
 }
 
 /// Name, value and encoding of everything that there could be.
 fn encoded(name: u8, value: u8) -> Arc<Encoded> {
     type All = BTreeMap<(u8, u8), Arc<Encoded>>;
     static ALL: LazyLock<All> = LazyLock::new(|| {
-        let all = (0..3).flat_map(|name| (0..6).map(move |value| (name, value)));
+        let all = (0..3).flat_map(|name| (0..event::VALUES).map(move |value| (name, value)));
         all.map(|(n, v)| {
             let (name, value) = (event::name(n), event::value(v));
             let body = format!("{name}={value}").into_bytes().into();
@@ -50,7 +50,7 @@ fn encoded(name: u8, value: u8) -> Arc<Encoded> {
 }
 
 /// The version of a value.
-pub(super) fn version(value: &str) -> Arc<str> {
+pub(crate) fn version(value: &str) -> Arc<str> {
     format!("h:{value}").into()
 }
 
@@ -61,21 +61,21 @@ fn index(name: &str) -> Option<u8> {
 
 impl Shelf {
     /// The value under a name.
-    pub(super) fn get(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
+    pub(crate) fn get(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
         Some(event::value(*self.resources.get(&(kind, index(name)?))?))
     }
 
-    pub(super) fn empty(claim: Claim) -> Self {
+    pub(crate) fn empty(claim: Claim) -> Self {
         Self { claim, ..Self::default() }
     }
 
     /// What comes after it, so far with the same resources.
-    pub(super) fn next(&self, revision: usize) -> Self {
+    pub(crate) fn next(&self, revision: usize) -> Self {
         let Self { claim, ref resources, .. } = *self;
         Self { revision: format!("r{revision}").into(), claim, resources: resources.clone() }
     }
 
-    pub(super) fn revision(&self) -> Arc<str> {
+    pub(crate) fn revision(&self) -> Arc<str> {
         self.revision.clone()
     }
 }
@@ -121,19 +121,19 @@ impl View for Shelf {
 }
 
 /// One of the two machines, speaking the client's words.
-pub(super) enum Server {
+pub(crate) enum Server {
     Sotw(Sotw),
     Delta(Delta),
 }
 
 /// What a machine gives out.
-pub(super) struct Given {
-    pub(super) responses: Vec<Response>,
-    pub(super) rejected: bool,
+pub(crate) struct Given {
+    pub(crate) responses: Vec<Response>,
+    pub(crate) rejected: bool,
 }
 
 impl Server {
-    pub(super) fn new(variant: Variant, peer: Peer, shelf: Arc<Shelf>) -> Self {
+    pub(crate) fn new(variant: Variant, peer: Peer, shelf: Arc<Shelf>) -> Self {
         let mut node = Node { id: "me".into(), ..Node::default() };
         match peer {
             Peer::Ours => node.features.push(RESOURCE_ERRORS_FEATURE.into()),
@@ -146,7 +146,7 @@ impl Server {
         }
     }
 
-    pub(super) fn request(&mut self, now: Instant, request: Request) -> Given {
+    pub(crate) fn request(&mut self, now: Instant, request: Request) -> Given {
         match (self, request) {
             (Self::Sotw(machine), Request::Sotw(request)) => {
                 given(machine.on(now, Input::Request(request)).unwrap(), Response::Sotw)
@@ -159,7 +159,7 @@ impl Server {
     }
 
     /// Shows it a revision, or lets it look at the clock.
-    pub(super) fn other(&mut self, now: Instant, shelf: Option<Arc<Shelf>>) -> Given {
+    pub(crate) fn other(&mut self, now: Instant, shelf: Option<Arc<Shelf>>) -> Given {
         fn input<R>(shelf: Option<Arc<Shelf>>) -> Input<R> {
             shelf.map_or(Input::Tick, |shelf| Input::View(shelf))
         }
@@ -169,7 +169,7 @@ impl Server {
         }
     }
 
-    pub(super) fn stream(&self) -> &Stream {
+    pub(crate) fn stream(&self) -> &Stream {
         match self {
             Self::Sotw(machine) => machine.stream(),
             Self::Delta(machine) => machine.stream(),

@@ -8,21 +8,21 @@ use crate::{
 use std::collections::VecDeque;
 
 /// What is under way to the client.
-pub(super) enum Down {
+pub(crate) enum Down {
     /// The server accepted the stream.
     Established,
     Response(Response),
 }
 
 #[derive(Default)]
-pub(super) struct Transport {
-    pub(super) up: VecDeque<Request>,
-    pub(super) down: VecDeque<Down>,
+pub(crate) struct Transport {
+    pub(crate) up: VecDeque<Request>,
+    pub(crate) down: VecDeque<Down>,
 }
 
 impl Transport {
     /// Takes the next request; of a type, if there is one. The order within a type stays.
-    pub(super) fn take_up(&mut self, kind: Option<ResourceType>) -> Option<Request> {
+    pub(crate) fn take_up(&mut self, kind: Option<ResourceType>) -> Option<Request> {
         let at = kind.and_then(|kind| self.up.iter().position(|request| type_url(request) == kind.url()));
         // The first says who asks, and stays the first.
         let at = if self.up.front().is_some_and(has_node) { 0 } else { at.unwrap_or(0) };
@@ -30,7 +30,7 @@ impl Transport {
     }
 
     /// Takes the next message to the client; of a type, if there is one.
-    pub(super) fn take_down(&mut self, kind: Option<ResourceType>) -> Option<Down> {
+    pub(crate) fn take_down(&mut self, kind: Option<ResourceType>) -> Option<Down> {
         let of = |kind: ResourceType| move |down: &Down| matches!(down, Down::Response(r) if Said::of(r).type_url == kind.url());
         let at = kind.and_then(|kind| self.down.iter().position(of(kind)));
         let at = if matches!(self.down.front(), Some(Down::Established)) { 0 } else { at.unwrap_or(0) };
@@ -38,7 +38,7 @@ impl Transport {
     }
 
     /// The next message is under way twice.
-    pub(super) fn duplicate(&mut self, to_server: bool) {
+    pub(crate) fn duplicate(&mut self, to_server: bool) {
         if to_server {
             if let Some(request) = self.up.front().filter(|request| !has_node(request)).cloned() {
                 self.up.push_front(request);
@@ -50,14 +50,14 @@ impl Transport {
     }
 }
 
-pub(super) fn type_url(request: &Request) -> &str {
+pub(crate) fn type_url(request: &Request) -> &str {
     match request {
         Request::Sotw(request) => &request.type_url,
         Request::Delta(request) => &request.type_url,
     }
 }
 
-pub(super) fn has_node(request: &Request) -> bool {
+pub(crate) fn has_node(request: &Request) -> bool {
     match request {
         Request::Sotw(request) => request.node.is_some(),
         Request::Delta(request) => request.node.is_some(),
@@ -65,7 +65,7 @@ pub(super) fn has_node(request: &Request) -> bool {
 }
 
 /// What a request answers: the nonce, and whether it rejects.
-pub(super) fn answer(request: &Request) -> (&str, bool) {
+pub(crate) fn answer(request: &Request) -> (&str, bool) {
     match request {
         Request::Sotw(request) => (&request.response_nonce, request.error_detail.is_some()),
         Request::Delta(request) => (&request.response_nonce, request.error_detail.is_some()),
@@ -73,17 +73,17 @@ pub(super) fn answer(request: &Request) -> (&str, bool) {
 }
 
 /// What a response says.
-pub(super) struct Said<'a> {
-    pub(super) type_url: &'a str,
-    pub(super) nonce: &'a str,
-    pub(super) version: &'a str,
+pub(crate) struct Said<'a> {
+    pub(crate) type_url: &'a str,
+    pub(crate) nonce: &'a str,
+    pub(crate) version: &'a str,
     /// Names and values.
-    pub(super) resources: Vec<(&'a str, &'a str)>,
-    pub(super) removed: Vec<&'a str>,
+    pub(crate) resources: Vec<(&'a str, &'a str)>,
+    pub(crate) removed: Vec<&'a str>,
 }
 
 impl<'a> Said<'a> {
-    pub(super) fn of(response: &'a Response) -> Self {
+    pub(crate) fn of(response: &'a Response) -> Self {
         match response {
             Response::Sotw(r) => Self {
                 type_url: &r.type_url,
@@ -106,11 +106,11 @@ impl<'a> Said<'a> {
         }
     }
 
-    pub(super) fn is_bad(&self) -> bool {
+    pub(crate) fn is_bad(&self) -> bool {
         self.resources.iter().any(|(_, value)| value.starts_with("bad"))
     }
 
-    pub(super) fn kind(&self) -> ResourceType {
+    pub(crate) fn kind(&self) -> ResourceType {
         ResourceType::from_url(self.type_url).unwrap()
     }
 }

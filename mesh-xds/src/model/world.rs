@@ -1,7 +1,7 @@
 //! A client, a server, a stream between them, and what the model says about all three.
 
 use super::{
-    event::{Event, Key, Peer, Setup, name, value},
+    event::{Event, Key, Peer, Setup, VALUES, name, value},
     order::Order,
     scripts::fail,
     server::{Given, Server, Shelf, version},
@@ -37,21 +37,21 @@ enum Link {
 
 /// What a watcher sees of a resource, whichever the words.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     Pending,
     Good(Arc<str>, Option<Trouble>),
     Nothing(Trouble),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     Absent,
     Rejected(Arc<str>),
     Unreachable,
     Silence,
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     variant: Variant,
     setup: Setup,
     now: Instant,
@@ -72,7 +72,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(variant: Variant, setup: &Setup) -> Self {
+    pub(crate) fn new(variant: Variant, setup: &Setup) -> Self {
         Self {
             variant,
             setup: setup.clone(),
@@ -93,7 +93,7 @@ impl World {
         self.history.last().unwrap()
     }
 
-    pub(super) fn happen(&mut self, event: &Event) {
+    pub(crate) fn happen(&mut self, event: &Event) {
         match event {
             Event::Interest { add, remove } => self.interest(add, remove),
             Event::Change { changes, shown } => {
@@ -362,7 +362,7 @@ impl World {
     }
 
     /// Lets everything be delivered. If `finally`, the server comes back and every wait ends.
-    pub(super) fn come_to_rest(&mut self, finally: bool) {
+    pub(crate) fn come_to_rest(&mut self, finally: bool) {
         if finally && !self.server_is_up {
             self.happen(&Event::Start { back: 0 });
         }
@@ -388,12 +388,12 @@ impl World {
         fail("it does not come to rest".to_owned());
     }
 
-    pub(super) fn server_is_up(&self) -> bool {
+    pub(crate) fn server_is_up(&self) -> bool {
         self.server_is_up
     }
 
     /// What is seen of everything watched, as far as it does not depend on the variant.
-    pub(super) fn seen(&self) -> BTreeMap<(ResourceType, Name), Seen> {
+    pub(crate) fn seen(&self) -> BTreeMap<(ResourceType, Name), Seen> {
         // Another client concludes from silence what ours is told.
         let concludes = !self.setup.timer_is_transient;
         let told = |kind: ResourceType| self.setup.peer == Peer::Ours || (kind.is_complete() && concludes);
@@ -402,7 +402,7 @@ impl World {
     }
 
     /// Everything is delivered: the client knows what the server has.
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         let mut rejecting = false;
         for (kind, name) in self.watched.keys() {
             let known = self.client.known(*kind, name);
@@ -468,7 +468,7 @@ fn machine(variant: Variant, setup: &Setup) -> Machine<Toy> {
     Machine::new(Toy, settings)
 }
 
-fn seen(known: Known<Arc<str>>) -> Seen {
+pub(crate) fn seen(known: Known<Arc<str>>) -> Seen {
     match known {
         Known::Pending => Seen::Pending,
         Known::Good { resource, note } => Seen::Good(resource, note.map(|note| trouble(&note))),
@@ -482,7 +482,7 @@ fn seen(known: Known<Arc<str>>) -> Seen {
 /// Which trouble a text speaks of.
 fn trouble(text: &str) -> Trouble {
     static REJECTIONS: LazyLock<Vec<(String, Arc<str>)>> = LazyLock::new(|| {
-        let bad = (0..6).map(value).filter(|value| value.starts_with("bad"));
+        let bad = (0..VALUES).map(value).filter(|value| value.starts_with("bad"));
         bad.map(|value| (format!("{value} is bad"), value)).collect()
     });
     let bad = REJECTIONS.iter().find(|(words, _)| text.contains(words)).map(|(_, value)| value.clone());

@@ -1,7 +1,7 @@
 //! What every resource promises.
 
 mod fields;
-mod generators;
+pub(crate) mod generators;
 mod recorded;
 mod rejections;
 

@@ -236,3 +236,33 @@ pub(super) fn write(
         drop(fs::remove_file(&temporary));
     })
 }
+
+/// Reads a file with this content as its owner would, checks that what is read is written as the same, and
+/// returns it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::client) fn reread(content: &[u8]) -> Vec<(ResourceType, Bytes)> {
+    let nobody = Owner { node: String::new(), servers: Vec::new() };
+    assert!(decode(&nobody, content).is_err(), "what has no hash is believed");
+    let Ok(File { node, servers, .. }) = File::decode(content) else { return Vec::new() };
+    let owner = Owner { node, servers };
+    let Ok(records) = decode(&owner, &seal(content)) else { return Vec::new() };
+    let written = encode(&owner, &records);
+    let again = decode(&owner, &written).map(|records| encode(&owner, &records));
+    assert_eq!(again, Ok(written), "what is read is written as something else");
+    records.into_iter().map(|((kind, _), record)| (kind, record.body)).collect()
+}
+
+/// The content of a file with these resources.
+#[cfg(test)]
+pub(in crate::client) fn content(resources: Vec<(ResourceType, Name, Bytes)>) -> Vec<u8> {
+    let entry = |(kind, name, body): (ResourceType, Name, Bytes)| Entry {
+        type_url: kind.url().to_owned(),
+        name: name.to_string(),
+        version: "1".to_owned(),
+        body,
+        server: "cp:1".to_owned(),
+        confirmed: 1e9,
+    };
+    let resources = resources.into_iter().map(entry).collect();
+    File { node: "me".to_owned(), servers: vec!["cp:1".to_owned()], resources }.encode_to_vec()
+}

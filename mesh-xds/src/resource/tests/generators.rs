@@ -7,10 +7,10 @@ mod listener;
 mod route;
 mod tls;
 
-pub(super) use cluster::cluster;
-pub(super) use endpoint::assignment;
-pub(super) use listener::listener;
-pub(super) use route::route_configuration;
+pub(crate) use cluster::cluster;
+pub(crate) use endpoint::assignment;
+pub(crate) use listener::listener;
+pub(crate) use route::route_configuration;
 
 use crate::{
     matcher::{Fraction, HeaderMatch, HeaderMatcher, HeaderOrPseudo, PathMatcher, StringMatcher},

@@ -331,7 +331,7 @@ fn reported() -> impl Strategy<Value = ReportedMetrics> {
     )
 }
 
-pub(in crate::resource::tests) fn cluster() -> impl Strategy<Value = Cluster> {
+pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let panic = (1..=1_000_000_u32).prop_map(Fraction::per_million);
     let telemetry = (option::of(text()), option::of(text()))
         .prop_map(|(service_name, service_namespace)| TelemetryLabels { service_name, service_namespace });

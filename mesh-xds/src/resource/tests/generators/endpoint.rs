@@ -83,7 +83,7 @@ pub(super) fn drops() -> impl Strategy<Value = Vec<DropOverload>> {
     vec(drop, 0..2)
 }
 
-pub(in crate::resource::tests) fn assignment() -> impl Strategy<Value = ClusterLoadAssignment> {
+pub(crate) fn assignment() -> impl Strategy<Value = ClusterLoadAssignment> {
     let priorities = priorities(vec(address(), 1..3), |addresses, seen| {
         addresses.retain(|address| seen.insert(*address));
         !addresses.is_empty()

@@ -39,7 +39,7 @@ fn chain() -> impl Strategy<Value = FilterChain> {
         .prop_map(|(name, matches, tls, http)| FilterChain { name, matches, tls, http })
 }
 
-pub(in crate::resource::tests) fn listener() -> impl Strategy<Value = Listener> {
+pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let server = (any::<IpAddr>(), any::<u16>(), vec(chain(), 1..3), option::of(chain())).prop_map(
         |(address, port, chains, default_filter_chain)| {
             // No two chains match the same.

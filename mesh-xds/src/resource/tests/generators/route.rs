@@ -205,7 +205,7 @@ fn route() -> impl Strategy<Value = Arc<Route>> {
     )
 }
 
-pub(in crate::resource::tests) fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {
+pub(crate) fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {
     let host = (
         some_text(),
         vec("[*]?[a-z]{1,8}", 1..3),

@@ -1,0 +1,406 @@
+//! Several control planes with different configurations, under random outages, against a model.
+//!
+//! Whatever happens: at no moment do watchers hold resources of two control planes; nobody is left waiting while
+//! one of them can be reached; and when all are back, and everything is delivered, they hold what the first has.
+
+use super::*;
+use crate::{
+    bootstrap::{ChannelCredentials, Node},
+    client::{machine::Settings, store::Kept, testing},
+    model::{
+        event::{self, Peer, name, value},
+        scripts::{Script, explore, fail},
+        server::{Claim, Server as Serving, Shelf},
+        transport::{Down, Transport},
+        world::{Seen, Trouble, seen},
+    },
+    server::Variant,
+};
+use fastrand::Rng;
+
+const SERVERS: usize = 3;
+/// Values that a control plane may give to a resource; those of the next are others.
+const VALUES: u8 = 6;
+
+#[derive(Clone, Debug)]
+struct Setup {
+    seed: u64,
+    variants: [Variant; SERVERS],
+    always: bool,
+    /// What is on disk.
+    stored: Vec<event::Key>,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Interest {
+        add: Vec<event::Key>,
+        remove: Vec<event::Key>,
+    },
+    Change {
+        server: Id,
+        changes: Vec<(event::Key, Option<u8>)>,
+    },
+    Deliver {
+        server: Id,
+        to_server: bool,
+    },
+    Cut(Id),
+    Stop(Id),
+    Start(Id),
+    Pass(u16),
+    /// Everything is delivered, and some minutes pass.
+    Rest,
+}
+
+fn key(random: &mut Rng) -> event::Key {
+    (random.choice([ResourceType::Listener, ResourceType::Cluster]).unwrap(), random.u8(..3))
+}
+
+fn keys(random: &mut Rng, most: usize) -> Vec<event::Key> {
+    (0..random.usize(..=most)).map(|_| key(random)).collect()
+}
+
+fn script(random: &mut Rng) -> Script<Setup, Event> {
+    let mut variant = || if random.bool() { Variant::Sotw } else { Variant::Delta };
+    let variants = [variant(), variant(), variant()];
+    let stored = if random.u8(..3) == 0 { keys(random, 4) } else { Vec::new() };
+    let setup = Setup { seed: random.u64(..), variants, always: random.u8(..4) == 0, stored };
+    let length = random.usize(..60);
+    let events = (0..length).map(|_| {
+        let server = random.usize(..SERVERS);
+        match random.u8(..32) {
+            0..5 => Event::Interest { add: keys(random, 2), remove: keys(random, 2) },
+            5..10 => {
+                let changes = (0..random.u8(1..4)).map(|_| {
+                    let value = (random.u8(..4) > 0).then(|| random.u8(..VALUES) + VALUES * server as u8);
+                    (key(random), value)
+                });
+                Event::Change { server, changes: changes.collect() }
+            }
+            10..20 => Event::Deliver { server, to_server: random.bool() },
+            20 => Event::Cut(server),
+            21..24 => Event::Stop(if random.bool() { 0 } else { server }),
+            24..27 => Event::Start(server),
+            27 => Event::Rest,
+            28 => Event::Pass(random.u16(3_000..40_000)),
+            _ => Event::Pass(random.u16(..3_000)),
+        }
+    });
+    Script { setup, events: events.collect() }
+}
+
+/// The stream to one control plane.
+enum Link {
+    None,
+    Connecting,
+    Open(Box<Serving>, Transport),
+}
+
+struct Remote {
+    variant: Variant,
+    is_up: bool,
+    shelf: Arc<Shelf>,
+    revision: usize,
+    link: Link,
+}
+
+struct World {
+    federation: Federation<testing::Toy>,
+    now: Instant,
+    remotes: [Remote; SERVERS],
+    watched: BTreeMap<Key, u32>,
+    seen: BTreeMap<Key, Known<Arc<str>>>,
+}
+
+impl World {
+    fn new(setup: &Setup) -> Self {
+        let server =
+            |id: usize| ServerConfig::new(&format!("cp{id}:1"), ChannelCredentials::Insecure).unwrap();
+        let mut bootstrap = Bootstrap::new(server(0), Node::default());
+        bootstrap.servers = (0..SERVERS).map(server).collect();
+        let mut plan = Plan::new(&bootstrap);
+        plan.authorities[0].always = setup.always;
+        let kept = |(kind, index): &event::Key| {
+            let resource = value(VALUES * SERVERS as u8);
+            let kept = Kept {
+                body: format!("{}={resource}", name(*index)).into_bytes().into(),
+                resource,
+                version: "old".into(),
+                server: "cp0:1".into(),
+                confirmed: 0.0,
+            };
+            ((*kind, name(*index)), kept)
+        };
+        let stored = Stored::of(setup.stored.iter().map(kept).collect(), "disk", 60);
+        let machine = |config: &ServerConfig| {
+            let id = (0..SERVERS).find(|id| server(*id) == *config).unwrap();
+            let variant = setup.variants[id];
+            let seed = setup.seed.wrapping_add(id as u64);
+            Machine::new(
+                testing::Toy,
+                Settings { server: config.address.as_str().into(), seed, ..testing::settings(variant) },
+            )
+        };
+        let remote = |variant| Remote {
+            variant,
+            is_up: true,
+            shelf: Arc::new(Shelf::empty(Claim::Exact)),
+            revision: 0,
+            link: Link::None,
+        };
+        Self {
+            federation: Federation::new(plan, stored, machine),
+            now: Instant::now(),
+            remotes: setup.variants.map(remote),
+            watched: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        match event {
+            Event::Interest { add, remove } => {
+                let add: Vec<Key> = add.iter().map(|(kind, index)| (*kind, name(*index))).collect();
+                for key in &add {
+                    *self.watched.entry(key.clone()).or_default() += 1;
+                }
+                let mut ended = Vec::new();
+                for (kind, index) in remove {
+                    let key = (*kind, name(*index));
+                    let Some(count) = self.watched.get_mut(&key) else { continue };
+                    *count -= 1;
+                    if *count == 0 {
+                        self.watched.remove(&key);
+                        self.seen.remove(&key);
+                    }
+                    ended.push(key);
+                }
+                let actions = self.federation.interest(self.now, add, ended);
+                self.act(actions);
+            }
+            Event::Change { server, changes } => {
+                let remote = &mut self.remotes[*server];
+                remote.revision += 1;
+                let mut shelf = remote.shelf.next(remote.revision);
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => shelf.resources.insert(*key, *value),
+                        None => shelf.resources.remove(key),
+                    };
+                }
+                remote.shelf = Arc::new(shelf);
+                if let Link::Open(serving, transport) = &mut remote.link {
+                    let given = serving.other(self.now, Some(remote.shelf.clone()));
+                    transport.down.extend(given.responses.into_iter().map(Down::Response));
+                }
+            }
+            Event::Deliver { server, to_server } => {
+                self.deliver(*server, *to_server);
+            }
+            Event::Cut(server) => self.cut(*server, "cut"),
+            Event::Stop(server) => {
+                self.remotes[*server].is_up = false;
+                self.cut(*server, "stopped");
+            }
+            Event::Start(server) => self.remotes[*server].is_up = true,
+            Event::Pass(millis) => {
+                self.now += Duration::from_millis((*millis).into());
+                self.tick();
+            }
+            Event::Rest => self.rest(),
+        }
+    }
+
+    fn tick(&mut self) {
+        let actions = self.federation.tick(self.now);
+        self.act(actions);
+        for remote in &mut self.remotes {
+            if let Link::Open(serving, transport) = &mut remote.link {
+                let given = serving.other(self.now, None);
+                transport.down.extend(given.responses.into_iter().map(Down::Response));
+            }
+        }
+    }
+
+    fn cut(&mut self, server: Id, why: &str) {
+        if !matches!(std::mem::replace(&mut self.remotes[server].link, Link::None), Link::None) {
+            self.on(server, Input::Closed(why.into()));
+        }
+    }
+
+    fn on(&mut self, server: Id, input: Input) {
+        let actions = self.federation.on(self.now, server, input);
+        self.act(actions);
+    }
+
+    /// Lets one thing happen on the way to a control plane. False: there is nothing.
+    fn deliver(&mut self, server: Id, to_server: bool) -> bool {
+        let remote = &mut self.remotes[server];
+        match &mut remote.link {
+            Link::None => false,
+            Link::Connecting if remote.is_up => {
+                let serving = Serving::new(remote.variant, Peer::Ours, remote.shelf.clone());
+                let mut transport = Transport::default();
+                transport.down.push_back(Down::Established);
+                remote.link = Link::Open(Box::new(serving), transport);
+                self.on(server, Input::Opened);
+                true
+            }
+            Link::Connecting => {
+                self.cut(server, "refused");
+                true
+            }
+            Link::Open(serving, transport) if to_server => {
+                let Some(request) = transport.take_up(None) else { return false };
+                let given = serving.request(self.now, request);
+                transport.down.extend(given.responses.into_iter().map(Down::Response));
+                true
+            }
+            Link::Open(_, transport) => {
+                match transport.take_down(None) {
+                    None => return false,
+                    Some(Down::Established) => self.on(server, Input::Established),
+                    Some(Down::Response(response)) => self.on(server, Input::Response(response)),
+                }
+                true
+            }
+        }
+    }
+
+    /// Carries out what the client wants, and looks at what its watchers see.
+    fn act(&mut self, actions: Actions) {
+        for (id, action) in actions.io {
+            let link = &mut self.remotes[id].link;
+            match (action, &mut *link) {
+                (Action::Connect, Link::None) => *link = Link::Connecting,
+                (Action::Disconnect, _) => *link = Link::None,
+                (Action::Send(request), Link::Open(_, transport)) => transport.up.push_back(request),
+                (Action::Rejected(_), _) => {}
+                (action, _) => fail(format!("{action:?} of {id} at the wrong moment")),
+            }
+        }
+        for key in actions.changed.into_iter().filter(|key| self.watched.contains_key(key)) {
+            let known = self.federation.known(key.0, &key.1);
+            self.seen.insert(key, known);
+        }
+        let mut from = None;
+        for (kind, name) in self.watched.keys() {
+            let known = self.federation.known(*kind, name);
+            if self.seen.get(&(*kind, name.clone())) != Some(&known) {
+                fail(format!("{kind} {name}: nobody heard of {known:?}"));
+            }
+            if let Known::Good { resource, .. } = known {
+                let origin = origin(&resource);
+                if *from.get_or_insert(origin) != origin {
+                    fail(format!("{kind} {name} is {resource}, and others are not of {origin}"));
+                }
+            }
+        }
+    }
+
+    /// Lets everything be delivered, for some minutes: as long as it takes to give up on silence, and for every
+    /// back-off to end.
+    fn rest(&mut self) {
+        let end = self.now + Duration::from_secs(200);
+        for _ in 0..10_000 {
+            if (0..SERVERS).any(|id| self.deliver(id, true) || self.deliver(id, false)) {
+                continue;
+            }
+            let serving = self.remotes.iter().filter_map(|remote| match &remote.link {
+                Link::Open(serving, _) => serving.stream().deadline(),
+                _ => None,
+            });
+            let next = self.federation.deadline().into_iter().chain(serving).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = end;
+                self.answered();
+                return;
+            };
+            if next <= self.now {
+                fail("time stands still".to_owned());
+            }
+            self.now = next;
+            self.tick();
+        }
+        fail("it does not come to rest".to_owned());
+    }
+
+    fn speaks(&self) -> Id {
+        let address = &self.federation.default_machine().unwrap().0.address;
+        (0..SERVERS).find(|id| format!("cp{id}:1") == *address).unwrap()
+    }
+
+    /// Nobody waits while there is somebody to ask.
+    fn answered(&self) {
+        if self.federation.is_stored() || self.watched.is_empty() {
+            return;
+        }
+        let speaks = self.speaks();
+        let first = self.remotes.iter().position(|remote| remote.is_up);
+        for (kind, name) in self.watched.keys() {
+            let known = self.federation.known(*kind, name);
+            match (&known, first) {
+                (Known::Pending, _) => fail(format!("{kind} {name} is not known")),
+                (Known::Bad(XdsError { cause: XdsErrorCause::Unreachable(_), .. }), Some(up)) => {
+                    fail(format!("{kind} {name} is not known, and {up} is there"));
+                }
+                _ if self.remotes[speaks].is_up => self.agrees(speaks, *kind, name, known),
+                _ => {}
+            }
+        }
+        if first == Some(0) && speaks != 0 {
+            fail(format!("{speaks} speaks, and the first is back"));
+        }
+    }
+
+    /// What is known is what a control plane has.
+    fn agrees(&self, server: Id, kind: ResourceType, name: &str, known: Known<Arc<str>>) {
+        let truth = self.remotes[server].shelf.get(kind, name);
+        let known = seen(known);
+        let right = match &truth {
+            Some(bad) if bad.starts_with("bad") => {
+                let trouble = Trouble::Rejected(bad.clone());
+                match &known {
+                    Seen::Good(_, note) => *note == Some(trouble),
+                    Seen::Nothing(why) => *why == trouble,
+                    Seen::Pending => false,
+                }
+            }
+            Some(good) => known == Seen::Good(good.clone(), None),
+            None => match &known {
+                Seen::Good(_, note) => *note == Some(Trouble::Absent),
+                other => *other == Seen::Nothing(Trouble::Absent),
+            },
+        };
+        if !right {
+            fail(format!("{kind} {name} is {truth:?} at {server}, and the client knows {known:?}"));
+        }
+    }
+
+    fn come_back(&mut self) {
+        for id in 0..SERVERS {
+            self.happen(&Event::Start(id));
+        }
+        self.rest();
+        if self.federation.is_stored() && !self.watched.is_empty() {
+            fail("what is on disk speaks, and control planes are there".to_owned());
+        }
+    }
+}
+
+/// Who gives this value: the position of a control plane, or one more than the last for what is on disk.
+fn origin(resource: &str) -> u8 {
+    (0..VALUES * (SERVERS as u8 + 1)).find(|v| *value(*v) == *resource).unwrap() / VALUES
+}
+
+#[test]
+fn no_view_is_of_two_control_planes_and_the_first_speaks_when_it_is_back() {
+    explore(20_000, script, |script| {
+        let mut world = World::new(&script.setup);
+        for event in &script.events {
+            world.happen(event);
+        }
+        world.come_back();
+    });
+}
