@@ -9,7 +9,7 @@ use crate::{
     table::{RouteTable, registry::Registry, same_table},
 };
 use http::{Request, Response};
-use mesh_xds::{client::ConfigWatch, config::XdsConfig};
+use mesh_xds::{client::ConfigWatch, config::XdsConfig, explain::Explanation};
 use pin_project::pin_project;
 use std::{
     fmt,
@@ -91,6 +91,13 @@ impl MeshChannel {
     pub(crate) fn new(subscription: Arc<Subscription>) -> Self {
         Self { subscription }
     }
+
+    /// Why a call with this head would go where it goes: decided by what decides for calls, at this moment, and
+    /// nothing is sent. Its authority does not matter: the target's is used, as in a call. Waits for the first
+    /// answer of the control plane, for at most 5 s; cancelling it costs nothing.
+    pub async fn explain(&self, request: &http::request::Parts) -> Explanation {
+        self.subscription.explain(request).await
+    }
 }
 
 impl Service<Request<Body>> for MeshChannel {
@@ -119,15 +126,22 @@ impl Service<Request<Body>> for MeshChannel {
 /// A target and its configuration, followed by a task that ends with it.
 pub(crate) struct Subscription {
     pub(crate) core: Arc<Core<Cluster>>,
+    /// Who is asked about it, for explanations.
+    pub(crate) control_planes: Arc<str>,
     following: AbortOnDropHandle<()>,
 }
 
 impl Subscription {
     /// Begins to follow the target's configuration. Needs a tokio runtime.
-    pub(crate) fn start(core: Core<Cluster>, watch: ConfigWatch, clusters: Arc<Registry>) -> Arc<Self> {
+    pub(crate) fn start(
+        core: Core<Cluster>,
+        watch: ConfigWatch,
+        clusters: Arc<Registry>,
+        control_planes: Arc<str>,
+    ) -> Arc<Self> {
         let core = Arc::new(core);
         let following = tokio::spawn(follow(watch, core.clone(), clusters));
-        Arc::new(Self { core, following: AbortOnDropHandle::new(following) })
+        Arc::new(Self { core, control_planes, following: AbortOnDropHandle::new(following) })
     }
 
     /// Every call fails from now on.
@@ -153,7 +167,7 @@ async fn follow(mut watch: ConfigWatch, core: Arc<Core<Cluster>>, clusters: Arc<
         match update {
             None => {}
             Some(Ok(config)) => {
-                core.snapshot.set_version(config.version.clone());
+                core.snapshot.set_config(config.clone());
                 if applied.as_ref().is_some_and(|applied| same_table(applied, &config)) {
                     for cluster in config.clusters.values().flatten() {
                         clusters.live(cluster);

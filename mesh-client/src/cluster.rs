@@ -27,7 +27,10 @@ use crate::{
     endpoint::{Room, TlsConfigs, connect::Connect},
     lb::Dice,
 };
-use actor::Actor;
+use actor::{
+    Actor,
+    describe::{Description, Question},
+};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use breaker::{Breakers, Counters, Permit};
 use mesh_xds::{
@@ -38,7 +41,7 @@ use mesh_xds::{
 };
 use snapshot::Snapshot;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What clusters need of their surroundings; one for a mesh.
 #[derive(Clone)]
@@ -65,6 +68,7 @@ pub(crate) const RING_SIZE_CAP: u32 = 4096;
 pub(crate) struct Cluster {
     shared: Arc<Shared>,
     updates: watch::Sender<Arc<ClusterConfig>>,
+    questions: mpsc::UnboundedSender<Question>,
 }
 
 /// What calls and the actor share.
@@ -94,9 +98,10 @@ impl Cluster {
     fn start(config: Arc<ClusterConfig>, deps: &ClusterDeps, service: &Name) -> Arc<Self> {
         let counters = deps.breakers.counters(&config.cluster.name, service);
         let (updates, receiver) = watch::channel(Arc::clone(&config));
-        let (shared, actor) = Actor::new(config, deps, counters, receiver);
+        let (questions, asked) = mpsc::unbounded_channel();
+        let (shared, actor) = Actor::new(config, deps, counters, receiver, asked);
         tokio::spawn(actor.run());
-        Arc::new(Self { shared, updates })
+        Arc::new(Self { shared, updates, questions })
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -116,6 +121,14 @@ impl Cluster {
     /// Attempts in flight, those of other channels included.
     pub(crate) fn in_flight(&self) -> u32 {
         self.shared.counters.active()
+    }
+
+    /// What there is to say of its endpoints at this moment; none while it ends. Waits for the actor to have
+    /// taken in what came before; cancelling forgets the question.
+    pub(crate) async fn describe(&self) -> Option<Description> {
+        let (question, answer) = oneshot::channel();
+        self.questions.send(question).ok()?;
+        answer.await.ok()
     }
 
     /// Takes in a new configuration of the same cluster.

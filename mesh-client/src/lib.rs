@@ -20,6 +20,7 @@ mod channel;
 mod cluster;
 pub mod context;
 mod endpoint;
+pub mod explain;
 mod layer;
 mod lb;
 mod mesh;

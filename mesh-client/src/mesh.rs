@@ -219,12 +219,34 @@ impl Mesh {
         let watch = inner.xds.config(&listener, authority.as_str());
         let mut core = Core::new(authority.clone(), inner.calls.clone(), inner.seed);
         core.target = target.to_string().into();
-        let subscription = Subscription::start(core, watch, inner.clusters.clone());
+        let subscription =
+            Subscription::start(core, watch, inner.clusters.clone(), inner.control_planes(&target));
         if targets.closed {
             subscription.close();
         }
         targets.open.insert(target, Arc::downgrade(&subscription));
         Ok(subscription)
+    }
+
+    /// What a channel to a target would use.
+    pub(crate) fn subscribed(&self, target: &str) -> Result<Arc<Subscription>, MeshError> {
+        self.subscription(Target::parse(target)?)
+    }
+
+    /// What the channels to a target use, if there are any.
+    pub(crate) fn in_use(&self, target: &str) -> Option<Arc<Subscription>> {
+        let target = Target::parse(target).ok()?;
+        let targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.open.get(&target).and_then(Weak::upgrade)
+    }
+
+    /// The targets that there are channels to, in order.
+    pub(crate) fn targets_in_use(&self) -> Vec<String> {
+        let targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = targets.open.iter().filter(|(_, subscription)| subscription.strong_count() > 0);
+        let mut names: Vec<String> = open.map(|(target, _)| target.to_string()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// What servers of this process say of it, from the bootstrap's node.
@@ -251,6 +273,20 @@ impl Mesh {
 impl std::fmt::Debug for Mesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mesh").field("node", &self.0.bootstrap.node.id).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Who may be asked about a target, for explanations.
+    fn control_planes(&self, target: &Target) -> Arc<str> {
+        let own = target.xds_authority().and_then(|name| self.bootstrap.authorities.get(name));
+        let own = own.map(|authority| authority.servers.as_slice()).filter(|servers| !servers.is_empty());
+        let servers = own.unwrap_or(&self.bootstrap.servers);
+        let names: Vec<&str> = servers.iter().map(|server| &*server.address).collect();
+        match names.as_slice() {
+            [only] => format!("control plane {only}").into(),
+            several => format!("control planes {}", several.join(", ")).into(),
+        }
     }
 }
 

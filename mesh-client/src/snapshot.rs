@@ -1,8 +1,8 @@
 //! What a target's calls read: the published route table, or why there is none.
 
 use crate::table::RouteTable;
-use arc_swap::{ArcSwap, Guard};
-use mesh_xds::config::XdsError;
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use mesh_xds::config::{XdsConfig, XdsError};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -21,8 +21,8 @@ pub(crate) enum State<U> {
 /// The current [`State`]. Reading takes no lock.
 pub(crate) struct Snapshot<U> {
     state: ArcSwap<State<U>>,
-    /// Of the configuration that was applied last, which need not have changed the table.
-    version: ArcSwap<Arc<str>>,
+    /// Applied last; it need not have changed the table.
+    config: ArcSwapOption<XdsConfig>,
     changed: watch::Sender<()>,
 }
 
@@ -30,7 +30,7 @@ impl<U> Snapshot<U> {
     pub(crate) fn new() -> Self {
         Self {
             state: ArcSwap::from_pointee(State::Pending),
-            version: ArcSwap::from_pointee("".into()),
+            config: ArcSwapOption::empty(),
             changed: watch::Sender::new(()),
         }
     }
@@ -52,12 +52,17 @@ impl<U> Snapshot<U> {
 
     /// Which version of the configuration holds; empty before the first. For errors and status.
     pub(crate) fn version(&self) -> Arc<str> {
-        Arc::clone(&self.version.load())
+        self.config.load().as_ref().map_or_else(|| "".into(), |config| Arc::clone(&config.version))
     }
 
-    /// From now on this version holds.
-    pub(crate) fn set_version(&self, version: Arc<str>) {
-        self.version.store(Arc::new(version));
+    /// The configuration that was applied last; for explanations.
+    pub(crate) fn config(&self) -> Option<Arc<XdsConfig>> {
+        self.config.load_full()
+    }
+
+    /// From now on this configuration holds.
+    pub(crate) fn set_config(&self, config: Arc<XdsConfig>) {
+        self.config.store(Some(config));
     }
 
     /// Told of every state published from now on.

@@ -3,6 +3,7 @@
 //! An [`XdsConfig`] is published only when every resource it references is there or is known not to be;
 //! a call that reads one therefore never sees half of a change.
 
+mod effective;
 mod graph;
 mod lookup;
 mod target;
@@ -11,6 +12,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use effective::{Effective, Level, TimeLimit};
 pub(crate) use lookup::sharing;
 pub use lookup::{Lookup, Source};
 pub use target::{ClientTarget, Resolution, ServerTarget};

@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 pub mod csds;
 pub mod error;
+pub mod explain;
 mod field_path;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

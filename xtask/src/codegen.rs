@@ -44,6 +44,20 @@ const JOBS: &[Job] = &[
         server: true,
     },
     Job {
+        proto: "explain.proto",
+        generated: "mesh.v1.rs",
+        target: "mesh-client/src/proto/explain.rs",
+        client: false,
+        server: true,
+    },
+    Job {
+        proto: "explain.proto",
+        generated: "mesh.v1.rs",
+        target: "mesh-server/src/proto/explain.rs",
+        client: true,
+        server: false,
+    },
+    Job {
         proto: "bookinfo.proto",
         generated: "bookinfo.v1.rs",
         target: "examples/src/proto/bookinfo.rs",

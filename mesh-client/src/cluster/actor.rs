@@ -4,6 +4,7 @@
 //! make one snapshot; an endpoint that stays keeps its task. Ends when its [`Cluster`](super::Cluster) is gone,
 //! and the endpoints' tasks with it.
 
+pub(super) mod describe;
 mod hash;
 mod settle;
 
@@ -25,6 +26,7 @@ use crate::{
     lb::{Dice, Picker, pick_first::PickFirst},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
+use describe::Question;
 use hash::Tables;
 use mesh_xds::{
     config::ClusterConfig,
@@ -103,6 +105,7 @@ pub(crate) struct Actor {
     shared: Arc<Shared>,
     config: Arc<ClusterConfig>,
     updates: watch::Receiver<Arc<ClusterConfig>>,
+    questions: mpsc::UnboundedReceiver<Question>,
     around: Surroundings,
     rng: fastrand::Rng,
     slots: HashMap<SocketAddr, Slot>,
@@ -133,6 +136,7 @@ impl Actor {
         deps: &ClusterDeps,
         counters: Arc<Counters>,
         updates: watch::Receiver<Arc<ClusterConfig>>,
+        questions: mpsc::UnboundedReceiver<Question>,
     ) -> (Arc<Shared>, Self) {
         let name = Arc::clone(&config.cluster.name);
         let shared = Arc::new(Shared {
@@ -156,6 +160,7 @@ impl Actor {
             shared: Arc::clone(&shared),
             config: Arc::clone(&config),
             updates,
+            questions,
             around,
             rng: fastrand::Rng::with_seed(deps.seed),
             slots: HashMap::new(),
@@ -197,6 +202,11 @@ impl Actor {
                     if !changed {
                         continue;
                     }
+                }
+                Some(question) = self.questions.recv() => {
+                    // Whoever asked may be gone.
+                    let _ = question.send(self.describe());
+                    continue;
                 }
                 () = async {
                     match wake {

@@ -7,7 +7,7 @@
 
 use super::outcome::Streak;
 use mesh_xds::resource::cluster::{FailurePercentage, OutlierDetection, SuccessRate};
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use tokio::time::Instant;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +16,14 @@ struct Host {
     present: bool,
     ejected_at: Option<Instant>,
     multiplier: u32,
+}
+
+impl Host {
+    /// How long an ejection lasts.
+    fn time(&self, config: &OutlierDetection) -> Duration {
+        let longest = config.max_ejection_time.max(config.base_ejection_time);
+        config.base_ejection_time.saturating_mul(self.multiplier).min(longest)
+    }
 }
 
 /// What one endpoint did since the last sweep.
@@ -71,6 +79,15 @@ impl Ejector {
 
     pub(crate) fn is_ejected(&self, endpoint: SocketAddr) -> bool {
         self.hosts.get(&endpoint).is_some_and(|host| host.ejected_at.is_some())
+    }
+
+    /// How long an endpoint stays ejected (until the sweep after), and how often it was lately.
+    pub(crate) fn ejection(&self, now: Instant, endpoint: SocketAddr) -> (Option<Duration>, u32) {
+        let Some((host, config)) = self.hosts.get(&endpoint).zip(self.config.as_ref()) else {
+            return (None, 0);
+        };
+        let left = host.ejected_at.map(|at| (at + host.time(config)).saturating_duration_since(now));
+        (left, host.multiplier)
     }
 
     /// A consecutive limit was reached. True: the endpoint is ejected by it.
@@ -133,9 +150,7 @@ impl Ejector {
             match host.ejected_at {
                 None => host.multiplier = host.multiplier.saturating_sub(1),
                 Some(at) => {
-                    let longest = config.max_ejection_time.max(config.base_ejection_time);
-                    let time = config.base_ejection_time.saturating_mul(host.multiplier).min(longest);
-                    if now > at + time {
+                    if now > at + host.time(&config) {
                         host.ejected_at = None;
                         returned.push(*endpoint);
                         changed = true;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod change;
+mod describe;
 mod hashing;
 mod health;
 mod net;

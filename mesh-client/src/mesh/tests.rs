@@ -1,6 +1,7 @@
 //! A whole client over loopback: a control plane that speaks ADS, real servers, generated clients.
 
 mod control_planes;
+mod explain;
 mod load;
 mod world;
 

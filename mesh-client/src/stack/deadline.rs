@@ -7,7 +7,7 @@ use crate::{
     timeout::{self, GRPC_TIMEOUT},
 };
 use http::HeaderMap;
-use mesh_xds::resource::{listener::HttpConnectionManager, route::Forward};
+use mesh_xds::config::TimeLimit;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::Status;
@@ -121,15 +121,13 @@ pub(crate) struct Limit {
     bound: Bound,
 }
 
-impl Limit {
-    /// `grpc_timeout_header_max` masks the route's `max_stream_duration`, which masks the listener's; the one
-    /// that is left bounds the call unless it is zero.
-    pub(crate) fn of(route: &Forward, listener: &HttpConnectionManager) -> Option<Self> {
-        let (duration, bound) = match route.grpc_timeout_header_max.or(route.max_stream_duration) {
-            Some(duration) => (duration, Bound::Route),
-            None => (listener.max_stream_duration?, Bound::Listener),
+impl From<TimeLimit> for Limit {
+    fn from(limit: TimeLimit) -> Self {
+        let bound = match limit {
+            TimeLimit::Route(_) => Bound::Route,
+            TimeLimit::Listener(_) => Bound::Listener,
         };
-        (!duration.is_zero()).then_some(Self { duration, bound })
+        Self { duration: limit.duration(), bound }
     }
 }
 
@@ -138,6 +136,7 @@ mod tests {
     use super::*;
     use crate::table::testing::{forward, http};
     use http::HeaderValue;
+    use mesh_xds::resource::route::Forward;
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -204,7 +203,7 @@ mod tests {
         };
         let mut listener = http();
         listener.max_stream_duration = Some(ms(7));
-        let of = |route: Forward| Limit::of(&route, &listener).map(|limit| limit.duration);
+        let of = |route: Forward| TimeLimit::of(&route, &listener).map(|limit| Limit::from(limit).duration);
         assert_eq!(of(route(None, None)), Some(ms(7)));
         assert_eq!(of(route(Some(ms(5)), None)), Some(ms(5)));
         assert_eq!(of(route(Some(ms(5)), Some(ms(9)))), Some(ms(9)));

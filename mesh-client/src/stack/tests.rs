@@ -240,7 +240,7 @@ impl Mesh {
         let table = RouteTable::build(config, |cluster| {
             Arc::new(Fake { name: cluster.cluster.name.to_string(), world: self.world.clone() })
         });
-        self.core.snapshot.set_version(config.version.clone());
+        self.core.snapshot.set_config(Arc::new(config.clone()));
         self.core.snapshot.publish(State::Table(table));
     }
 

@@ -4,16 +4,9 @@ use super::{Action, Answer, Choice, Compiled, Destination, Forwarding, Reply, Ro
 use crate::{lb::draw::Draw, stack::deadline::Limit};
 use http::uri::Authority;
 use mesh_xds::{
-    config::{ClusterConfig, XdsConfig},
+    config::{ClusterConfig, Effective, XdsConfig},
     name::Name,
-    resource::{
-        fault::Fault,
-        filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter},
-        route::{
-            Destination as ConfiguredDestination, Forward, HeaderMutation, HeaderMutations, HeaderValue,
-            Route, RouteAction, WeightedCluster,
-        },
-    },
+    resource::route::{Destination as ConfiguredDestination, Forward, HeaderMutation, Route, RouteAction},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -65,14 +58,6 @@ struct Builder<'a, U> {
     clusters: BTreeMap<Name, Destination<U>>,
 }
 
-/// What a weighted cluster says for itself.
-#[derive(Default)]
-struct Most<'a> {
-    headers: Option<&'a HeaderMutations>,
-    overrides: Option<&'a FilterOverrides>,
-    authority: Option<&'a HeaderValue>,
-}
-
 impl<U> Builder<'_, U> {
     fn compile(&self, route: &Arc<Route>) -> Compiled<U> {
         let action = match &route.action {
@@ -86,32 +71,23 @@ impl<U> Builder<'_, U> {
     }
 
     fn forward(&self, route: &Route, forward: &Forward) -> Forwarding<U> {
-        let choices: Box<[Choice<U>]> = match &forward.destination {
+        let effective = |weighted| self.config.effective(route, forward, weighted);
+        let (choices, draw): (Box<[Choice<U>]>, _) = match &forward.destination {
             ConfiguredDestination::Cluster(name) => {
-                [self.choice(route, forward, name, &Most::default())].into()
+                ([self.choice(name, &effective(None))].into(), Draw::default())
             }
-            ConfiguredDestination::Weighted(weighted) => weighted
-                .iter()
-                .map(|WeightedCluster { cluster, headers, overrides, authority, .. }| {
-                    let (headers, overrides) = (Some(headers), Some(overrides));
-                    let most = Most { headers, overrides, authority: authority.as_ref() };
-                    self.choice(route, forward, cluster, &most)
-                })
-                .collect(),
+            ConfiguredDestination::Weighted(weighted) => (
+                weighted.iter().map(|one| self.choice(&one.cluster, &effective(Some(one)))).collect(),
+                Draw::new(weighted.iter().map(|weighted| weighted.weight.get())),
+            ),
             // Accepted only by a data path that has Feature::ClusterHeader.
-            ConfiguredDestination::Header(_) => Box::default(),
-        };
-        let draw = match &forward.destination {
-            ConfiguredDestination::Cluster(_) | ConfiguredDestination::Header(_) => Draw::default(),
-            ConfiguredDestination::Weighted(weighted) => {
-                Draw::new(weighted.iter().map(|weighted| weighted.weight.get()))
-            }
+            ConfiguredDestination::Header(_) => (Box::default(), Draw::default()),
         };
         let mirrors =
             forward.mirrors.iter().map(|mirror| (mirror.clone(), self.destination(&mirror.cluster)));
         Forwarding {
-            limit: Limit::of(forward, &self.config.http),
-            retry: forward.retry.clone().or_else(|| self.config.virtual_host.retry.clone()),
+            limit: effective(None).time_limit().map(Limit::from),
+            retry: effective(None).retry().cloned(),
             hash: forward.hash.as_slice().into(),
             path_rewrite: forward.path_rewrite.clone(),
             auto_host_rewrite: forward.auto_host_rewrite,
@@ -122,36 +98,22 @@ impl<U> Builder<'_, U> {
     }
 
     fn answer(&self, route: &Route, reply: Reply) -> Action<U> {
-        let response = changes(self.levels(route, None).iter().map(|level| &level.response));
-        Action::Answer(Answer { reply, response })
+        let levels = self.config.header_levels(route, None);
+        Action::Answer(Answer { reply, response: changes(levels.iter().map(|(_, level)| &level.response)) })
     }
 
-    /// The header changes of all levels, in the order in which they are applied.
-    fn levels<'b>(&'b self, route: &'b Route, most: Option<&'b HeaderMutations>) -> Vec<&'b HeaderMutations> {
-        let (host, routes) = (&self.config.virtual_host, &self.config.routes);
-        let mut levels: Vec<_> =
-            most.into_iter().chain([&route.headers, &host.headers, &routes.headers]).collect();
-        if routes.most_specific_headers_last {
-            levels.reverse();
-        }
-        levels
-    }
-
-    fn choice(&self, route: &Route, forward: &Forward, name: &Name, most: &Most<'_>) -> Choice<U> {
-        let host = &self.config.virtual_host;
-        let levels = self.levels(route, most.headers);
-        let overrides: Vec<&FilterOverrides> =
-            most.overrides.into_iter().chain([&route.overrides, &host.overrides]).collect();
+    fn choice(&self, name: &Name, effective: &Effective<'_>) -> Choice<U> {
+        let levels = effective.headers();
+        let headers = || levels.iter().map(|(_, headers)| *headers);
         Choice {
             name: name.clone(),
             cluster: self.destination(name),
-            faults: self.config.http.filters.iter().filter_map(|filter| fault(filter, &overrides)).collect(),
-            request: changes(levels.iter().map(|level| &level.request)),
-            response: changes(levels.iter().map(|level| &level.response)).into(),
-            authority: most
-                .authority
-                .or(forward.authority.as_ref())
-                .and_then(|value| Authority::try_from(value.as_bytes()).ok()),
+            faults: effective.faults().cloned().collect(),
+            request: changes(headers().map(|level| &level.request)),
+            response: changes(headers().map(|level| &level.response)).into(),
+            authority: effective
+                .authority()
+                .and_then(|(_, value)| Authority::try_from(value.as_bytes()).ok()),
         }
     }
 
@@ -164,20 +126,4 @@ impl<U> Builder<'_, U> {
 /// Those that change something.
 fn changes<'a>(mutations: impl Iterator<Item = &'a HeaderMutation>) -> Box<[HeaderMutation]> {
     mutations.filter(|mutation| !mutation.add.is_empty() || !mutation.remove.is_empty()).cloned().collect()
-}
-
-/// The fault that a filter stands for on this route: the most specific level replaces the others (A39), and
-/// may turn on a filter that is off.
-fn fault(filter: &HttpFilter, overrides: &[&FilterOverrides]) -> Option<Arc<Fault>> {
-    let config = match overrides.iter().find_map(|level| level.get(&filter.name)) {
-        Some(FilterOverride::Disabled) => return None,
-        Some(FilterOverride::Config(config)) => config,
-        None if filter.disabled => return None,
-        None => &filter.config,
-    };
-    match config {
-        FilterConfig::Fault(fault) if fault.delay.is_some() || fault.abort.is_some() => Some(fault.clone()),
-        // Servers enforce RBAC; the router is what comes after the filters.
-        FilterConfig::Fault(_) | FilterConfig::Rbac(_) | FilterConfig::Router => None,
-    }
 }

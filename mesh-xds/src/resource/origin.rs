@@ -64,18 +64,19 @@ pub struct Origin(Arc<Inner>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     place: Arc<str>,
-    settings: BTreeMap<Arc<str>, Arc<str>>,
+    /// Absent: nobody says where settings were written.
+    settings: Option<BTreeMap<Arc<str>, Arc<str>>>,
 }
 
 impl Origin {
     /// Written at this place (`reviews.yaml:12:5 VirtualService default/reviews`), each setting at its own
-    /// (`reviews.yaml:14:7`).
+    /// (`reviews.yaml:14:7`); those that are not named were not written.
     pub fn new(
         place: impl Into<Arc<str>>,
         settings: impl IntoIterator<Item = (impl Into<Arc<str>>, impl Into<Arc<str>>)>,
     ) -> Self {
         let settings = settings.into_iter().map(|(setting, place)| (setting.into(), place.into()));
-        Self(Arc::new(Inner { place: place.into(), settings: settings.collect() }))
+        Self(Arc::new(Inner { place: place.into(), settings: Some(settings.collect()) }))
     }
 
     /// The object's place.
@@ -85,12 +86,12 @@ impl Origin {
 
     /// The place of one setting; none when it was not written, or when nobody said.
     pub fn setting(&self, name: &str) -> Option<&Arc<str>> {
-        self.0.settings.get(name)
+        self.0.settings.as_ref()?.get(name)
     }
 
-    /// The places of all settings, by name.
-    pub fn settings(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
-        &self.0.settings
+    /// The places of all settings that were written, by name; none when nobody says.
+    pub fn settings(&self) -> Option<&BTreeMap<Arc<str>, Arc<str>>> {
+        self.0.settings.as_ref()
     }
 }
 
@@ -102,7 +103,7 @@ impl From<&str> for Origin {
 
 impl From<Arc<str>> for Origin {
     fn from(place: Arc<str>) -> Self {
-        Self(Arc::new(Inner { place, settings: BTreeMap::new() }))
+        Self(Arc::new(Inner { place, settings: None }))
     }
 }
 

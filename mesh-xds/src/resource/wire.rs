@@ -385,13 +385,14 @@ pub(super) fn origin(metadata: &Option<core::Metadata>) -> Option<Origin> {
         Some(Kind::StructValue(settings)) => Some(&settings.fields),
         _ => None,
     };
+    let Some(settings) = settings else { return Some(place.as_str().into()) };
     let setting = |(name, place): (&String, &pb::Value)| match &place.kind {
         Some(Kind::StringValue(place)) => {
             Some((Arc::<str>::from(name.as_str()), Arc::<str>::from(place.as_str())))
         }
         _ => None,
     };
-    Some(Origin::new(place.as_str(), settings.into_iter().flatten().filter_map(setting)))
+    Some(Origin::new(place.as_str(), settings.iter().filter_map(setting)))
 }
 
 pub(super) fn auto_mtls(metadata: &Option<core::Metadata>) -> bool {
@@ -399,7 +400,7 @@ pub(super) fn auto_mtls(metadata: &Option<core::Metadata>) -> bool {
 }
 
 pub(super) fn own_metadata(origin: Option<&Origin>, auto_mtls: bool) -> Option<core::Metadata> {
-    let settings = origin.map(Origin::settings).filter(|settings| !settings.is_empty()).map(|settings| {
+    let settings = origin.and_then(Origin::settings).map(|settings| {
         let text = |place: &Arc<str>| pb::Value { kind: Some(Kind::StringValue(place.to_string())) };
         let fields = settings.iter().map(|(name, place)| (name.to_string(), text(place)));
         (ORIGINS, Kind::StructValue(pb::Struct { fields: fields.collect() }))

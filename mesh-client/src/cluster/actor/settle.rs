@@ -41,7 +41,7 @@ impl Actor {
         Hashing::of(&self.config.cluster.lb, self.ring_size_cap)
     }
 
-    fn view<'a>(&'a self, priority: &'a Priority, may_panic: bool) -> View<'a> {
+    pub(super) fn view<'a>(&'a self, priority: &'a Priority, may_panic: bool) -> View<'a> {
         // Gated as in gRPC: ejection must not hit a top-level pick first.
         let ejector = (!self.is_pick_first()).then_some(&self.ejector);
         let panic_threshold = self.config.cluster.panic_threshold.filter(|_| may_panic);
@@ -76,7 +76,7 @@ impl Actor {
 
     /// How calls are shared between the priorities. An endpoint is available unless the control plane, outlier
     /// detection or its own connection says otherwise; a priority that was passed over (A56) has none.
-    fn loads(&self, priorities: &[Priority]) -> Loads {
+    pub(super) fn loads(&self, priorities: &[Priority]) -> Loads {
         let count = |(index, priority): (usize, &Priority)| {
             let view = self.view(priority, false);
             let mut counts = Counts::default();

@@ -3,6 +3,7 @@
 
 mod analyze;
 mod bootstrap;
+mod explain;
 mod identity;
 mod proxy_status;
 
@@ -26,6 +27,8 @@ enum Command {
     Bootstrap(bootstrap::Bootstrap),
     /// Check a directory of YAML as `mesh-server` would.
     Analyze(analyze::Analyze),
+    /// Say why a call goes where it goes.
+    Explain(explain::Explain),
     /// Show who is connected and what each has acknowledged.
     ProxyStatus(proxy_status::ProxyStatus),
     /// Make join tokens.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bootstrap(command) => command.run(),
         Command::Analyze(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::ProxyStatus(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Cert(command) => command.run(),

@@ -51,7 +51,7 @@ spec:
 /// The settings of an origin, by line of [`YAML`].
 fn lines(origin: &Origin) -> Vec<(String, String)> {
     let above = crate::compile::fixture::SERVICES.lines().count() + 1;
-    let settings = origin.settings().iter();
+    let settings = origin.settings().unwrap().iter();
     settings
         .map(|(setting, place)| {
             let line: usize =
@@ -119,7 +119,7 @@ fn only_our_own_clients_are_told_each_line() {
             origins.iter().any(|origin| origin.ends_with(" VirtualService default/reviews")),
             "{origins:?}"
         );
-        assert!(origins.iter().all(|origin| origin.settings().is_empty()), "{origins:?}");
+        assert!(origins.iter().all(|origin| origin.settings().is_none()), "{origins:?}");
     }
 }
 

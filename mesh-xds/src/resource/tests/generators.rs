@@ -42,8 +42,11 @@ fn some_text() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn origin() -> impl Strategy<Value = Origin> {
-    (some_text(), vec((some_text(), some_text()), 0..3))
-        .prop_map(|(place, settings)| Origin::new(place, settings))
+    let settings = proptest::option::of(vec((some_text(), some_text()), 0..3));
+    (some_text(), settings).prop_map(|(place, settings)| match settings {
+        Some(settings) => Origin::new(place, settings),
+        None => place.into(),
+    })
 }
 
 fn duration() -> impl Strategy<Value = Duration> {

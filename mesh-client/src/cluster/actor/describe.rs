@@ -1,0 +1,104 @@
+//! What the cluster would say of its endpoints if it were asked: for explanations.
+//!
+//! Decided by what decides for calls: the picker that they use, the view that judges an endpoint, the ejector.
+
+use super::Actor;
+use crate::cluster::locality::View;
+use crate::{
+    endpoint::machine::Connectivity,
+    lb::{self, Dice},
+};
+use mesh_xds::{
+    config::ClusterConfig,
+    explain::{ClusterState, EndpointState},
+    resource::endpoint::{Endpoint, HealthStatus},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+/// Where an answer goes.
+pub(crate) type Question = oneshot::Sender<Description>;
+
+/// A cluster at one moment.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) config: Arc<ClusterConfig>,
+    pub(crate) state: ClusterState,
+    /// With the reason why it is not picked, unless it may be.
+    pub(crate) endpoints: HashMap<SocketAddr, (EndpointState, Option<String>)>,
+}
+
+impl Actor {
+    pub(super) fn describe(&self) -> Description {
+        let now = Instant::now();
+        let priorities = &self.config.endpoints.priorities;
+        let current = self.priorities.current();
+        let lacking = lb::lacking(&self.config.cluster);
+        let loads = self.loads(priorities);
+        // What calls read. Its own dice, so that a question changes no draw.
+        let snapshot = self.shared.snapshot.load();
+        let picked: HashSet<SocketAddr> =
+            snapshot.picker.iter(&Dice::new(0)).map(|endpoint| endpoint.address).collect();
+        let mut endpoints = HashMap::new();
+        for (index, priority) in priorities.iter().enumerate() {
+            let view = self.view(priority, !loads.is_enough);
+            for endpoint in view.endpoints() {
+                let address = endpoint.address();
+                let connectivity = view.state(endpoint).unwrap_or(Connectivity::Idle);
+                let (left, ejections) = self.ejector.ejection(now, address);
+                let reason = (!picked.contains(&address)).then(|| match current {
+                    _ if !view.is_usable(endpoint) => unusable(endpoint),
+                    _ if lacking.is_some() => "no endpoint is, see above".to_owned(),
+                    _ if view.is_ejected(endpoint) => "it is ejected as an outlier".to_owned(),
+                    Some(current) if current != index => format!("priority {current} is in use"),
+                    _ => unconnected(&view, endpoint, &connectivity),
+                });
+                let (connectivity, last_failure) = match connectivity {
+                    Connectivity::Idle => ("idle", None),
+                    Connectivity::Connecting => ("connecting", None),
+                    Connectivity::Ready => ("ready", None),
+                    Connectivity::TransientFailure(reason) => ("backing off", Some(reason)),
+                };
+                let live = EndpointState {
+                    connectivity,
+                    last_failure,
+                    in_flight: self.slots.get(&address).map_or(0, |slot| slot.endpoint.in_flight()),
+                    ejected_for_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+                    ejections,
+                };
+                endpoints.insert(address, (live, reason));
+            }
+        }
+        // What calls are told.
+        let unavailable = picked.is_empty().then(|| snapshot.hope.reason().clone());
+        let state = ClusterState { in_flight: self.shared.counters.active(), priority: current, unavailable };
+        Description { config: Arc::clone(&self.config), state, endpoints }
+    }
+}
+
+fn unusable(endpoint: &Endpoint) -> String {
+    match endpoint.health {
+        HealthStatus::Draining => "it drains: new calls go elsewhere".to_owned(),
+        _ => "its health status is unhealthy".to_owned(),
+    }
+}
+
+/// Why an endpoint of the priority in use that may be used is not among those that are picked.
+fn unconnected(view: &View<'_>, endpoint: &Endpoint, connectivity: &Connectivity) -> String {
+    match connectivity {
+        Connectivity::Ready if endpoint.health == HealthStatus::Degraded => {
+            "it is degraded, and others are not".to_owned()
+        }
+        Connectivity::Ready => "the policy uses another one".to_owned(),
+        Connectivity::Connecting => "it is being connected".to_owned(),
+        Connectivity::Idle if view.is_wanted(endpoint) => {
+            "it has no connection: one is made when a call needs it".to_owned()
+        }
+        Connectivity::Idle => "no connection to it is wanted".to_owned(),
+        Connectivity::TransientFailure(reason) => format!("no connection: {reason}"),
+    }
+}

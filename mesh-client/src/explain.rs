@@ -1,0 +1,124 @@
+//! Why a call goes where it goes, in this process, at this moment.
+//!
+//! [`Mesh::explain`] and [`MeshChannel::explain`] put what the configuration decides
+//! ([`mesh_xds::explain`]) and what the live clusters know into one [`Explanation`]. [`Mesh::explain_service`]
+//! answers the same to `meshctl explain --at`, if the program serves it.
+
+mod service;
+#[cfg(test)]
+mod tests;
+
+pub use mesh_xds::explain::{
+    Cluster, ClusterState, Decision, Destination, Endpoint, EndpointState, Explanation, Place, Route,
+    Setting, Verdict, VirtualHost,
+};
+#[cfg(test)]
+pub(crate) use service::proto;
+pub use service::{ExplainService, Explainer};
+
+use crate::{
+    Mesh, MeshError,
+    channel::Subscription,
+    cluster::Cluster as LiveCluster,
+    snapshot::State,
+    table::{Action, RouteTable},
+};
+use http::request::Parts;
+use mesh_xds::{explain::explain, matcher::Headers};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+#[allow(unused_imports)] // For the links above.
+use crate::MeshChannel;
+
+/// A control plane that has not answered by then is not waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Mesh {
+    /// Why a call with this head would go where it goes; the target is its URI's authority (`reviews:9080`).
+    /// Asked of a target that nothing in the process uses, it is subscribed to for as long as this takes, as a
+    /// channel would be. See [`MeshChannel::explain`].
+    pub async fn explain(&self, request: &Parts) -> Result<Explanation, MeshError> {
+        let target = request.uri.authority().map_or("", |authority| authority.as_str());
+        Ok(self.subscribed(target)?.explain(request).await)
+    }
+
+    /// A service for the program's own gRPC server that answers `meshctl explain --at`: for the targets that the
+    /// process uses, and nothing is changed by asking. Answers name endpoints and configuration: serve it on
+    /// loopback, or where [`MeshServer`](crate::MeshServer) lets only operators in.
+    pub fn explain_service(&self) -> ExplainService {
+        service::new(self.clone())
+    }
+}
+
+impl Subscription {
+    pub(crate) async fn explain(&self, request: &Parts) -> Explanation {
+        let core = &self.core;
+        let mut changes = core.snapshot.subscribe();
+        let answered = async {
+            while matches!(&**core.snapshot.load(), State::Pending) {
+                // The sender lives as long as this target.
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, answered).await;
+        let (mut explanation, clusters) = {
+            let state = core.snapshot.load();
+            let config = core.snapshot.config();
+            let config = match &**state {
+                State::Table(_) => config.as_deref().ok_or_else(|| "there is no configuration".to_owned()),
+                State::Pending => Err("the control plane has not answered yet".to_owned()),
+                State::Failed(error) => Err(error.to_string()),
+                State::Closed => Err("the mesh has been shut down".to_owned()),
+            };
+            let headers = Headers {
+                map: &request.headers,
+                authority: core.authority.as_str(),
+                path: request.uri.path(),
+                scheme: "http",
+            };
+            let explanation = explain(config, &headers, request.uri.query(), &self.control_planes);
+            let clusters = match &**state {
+                State::Table(table) => clusters(table),
+                State::Pending | State::Failed(_) | State::Closed => HashMap::new(),
+            };
+            (explanation, clusters)
+        };
+        for cluster in &mut explanation.clusters {
+            if let Some(live) = clusters.get(&cluster.name) {
+                enliven(cluster, live).await;
+            }
+        }
+        explanation
+    }
+}
+
+/// The live clusters of a table, by name.
+fn clusters(table: &RouteTable<LiveCluster>) -> HashMap<Arc<str>, Arc<LiveCluster>> {
+    let mut clusters = HashMap::new();
+    for route in table.routes() {
+        let Action::Forward(forwarding) = &route.action else { continue };
+        let mirrors = forwarding.mirrors.iter().map(|(mirror, destination)| (&mirror.cluster, destination));
+        let choices = forwarding.choices().iter().map(|choice| (&choice.name, &choice.cluster));
+        for (name, destination) in choices.chain(mirrors) {
+            if let Ok(cluster) = destination {
+                clusters.insert(name.clone(), cluster.clone());
+            }
+        }
+    }
+    clusters
+}
+
+/// Adds what the live cluster knows.
+async fn enliven(cluster: &mut Cluster, live: &LiveCluster) {
+    let Some(mut description) = live.describe().await else { return };
+    cluster.fill(&description.config);
+    for endpoint in &mut cluster.endpoints {
+        if let Some((state, not_picked)) = description.endpoints.remove(&endpoint.address) {
+            endpoint.live = Some(state);
+            endpoint.not_picked = not_picked;
+        }
+    }
+    cluster.live = Some(description.state);
+}

@@ -1,0 +1,141 @@
+//! Explanations of a process that is running, with its endpoints as they are.
+
+use super::{
+    within,
+    world::{Echo, Plane, ask, free_address, reviews},
+};
+use crate::explain::{Explanation, Verdict};
+use http::{HeaderValue, request::Parts};
+use mesh_xds::{
+    matcher::{HeaderMatcher, HeaderOrPseudo, StringMatcher},
+    resource::Origin,
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Status, transport::Server};
+use tonic_prost::ProstCodec;
+
+fn head(uri: &str) -> Parts {
+    http::Request::builder().uri(uri).body(()).unwrap().into_parts().0
+}
+
+#[tokio::test]
+async fn each_endpoint_says_whether_it_would_be_picked_and_why_not() {
+    let (plane, echo, nobody) = (Plane::start().await, Echo::start("v1").await, free_address());
+    let mut published = reviews([("v1", vec![echo.address, nobody])]);
+    published.route(|route| route.origin = Some(Origin::new("r.yaml:3:5 X", [("timeout", "r.yaml:4:5")])));
+    plane.publish(&published);
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    within(ask(channel.clone(), None)).await.unwrap();
+    let explanation = within(async {
+        loop {
+            let explanation = channel.explain(&head("/a.B/C")).await;
+            let live = explanation.clusters[0].endpoints.iter().filter_map(|one| one.live.as_ref());
+            if live.clone().any(|live| live.connectivity == "backing off") {
+                return explanation;
+            }
+        }
+    })
+    .await;
+    assert!(explanation.is_routed());
+    assert_eq!(explanation.routes[0].origin.as_deref(), Some("r.yaml:3:5 X"));
+    let [cluster] = explanation.clusters.as_slice() else { panic!("{explanation}") };
+    let state = cluster.live.as_ref().unwrap();
+    assert_eq!((state.in_flight, state.priority, &state.unavailable), (0, Some(0), &None));
+    for endpoint in &cluster.endpoints {
+        let live = endpoint.live.as_ref().unwrap();
+        if endpoint.address == echo.address {
+            assert_eq!((live.connectivity, &endpoint.not_picked), ("ready", &None));
+        } else {
+            let why = endpoint.not_picked.as_deref().unwrap();
+            assert!(why.starts_with("no connection: ") && why.contains("refused"), "{why}");
+            assert!(live.last_failure.as_deref().unwrap().contains("refused"));
+        }
+    }
+    let text = explanation.to_string();
+    let source = format!("\nconfiguration r1 of control plane {}\n", plane.address);
+    assert!(text.contains(&source), "{text}");
+    assert!(text.contains("endpoints: 1 of 2 may be picked"), "{text}");
+}
+
+#[tokio::test]
+async fn a_mesh_explains_a_target_that_nothing_uses_yet_and_one_that_does_not_exist() {
+    let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
+    let mut published = reviews([("v1", vec![echo.address])]);
+    published.route(|route| {
+        let name = HeaderOrPseudo::parse("end-user").unwrap();
+        route.matches.headers = vec![HeaderMatcher::string(name, StringMatcher::exact("jason", false))];
+    });
+    plane.publish(&published);
+    let mesh = plane.join();
+    let mut request = head("http://reviews:9080/a.B/C");
+    let explanation = within(mesh.explain(&request)).await.unwrap();
+    assert!(!explanation.is_routed());
+    let reason = r#"header end-user is absent, want exact "jason""#.to_owned();
+    assert_eq!(explanation.routes[0].verdict, Verdict::Rejected { reason });
+    request.headers.insert("end-user", HeaderValue::from_static("jason"));
+    assert!(within(mesh.explain(&request)).await.unwrap().is_routed());
+
+    let unknown = within(mesh.explain(&head("http://nobody:1/a.B/C"))).await.unwrap();
+    assert!(unknown.failure.unwrap().contains("Listener nobody:1 does not exist"));
+    assert!(mesh.explain(&head("/a.B/C")).await.is_err(), "no target is named");
+    mesh.shutdown();
+    let closed = within(mesh.explain(&request)).await.unwrap();
+    assert_eq!(closed.failure.as_deref(), Some("the mesh has been shut down"));
+}
+
+#[tokio::test]
+async fn the_service_answers_for_the_targets_in_use_and_refuses_the_others() {
+    use crate::explain::proto::{ExplainRequest, ExplainResponse, Header};
+
+    let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
+    plane.publish(&reviews([("v1", vec![echo.address])]));
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    within(ask(channel.clone(), None)).await.unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = Server::builder().add_service(mesh.explain_service());
+    let _serving = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+    }));
+    let asked = async |target: &str, path: &str, header: &str| -> Result<ExplainResponse, Status> {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let mut client = tonic::client::Grpc::new(channel.connect().await.unwrap());
+        client.ready().await.unwrap();
+        let headers = vec![Header { name: header.to_owned(), value: b"jason".to_vec() }];
+        let request = ExplainRequest { target: target.to_owned(), path: path.to_owned(), headers };
+        let rpc = http::uri::PathAndQuery::from_static("/mesh.v1.Explain/Explain");
+        let codec = ProstCodec::<ExplainRequest, ExplainResponse>::default();
+        Ok(client.unary(Request::new(request), rpc, codec).await?.into_inner())
+    };
+    let answer = within(asked("reviews:9080", "/a.B/C", "end-user")).await.unwrap();
+    assert!(answer.routed);
+    assert!(answer.text.contains("may be picked"), "{}", answer.text);
+    let json: serde_json::Value = serde_json::from_str(&answer.json).unwrap();
+    assert_eq!(json["clusters"][0]["endpoints"][0]["live"]["connectivity"], "ready");
+
+    let refused = within(asked("ratings:9080", "/a.B/C", "x")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert!(refused.message().ends_with("it uses reviews:9080"), "{refused}");
+    assert_eq!(mesh.status().targets.len(), 1, "asking opens nothing");
+    for (path, header) in [("a.B/C", "x"), ("/a b", "x"), ("/a.B/C", "a b")] {
+        let error = within(asked("reviews:9080", path, header)).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{path} {header}");
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_of_a_cluster_that_nobody_answers_for_says_what_calls_are_told() {
+    let plane = Plane::start().await;
+    plane.publish(&reviews([("v1", vec![])]));
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    let error = within(ask(channel.clone(), None)).await.unwrap_err();
+    let explanation: Explanation = within(channel.explain(&head("/a.B/C"))).await;
+    let unavailable = explanation.clusters[0].live.as_ref().unwrap().unavailable.clone().unwrap();
+    assert!(error.message().contains(&*unavailable), "{error} {unavailable}");
+    assert!(unavailable.contains("no endpoints"), "{unavailable}");
+}

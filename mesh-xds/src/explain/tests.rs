@@ -1,0 +1,217 @@
+//! What an explanation says of a configuration; that it agrees with the data path is tested where that is.
+
+use super::*;
+use crate::{
+    client::Known,
+    config::{ClientTarget, Lookup, Source, XdsError, XdsErrorCause, testing},
+    matcher::{Fraction, HeaderMatcher, HeaderOrPseudo, PathMatcher, StringMatcher},
+    name::{Name, ResourceType},
+    resource::{
+        AnyResource, Origin, RouteConfiguration,
+        endpoint::HealthStatus,
+        route::{Destination as Configured, RouteAction, WeightedCluster},
+    },
+};
+use http::HeaderMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+struct Facts(BTreeMap<(ResourceType, Name), AnyResource>);
+
+impl Lookup for Facts {
+    fn known(&self, kind: ResourceType, name: &str) -> Known<AnyResource> {
+        match self.0.get(&(kind, name.into())) {
+            Some(resource) => Known::Good { resource: resource.clone(), note: None },
+            None => Known::Bad(self.misfit(kind, &name.into(), "nobody has it".into())),
+        }
+    }
+
+    fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
+        let cause = XdsErrorCause::DoesNotExist(why.into());
+        XdsError { resource_type: kind, name: name.clone(), cause, server: "cp".into(), node: "n".into() }
+    }
+
+    fn version(&self, _: ResourceType, _: &str) -> Arc<str> {
+        "7".into()
+    }
+
+    fn source(&self, _: ResourceType, _: &str) -> Source {
+        Source { authority: 0, server: 0, stored: false }
+    }
+
+    fn is_current(&self, _: Source) -> bool {
+        true
+    }
+
+    fn drops_data(&self, _: Source) -> bool {
+        false
+    }
+}
+
+/// The configuration of target `t`: a route to each of these clusters, `a` and `b` of which exist.
+fn config(clusters: &[&str], change: impl FnOnce(&mut RouteConfiguration)) -> Arc<XdsConfig> {
+    let AnyResource::RouteConfiguration(routes) = testing::routes("r", &[("t", clusters)]) else { panic!() };
+    let mut routes = (*routes).clone();
+    change(&mut routes);
+    let routes = AnyResource::RouteConfiguration(Arc::new(routes));
+    let resources = [
+        testing::listener("t", "r"),
+        routes,
+        testing::cluster("a"),
+        testing::cluster("b"),
+        testing::endpoints("a", 1),
+        testing::endpoints("b", 2),
+    ];
+    let facts = resources.into_iter().map(|one| ((one.resource_type(), one.name().clone()), one));
+    ClientTarget::new("t".into(), "t".into()).resolve(&Facts(facts.collect())).publish.unwrap().unwrap()
+}
+
+fn route(routes: &mut RouteConfiguration, index: usize) -> &mut crate::resource::route::Route {
+    let host = Arc::make_mut(&mut routes.virtual_hosts[0]);
+    Arc::make_mut(&mut host.routes[index])
+}
+
+fn explained(config: &XdsConfig) -> Explanation {
+    let map = HeaderMap::new();
+    let request = Headers { map: &map, authority: "t", path: "/a.B/C", scheme: "http" };
+    explain(Ok(config), &request, None, "control plane cp")
+}
+
+#[test]
+fn each_route_says_what_became_of_it() {
+    let config = config(&["a", "b", "a", "b"], |routes| {
+        route(routes, 0).matches.path = PathMatcher::exact("/x", false);
+        let end_user = HeaderOrPseudo::parse("end-user").unwrap();
+        route(routes, 1).matches.headers =
+            vec![HeaderMatcher::string(end_user, StringMatcher::exact("jason", false))];
+        route(routes, 1).origin = Some(Origin::new("r.yaml:3:5 X", [("match", "r.yaml:4:7")]));
+    });
+    let explanation = explained(&config);
+    let rejected = |reason: &str| Verdict::Rejected { reason: reason.to_owned() };
+    let verdicts: Vec<_> = explanation.routes.iter().map(|route| route.verdict.clone()).collect();
+    assert_eq!(
+        verdicts,
+        [
+            rejected(r#"path is "/a.B/C", want exact "/x""#),
+            rejected(r#"header end-user is absent, want exact "jason""#),
+            Verdict::Matched,
+            Verdict::NotReached,
+        ]
+    );
+    assert_eq!(explanation.routes[1].condition_origin, Place::Written("r.yaml:4:7".into()));
+    assert_eq!(explanation.routes[0].condition_origin, Place::Unknown);
+    assert_eq!(explanation.decisions.len(), 1);
+    assert_eq!((explanation.decisions[0].route, explanation.decisions[0].share), (2, 100.0));
+    let names: Vec<_> = explanation.clusters.iter().map(|cluster| &*cluster.name).collect();
+    assert_eq!(names, ["a"], "only what the call may use");
+    assert_eq!(explanation.clusters[0].endpoints[0].not_picked, None);
+    assert!(explanation.is_routed());
+}
+
+#[test]
+fn a_route_that_takes_a_share_leaves_the_rest_to_the_next_ones() {
+    let config = config(&["a", "b", "a"], |routes| {
+        route(routes, 0).matches.fraction = Some(Fraction::per_million(200_000));
+        route(routes, 1).matches.fraction = Some(Fraction::per_million(500_000));
+    });
+    let explanation = explained(&config);
+    let shares: Vec<_> = explanation.decisions.iter().map(|one| (one.route, one.share)).collect();
+    assert_eq!(shares, [(0, 20.0), (1, 40.0), (2, 40.0)]);
+    assert!(explanation.to_string().contains("route 2 decides for 40 %"), "{explanation}");
+}
+
+#[test]
+fn what_differs_by_destination_is_told_there_and_what_does_not_above() {
+    let weighted = |name: &str, weight: u32| WeightedCluster {
+        cluster: name.into(),
+        weight: NonZeroU32::new(weight).unwrap(),
+        headers: Default::default(),
+        overrides: Default::default(),
+        authority: (name == "b").then(|| http::HeaderValue::from_static("other")),
+    };
+    let config = config(&["a"], |routes| {
+        let RouteAction::Forward(forward) = &mut route(routes, 0).action else { panic!() };
+        forward.destination = Configured::Weighted(vec![weighted("a", 3), weighted("b", 1)]);
+        forward.max_stream_duration = Some(std::time::Duration::from_secs(2));
+        let places = [("timeout", "r.yaml:5:5"), ("route[1]", "r.yaml:9:7")];
+        route(routes, 0).origin = Some(Origin::new("r.yaml:3:5 X", places));
+    });
+    let explanation = explained(&config);
+    let [decision] = explanation.decisions.as_slice() else { panic!("{explanation}") };
+    let shares: Vec<_> = decision.destinations.iter().map(|one| (&*one.cluster, one.share)).collect();
+    assert_eq!(shares, [("a", 75.0), ("b", 25.0)]);
+    let timeout = &decision.settings[0];
+    assert_eq!((timeout.name, timeout.value.as_str()), ("timeout", "2s"));
+    assert_eq!(timeout.origin, Place::Written("r.yaml:5:5".into()));
+    assert_eq!(decision.settings[1].origin, Place::Default, "nobody wrote retries");
+    assert_eq!(decision.destinations[0].settings, []);
+    let [authority] = decision.destinations[1].settings.as_slice() else { panic!("{explanation}") };
+    assert_eq!((authority.name, authority.value.as_str()), ("rewrite.authority", "other"));
+    assert_eq!(authority.origin, Place::Written("r.yaml:9:7".into()));
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["routes"][0]["verdict"], "matched");
+    assert_eq!(json["decisions"][0]["settings"][0]["origin"], "r.yaml:5:5");
+    assert_eq!(json["decisions"][0]["settings"][1]["origin"], "default");
+    assert_eq!(json["clusters"][0]["settings"][0]["origin"], serde_json::Value::Null);
+    assert_eq!(json["version"], "7");
+}
+
+#[test]
+fn a_call_that_gets_nowhere_says_why() {
+    type Case<'a> = (&'a [&'a str], fn(&mut RouteConfiguration), &'a str);
+    let cases: [Case<'_>; 4] = [
+        (
+            &["a"],
+            |r| route(r, 0).matches.path = PathMatcher::exact("/x", false),
+            "none of the 1 routes of virtual host t matches",
+        ),
+        (&[], |_| {}, "virtual host t has no routes"),
+        (&["a"], |r| route(r, 0).action = RouteAction::NonForwarding, "its action is for servers"),
+        (&["c"], |_| {}, "Cluster c does not exist: nobody has it"),
+    ];
+    for (clusters, change, expected) in cases {
+        let explanation = explained(&config(clusters, change));
+        let failure = explanation.failure.clone().unwrap();
+        assert!(failure.starts_with(expected), "{failure}");
+        assert!(!explanation.is_routed());
+        assert!(explanation.to_string().contains("\nthe call fails: "), "{explanation}");
+    }
+}
+
+#[test]
+fn endpoints_that_configuration_rules_out_say_why() {
+    let mut config = (*config(&["a"], |_| {})).clone();
+    let found = config.clusters.get_mut("a").unwrap().as_mut().unwrap();
+    let changed = Arc::make_mut(found);
+    let assignment = Arc::make_mut(&mut changed.endpoints);
+    let one = assignment.priorities[0].localities[0].endpoints[0].clone();
+    let with = |port: u16, health| crate::resource::endpoint::Endpoint {
+        addresses: vec![([127, 0, 0, 1], port).into()],
+        health,
+        ..one.clone()
+    };
+    let mut second = assignment.priorities[0].clone();
+    second.localities[0].endpoints = vec![with(9, HealthStatus::Healthy)];
+    assignment.priorities[0].localities[0].endpoints = vec![
+        with(1, HealthStatus::Unknown),
+        with(2, HealthStatus::Draining),
+        with(3, HealthStatus::Unhealthy),
+        with(4, HealthStatus::Degraded),
+    ];
+    assignment.priorities.push(second);
+    let explanation = explained(&config);
+    let reasons: Vec<_> = explanation.clusters[0]
+        .endpoints
+        .iter()
+        .map(|one| one.not_picked.as_deref().unwrap_or("picked"))
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "picked",
+            "it drains: new calls go elsewhere",
+            "its health status is unhealthy",
+            "it is degraded, and others are not",
+            "priority 0 is used as long as one of its endpoints can be reached",
+        ]
+    );
+}
