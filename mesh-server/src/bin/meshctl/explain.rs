@@ -13,6 +13,7 @@ use mesh_server::{
 };
 use mesh_xds::{matcher::Headers, resource};
 use std::{
+    io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
                         --path /bookinfo.v1.Reviews/GetReviews -H end-user=jason")]
 pub(crate) struct Explain {
     /// Directory of YAML, as `mesh-server --config` has it.
-    #[arg(long, value_name = "DIR", required_unless_present = "at")]
+    #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
     /// A process that serves `mesh.explain_service()` (`127.0.0.1:9090`): the answer is from its state at this
     /// moment, with connections and ejections. It must have a channel to --to.
@@ -83,7 +84,9 @@ impl Explain {
         match (&self.config, self.at) {
             (Some(config), _) => self.offline(config, &uri),
             (None, Some(at)) => self.live(at),
-            (None, None) => Err("one of --config and --at is needed".into()),
+            (None, None) => {
+                Err("give --config DIR (what is written) or --at ADDRESS (a process that runs)".into())
+            }
         }
     }
 
@@ -125,9 +128,9 @@ impl Explain {
         let answer = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asking)?;
         if self.json {
             // As readable as offline, and surely JSON.
-            println!("{:#}", serde_json::from_str::<serde_json::Value>(&answer.json)?);
+            show(&format!("{:#}\n", serde_json::from_str::<serde_json::Value>(&answer.json)?))?;
         } else {
-            print!("{}", answer.text);
+            show(&answer.text)?;
         }
         Ok(if answer.routed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -160,9 +163,9 @@ impl Explain {
         let source = Source { name: &name, revision: &loaded.revision };
         let explanation = explain::explain(&model, &mesh, &caller, &request, uri.query(), source);
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&explanation)?);
+            show(&format!("{}\n", serde_json::to_string_pretty(&explanation)?))?;
         } else {
-            print!("{explanation}");
+            show(&explanation.to_string())?;
         }
         Ok(if explanation.is_routed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -205,6 +208,14 @@ impl Explain {
                 resource::Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
         }
         Ok(caller)
+    }
+}
+
+/// Prints; a reader that has seen enough (`| head`) is no error.
+fn show(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 
