@@ -46,6 +46,15 @@ impl From<StringMatcher> for SanMatcher {
     }
 }
 
+impl std::fmt::Display for SanMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            None => write!(f, "{}", self.name),
+            Some(kind) => write!(f, "{} {}", kind.name(), self.name),
+        }
+    }
+}
+
 /// A kind of subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SanKind {
@@ -57,6 +66,18 @@ pub enum SanKind {
     Email,
     /// IP address.
     Ip,
+}
+
+impl SanKind {
+    /// As certificates and their tools call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "DNS",
+            Self::Uri => "URI",
+            Self::Email => "email",
+            Self::Ip => "IP",
+        }
+    }
 }
 
 impl SanKind {
