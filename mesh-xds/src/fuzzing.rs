@@ -17,8 +17,11 @@ use crate::{
 };
 use std::sync::Arc;
 
+/// Does something with arbitrary bytes; a panic is a finding.
+pub type Target = fn(&[u8]);
+
 /// Every target by the name of its program and of its folder in the corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("listener", listener),
     ("route_configuration", route_configuration),
     ("cluster", cluster),
