@@ -9,6 +9,7 @@ pub mod analysis;
 mod app;
 pub mod cli;
 pub mod compile;
+mod csds;
 pub mod explain;
 pub mod join;
 pub mod model;
