@@ -150,6 +150,20 @@ fn run<P: Protocol<Request: Clone, Response: Debug + PartialEq>>(
     }
 }
 
+fn run_sotw(events: Vec<Event>) {
+    run::<Sotw>(
+        events,
+        |kind, response_nonce, error_detail, [resource_names, ..]| proto::DiscoveryRequest {
+            type_url: kind.url().into(),
+            response_nonce,
+            error_detail,
+            resource_names,
+            ..Default::default()
+        },
+        |response| (response.type_url.clone(), response.nonce.clone()),
+    );
+}
+
 proptest! {
     #[test]
     fn no_client_can_confuse_a_stream(is_delta in any::<bool>(), events in vec(event(), 0..80)) {
@@ -168,17 +182,28 @@ proptest! {
                 |response| (response.type_url.clone(), response.nonce.clone()),
             );
         } else {
-            run::<Sotw>(
-                events,
-                |kind, response_nonce, error_detail, [resource_names, ..]| proto::DiscoveryRequest {
-                    type_url: kind.url().into(),
-                    response_nonce,
-                    error_detail,
-                    resource_names,
-                    ..Default::default()
-                },
-                |response| (response.type_url.clone(), response.nonce.clone()),
-            );
+            run_sotw(events);
         }
     }
+}
+
+/// Found by [`no_client_can_confuse_a_stream`]: what was named beside a wildcard, and is not there.
+#[test]
+fn a_missing_name_beside_a_wildcard_is_forgotten_when_it_is_named_no_more() {
+    let request = |kind, names: &[&str]| Event::Request {
+        kind,
+        nonce: 0,
+        rejects: false,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        drops: vec![],
+        held: vec![],
+    };
+    let events = vec![
+        request(ResourceType::Cluster, &[]),
+        request(ResourceType::RouteConfiguration, &["*", ""]),
+        request(ResourceType::RouteConfiguration, &["*"]),
+        Event::View(0),
+        Event::Pass(1000),
+    ];
+    run_sotw(events);
 }

@@ -165,9 +165,12 @@ impl Sotw {
                 }
             }
         }
-        let wildcard = subscription.wildcard;
-        for gone in before.difference(&now).filter(|_| !wildcard) {
-            subscription.forget(gone);
+        for gone in before.difference(&now) {
+            if subscription.wildcard {
+                subscription.unname(gone);
+            } else {
+                subscription.forget(gone);
+            }
         }
         subscription.names = now;
         added

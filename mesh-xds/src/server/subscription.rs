@@ -187,6 +187,13 @@ impl Subscription {
         self.refused.remove(name);
     }
 
+    /// The client no longer names `name`, which its wildcard covers if it is there; that it is not there is
+    /// nothing to tell any more.
+    pub(super) fn unname(&mut self, name: &str) {
+        self.missing.remove(name);
+        self.told.remove(name);
+    }
+
     /// The client is to be sent `name` again, in whatever version it has it; to be looked at next. It counts as
     /// held, so that it gets its grace if it goes.
     pub(super) fn send_again(&mut self, name: &str) {
