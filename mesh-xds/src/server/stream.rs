@@ -328,8 +328,15 @@ impl Stream {
         self.deadline
     }
 
-    /// The revision whose every subscribed resource the client has accepted.
+    /// The revision whose every subscribed resource the client has accepted. None while it is being sent more of
+    /// the revision that it had: accepting routes, a client asks for the clusters that they name, and does not use
+    /// the routes before it has those.
     pub fn acked_revision(&self) -> Option<Arc<str>> {
+        let started = || self.types.iter().filter(|subscription| subscription.started);
+        let at_target = self.synced.as_ref() == Some(&self.view.revision());
+        if at_target && !started().all(Subscription::is_synced) {
+            return None;
+        }
         self.synced.clone()
     }
 

@@ -327,6 +327,19 @@ fn endpoints_are_sent_again_when_envoy_asks_again() {
 }
 
 #[test]
+fn a_client_that_asks_for_more_of_a_revision_is_not_there_before_it_has_that() {
+    let mut script = Script::<Delta>::new(true, Toys::of(1, &[(RDS, "r", "to c"), (CDS, "c", "1")]));
+    let acked = |script: &Script<Delta>| script.machine.stream().acked_revision();
+    assert_eq!(script.ask(RDS, "", &["r"], &[]), ["RDS r1#1 r=to c"]);
+    script.ask(RDS, "1", &[], &[]);
+    assert_eq!(acked(&script).as_deref(), Some("r1"));
+    assert_eq!(script.ask(CDS, "", &["c"], &[]), ["CDS r1#2 c=1"]);
+    assert_eq!(acked(&script), None, "the routes are accepted, and not used yet");
+    script.ask(CDS, "2", &[], &[]);
+    assert_eq!(acked(&script).as_deref(), Some("r1"));
+}
+
+#[test]
 fn delta_sends_differences() {
     let mut script =
         Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "c", "1")]));
