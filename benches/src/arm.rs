@@ -27,7 +27,7 @@ use tonic::{
 };
 
 /// Until the configuration has come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One way to call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,5 +6,6 @@ mod describe;
 mod hashing;
 mod health;
 mod net;
+mod scale;
 mod tcp;
 mod tls;

@@ -137,18 +137,22 @@ impl Task {
         }
     }
 
-    pub(crate) async fn run(mut self) {
-        self.apply_limits();
-        self.feed_want(Want::No, self.current.want);
-        loop {
-            self.report();
-            match self.next().await {
-                Woken::Spec(false) => return,
-                Woken::Spec(true) => self.on_spec(),
-                Woken::Signal => self.on_signal(),
-                Woken::Ended(ended) => self.on_ended(ended),
-                Woken::Dialled(result) => self.on_dialled(result),
-                Woken::Time => self.on_time(),
+    // An `async fn` would hold the task twice, as its argument and as its variable: there is one for each endpoint.
+    #[allow(clippy::manual_async_fn)]
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            self.apply_limits();
+            self.feed_want(Want::No, self.current.want);
+            loop {
+                self.report();
+                match self.next().await {
+                    Woken::Spec(false) => return,
+                    Woken::Spec(true) => self.on_spec(),
+                    Woken::Signal => self.on_signal(),
+                    Woken::Ended(ended) => self.on_ended(ended),
+                    Woken::Dialled(result) => self.on_dialled(result),
+                    Woken::Time => self.on_time(),
+                }
             }
         }
     }
