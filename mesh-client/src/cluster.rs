@@ -8,11 +8,13 @@
 //! [`ClusterDeps`]. Must be spawned within a tokio runtime.
 
 mod actor;
+mod aggregate;
 mod attempt;
 pub(crate) mod breaker;
 mod by_hash;
 pub(crate) mod failure;
 mod locality;
+pub(crate) mod names;
 pub(crate) mod outcome;
 mod outlier;
 mod priority;
@@ -21,6 +23,7 @@ mod spill;
 mod subset;
 pub(crate) mod track;
 
+pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
 
 use crate::{
@@ -50,6 +53,8 @@ pub(crate) struct ClusterDeps {
     pub(crate) tls: Arc<dyn TlsConfigs>,
     /// The network; [`crate::endpoint::connect::Tcp`] outside tests.
     pub(crate) connect: Arc<dyn Connect>,
+    /// Finds the addresses of names; [`names::System`] outside tests.
+    pub(crate) resolve: Arc<dyn names::Resolve>,
     /// The circuit breakers' counters, shared by all channels.
     pub(crate) breakers: Arc<Breakers>,
     /// Where calls are counted for the control plane.
@@ -69,6 +74,8 @@ pub(crate) struct Cluster {
     shared: Arc<Shared>,
     updates: watch::Sender<Arc<ClusterConfig>>,
     questions: mpsc::UnboundedSender<Question>,
+    /// Of a cluster of clusters, which has no endpoints of its own.
+    leaves: Option<aggregate::Leaves>,
 }
 
 /// What calls and the actor share.
@@ -86,40 +93,61 @@ struct Shared {
 }
 
 impl Cluster {
-    /// Starts a cluster; its first endpoints are dialled at once.
-    pub(crate) fn spawn(config: Arc<ClusterConfig>, deps: &ClusterDeps) -> Arc<Self> {
+    /// Starts a cluster; its first endpoints are dialled at once. `leaf` gives the live cluster for a leaf of a
+    /// cluster of clusters.
+    pub(crate) fn spawn(config: Arc<ClusterConfig>, deps: &ClusterDeps, leaf: Leaf) -> Arc<Self> {
         let service = match &config.cluster.discovery {
             Discovery::Eds(service) => service,
             _ => &config.cluster.name,
         };
-        Self::start(Arc::clone(&config), deps, service)
-    }
-
-    fn start(config: Arc<ClusterConfig>, deps: &ClusterDeps, service: &Name) -> Arc<Self> {
         let counters = deps.breakers.counters(&config.cluster.name, service);
         let (updates, receiver) = watch::channel(Arc::clone(&config));
         let (questions, asked) = mpsc::unbounded_channel();
-        let (shared, actor) = Actor::new(config, deps, counters, receiver, asked);
-        tokio::spawn(actor.run());
-        Arc::new(Self { shared, updates, questions })
+        let (shared, actor) = Actor::new(Arc::clone(&config), deps, counters, receiver.clone(), asked);
+        if config.leaves.is_empty() {
+            tokio::spawn(actor.run());
+            return Arc::new(Self { shared, updates, questions, leaves: None });
+        }
+        let (leaves, aggregator) = aggregate::start(&config, receiver, leaf);
+        tokio::spawn(aggregator.run());
+        Arc::new(Self { shared, updates, questions, leaves: Some(leaves) })
+    }
+
+    /// Whether it can take in this configuration: a cluster does not begin or cease to be made of clusters.
+    pub(crate) fn fits(&self, config: &ClusterConfig) -> bool {
+        self.leaves.is_some() != config.leaves.is_empty()
     }
 
     pub(crate) fn name(&self) -> &Name {
         &self.shared.name
     }
 
+    /// Of a cluster of clusters, the one in use.
+    fn leaf(&self) -> Option<Arc<Self>> {
+        self.leaves.as_ref()?.current()
+    }
+
     /// The configuration that calls see now; an update is seen as soon as the actor took it in.
     pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        if self.leaves.is_some() {
+            return Arc::clone(&self.updates.borrow());
+        }
         Arc::clone(&self.shared.snapshot.load().config)
     }
 
     /// How many endpoints calls can be sent to now.
     pub(crate) fn ready(&self) -> usize {
+        if let Some(leaf) = self.leaf() {
+            return leaf.ready();
+        }
         self.shared.snapshot.load().picker.ready()
     }
 
     /// Attempts in flight, those of other channels included.
     pub(crate) fn in_flight(&self) -> u32 {
+        if let Some(leaf) = self.leaf() {
+            return leaf.in_flight();
+        }
         self.shared.counters.active()
     }
 
@@ -143,6 +171,9 @@ impl Cluster {
 
     /// Room for one retry, held while it is in flight; none: the retry must not be made.
     pub(crate) fn retry_permit(&self) -> Option<Permit> {
+        if let Some(leaf) = self.leaf() {
+            return leaf.retry_permit();
+        }
         self.shared.counters.retry(&self.shared.snapshot.load().config.cluster.circuit_breakers)
     }
 }

@@ -17,7 +17,7 @@ pub(crate) mod stride;
 use crate::endpoint::Endpoint;
 use draw::Draw;
 use hashed::{Hashed, Hit};
-use mesh_xds::resource::cluster::{Cluster, Discovery, LbPolicy, LocalityLb};
+use mesh_xds::resource::cluster::{Cluster, LbPolicy, LocalityLb};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -48,10 +48,8 @@ impl Dice {
 /// features say what it has); should one come nevertheless, its calls fail with this, and none goes astray.
 pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
     let options = &cluster.lb_options;
-    match (&cluster.discovery, &cluster.lb) {
-        (Discovery::StrictDns(_) | Discovery::LogicalDns(_), _) => Some("discovery by DNS"),
-        (Discovery::Aggregate(_), _) => Some("clusters of clusters"),
-        (_, LbPolicy::ClientSideWeightedRoundRobin(_)) => Some("client-side weighted round robin"),
+    match &cluster.lb {
+        LbPolicy::ClientSideWeightedRoundRobin(_) => Some("client-side weighted round robin"),
         _ if matches!(options.localities, LocalityLb::ZoneAware(_)) => Some("zone-aware routing"),
         _ if cluster.health_check.is_some() => Some("active health checks"),
         _ if cluster.http_connect.is_some() => Some("HTTP CONNECT"),

@@ -12,7 +12,7 @@ pub use status::{ClusterStatus, IdentityStatus, LoadReportStatus, MeshStatus, Ta
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{ClusterDeps, RING_SIZE_CAP, breaker::Breakers},
+    cluster::{ClusterDeps, RING_SIZE_CAP, breaker::Breakers, names},
     endpoint::connect::Tcp,
     layer::MeshLayer,
     registration::WorkloadInfo,
@@ -48,7 +48,10 @@ const CAPABILITIES: &str = "header-rules,path-rewrite,authority-rewrite,query-ma
 /// What this data path can do of what the vocabulary has beyond its core. A resource that needs more is rejected,
 /// as `docs/xds-support.md` says.
 pub const FEATURES: &[Feature] = &[
+    Feature::AggregateCluster,
     Feature::StaticCluster,
+    Feature::LogicalDns,
+    Feature::StrictDns,
     Feature::RingHash,
     Feature::Maglev,
     Feature::RandomSubsetting,
@@ -468,6 +471,7 @@ impl MeshBuilder {
         let clusters = Registry::new(ClusterDeps {
             tls: providers.clone(),
             connect: Arc::new(Tcp),
+            resolve: Arc::new(names::System),
             breakers: Arc::new(Breakers::default()),
             loads: Arc::clone(&loads),
             seed,
@@ -481,7 +485,7 @@ impl MeshBuilder {
             bootstrap,
             providers,
             connector,
-            clusters: Arc::new(clusters),
+            clusters,
             calls: CallSettings {
                 wait_for_ready: self.wait_for_ready,
                 propagate_deadlines: !self.keep_deadline,

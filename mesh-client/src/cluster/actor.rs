@@ -11,9 +11,10 @@ mod settle;
 use super::{
     ClusterDeps, Shared,
     breaker::Counters,
+    names::{self, Answer, Names, Resolve},
     outcome::Thresholds,
     outlier::{Ejector, Sample},
-    priority::Priorities,
+    priority::{Aggregate, Priorities},
     snapshot::{Hope, Snapshot},
     subset,
 };
@@ -33,16 +34,17 @@ use mesh_xds::{
     lrs::LoadStore,
     resource::{
         self,
-        cluster::{Discovery, TcpKeepalive},
+        cluster::{Discovery, HostPort, TcpKeepalive},
     },
 };
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -103,6 +105,9 @@ impl Slot {
 /// The state behind a cluster.
 pub(crate) struct Actor {
     shared: Arc<Shared>,
+    /// As the control plane has it.
+    given: Arc<ClusterConfig>,
+    /// With the endpoints that are used: found by name, and of those a subset.
     config: Arc<ClusterConfig>,
     updates: watch::Receiver<Arc<ClusterConfig>>,
     questions: mpsc::UnboundedReceiver<Question>,
@@ -118,6 +123,9 @@ pub(crate) struct Actor {
     /// The tables of consistent hashing, kept while what they are made of stays.
     tables: Tables,
     ring_size_cap: u32,
+    names: Names,
+    resolve: Arc<dyn Resolve>,
+    lookups: JoinSet<Answer>,
     /// Of this client's choice of a subset.
     subset_seed: u64,
     /// When weights change though nothing happens.
@@ -146,6 +154,7 @@ impl Actor {
                 picker: Picker::default(),
                 idle: Vec::new(),
                 hope: Hope::Wait("starting".into()),
+                state: Aggregate::Connecting,
             }),
             changed: watch::Sender::new(()),
             dice: Dice::new(deps.seed),
@@ -158,6 +167,7 @@ impl Actor {
             Surroundings { connect: Arc::clone(&deps.connect), tls: Arc::clone(&deps.tls), counters };
         let mut actor = Self {
             shared: Arc::clone(&shared),
+            given: Arc::clone(&config),
             config: Arc::clone(&config),
             updates,
             questions,
@@ -171,6 +181,9 @@ impl Actor {
             pick_first: Vec::new(),
             tables: Tables::default(),
             ring_size_cap: deps.ring_size_cap,
+            names: Names::default(),
+            resolve: Arc::clone(&deps.resolve),
+            lookups: JoinSet::new(),
             subset_seed: deps.seed,
             reweigh_at: None,
             reporter,
@@ -208,12 +221,20 @@ impl Actor {
                     let _ = question.send(self.describe());
                     continue;
                 }
+                Some(answer) = self.lookups.join_next() => {
+                    if !answer.is_ok_and(|(host, answer)| self.on_answer(&host, answer)) {
+                        continue;
+                    }
+                }
                 () = async {
                     match wake {
                         Some(at) => tokio::time::sleep_until(at).await,
                         None => std::future::pending().await,
                     }
-                } => self.sweep_if_due(),
+                } => {
+                    self.sweep_if_due();
+                    self.ask_names();
+                }
             }
             self.settle();
         }
@@ -221,12 +242,47 @@ impl Actor {
 
     fn wake_at(&self) -> Option<Instant> {
         let pick_first = self.pick_first.iter().map(PickFirst::wake_at);
-        pick_first.chain([self.priorities.wake_at(), self.ejector.wake_at(), self.reweigh_at]).flatten().min()
+        pick_first
+            .chain([self.priorities.wake_at(), self.ejector.wake_at(), self.names.wake_at(), self.reweigh_at])
+            .flatten()
+            .min()
     }
 
     fn configure(&mut self, config: Arc<ClusterConfig>) {
+        self.given = config;
         let now = Instant::now();
-        self.config = self.used(config);
+        match &self.given.cluster.discovery {
+            Discovery::StrictDns(names) => self.names.configure(now, names.dns, names.hosts()),
+            Discovery::LogicalDns(name) => self.names.configure(now, name.dns, [&name.endpoint.addresses]),
+            Discovery::Eds(_) | Discovery::Static(_) | Discovery::Aggregate(_) => {
+                self.names = Names::default();
+            }
+        }
+        self.ask_names();
+        self.adopt();
+    }
+
+    /// Asks about the names that are due. Literal addresses are their own answers.
+    fn ask_names(&mut self) {
+        for host in self.names.due(Instant::now()) {
+            let resolving = self.resolve.resolve(&host.host);
+            self.lookups.spawn(names::ask(host, resolving));
+        }
+    }
+
+    /// True: the endpoints, or why there are none, changed.
+    fn on_answer(&mut self, host: &HostPort, answer: Result<Vec<IpAddr>, String>) -> bool {
+        let news = self.names.on_answer(Instant::now(), host, answer, &mut self.rng);
+        if news {
+            self.adopt();
+        }
+        news
+    }
+
+    /// Makes the endpoints what the configuration, and the names in it, say now.
+    fn adopt(&mut self) {
+        let now = Instant::now();
+        self.config = self.used(self.resolved());
         self.warn_of_keepalive_times();
         let cluster = &self.config.cluster;
         self.thresholds.set(cluster.outlier_detection.as_ref());
@@ -293,6 +349,24 @@ impl Actor {
         self.priorities.resize(self.config.endpoints.priorities.len());
     }
 
+    /// The configuration, with names replaced by what they stand for.
+    fn resolved(&self) -> Arc<ClusterConfig> {
+        let name = Arc::clone(&self.given.cluster.name);
+        let endpoints = match &self.given.cluster.discovery {
+            Discovery::StrictDns(names) => names.assignment(name, |host| self.names.addresses(host)),
+            Discovery::LogicalDns(one) => {
+                let addresses = self.names.addresses(&one.endpoint.addresses);
+                one.assignment(name, addresses)
+            }
+            _ => return Arc::clone(&self.given),
+        };
+        let note = match (self.names.note(), &self.given.note) {
+            (Some(names), Some(given)) => Some(format!("{names}; {given}").into()),
+            (names, given) => names.or_else(|| given.clone()),
+        };
+        Arc::new(ClusterConfig { endpoints: Arc::new(endpoints), note, ..(*self.given).clone() })
+    }
+
     /// The part of a configuration that this client uses.
     fn used(&self, config: Arc<ClusterConfig>) -> Arc<ClusterConfig> {
         match config.cluster.lb_options.subsetting {
@@ -351,6 +425,9 @@ impl Actor {
         }
         match event.what {
             What::Connectivity(connectivity) => {
+                if matches!(connectivity, Connectivity::TransientFailure(_)) {
+                    self.names.on_broken();
+                }
                 slot.reported = connectivity;
                 slot.fresh = false;
                 true

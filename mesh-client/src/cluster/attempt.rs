@@ -83,6 +83,8 @@ pub(crate) struct AttemptContext {
     pub(crate) authority: Option<Authority>,
     /// Of the call, for clusters that balance by it; none: it may go anywhere.
     pub(crate) hash: Option<u64>,
+    /// Told when a call that waits is to give up: its cluster of clusters has another leaf for it.
+    pub(crate) moved: Option<watch::Receiver<()>>,
 }
 
 /// What a retry needs to know of a failed attempt.
@@ -160,6 +162,9 @@ impl Cluster {
         request: Request<CallBody>,
         context: &mut AttemptContext,
     ) -> Started<Exchange> {
+        if let Some(leaves) = &self.leaves {
+            return leaves.begin(request, context);
+        }
         match self.shared.start(request, context, true) {
             Ok(exchange) => Started::Sent(exchange),
             Err(Unstarted::Later(request, _)) => Started::Later(request),
@@ -173,29 +178,45 @@ impl Cluster {
         request: Request<CallBody>,
         context: &mut AttemptContext,
     ) -> Result<Exchange, AttemptError> {
-        self.shared.start_later(request, context).await
+        match &self.leaves {
+            None => self.shared.start_later(request, context).await,
+            Some(leaves) => leaves.begin_later(request, context).await,
+        }
     }
 }
 
-/// Waits for something to change; false: the deadline came first.
+/// Why a call waits no more.
+enum Woken {
+    Changed,
+    /// To another leaf.
+    Moved,
+    Late,
+}
+
+/// Waits for something to change.
 async fn wait(
     changes: &mut watch::Receiver<()>,
     freed: Pin<&mut Notified<'_>>,
-    deadline: Option<Instant>,
-) -> bool {
+    context: &mut AttemptContext,
+) -> Woken {
+    let moved = &mut context.moved;
     let change = async {
+        let moved = async {
+            match moved {
+                Some(moved) => drop(moved.changed().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // An error would be the end of the cluster, which the caller holds.
-            _ = changes.changed() => {}
-            () = freed => {}
+            _ = changes.changed() => Woken::Changed,
+            () = freed => Woken::Changed,
+            () = moved => Woken::Moved,
         }
     };
-    match deadline {
-        Some(deadline) => timeout_at(deadline, change).await.is_ok(),
-        None => {
-            change.await;
-            true
-        }
+    match context.deadline {
+        Some(deadline) => timeout_at(deadline, change).await.unwrap_or(Woken::Late),
+        None => change.await,
     }
 }
 
@@ -421,7 +442,7 @@ impl Shared {
     }
 
     /// As [`Self::start`], whenever that is.
-    async fn start_later(
+    pub(super) async fn start_later(
         &self,
         mut request: Request<CallBody>,
         context: &mut AttemptContext,
@@ -444,9 +465,16 @@ impl Shared {
                     busy
                 }
             };
-            if !wait(&mut waiting.changes, freed, context.deadline).await {
-                let reason = self.late(busy);
-                return Err(self.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
+            match wait(&mut waiting.changes, freed, context).await {
+                Woken::Changed => {}
+                Woken::Moved => {
+                    let reason = "another cluster is to be used";
+                    return Err(self.unsent(AttemptErrorKind::NoEndpoint, reason, request));
+                }
+                Woken::Late => {
+                    let reason = self.late(busy);
+                    return Err(self.unsent(AttemptErrorKind::DeadlineExceeded, &reason, request));
+                }
             }
         }
     }

@@ -13,6 +13,9 @@ use crate::{
 impl Cluster {
     /// Calls are balanced by their hash, so it is worth while to compute it.
     pub(crate) fn wants_hash(&self) -> bool {
+        if let Some(leaf) = self.leaf() {
+            return leaf.wants_hash();
+        }
         self.shared.snapshot.load().picker.is_hashed()
     }
 }

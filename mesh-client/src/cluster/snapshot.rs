@@ -1,5 +1,6 @@
 //! What calls read of a cluster: one immutable value, replaced when anything changes.
 
+use super::priority::Aggregate;
 use crate::{endpoint::Endpoint, lb::Picker};
 use mesh_xds::config::ClusterConfig;
 use std::{fmt, sync::Arc};
@@ -14,6 +15,8 @@ pub(crate) struct Snapshot {
     pub(crate) idle: Vec<Arc<Endpoint>>,
     /// What to do without a ready one.
     pub(crate) hope: Hope,
+    /// All of it taken together; for a cluster that is made of this one among others.
+    pub(crate) state: Aggregate,
 }
 
 /// Whether waiting makes sense when nothing is ready, and why nothing is.

@@ -1,10 +1,12 @@
 //! The wired path: a cluster, its endpoints and real HTTP/2 over a simulated network, in paused time.
 
+mod aggregate;
 mod calls;
 mod change;
 mod describe;
 mod hashing;
 mod health;
+mod names;
 mod net;
 mod scale;
 mod tcp;

@@ -54,6 +54,7 @@ impl Actor {
         let config = Arc::clone(&self.config);
         let priorities = &config.endpoints.priorities;
         let mut loads = self.loads(priorities);
+        let mut state;
         self.populate_pick_first(priorities, &loads);
         loop {
             for policy in &mut self.pick_first {
@@ -64,6 +65,7 @@ impl Actor {
             let states: Vec<Aggregate> = priorities.iter().enumerate().map(aggregate).collect();
             let needed: Vec<bool> = loads.loads.iter().map(|load| load.healthy + load.degraded > 0).collect();
             let moved = self.priorities.choose(now, &states, &needed);
+            state = self.priorities.current().and_then(|current| states.get(current).copied());
             let told = self.apply_wanted(priorities, &loads);
             loads = self.loads(priorities);
             if !told && !moved {
@@ -71,7 +73,7 @@ impl Actor {
             }
         }
         self.wake_where_no_call_would(priorities, &loads);
-        self.publish(&config, &loads);
+        self.publish(&config, &loads, state);
     }
 
     /// How calls are shared between the priorities. An endpoint is available unless the control plane, outlier
@@ -190,7 +192,7 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, config: &Arc<ClusterConfig>, loads: &Loads) {
+    fn publish(&mut self, config: &Arc<ClusterConfig>, loads: &Loads, state: Option<Aggregate>) {
         let priorities = &config.endpoints.priorities;
         self.reweigh_at = None;
         let lacking = lb::lacking(&config.cluster);
@@ -219,7 +221,14 @@ impl Actor {
         } else {
             Hope::Wait("connections were lost a moment ago".into())
         };
-        self.shared.snapshot.store(Arc::new(Snapshot { config: Arc::clone(config), picker, idle, hope }));
+        let state = match state {
+            _ if lacking.is_some() => Aggregate::TransientFailure,
+            _ if picker.ready() > 0 => Aggregate::Ready,
+            _ if self.names.is_pending() => Aggregate::Connecting,
+            state => state.unwrap_or(Aggregate::TransientFailure),
+        };
+        let config = Arc::clone(config);
+        self.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle, hope, state }));
         self.shared.changed.send_replace(());
     }
 
@@ -313,7 +322,7 @@ impl Actor {
 
     fn hope(&self, priorities: &[Priority], loads: &Loads) -> Hope {
         let mut summary = Summary { note: self.config.note.clone(), ..Summary::default() };
-        let mut more = false;
+        let mut more = self.names.is_pending();
         for (index, priority) in priorities.iter().enumerate() {
             let started = self.priorities.is_started(index);
             more |= started && self.pick_first.get(index).is_some_and(PickFirst::has_more);

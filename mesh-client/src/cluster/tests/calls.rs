@@ -347,9 +347,9 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
     let group = Group { weight: 1, candidates: vec![candidate(&bad), candidate(good)] };
     let picker =
         Picker::spread(&config.cluster.lb, vec![(100, vec![group])], &mut fastrand::Rng::with_seed(1));
-    let Snapshot { config, hope, .. } = &*snapshot;
-    let (config, hope) = (Arc::clone(config), hope.clone());
-    cluster.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle: Vec::new(), hope }));
+    let Snapshot { config, hope, state, .. } = &*snapshot;
+    let (config, hope, state) = (Arc::clone(config), hope.clone(), *state);
+    cluster.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle: Vec::new(), hope, state }));
 
     let mut context = AttemptContext { selection_attempts: 1, ..AttemptContext::default() };
     assert_eq!(status(attempt(&cluster, &mut context).await.unwrap()).await, Code::Ok);

@@ -1,8 +1,8 @@
 //! The same over real sockets and several threads: endpoints come and go under load.
 
-use super::net::{Config, NoTls, attempt, endpoint, locality};
+use super::net::{Config, NoTls, attempt, endpoint, locality, spawn};
 use crate::{
-    cluster::{AttemptContext, Cluster, ClusterDeps, breaker::Breakers},
+    cluster::{AttemptContext, ClusterDeps, breaker::Breakers},
     endpoint::connect::Tcp,
 };
 use bytes::Bytes;
@@ -99,12 +99,13 @@ async fn endpoints_that_refuse_join_and_drain_under_load_cost_no_call() {
     let deps = ClusterDeps {
         tls: Arc::new(NoTls),
         connect: Arc::new(Tcp),
+        resolve: Arc::new(crate::cluster::names::System),
         breakers: Arc::new(Breakers::default()),
         loads: Arc::default(),
         seed: 7,
         ring_size_cap: crate::cluster::RING_SIZE_CAP,
     };
-    let cluster = Cluster::spawn(config(&[first.address, second.address, closed]).build(), &deps);
+    let cluster = spawn(config(&[first.address, second.address, closed]).build(), &deps);
     let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
     let callers: Vec<_> = (0..32)
         .map(|_| {

@@ -119,7 +119,7 @@ impl World {
 
     fn spawn(&self) -> Arc<Cluster> {
         let tls: Arc<dyn TlsConfigs> = Arc::clone(&self.identity) as _;
-        Cluster::spawn(self.config.build(), &ClusterDeps { tls, ..deps(&self.net) })
+        spawn(self.config.build(), &ClusterDeps { tls, ..deps(&self.net) })
     }
 
     /// The message of a call that must not succeed.
