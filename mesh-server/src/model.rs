@@ -30,9 +30,9 @@ pub use authorization::{
 };
 pub use config::Config;
 pub use destination_rule::{
-    Algorithm, ClientTls, ConnectionPool, DestinationRule, Distribute, EffectivePolicy, FailoverLabel,
-    Http2Keepalive, LoadBalancer, LocalityLb, OutlierDetection, PolicyBlocks, RetryBudget, Subset,
-    TcpKeepalive, TlsMode, TrafficPolicy,
+    Algorithm, ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Distribute, EffectivePolicy,
+    FailoverLabel, HashKey, HashTable, Http2Keepalive, LoadBalancer, LocalityLb, OutlierDetection,
+    PolicyBlocks, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup,
 };
 pub use endpoints::Endpoint;
 pub use kubernetes::{EndpointSlice, KubernetesService, SliceEndpoint};

@@ -9,13 +9,28 @@ mod tls;
 
 pub(super) use tls::PROVIDER;
 
-use super::{Compiler, names::Outbound};
-use crate::model::{DestinationRule, EffectivePolicy, Endpoint, Labels, Service, ServicePort, Subset};
+use super::{Compiler, client::ClientKind, names::Outbound};
+use crate::model::{
+    DestinationRule, EffectivePolicy, Endpoint, Labels, Resolution, Service, ServicePort, Subset,
+};
 use mesh_xds::resource::{
     Origin,
-    cluster::{Cluster, ReportedMetrics},
+    cluster::{
+        Cluster, Discovery, DnsLookupFamily, DnsResolution, LbOptions, LogicalDns, ReportedMetrics, StrictDns,
+    },
+    route::HashPolicy,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// Istio's settings, except that IPv6 is used where there is no IPv4.
+const DNS: DnsResolution = DnsResolution {
+    refresh_rate: Duration::from_secs(60),
+    failure_refresh: None,
+    respect_ttl: true,
+    min_refresh_rate: None,
+    jitter: Duration::ZERO,
+    family: DnsLookupFamily::V4Preferred,
+};
 
 /// What a cluster name means to a client.
 pub(super) struct Destination<'m, 'n> {
@@ -72,8 +87,13 @@ impl<'m> Compiler<'m> {
         let blocks = &destination.policy.blocks;
         let kind = &self.client.kind;
         let outlier = blocks.outlier_detection.as_ref();
+        let balancer = blocks.load_balancer.as_ref();
+        let lb = policy::load_balancing(balancer, kind);
+        let slow_start = policy::slow_start(balancer, &lb, kind);
         Some(Cluster {
-            lb: policy::load_balancing(blocks.load_balancer.as_ref(), kind),
+            discovery: self.discovery(name, &destination),
+            lb,
+            lb_options: LbOptions { slow_start, ..LbOptions::default() },
             circuit_breakers: policy::circuit_breakers(
                 blocks.connection_pool.as_ref(),
                 destination.policy.retry_budget,
@@ -88,6 +108,42 @@ impl<'m> Compiler<'m> {
             origin: Some(self.origin_of(&destination)),
             ..Cluster::eds(name)
         })
+    }
+
+    /// What the calls to a cluster are hashed by, if its policy hashes.
+    pub(super) fn hash_policy(&self, cluster: &str) -> Option<HashPolicy> {
+        let destination = self.destination(cluster)?;
+        policy::hash(destination.policy.blocks.load_balancer.as_ref(), &self.client.kind)
+    }
+
+    /// Endpoints come from this control plane, unless they are names: the client asks DNS about those, as Istio's
+    /// would. One name that stands for one endpoint is all that gRPC has (A37); a client of it that would need
+    /// more gets the endpoints that are addresses.
+    fn discovery(&self, name: &str, destination: &Destination<'_, '_>) -> Discovery {
+        let eds = Discovery::Eds(name.into());
+        let grpc = matches!(self.client.kind, ClientKind::Grpc { .. });
+        let priorities = match destination.service.resolution {
+            Resolution::Dns | Resolution::DnsRoundRobin => self.named_endpoints(destination),
+            Resolution::None | Resolution::Static => return eds,
+        };
+        let localities = priorities.iter().flat_map(|priority| &priority.localities);
+        let mut endpoints =
+            localities.flat_map(|one| one.endpoints.iter().map(|endpoint| (&one.locality, endpoint)));
+        let (first, more) = (endpoints.next(), endpoints.next().is_some());
+        match first {
+            Some((locality, endpoint))
+                if destination.service.resolution == Resolution::DnsRoundRobin || (grpc && !more) =>
+            {
+                Discovery::LogicalDns(Arc::new(LogicalDns {
+                    locality: locality.clone(),
+                    endpoint: endpoint.clone(),
+                    drops: Vec::new(),
+                    dns: DNS,
+                }))
+            }
+            _ if grpc => eds,
+            _ => Discovery::StrictDns(Arc::new(StrictDns { priorities, drops: Vec::new(), dns: DNS })),
+        }
     }
 
     /// What decided the cluster: the subset, the rule, or the service itself.

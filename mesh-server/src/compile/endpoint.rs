@@ -10,15 +10,43 @@ use super::{Compiler, cluster::Destination};
 use crate::model::{Address, Endpoint as Found, Health, LocalityLb, MtlsMode};
 use mesh_xds::resource::{
     Locality,
+    cluster::HostPort,
     endpoint::{ClusterLoadAssignment, Endpoint, HealthStatus, LocalityEndpoints, Priority},
 };
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32};
 
+/// Endpoints of a priority with their shares, by where they are.
+type ByLocality<A> = BTreeMap<Locality, Vec<(u32, Endpoint<A>)>>;
+
 impl Compiler<'_> {
-    /// The endpoints of a cluster by its name.
+    /// The endpoints of a cluster by its name. A name would have to be resolved by the client, which an EDS
+    /// cluster does not do: those are left out.
     pub(super) fn assignment(&self, name: &str) -> Option<ClusterLoadAssignment> {
         let destination = self.destination(name)?;
-        let found = self.endpoints_of(&destination);
+        let priorities = self.priorities(&destination, |one| match one.address {
+            Address::Ip(ip) => Some(vec![SocketAddr::new(ip, one.port)]),
+            Address::Name(_) => None,
+        });
+        Some(ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new(name) })
+    }
+
+    /// The endpoints of a cluster that its client finds by DNS. An address is a name that stands for itself.
+    pub(super) fn named_endpoints(&self, destination: &Destination<'_, '_>) -> Vec<Priority<HostPort>> {
+        self.priorities(destination, |one| {
+            let host = match &one.address {
+                Address::Ip(ip) => ip.to_string().into(),
+                Address::Name(name) => name.as_str().into(),
+            };
+            Some(HostPort { host, port: one.port })
+        })
+    }
+
+    fn priorities<A: Clone>(
+        &self,
+        destination: &Destination<'_, '_>,
+        address: impl Fn(&Found) -> Option<A>,
+    ) -> Vec<Priority<A>> {
+        let found = self.endpoints_of(destination);
         let preference =
             destination.policy.blocks.load_balancer.as_ref().and_then(|block| block.locality.as_ref());
         let by_default = LocalityLb {
@@ -31,12 +59,9 @@ impl Compiler<'_> {
         let failover = destination.policy.blocks.outlier_detection.is_some();
 
         let shares = locality::shares(preference, &self.client.locality);
-        let mut by_priority: BTreeMap<u32, BTreeMap<Locality, Vec<(u32, Endpoint)>>> = BTreeMap::new();
+        let mut by_priority: BTreeMap<u32, ByLocality<A>> = BTreeMap::new();
         for one in &found {
-            let Address::Ip(ip) = one.address else {
-                // A name would have to be resolved by the client, which an EDS cluster does not do.
-                continue;
-            };
+            let Some(address) = address(one) else { continue };
             let place = Locality {
                 region: one.locality.region.as_str().into(),
                 zone: one.locality.zone.as_str().into(),
@@ -46,20 +71,20 @@ impl Compiler<'_> {
                 (None, true) => locality::priority(preference, self.client, one),
                 _ => 0,
             };
-            let endpoint = self.endpoint(&destination, one, SocketAddr::new(ip, one.port));
+            let endpoint = self.endpoint(destination, one, address);
             by_priority.entry(priority).or_default().entry(place).or_default().push((one.weight, endpoint));
         }
-        let mut priorities: Vec<Priority> = by_priority.into_values().map(priority).collect();
+        let mut priorities: Vec<Priority<A>> = by_priority.into_values().map(priority).collect();
         if let Some(shares) = shares {
             for priority in &mut priorities {
                 locality::distribute(priority, &shares);
             }
             priorities.retain(|priority| !priority.localities.is_empty());
         }
-        Some(ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new(name) })
+        priorities
     }
 
-    fn endpoint(&self, destination: &Destination<'_, '_>, found: &Found, address: SocketAddr) -> Endpoint {
+    fn endpoint<A>(&self, destination: &Destination<'_, '_>, found: &Found, address: A) -> Endpoint<A> {
         let mode = || {
             let namespace = &destination.service.namespace;
             self.model.config.peer_authentication_mode(namespace, &found.labels, found.port)
@@ -71,19 +96,19 @@ impl Compiler<'_> {
                 Health::Unhealthy => HealthStatus::Unhealthy,
             },
             mesh_tls: found.tls && mode() != MtlsMode::Disable,
-            ..Endpoint::new(vec![address])
+            ..Endpoint::new(address)
         }
     }
 }
 
 /// The localities of a priority. A locality's weight is the sum of its endpoints' weights; both kinds
 /// must not sum to more than a `u32` holds.
-fn priority(localities: BTreeMap<Locality, Vec<(u32, Endpoint)>>) -> Priority {
+fn priority<A>(localities: BTreeMap<Locality, Vec<(u32, Endpoint<A>)>>) -> Priority<A> {
     let total: u64 = localities.values().flatten().map(|(weight, _)| u64::from(*weight)).sum();
     let scale = total / u64::from(u32::MAX) + 1;
     let scaled = |weight: u32| NonZeroU32::new((u64::from(weight) / scale) as u32).unwrap_or(NonZeroU32::MIN);
     let localities = localities.into_iter().map(|(locality, endpoints)| {
-        let endpoints: Vec<Endpoint> = endpoints
+        let endpoints: Vec<Endpoint<A>> = endpoints
             .into_iter()
             .map(|(weight, endpoint)| Endpoint { weight: scaled(weight), ..endpoint })
             .collect();

@@ -145,7 +145,9 @@ impl Compiler<'_> {
         let route = Route {
             name: DEFAULT.into(),
             matches: matching::everything().route,
-            action: RouteAction::Forward(Box::new(action::plain(cluster, &self.client.kind))),
+            action: RouteAction::Forward(Box::new(action::plain(cluster, &self.client.kind, &|cluster| {
+                self.hash_policy(cluster)
+            }))),
             overrides: FilterOverrides::new(),
             headers: HeaderMutations::default(),
             origin: Some(self.origin(&service.origin.place(), &service.origin.id, std::iter::empty())),
@@ -192,7 +194,8 @@ impl Compiler<'_> {
             HttpAction::Redirect(redirect) => (action::redirect(redirect, port), action::headers(route)),
             HttpAction::DirectResponse(answer) => (action::direct_response(answer), action::headers(route)),
             HttpAction::Route(_) | HttpAction::Delegate(_) => {
-                let (forward, headers) = action::forward(route, &self.client.kind, &cluster);
+                let hash = |cluster: &Name| self.hash_policy(cluster);
+                let (forward, headers) = action::forward(route, &self.client.kind, &cluster, &hash);
                 (RouteAction::Forward(Box::new(forward)), headers)
             }
         };

@@ -10,6 +10,7 @@ use super::object::Origin;
 use super::value::{ExportTo, Host, Labels, Located};
 use super::written::Written;
 
+mod load_balancer;
 mod read;
 mod traffic;
 
@@ -81,6 +82,10 @@ pub struct PolicyBlocks {
 pub struct LoadBalancer {
     /// The algorithm; the mesh's default when absent.
     pub algorithm: Option<Algorithm>,
+    /// Instead of an algorithm: calls with the same key go to the same endpoint.
+    pub consistent_hash: Option<ConsistentHash>,
+    /// New endpoints get their share little by little.
+    pub warmup: Option<Warmup>,
     /// What localities mean; the mesh's default when absent.
     pub locality: Option<LocalityLb>,
 }
@@ -94,6 +99,69 @@ pub enum Algorithm {
     LeastRequest,
     /// Any.
     Random,
+}
+
+/// Calls with the same key go to the same endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsistentHash {
+    /// What is hashed.
+    pub key: HashKey,
+    /// How a hash leads to an endpoint.
+    pub table: HashTable,
+}
+
+/// What is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// A header, by its name in lower case.
+    Header(String),
+    /// A cookie.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// Of a cookie that is given to a caller without one.
+        path: String,
+        /// How long such a cookie lives; zero is a session, absent gives none.
+        ttl: Option<Duration>,
+        /// Of such a cookie.
+        attributes: Vec<(String, String)>,
+    },
+    /// The caller's address.
+    SourceIp,
+    /// A query parameter.
+    QueryParameter(String),
+}
+
+/// How a hash leads to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashTable {
+    /// A ring of so many places at least (1024).
+    Ring {
+        /// The number.
+        minimum: Option<u32>,
+    },
+    /// Maglev's table of so many places, a prime number.
+    Maglev {
+        /// The number.
+        size: u32,
+    },
+}
+
+/// New endpoints get their share little by little.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Warmup {
+    /// How long it takes.
+    pub duration: Duration,
+    /// Of its share an endpoint gets so many percent at least.
+    pub minimum_percent: f64,
+    /// 1 is linear; more is faster at first.
+    pub aggression: f64,
+}
+
+impl Default for Warmup {
+    fn default() -> Self {
+        Self { duration: Duration::ZERO, minimum_percent: 10.0, aggression: 1.0 }
+    }
 }
 
 /// What localities mean for the choice of an endpoint.

@@ -101,29 +101,6 @@ pub(crate) const TCP_ROUTES: Shape = List(&Fields(&[
     ("route", List(&ROUTE_DESTINATION)),
 ]));
 
-/// LoadBalancerSettings.consistentHash
-pub(crate) const CONSISTENT_HASH: Shape = Fields(&[
-    ("httpHeaderName", Text),
-    (
-        "httpCookie",
-        Fields(&[
-            ("name", Text),
-            ("path", Text),
-            ("ttl", Duration),
-            ("attributes", List(&Fields(&[("name", Text), ("value", Text)]))),
-        ]),
-    ),
-    ("useSourceIp", Bool),
-    ("httpQueryParameterName", Text),
-    ("ringHash", Fields(&[("minimumRingSize", Number)])),
-    ("maglev", Fields(&[("tableSize", Number)])),
-    ("minimumRingSize", Number),
-]);
-
-/// LoadBalancerSettings.warmup
-pub(crate) const WARMUP: Shape =
-    Fields(&[("duration", Duration), ("minimumPercent", Number), ("aggression", Number)]);
-
 /// LoadBalancerSettings.zoneAwareLbSetting
 pub(crate) const ZONE_AWARE: Shape = Any;
 

@@ -12,7 +12,7 @@ use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report, located};
 use super::service::{EndpointSource, Location, Resolution, Service, ServicePort, TargetPort};
 use super::value::{ExportTo, Host, Located, Protocol};
-use super::workload::{Address, WorkloadSpec, unresolved};
+use super::workload::{Address, WorkloadSpec};
 use crate::analysis::Code;
 
 /// A ServiceEntry object: one service for each of its hosts.
@@ -90,12 +90,6 @@ impl ServiceEntry {
             );
         }
         let names = named(&hosts, report);
-        // Without endpoints the hosts themselves are the names.
-        let by_host = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin)
-            && matches!(&endpoints, EndpointSource::Fixed(entries) if entries.is_empty());
-        if by_host && let Some(name) = names.first() {
-            unresolved(map.key_at("resolution"), name, report);
-        }
         let services = names
             .into_iter()
             .map(|hostname| {
@@ -213,6 +207,10 @@ fn endpoints(
         Resolution::None if !entries.is_empty() => {
             report.error(at, "`resolution: NONE` must not have endpoints").help =
                 Some("use `resolution: STATIC`".to_owned());
+        }
+        Resolution::Dns if entries.len() > 1 => {
+            let what = "several names under `resolution: DNS`: gRPC clients that are not of the mesh have no such cluster and";
+            report.partly(at, &format!("{what} get the IP addresses among them only"));
         }
         Resolution::DnsRoundRobin if entries.len() > 1 => {
             report.error(at, "`resolution: DNS_ROUND_ROBIN` takes at most one endpoint");

@@ -16,7 +16,7 @@ use super::read::{self, Map, Report};
 use super::schema;
 use super::shards::Shards;
 use super::value::{Host, Labels, Locality, selects};
-use crate::analysis::{Code, Position};
+use crate::analysis::Code;
 
 /// Where a workload listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -306,9 +306,6 @@ impl WorkloadSpec {
         let map = report.map(node, "a workload entry", WORKLOAD)?;
         let template = Template::read(&map, report);
         let address = map.one("address", report, address);
-        if let (Some(Address::Name(name)), Some(node)) = (&address, map.get("address")) {
-            unresolved(node.at, name, report);
-        }
         if !map.has("address") {
             if map.has("network") {
                 report.unsupported(map.key_at("network"), "a workload with a `network` and no `address`");
@@ -384,16 +381,13 @@ fn address(node: &Node, report: &mut Report) -> Option<Address> {
     }
 }
 
-/// Says that a name is not resolved: clients are sent addresses only.
-pub(super) fn unresolved(at: Position, name: &str, report: &mut Report) {
-    let message = format!("not supported by this version: `{name}` is not resolved, nothing answers there");
-    report.warn(Code::NotSupported, at, message).help =
-        Some("give IP addresses, of `endpoints` of `resolution: STATIC`".to_owned());
-}
-
 impl WorkloadEntry {
     pub(crate) fn read(node: &Node, metadata: Metadata, report: &mut Report) -> Option<Self> {
         let mut spec = WorkloadSpec::read(node, report)?;
+        if let Address::Name(name) = &spec.address {
+            let message = format!("`{name}` is resolved only for services with `resolution: DNS`");
+            report.warn(Code::SchemaWarning, node.at, message);
+        }
         let mut labels = metadata.labels;
         labels.append(&mut spec.labels);
         spec.labels = labels;

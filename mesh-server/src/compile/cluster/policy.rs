@@ -2,13 +2,19 @@
 
 use crate::{
     compile::client::ClientKind,
-    model::{Algorithm, ConnectionPool, LoadBalancer, OutlierDetection as Ejection, RetryBudget as Budget},
+    model::{
+        Algorithm, ConnectionPool, HashKey, HashTable, LoadBalancer, OutlierDetection as Ejection,
+        RetryBudget as Budget,
+    },
 };
 use mesh_xds::{
     matcher::Fraction,
-    resource::cluster::{
-        CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, OutlierDetection,
-        RetryBudget, TcpKeepalive,
+    resource::{
+        cluster::{
+            CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, Maglev,
+            OutlierDetection, RetryBudget, RingHash, SlowStart, TcpKeepalive,
+        },
+        route::{self as xds, HashCookie, HashPolicy, HeaderName},
     },
 };
 use std::time::Duration;
@@ -16,7 +22,21 @@ use std::time::Duration;
 /// Istio's default is LEAST_REQUEST for Envoy and ROUND_ROBIN for gRPC; a client of the mesh does what
 /// the Envoy would have done. No other gRPC client has RANDOM, and few have LEAST_REQUEST: a cluster that
 /// asks for more than a client implements is rejected as a whole, so those get ROUND_ROBIN.
+///
+/// All of them have ring hash; what they do not have, Maglev, is replaced by it: a key still stays where it is.
 pub(super) fn load_balancing(block: Option<&LoadBalancer>, kind: &ClientKind) -> LbPolicy {
+    if let Some(hash) = block.and_then(|block| block.consistent_hash.as_ref()) {
+        return match hash.table {
+            HashTable::Maglev { size } if !matches!(kind, ClientKind::Grpc { .. }) => {
+                LbPolicy::Maglev(Maglev { table_size: size, ..Maglev::default() })
+            }
+            HashTable::Maglev { .. } => LbPolicy::RingHash(RingHash::default()),
+            HashTable::Ring { minimum } => {
+                let default = RingHash::default();
+                LbPolicy::RingHash(RingHash { min_size: minimum.unwrap_or(default.min_size), ..default })
+            }
+        };
+    }
     let algorithm = block.and_then(|block| block.algorithm);
     let grpc = matches!(kind, ClientKind::Grpc { .. });
     match algorithm {
@@ -28,6 +48,46 @@ pub(super) fn load_balancing(block: Option<&LoadBalancer>, kind: &ClientKind) ->
         }
         _ => LbPolicy::RoundRobin,
     }
+}
+
+/// Warming up. gRPC has it in no policy that these clients are sent.
+pub(super) fn slow_start(
+    block: Option<&LoadBalancer>,
+    policy: &LbPolicy,
+    kind: &ClientKind,
+) -> Option<SlowStart> {
+    let fits = matches!(policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest { .. });
+    let warmup = block?.warmup.filter(|_| fits && !matches!(kind, ClientKind::Grpc { .. }))?;
+    Some(SlowStart {
+        window: warmup.duration,
+        aggression: warmup.aggression,
+        min_weight: percent(warmup.minimum_percent),
+    })
+}
+
+/// What the calls to a cluster are hashed by. A gRPC client that is not the mesh's has headers and its channel
+/// only: the channel stands for the address of the process that it is in; other keys it would not know.
+pub(in crate::compile) fn hash(block: Option<&LoadBalancer>, kind: &ClientKind) -> Option<HashPolicy> {
+    let grpc = matches!(kind, ClientKind::Grpc { .. });
+    let key = match &block?.consistent_hash.as_ref()?.key {
+        HashKey::Header(name) => {
+            xds::HashKey::Header { name: HeaderName::from_bytes(name.as_bytes()).ok()?, rewrite: None }
+        }
+        HashKey::SourceIp if grpc => xds::HashKey::ChannelId,
+        HashKey::SourceIp => xds::HashKey::SourceIp,
+        HashKey::Cookie { .. } | HashKey::QueryParameter(_) if grpc => return None,
+        HashKey::QueryParameter(name) => xds::HashKey::QueryParameter(name.as_str().into()),
+        HashKey::Cookie { name, path, ttl, attributes } => xds::HashKey::Cookie(HashCookie {
+            name: name.as_str().into(),
+            ttl: *ttl,
+            path: path.as_str().into(),
+            attributes: attributes
+                .iter()
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .collect(),
+        }),
+    };
+    Some(HashPolicy { key, terminal: false })
 }
 
 /// Unset limits are no limits; Envoy has to be told so (its own default is 1024).

@@ -1,13 +1,19 @@
 //! DestinationRules to clusters.
 
 use crate::{
-    compile::fixture::{GRPC, MESH, World, envoy, workload, world},
+    compile::{
+        client::ClientKind,
+        fixture::{GRPC, MESH, World, envoy, workload, world},
+    },
     model::RegisteredWorkload,
 };
 use mesh_xds::{
     matcher::{Fraction, StringMatcher},
-    resource::cluster::{Consecutive, Discovery, Http2Keepalive, LbPolicy},
     resource::tls::{Roots, UpstreamTls},
+    resource::{
+        cluster::{Consecutive, Discovery, Http2Keepalive, LbPolicy, Maglev, RingHash, SlowStart},
+        route::{HashCookie, HashKey, HashPolicy, RouteAction},
+    },
 };
 use std::time::Duration;
 
@@ -218,4 +224,103 @@ spec:
 ";
     let cluster = world(MESH, yaml).cluster("outbound|80||api.example.com").unwrap();
     assert_eq!(cluster.tls, None);
+}
+
+fn balanced(kind: ClientKind, balancer: &str) -> World {
+    world(kind, &rule(&format!("{{loadBalancer: {balancer}}}")))
+}
+
+/// What the calls of the only route to `reviews` are hashed by.
+fn hashed_by(world: &World) -> Vec<HashKey> {
+    let routes = world.routes(REVIEWS).unwrap();
+    let RouteAction::Forward(forward) = &routes.virtual_hosts[0].routes[0].action else {
+        panic!("no cluster")
+    };
+    forward.hash.iter().map(|HashPolicy { key, .. }| key.clone()).collect()
+}
+
+#[test]
+fn consistent_hash_becomes_a_ring_or_a_table_and_the_routes_hash_policy() {
+    let ring = |min_size| LbPolicy::RingHash(RingHash { min_size, ..RingHash::default() });
+    let maglev = LbPolicy::Maglev(Maglev { table_size: 11, ..Maglev::default() });
+    let header = || HashKey::Header { name: "x-user".parse().unwrap(), rewrite: None };
+    let cookie = || {
+        HashKey::Cookie(HashCookie {
+            name: "session".into(),
+            ttl: Some(Duration::from_secs(60)),
+            path: "/".into(),
+            attributes: Vec::new(),
+        })
+    };
+    let parameter = || HashKey::QueryParameter("user".into());
+    let cases = [
+        ("{httpHeaderName: x-user}", MESH, ring(1024), vec![header()]),
+        ("{httpHeaderName: x-user, ringHash: {minimumRingSize: 9}}", GRPC, ring(9), vec![header()]),
+        ("{useSourceIp: true, maglev: {tableSize: 11}}", MESH, maglev.clone(), vec![HashKey::SourceIp]),
+        ("{useSourceIp: true, maglev: {tableSize: 11}}", envoy(), maglev, vec![HashKey::SourceIp]),
+        // No other gRPC client has Maglev, nor an address of its caller.
+        ("{useSourceIp: true, maglev: {tableSize: 11}}", GRPC, ring(1024), vec![HashKey::ChannelId]),
+        ("{httpCookie: {name: session, path: /, ttl: 60s}}", MESH, ring(1024), vec![cookie()]),
+        ("{httpCookie: {name: session, path: /, ttl: 60s}}", GRPC, ring(1024), vec![]),
+        ("{httpQueryParameterName: user}", MESH, ring(1024), vec![parameter()]),
+        ("{httpQueryParameterName: user}", GRPC, ring(1024), vec![]),
+    ];
+    for (hash, kind, lb, keys) in cases {
+        let world = balanced(kind.clone(), &format!("{{consistentHash: {hash}}}"));
+        assert_eq!(world.cluster(REVIEWS).unwrap().lb, lb, "{hash} for {kind:?}");
+        assert_eq!(hashed_by(&world), keys, "{hash} for {kind:?}");
+    }
+    assert_eq!(hashed_by(&balanced(MESH, "{simple: RANDOM}")), []);
+}
+
+#[test]
+fn warming_up_is_slow_start_where_it_is_known_and_fits() {
+    let warmup = "warmup: {duration: 30s, minimumPercent: 20, aggression: 2}";
+    let expected = Some(SlowStart {
+        window: Duration::from_secs(30),
+        aggression: 2.0,
+        min_weight: Fraction::per_million(200_000),
+    });
+    for (simple, kind, slow_start) in [
+        ("ROUND_ROBIN", MESH, expected),
+        ("LEAST_REQUEST", envoy(), expected),
+        ("ROUND_ROBIN", GRPC, None),
+        ("RANDOM", MESH, None),
+    ] {
+        let world = balanced(kind, &format!("{{simple: {simple}, {warmup}}}"));
+        assert_eq!(world.cluster(REVIEWS).unwrap().lb_options.slow_start, slow_start, "{simple}");
+    }
+}
+
+const EXTERNAL: &str = "outbound|443||api.example.com";
+
+fn external(kind: ClientKind, spec: &str) -> Discovery {
+    let yaml = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api}}\nspec:\n  \
+         hosts: [api.example.com]\n  ports: [{{number: 443, name: grpc, protocol: GRPC}}]\n  {spec}\n"
+    );
+    world(kind, &yaml).cluster(EXTERNAL).unwrap().discovery
+}
+
+#[test]
+fn names_are_for_the_client_to_resolve_as_far_as_it_can() {
+    let two = "resolution: DNS\n  endpoints: [{address: a.example.com, ports: {grpc: 8443}, weight: 3}, {address: 10.0.0.1}]";
+    let Discovery::StrictDns(dns) = external(MESH, two) else { panic!("not strict") };
+    let names: Vec<_> = dns.hosts().map(ToString::to_string).collect();
+    assert_eq!(names, ["10.0.0.1:443", "a.example.com:8443"]);
+    assert_eq!(dns.priorities[0].localities[0].endpoints[1].weight.get(), 3);
+    assert_eq!(dns.dns.refresh_rate, Duration::from_secs(60));
+    // Others have one name for one endpoint, or what is no name at all.
+    assert_eq!(external(GRPC, two), Discovery::Eds(EXTERNAL.into()));
+
+    let Discovery::StrictDns(dns) = external(envoy(), "resolution: DNS") else { panic!("not strict") };
+    assert_eq!(dns.hosts().map(ToString::to_string).collect::<Vec<_>>(), ["api.example.com:443"]);
+    for (kind, resolution) in [(GRPC, "DNS"), (MESH, "DNS_ROUND_ROBIN"), (envoy(), "DNS_ROUND_ROBIN")] {
+        let Discovery::LogicalDns(dns) = external(kind, &format!("resolution: {resolution}")) else {
+            panic!("not logical")
+        };
+        assert_eq!(dns.endpoint.addresses.to_string(), "api.example.com:443");
+    }
+    let fixed = "resolution: STATIC\n  endpoints: [{address: 10.0.0.1}]";
+    assert_eq!(external(MESH, fixed), Discovery::Eds(EXTERNAL.into()));
 }

@@ -18,7 +18,7 @@ pub(super) fn shares(preference: &LocalityLb, client: &Locality) -> Option<Vec<(
 
 /// Gives each locality its share; those that no share covers get no traffic. A share of several
 /// localities is split by the weights they had.
-pub(super) fn distribute(priority: &mut Priority, shares: &[(String, u32)]) {
+pub(super) fn distribute<A: Clone>(priority: &mut Priority<A>, shares: &[(String, u32)]) {
     let before = priority.localities.clone();
     let mut weights = vec![0_u64; before.len()];
     for (pattern, percent) in shares {

@@ -15,7 +15,7 @@ use mesh_xds::{
         filter::{FilterConfig, FilterOverride, FilterOverrides},
         retry::{BackOff, RetryOn, RetryPolicy},
         route::{
-            AppendAction, Destination, DirectResponse, Forward, HeaderAddition, HeaderMutation,
+            AppendAction, Destination, DirectResponse, Forward, HashPolicy, HeaderAddition, HeaderMutation,
             HeaderMutations, HeaderName, HeaderValue, Mirror, PathRewrite, Redirect, RedirectPath,
             RegexRewrite, RouteAction, WeightedCluster,
         },
@@ -27,15 +27,19 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 pub(in crate::compile) const FAULT_FILTER: &str = "envoy.filters.http.fault";
 
 /// The route to one cluster with the mesh's defaults.
-pub(in crate::compile) fn plain(cluster: Name, kind: &ClientKind) -> Forward {
+pub(in crate::compile) fn plain(
+    cluster: Name,
+    kind: &ClientKind,
+    hash: &impl Fn(&Name) -> Option<HashPolicy>,
+) -> Forward {
     Forward {
+        hash: hash(&cluster).into_iter().collect(),
         destination: Destination::Cluster(cluster),
         timeout: timeout(None, kind).0,
         max_stream_duration: None,
         grpc_timeout_header_max: timeout(None, kind).1,
         retry: Some(Arc::new(default_retry())),
         hedge: None,
-        hash: Vec::new(),
         authority: None,
         auto_host_rewrite: false,
         path_rewrite: None,
@@ -48,6 +52,7 @@ pub(in crate::compile) fn forward(
     route: &HttpRoute,
     kind: &ClientKind,
     cluster: &impl Fn(&crate::model::Destination) -> Name,
+    hash: &impl Fn(&Name) -> Option<HashPolicy>,
 ) -> (Forward, HeaderMutations) {
     let top = route
         .rewrite
@@ -86,6 +91,12 @@ pub(in crate::compile) fn forward(
         ),
     };
     let (timeout, grpc_timeout_header_max) = timeout(route.timeout, kind);
+    // A route has one list for all its clusters: as in Istio, what any of them asks for, each once.
+    let mut hash_policies = Vec::new();
+    for one in route.destinations() {
+        let policy = hash(&cluster(&one.destination));
+        hash_policies.extend(policy.filter(|policy| !hash_policies.contains(policy)));
+    }
     let forward = Forward {
         destination,
         timeout,
@@ -93,7 +104,7 @@ pub(in crate::compile) fn forward(
         grpc_timeout_header_max,
         retry: retry(route.retries.as_ref()).map(Arc::new),
         hedge: None,
-        hash: Vec::new(),
+        hash: hash_policies,
         authority,
         auto_host_rewrite: false,
         path_rewrite: route.rewrite.as_ref().and_then(|rewrite| path_rewrite(rewrite.uri.as_ref()?)),

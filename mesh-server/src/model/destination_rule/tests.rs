@@ -164,17 +164,24 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
             "error 6:25 not supported by this version: TLS with certificates",
         ),
         ("{tls: {mode: SIMPLE}}", "error 6:25 not supported by this version: TLS with certificates"),
-        (
-            "{loadBalancer: {consistentHash: {httpHeaderName: a}}}",
-            "error 6:34 not supported by this version: `consistentHash`",
-        ),
         ("{tunnel: {targetHost: a, targetPort: 1}}", "error 6:19 not supported by this version: `tunnel`"),
         ("{proxyProtocol: {version: V1}}", "error 6:19 not supported by this version: `proxyProtocol`"),
         (
             "{loadBalancer: {simple: PASSTHROUGH}}",
             "warning 6:34 not supported by this version: `PASSTHROUGH`",
         ),
-        ("{loadBalancer: {warmup: {duration: 10s}}}", "warning 6:34 not supported by this version: `warmup`"),
+        (
+            "{loadBalancer: {simple: RANDOM, warmup: {duration: 10s}}}",
+            "warning 6:50 not supported by this version: warming up",
+        ),
+        (
+            "{loadBalancer: {consistentHash: {httpCookie: {name: a}}}}",
+            "info 6:51 not supported by this version: `httpCookie`",
+        ),
+        (
+            "{loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 11}}}}",
+            "info 6:70 not supported by this version: `maglev`",
+        ),
         (
             "{outlierDetection: {outlierDetectionHttpErrorCodes: [500]}}",
             "warning 6:38 not supported by this version: `outlierDetectionHttpErrorCodes`",
@@ -240,4 +247,83 @@ proptest! {
             TrafficPolicy::effective(Some(&destination), None, port)
         );
     }
+}
+
+fn balancer(fields: &str) -> LoadBalancer {
+    let rule = read(&policy(&format!("{{loadBalancer: {fields}}}")));
+    rule.policy.as_ref().unwrap().blocks.load_balancer.clone().unwrap()
+}
+
+#[test]
+fn consistent_hash_is_read_with_its_key_and_its_table() {
+    let hash = |fields: &str| balancer(&format!("{{consistentHash: {fields}}}")).consistent_hash.unwrap();
+    let by_default = HashTable::Ring { minimum: None };
+    assert_eq!(
+        hash("{httpHeaderName: X-User}"),
+        ConsistentHash { key: HashKey::Header("x-user".into()), table: by_default }
+    );
+    assert_eq!(
+        hash("{useSourceIp: true, ringHash: {minimumRingSize: 2048}}"),
+        ConsistentHash { key: HashKey::SourceIp, table: HashTable::Ring { minimum: Some(2048) } }
+    );
+    assert_eq!(
+        hash("{httpQueryParameterName: user, maglev: {tableSize: 65537}}"),
+        ConsistentHash {
+            key: HashKey::QueryParameter("user".into()),
+            table: HashTable::Maglev { size: 65_537 }
+        }
+    );
+    assert_eq!(hash("{useSourceIp: true, minimumRingSize: 7}").table, HashTable::Ring { minimum: Some(7) });
+    let cookie =
+        "{httpCookie: {name: session, path: /a, ttl: 0s, attributes: [{name: SameSite, value: Lax}]}}";
+    assert_eq!(
+        hash(cookie).key,
+        HashKey::Cookie {
+            name: "session".into(),
+            path: "/a".into(),
+            ttl: Some(Duration::ZERO),
+            attributes: vec![("SameSite".into(), "Lax".into())],
+        }
+    );
+}
+
+#[test]
+fn warming_up_has_istios_defaults_and_an_older_name() {
+    let warmup = |fields: &str| balancer(fields).warmup.unwrap();
+    let duration = Duration::from_secs(10);
+    assert_eq!(
+        warmup("{warmup: {duration: 10s}}"),
+        Warmup { duration, minimum_percent: 10.0, aggression: 1.0 }
+    );
+    assert_eq!(
+        warmup("{warmup: {duration: 10s, minimumPercent: 25, aggression: 2.5}}"),
+        Warmup { duration, minimum_percent: 25.0, aggression: 2.5 }
+    );
+    assert_eq!(warmup("{warmupDurationSecs: 10s}"), Warmup { duration, ..Warmup::default() });
+}
+
+#[test]
+fn consistent_hash_and_warmup_that_cannot_be_are_refused() {
+    let hash = |fields: &str| policy(&format!("{{loadBalancer: {{consistentHash: {fields}}}}}"));
+    let cases: &[(&str, &str)] = &[
+        (&hash("{}"), "6:50 consistentHash needs a key to hash"),
+        (&hash("{useSourceIp: false}"), "6:50 consistentHash needs a key to hash"),
+        (&hash("{httpHeaderName: a, useSourceIp: true}"), "6:70 `useSourceIp` excludes `httpHeaderName`"),
+        (&hash("{httpHeaderName: 'a b'}"), "6:67 `a b` is not the name of a header"),
+        (&hash("{httpHeaderName: k-bin}"), "6:67 `k-bin`: binary headers"),
+        (&hash("{httpCookie: {ttl: 1s}}"), "6:63 httpCookie needs `name`"),
+        (
+            &hash("{useSourceIp: true, ringHash: {}, maglev: {tableSize: 7}}"),
+            "6:84 `maglev` excludes `ringHash`",
+        ),
+        (&hash("{useSourceIp: true, maglev: {}}"), "6:78 maglev needs `tableSize`"),
+        (&hash("{useSourceIp: true, maglev: {tableSize: 8}}"), "6:90 8 is not a prime number"),
+        (&policy("{loadBalancer: {warmup: {}}}"), "6:42 warmup needs `duration`"),
+        (&policy("{loadBalancer: {warmup: {duration: 1s, aggression: 0}}}"), "6:69 0 is not greater than 0"),
+        (
+            &policy("{loadBalancer: {warmup: {duration: 1s}, warmupDurationSecs: 1s}}"),
+            "6:58 `warmupDurationSecs` excludes `warmup`",
+        ),
+    ];
+    assert_refused("DestinationRule", cases);
 }

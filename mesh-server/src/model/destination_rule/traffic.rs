@@ -1,13 +1,13 @@
 //! The blocks of a traffic policy from YAML.
 
 use super::{
-    Algorithm, ClientTls, ConnectionPool, Distribute, FailoverLabel, Http2Keepalive, LoadBalancer,
-    LocalityLb, OutlierDetection, PolicyBlocks, RetryBudget, TcpKeepalive, TlsMode,
+    ClientTls, ConnectionPool, Http2Keepalive, OutlierDetection, PolicyBlocks, RetryBudget, TcpKeepalive,
+    TlsMode, load_balancer,
 };
 use crate::analysis::Code;
 use crate::model::node::Node;
 use crate::model::read::{self, Map, Report};
-use crate::model::{schema, value, written::Written};
+use crate::model::written::Written;
 use mesh_xds::resource::origin::CLUSTER_SETTINGS;
 
 /// Where blocks were written, for messages that differ by it.
@@ -19,178 +19,12 @@ pub(super) enum Level {
 
 pub(super) fn blocks(map: &Map<'_>, used: Level, report: &mut Report) -> PolicyBlocks {
     PolicyBlocks {
-        load_balancer: map.one("loadBalancer", report, load_balancer),
+        load_balancer: map.one("loadBalancer", report, load_balancer::read),
         connection_pool: map.one("connectionPool", report, connection_pool),
         outlier_detection: map.one("outlierDetection", report, outlier_detection),
         tls: map.one("tls", report, |node, report| tls(node, used, report)),
         written: Written::of(map, CLUSTER_SETTINGS, report),
     }
-}
-
-fn load_balancer(node: &Node, report: &mut Report) -> Option<LoadBalancer> {
-    const FIELDS: &[&str] = &[
-        "consistentHash",
-        "localityLbSetting",
-        "simple",
-        "warmup",
-        "warmupDurationSecs",
-        "zoneAwareLbSetting",
-    ];
-    #[derive(Clone, Copy)]
-    enum Simple {
-        Unspecified,
-        Known(Algorithm),
-        Passthrough,
-    }
-    const SIMPLE: [(&str, Simple); 6] = [
-        ("UNSPECIFIED", Simple::Unspecified),
-        ("ROUND_ROBIN", Simple::Known(Algorithm::RoundRobin)),
-        ("LEAST_REQUEST", Simple::Known(Algorithm::LeastRequest)),
-        ("LEAST_CONN", Simple::Known(Algorithm::LeastRequest)),
-        ("RANDOM", Simple::Known(Algorithm::Random)),
-        ("PASSTHROUGH", Simple::Passthrough),
-    ];
-    let map = report.map(node, "loadBalancer", FIELDS)?;
-    map.exclusive(&["simple", "consistentHash"], report);
-    map.exclusive(&["zoneAwareLbSetting", "localityLbSetting"], report);
-    for (key, shape) in [
-        ("consistentHash", &schema::CONSISTENT_HASH),
-        ("warmup", &schema::WARMUP),
-        ("warmupDurationSecs", &schema::Shape::Duration),
-        ("zoneAwareLbSetting", &schema::ZONE_AWARE),
-    ] {
-        if let Some(block) = map.get(key) {
-            schema::check(block, key, shape, report);
-        }
-    }
-    // Stickiness is what the caller relies on; warming up and zones only shift load.
-    map.unsupported("consistentHash", report, "`consistentHash`");
-    map.ignored("warmup", report, "`warmup`");
-    map.ignored("warmupDurationSecs", report, "`warmupDurationSecs`");
-    map.ignored("zoneAwareLbSetting", report, "`zoneAwareLbSetting`");
-
-    if let Some(simple) = map.get("simple").filter(|node| node.as_text() == Some("LEAST_CONN")) {
-        report.warn(Code::Deprecated, simple.at, "`LEAST_CONN` is deprecated: write `LEAST_REQUEST`");
-    }
-    let algorithm = match map.one("simple", report, read::word("load balancer", &SIMPLE)) {
-        Some(Simple::Known(algorithm)) => Some(algorithm),
-        Some(Simple::Passthrough) => {
-            report.ignored(
-                map.key_at("simple"),
-                "`PASSTHROUGH` (there is no original destination without a proxy)",
-            );
-            None
-        }
-        Some(Simple::Unspecified) | None => None,
-    };
-    Some(LoadBalancer { algorithm, locality: map.one("localityLbSetting", report, locality) })
-}
-
-fn locality(node: &Node, report: &mut Report) -> Option<LocalityLb> {
-    let map =
-        report.map(node, "localityLbSetting", &["distribute", "enabled", "failover", "failoverPriority"])?;
-    map.exclusive(&["distribute", "failover"], report);
-    map.exclusive(&["distribute", "failoverPriority"], report);
-    let distribute = map.many("distribute", report, distribute);
-    for (index, entry) in distribute.iter().enumerate() {
-        if distribute[..index].iter().any(|earlier| localities_overlap(&earlier.from, &entry.from)) {
-            report.error(
-                map.key_at("distribute"),
-                format!("locality `{}` is covered twice in `from`", entry.from),
-            );
-        }
-    }
-    let failover = map.many("failover", report, |node, report| {
-        let map = report.map(node, "failover", &["from", "to"])?;
-        let from = map.required("from", "failover", report, read::some_text);
-        let to = map.required("to", "failover", report, read::some_text);
-        for (key, region) in [("from", &from), ("to", &to)] {
-            if region.as_ref().is_some_and(|region| region.contains(['/', '*'])) {
-                report.error(map.key_at(key), "failover is between regions: no `/` and no `*`");
-            }
-        }
-        let pair = (from?, to?);
-        if pair.0 == pair.1 {
-            report.error(node.at, format!("region `{}` fails over to itself", pair.0));
-        }
-        Some(pair)
-    });
-    let failover_priority = map.many("failoverPriority", report, |node, report| {
-        let text = read::some_text(node, report)?;
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
-            None => (text.as_str(), None),
-        };
-        if !value::is_label_key(key) || value.as_deref().is_some_and(|value| !value::is_label_value(value)) {
-            return report.fail(node.at, format!("{text:?} is neither a label key nor key=value"));
-        }
-        Some(FailoverLabel { key: key.to_owned(), value })
-    });
-    let by_locality = |label: &FailoverLabel| {
-        ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"]
-            .contains(&label.key.as_str())
-    };
-    if !failover.is_empty() && failover_priority.iter().any(by_locality) {
-        let message = "`failoverPriority` by region, zone or subzone excludes `failover`";
-        report.error(map.key_at("failoverPriority"), message);
-    }
-    let enabled = map.one("enabled", report, read::boolean).unwrap_or(true);
-    Some(LocalityLb { enabled, distribute, failover, failover_priority })
-}
-
-fn distribute(node: &Node, report: &mut Report) -> Option<Distribute> {
-    let map = report.map(node, "distribute", &["from", "to"])?;
-    let from = map.required("from", "distribute", report, locality_pattern);
-    let to = map.required("to", "distribute", report, |node, report| {
-        let mut to: Vec<(String, u32)> = Vec::new();
-        for entry in report.entries(node, "distribute.to")? {
-            if let Err(reason) = check_locality(&entry.key) {
-                report.error(entry.key_at, reason);
-            }
-            if to.iter().any(|(earlier, _)| localities_overlap(earlier, &entry.key)) {
-                report.error(entry.key_at, format!("locality `{}` is covered twice", entry.key));
-            }
-            if let Some(weight) = read::integer::<u32>(1..=100)(&entry.node, report) {
-                to.push((entry.key.clone(), weight));
-            }
-        }
-        let sum: u32 = to.iter().map(|(_, weight)| weight).sum();
-        if sum != 100 {
-            report.error(node.at, format!("the weights of a distribution must sum to 100, not {sum}"));
-        }
-        Some(to)
-    });
-    Some(Distribute { from: from?, to: to? })
-}
-
-fn locality_pattern(node: &Node, report: &mut Report) -> Option<String> {
-    let text = read::some_text(node, report)?;
-    match check_locality(&text) {
-        Ok(()) => Some(text),
-        Err(reason) => report.fail(node.at, reason),
-    }
-}
-
-/// `region/zone/subzone`, `*` only as the last part.
-fn check_locality(text: &str) -> Result<(), String> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let stars_last = parts.iter().rev().skip(1).all(|part| !part.contains('*'));
-    let last_ok = parts.last().is_none_or(|part| *part == "*" || !part.contains('*'));
-    if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
-        Err(format!("{text:?} is not a locality: region/zone/subzone"))
-    } else if !stars_last || !last_ok {
-        Err(format!("locality {text:?}: `*` may stand only for the last part"))
-    } else {
-        Ok(())
-    }
-}
-
-fn localities_overlap(a: &str, b: &str) -> bool {
-    let parts = |text: &str| -> Vec<String> {
-        text.split('/').filter(|part| *part != "*").map(str::to_owned).collect()
-    };
-    let (a, b) = (parts(a), parts(b));
-    a.iter().zip(&b).all(|(a, b)| a == b)
 }
 
 fn connection_pool(node: &Node, report: &mut Report) -> Option<ConnectionPool> {
