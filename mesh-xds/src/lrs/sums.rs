@@ -108,7 +108,8 @@ impl LoadSums {
                     let name = bounded(&cluster.metrics, name, MAX_PARTS);
                     let sums = cluster.metrics.entry(name).or_default();
                     sums.count = sums.count.saturating_add(count);
-                    sums.total += total;
+                    // What is no number would be what the sum is from then on.
+                    sums.total += if total.is_finite() { total } else { 0.0 };
                 }
                 let in_progress = stats.total_requests_in_progress;
                 if in_progress > 0 {

@@ -196,13 +196,33 @@ pub(in crate::client) fn load<R>(
 }
 
 fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    // Looked at first: to open a pipe would wait for its other end.
+    trusted(&fs::symlink_metadata(path)?)?;
     let file = fs::File::open(path)?;
+    trusted(&file.metadata()?)?;
     let mut bytes = Vec::new();
     file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
         return Err(io::Error::other(format!("it is larger than {max_bytes} bytes")));
     }
     Ok(bytes)
+}
+
+/// Whether only this process's user can have written it. What others may write is no better than a control plane
+/// that anybody can be.
+fn trusted(metadata: &fs::Metadata) -> io::Result<()> {
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode();
+        if mode & 0o022 != 0 {
+            return Err(io::Error::other(format!("others may write it (mode {:03o})", mode & 0o777)));
+        }
+    }
+    Ok(())
 }
 
 /// Writes it beside the old one and puts it in its place. Blocks.
@@ -216,7 +236,14 @@ pub(super) fn write(
         let why = format!("{} bytes are more than the limit of {}", bytes.len(), settings.max_bytes);
         return Err(io::Error::other(why));
     }
-    fs::create_dir_all(&settings.directory)?;
+    let mut directory = fs::DirBuilder::new();
+    directory.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        directory.mode(0o700);
+    }
+    directory.create(&settings.directory)?;
     let path = owner.path(&settings.directory);
     // Of this process alone, and never one that is there already: it could be a link to something else.
     let temporary = path.with_extension(format!("{}-{:08x}.tmp", std::process::id(), fastrand::u32(..)));

@@ -215,6 +215,47 @@ async fn changes_of_a_moment_become_one_write_and_the_end_writes_the_rest() {
     assert_eq!(only_file(&dir.0), path, "nothing is left beside it");
 }
 
+#[tokio::test(start_paused = true)]
+async fn that_nothing_is_left_is_written_over_what_there_was() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let writer = Writer::new(settings.clone(), owner(), BTreeMap::new());
+    let (news, heard) = tokio::sync::mpsc::channel(1);
+    let there = Arc::new(AtomicU32::new(1));
+    let told = there.clone();
+    let tell = move || {
+        let body = (told.load(Ordering::Relaxed) == 1).then_some("l=1");
+        Some(vec![accepted("l", body, true)])
+    };
+    let keeper = tokio::spawn(keep(writer, heard, tell, Toy, || NOW));
+    news.send(()).await.unwrap();
+    let path = owner().path(&dir.0);
+    while !path.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    there.store(0, Ordering::Relaxed);
+    news.send(()).await.unwrap();
+    drop(news);
+    keeper.await.unwrap();
+    assert!(read(&settings, &owner()).is_empty(), "what the control plane took away would come back");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_others_may_write_or_that_is_none_is_not_believed() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    file::write(&settings, &owner(), &records(&[(LDS, "l=1", NOW)])).unwrap();
+    assert_eq!(read(&settings, &owner()).len(), 1);
+    let path = owner().path(&dir.0);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(read(&settings, &owner()).is_empty());
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+    assert!(read(&settings, &owner()).is_empty());
+}
+
 /// A key that comes beside the name of a provider is passed over by the parser, as gRPC does it, and must not
 /// outlive that.
 #[test]

@@ -88,6 +88,8 @@ pub(in crate::client) async fn keep<P: Parse>(
 ) {
     // Something is not written yet; the last attempt failed.
     let (mut dirty, mut failing) = (false, false);
+    // There is a file: then that nothing is left is news for it as well.
+    let mut exists = !writer.records.is_empty();
     let mut ended = false;
     while !ended {
         tokio::select! {
@@ -109,7 +111,7 @@ pub(in crate::client) async fn keep<P: Parse>(
                 one = news.recv() => ended = one.is_none(),
             }
         }
-        if dirty && !writer.records.is_empty() {
+        if dirty && (exists || !writer.records.is_empty()) {
             let (settings, owner) = (writer.settings.clone(), writer.owner.clone());
             let records = writer.records.clone();
             let written = tokio::task::spawn_blocking(move || write(&settings, &owner, &records)).await;
@@ -123,6 +125,7 @@ pub(in crate::client) async fn keep<P: Parse>(
                 tracing::warn!(%directory, %why, "the last known good configuration cannot be written");
             }
             (dirty, failing) = (why.is_some(), why.is_some());
+            exists |= why.is_none();
         }
     }
 }
