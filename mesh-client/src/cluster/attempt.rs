@@ -39,29 +39,31 @@ use tonic::Status;
 /// A request that connections keep handing back is given up after this many.
 const HAND_BACKS: u32 = 16;
 
-/// The endpoints that a call has tried: the latest eight.
+/// The endpoints that a call has tried: the latest nine. For the one attempt of most calls there is no list.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tried(Vec<SocketAddr>);
+pub(crate) struct Tried {
+    latest: Option<SocketAddr>,
+    before: Vec<SocketAddr>,
+}
 
 impl Tried {
-    /// How many are remembered.
-    const MOST: usize = 8;
-
     pub(crate) fn contains(&self, address: SocketAddr) -> bool {
-        self.0.contains(&address)
+        self.latest == Some(address) || self.before.contains(&address)
     }
 
     /// The one tried last.
     #[cfg(test)]
     pub(crate) fn last(&self) -> Option<SocketAddr> {
-        self.0.last().copied()
+        self.latest
     }
 
     fn push(&mut self, address: SocketAddr) {
-        if self.0.len() == Self::MOST {
-            self.0.remove(0);
+        if let Some(earlier) = self.latest.replace(address) {
+            if self.before.len() == 8 {
+                self.before.remove(0);
+            }
+            self.before.push(earlier);
         }
-        self.0.push(address);
     }
 }
 
