@@ -22,11 +22,12 @@ fn bytes_at_rest(endpoints: u16) -> i64 {
     let ports: Vec<u16> = (1..=endpoints).collect();
     let mut config = Config::of(&ports);
     config.cluster.lb = LbPolicy::PickFirst { shuffle: false };
+    // The configuration itself is the xDS client's.
     let (config, deps) = (config.build(), deps(&net));
     let mut cluster = None;
     let counted = allocation_counter::measure(|| {
         cluster = Some(runtime.block_on(async {
-            let cluster = crate::cluster::Cluster::spawn(config, &deps);
+            let cluster = crate::cluster::Cluster::spawn(config, &deps, Arc::new(|_| None));
             if endpoints > 0 {
                 call(&cluster).await.unwrap();
             }
