@@ -8,6 +8,7 @@ mod fraction;
 mod header;
 mod path;
 mod string;
+mod tree;
 
 pub use domain::DomainPattern;
 pub use fraction::Fraction;
@@ -15,3 +16,4 @@ pub use header::{HeaderMatch, HeaderMatcher, HeaderOrPseudo, Headers, joined, jo
 pub use path::PathMatcher;
 pub(crate) use string::compile_re2;
 pub use string::{FullRegex, InvalidMatcher, StringMatcher, StringPattern};
+pub use tree::{MatcherKind, MatcherTree, OnMatch, Predicate};

@@ -5,15 +5,22 @@
 
 mod canonical;
 pub mod cluster;
+pub mod composite;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod fault;
 pub mod fields;
 pub mod filter;
+pub mod gcp_authn;
+pub mod jwt;
 pub mod listener;
+pub mod local_rate_limit;
 pub mod origin;
+pub mod rate_limit_quota;
 pub mod rbac;
 pub mod retry;
 pub mod route;
+pub mod stateful_session;
 mod support;
 #[cfg(test)]
 pub(crate) mod tests;

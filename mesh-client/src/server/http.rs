@@ -152,20 +152,25 @@ impl Host {
 
 /// What a filter does for a route: the most specific override replaces its configuration whole.
 fn in_force(filter: &HttpFilter, overrides: [&FilterOverrides; 2]) -> Option<Filter> {
+    let unusable = |what: &str| Some(Filter::Unusable(format!("HTTP filter {}: {what}", filter.name).into()));
     let config = match overrides.into_iter().find_map(|level| level.get(&filter.name)) {
         Some(FilterOverride::Disabled) => return None,
         Some(FilterOverride::Config(config)) => config,
+        Some(_) => return unusable("its override is for a filter of another type"),
         None if filter.disabled => return None,
         None => &filter.config,
     };
-    let unusable = |what: &str| Some(Filter::Unusable(format!("HTTP filter {}: {what}", filter.name).into()));
     match (&filter.config, config) {
         (FilterConfig::Router, FilterConfig::Router) => None,
         (FilterConfig::Rbac(_), FilterConfig::Rbac(rbac)) => {
             Some(Filter::Rbac { name: filter.name.clone(), rbac: rbac.clone() })
         }
         (FilterConfig::Fault(_), FilterConfig::Fault(_)) => unusable("a server does not inject faults"),
-        _ => unusable("its override is for a filter of another type"),
+        (one, other) if std::mem::discriminant(one) != std::mem::discriminant(other) => {
+            unusable("its override is for a filter of another type")
+        }
+        // Accepted only when [`crate::FEATURES`] has it.
+        _ => unusable("a server does not have this filter"),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn filters<'p>(
     }
     let filter = |name: &str, action, policies| HttpFilter {
         name: name.into(),
-        config: FilterConfig::Rbac(Arc::new(Rbac { rules: Some(Rules { action, policies }) })),
+        config: FilterConfig::Rbac(Arc::new(Rbac { rules: Some(Rules { action, policies, audit: None }) })),
         disabled: false,
     };
     let deny = deny.map(|policies| filter(DENY_FILTER, RbacAction::Deny, policies));

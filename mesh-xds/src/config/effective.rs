@@ -126,13 +126,16 @@ impl<'c> Effective<'c> {
             let config = match this.overrides().find_map(|level| level.get(&filter.name)) {
                 Some(FilterOverride::Disabled) => return None,
                 Some(FilterOverride::Config(config)) => config,
+                // Of another type of filter.
+                Some(_) => return None,
                 None if filter.disabled => return None,
                 None => &filter.config,
             };
             match config {
                 FilterConfig::Fault(fault) if fault.delay.is_some() || fault.abort.is_some() => Some(fault),
-                // Servers enforce RBAC; the router is what comes after the filters.
-                FilterConfig::Fault(_) | FilterConfig::Rbac(_) | FilterConfig::Router => None,
+                // Servers enforce RBAC; the router is what comes after the filters; the rest is accepted only
+                // by a data path that has it.
+                _ => None,
             }
         })
     }

@@ -11,6 +11,7 @@
 
 pub(super) mod cluster;
 pub(super) mod endpoint;
+pub(super) mod extension;
 pub(super) mod filter;
 pub mod grfcs;
 pub(super) mod listener;
@@ -81,6 +82,7 @@ pub struct Section {
 pub static SECTIONS: &[Section] = &[
     Section { title: "Listener and HTTP connection manager", messages: listener::MESSAGES },
     Section { title: "HTTP filters", messages: filter::MESSAGES },
+    Section { title: "HTTP filters that need a feature", messages: extension::MESSAGES },
     Section { title: "RouteConfiguration", messages: route::MESSAGES },
     Section { title: "Cluster", messages: cluster::MESSAGES },
     Section { title: "Load balancing policies", messages: cluster::POLICIES },

@@ -23,6 +23,26 @@ pub struct Rules {
     pub action: RbacAction,
     /// By name, for the audit.
     pub policies: BTreeMap<Arc<str>, Policy>,
+    /// Which decisions are logged; absent: none (gRFC A59).
+    pub audit: Option<Audit>,
+}
+
+/// `AuditLoggingOptions` with at least one logger and a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Denials are logged.
+    pub denied: bool,
+    /// Permissions are logged.
+    pub allowed: bool,
+    /// Where to; at least one.
+    pub loggers: Vec<AuditLogger>,
+}
+
+/// An audit logger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditLogger {
+    /// A line of JSON on standard output (`envoy.extensions.rbac.audit_loggers.stream.v3.StdoutAuditLog`).
+    Stdout,
 }
 
 /// What a match means.

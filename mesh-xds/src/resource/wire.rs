@@ -3,6 +3,8 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
+pub(super) mod tree;
+
 use super::{Locality, Origin};
 use crate::{
     field_path::{Faults, Path},
@@ -19,7 +21,7 @@ use envoy_types::pb::{
         },
         r#type::{
             matcher::v3 as matcher,
-            v3::{FractionalPercent, Int64Range, fractional_percent::DenominatorType},
+            v3::{FractionalPercent, HttpStatus, Int64Range, fractional_percent::DenominatorType},
         },
     },
     google::protobuf::{self as pb, Any, UInt32Value, value::Kind},
@@ -113,6 +115,46 @@ pub(super) fn runtime_fraction_proto(fraction: Fraction) -> core::RuntimeFractio
         default_value: Some(fraction_proto(fraction)),
         runtime_key: String::new(),
     }
+}
+
+/// `default_value` of a runtime fraction: there is no runtime, so the key is not read (gRFC A28).
+pub(super) fn runtime_fraction(
+    proto: &core::RuntimeFractionalPercent,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Fraction> {
+    let at = at.field("default_value");
+    fraction(faults.required(&at, &proto.default_value)?, &at, faults)
+}
+
+/// An HTTP status; `Some(None)`: absent.
+pub(super) fn http_status(
+    proto: &Option<HttpStatus>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<u16>> {
+    let Some(status) = proto else { return Some(None) };
+    match u16::try_from(status.code) {
+        Ok(code @ 200..=599) => Some(Some(code)),
+        _ => faults.reject(&at.field("code"), format!("{} is not within 200..=599", status.code)),
+    }
+}
+
+/// Text that can stand in a `Set-Cookie` header without ending what it is part of.
+pub(super) fn cookie_text(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<Arc<str>> {
+    if text.bytes().any(|c| !(b' '..=b'~').contains(&c) || matches!(c, b';' | b',' | b'=')) {
+        return faults.reject(at, format!("`{text}` cannot stand in a cookie"));
+    }
+    Some(text.into())
+}
+
+/// Absent when empty.
+pub(super) fn text(text: &str) -> Option<Arc<str>> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+pub(super) fn texts(texts: &[String]) -> Vec<Arc<str>> {
+    texts.iter().map(|text| text.as_str().into()).collect()
 }
 
 pub(super) fn regex_proto(regex: &FullRegex) -> matcher::RegexMatcher {

@@ -53,7 +53,7 @@ fn rules(action: RbacAction, policies: Vec<(Permission, Principal)>) -> FilterCo
         let policy = Policy { permissions: vec![permission], principals: vec![principal] };
         (Arc::from(format!("policy-{i}")), policy)
     });
-    let rules = Rules { action, policies: policies.collect() };
+    let rules = Rules { action, policies: policies.collect(), audit: None };
     FilterConfig::Rbac(Arc::new(Rbac { rules: Some(rules) }))
 }
 

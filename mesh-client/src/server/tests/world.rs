@@ -379,7 +379,11 @@ pub(super) fn disabled(filters: Vec<Rules>) -> Vec<FilterChain> {
 
 pub(super) fn rules(action: RbacAction, principals: Vec<Principal>) -> Rules {
     let policy = Policy { permissions: vec![Permission::Any], principals };
-    Rules { action, policies: BTreeMap::from([("ns[default]-policy[test]-rule[0]".into(), policy)]) }
+    Rules {
+        action,
+        policies: BTreeMap::from([("ns[default]-policy[test]-rule[0]".into(), policy)]),
+        audit: None,
+    }
 }
 
 pub(super) fn account(account: &str) -> Principal {

@@ -3,19 +3,37 @@
 use super::{AbortKind, DelayKind, Fault, FaultAbort, FaultDelay};
 use crate::{
     field_path::{Faults, Path},
-    resource::wire,
+    resource::{
+        filter::{
+            FilterConfig, FilterOverride,
+            registry::{CLIENT, Kind},
+        },
+        wire,
+    },
 };
 use envoy_types::pb::envoy::extensions::filters::{
     common::fault::v3::{FaultDelay as FaultDelayProto, fault_delay},
     http::fault::v3::{self as proto, fault_abort},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-pub(in crate::resource) fn parse(
-    proto: &proto::HttpFault,
-    at: &Path<'_>,
-    faults: &mut Faults,
-) -> Option<Fault> {
+const MESSAGE: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+
+pub(in crate::resource) static KIND: Kind = Kind {
+    message: MESSAGE,
+    sides: CLIENT,
+    feature: None,
+    read: |any, _, at, faults| {
+        let fault = parse(&wire::unpack(any, at, faults)?, at, faults)?;
+        Some(FilterConfig::Fault(Arc::new(fault)))
+    },
+    per_route: Some((MESSAGE, |any, _, at, faults| {
+        let fault = parse(&wire::unpack(any, at, faults)?, at, faults)?;
+        Some(FilterOverride::Config(FilterConfig::Fault(Arc::new(fault))))
+    })),
+};
+
+fn parse(proto: &proto::HttpFault, at: &Path<'_>, faults: &mut Faults) -> Option<Fault> {
     for (unsupported, field) in [
         (proto.response_rate_limit.is_some(), "response_rate_limit"),
         (!proto.upstream_cluster.is_empty(), "upstream_cluster"),

@@ -1,6 +1,7 @@
 //! HTTP filters and their overrides (gRFC A33, A39, A41).
 
-use super::{Message, ignored, rejected, supported};
+use super::{Message, ignored, needs, rejected, supported};
+use crate::resource::Feature;
 use envoy_types::pb::envoy::{
     config::{rbac::v3 as rules, route::v3::FilterConfig},
     extensions::filters::{
@@ -114,7 +115,12 @@ pub(in crate::resource) static RBAC_RULES: Message = Message::of::<rules::Rbac>(
     &[
         supported("action", "A41", "LOG decides nothing"),
         supported("policies", "A41", ""),
-        supported("audit_logging_options", "A59", ""),
+        needs(
+            Feature::AuditLogging,
+            "audit_logging_options",
+            "A59",
+            "without it loggers are refused unless optional",
+        ),
     ],
 );
 

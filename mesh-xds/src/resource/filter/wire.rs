@@ -1,59 +1,38 @@
 //! HTTP filters and their overrides, to and from protobuf (gRFC A39).
 
-use super::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
+use super::{
+    FilterConfig, FilterOverride, FilterOverrides, HttpFilter,
+    registry::{self, Scope, Side},
+};
 use crate::{
     field_path::{Faults, Path},
-    resource::{ParseContext, fault, rbac, wire},
+    resource::{ParseContext, composite, ext_authz, jwt, rate_limit_quota, rbac, stateful_session, wire},
 };
 use envoy_types::pb::{
     envoy::{
         config::route::v3::FilterConfig as FilterConfigProto,
-        extensions::filters::{
-            http::{
-                fault::v3::HttpFault,
-                rbac::v3::{Rbac as RbacProto, RbacPerRoute},
-                router::v3::Router,
-            },
-            network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
-        },
+        extensions::filters::network::http_connection_manager::v3::{self as hcm, http_filter::ConfigType},
     },
     google::protobuf::Any,
 };
 use prost::{Message, Name};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
 };
 
 /// A message without a type, by its old and its new name.
-const TYPED_STRUCTS: [&str; 2] =
-    ["type.googleapis.com/udpa.type.v1.TypedStruct", "type.googleapis.com/xds.type.v3.TypedStruct"];
-
-/// Which side a connection manager is on. A filter of the other side would be configured and never run, so
-/// it is as good as unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::resource) enum Side {
-    Client,
-    Server,
-}
-
-impl Side {
-    fn runs(self, config: &FilterConfig) -> bool {
-        match config {
-            FilterConfig::Router => true,
-            FilterConfig::Fault(_) => self == Self::Client,
-            FilterConfig::Rbac(_) => self == Self::Server,
-        }
-    }
-}
+const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
 
 /// The filters of a connection manager: unique names, known types, the router last and only there.
 pub(in crate::resource) fn parse(
     protos: &[hcm::HttpFilter],
     side: Side,
+    context: &ParseContext,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Vec<HttpFilter>> {
+    let scope = Scope::new(context, Some(side));
     let mut names = BTreeSet::new();
     let mut filters = Vec::new();
     let mut all_right = true;
@@ -66,7 +45,7 @@ pub(in crate::resource) fn parse(
             faults.reject::<()>(&at.field("name"), format!("`{}` stands twice", proto.name));
             all_right = false;
         }
-        match filter(proto, side, &at, faults) {
+        match filter(proto, &scope, &at, faults) {
             Some(Some(filter)) => filters.push(filter),
             Some(None) => {}
             None => all_right = false,
@@ -83,25 +62,17 @@ pub(in crate::resource) fn parse(
 /// `Some(None)`: unknown and optional.
 fn filter(
     proto: &hcm::HttpFilter,
-    side: Side,
+    scope: &Scope<'_>,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Option<HttpFilter>> {
     let config = match &proto.config_type {
-        Some(ConfigType::TypedConfig(any)) => match known(any, &at.field("typed_config"), faults)? {
-            Some(config) if side.runs(&config) => config,
-            _ if proto.is_optional => return Some(None),
-            _ => {
-                let side = if side == Side::Client { "client" } else { "server" };
-                return faults.reject(
-                    &at.field("typed_config"),
-                    format!(
-                        "filter type {} is not supported on a {side}, and the filter is not optional",
-                        type_name(any)
-                    ),
-                );
+        Some(ConfigType::TypedConfig(any)) => {
+            match config(any, proto.is_optional, scope, &at.field("typed_config"), faults)? {
+                Some(config) => config,
+                None => return Some(None),
             }
-        },
+        }
         Some(ConfigType::ConfigDiscovery(_)) | None if proto.is_optional => return Some(None),
         Some(ConfigType::ConfigDiscovery(_)) => {
             return faults.reject(&at.field("config_discovery"), "is not supported");
@@ -111,48 +82,74 @@ fn filter(
     Some(Some(HttpFilter { name: proto.name.as_str().into(), config, disabled: proto.disabled }))
 }
 
-/// `Some(None)`: of a type that is not known here.
-fn known(any: &Any, at: &Path<'_>, faults: &mut Faults) -> Option<Option<FilterConfig>> {
-    let inner = type_name(any);
-    let url = inner.as_str();
-    if inner != any.type_url
-        && [HttpFault::type_url(), RbacProto::type_url(), RbacPerRoute::type_url()].contains(&inner)
-    {
-        return faults.reject(at, format!("{inner} must be sent as itself, not in a TypedStruct"));
+/// The configuration of a filter. `Some(None)`: of a type that cannot be run here, and optional.
+pub(in crate::resource) fn config(
+    any: &Any,
+    optional: bool,
+    scope: &Scope<'_>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<FilterConfig>> {
+    let url = type_url(any);
+    let kind = registry::kind(&url);
+    match kind {
+        Some(kind) if kind.runs(scope) => {
+            own_message(any, &url, at, faults)?;
+            (kind.read)(any, scope, at, faults).map(Some)
+        }
+        _ if optional => Some(None),
+        _ => {
+            let side = match scope.side {
+                Some(Side::Client) => " on a client",
+                Some(Side::Server) => " on a server",
+                None => "",
+            };
+            let lacking = match kind.and_then(|kind| kind.feature) {
+                Some(feature) if !scope.context.support.has(feature) => {
+                    format!(" (it does not have {})", feature.name())
+                }
+                _ => String::new(),
+            };
+            let reason =
+                format!("filter type {url} is not supported{side}{lacking}, and the filter is not optional");
+            faults.reject(at, reason)
+        }
     }
-    Some(Some(if url == Router::type_url() {
-        FilterConfig::Router
-    } else if url == HttpFault::type_url() {
-        FilterConfig::Fault(Arc::new(fault::wire::parse(&wire::unpack(any, at, faults)?, at, faults)?))
-    } else if url == RbacProto::type_url() {
-        FilterConfig::Rbac(Arc::new(rbac::wire::parse(&wire::unpack(any, at, faults)?, at, faults)?))
-    } else {
-        return Some(None);
-    }))
 }
 
 /// The type inside a TypedStruct, or the type itself.
-fn type_name(any: &Any) -> String {
-    if TYPED_STRUCTS.contains(&any.type_url.as_str()) {
+fn type_url(any: &Any) -> Cow<'_, str> {
+    if TYPED_STRUCTS.contains(&registry::message(&any.type_url)) {
         // On the wire it looks like an `Any`: the type URL in field 1, a message in field 2.
-        return Any::decode(&*any.value).map_or_else(|_| any.type_url.clone(), |inner| inner.type_url);
+        if let Ok(inner) = Any::decode(&*any.value) {
+            return inner.type_url.into();
+        }
     }
-    any.type_url.clone()
+    any.type_url.as_str().into()
 }
 
-/// `typed_per_filter_config` of one level.
+/// A known type comes as its own message.
+fn own_message(any: &Any, url: &str, at: &Path<'_>, faults: &mut Faults) -> Option<()> {
+    if url == any.type_url {
+        return Some(());
+    }
+    faults.reject(at, format!("{url} must be sent as itself, not in a TypedStruct"))
+}
+
+/// `typed_per_filter_config` of the message at `at`.
 pub(in crate::resource) fn overrides(
     protos: &HashMap<String, Any>,
-    _context: &ParseContext,
+    context: &ParseContext,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<FilterOverrides> {
     let at = at.field("typed_per_filter_config");
+    let scope = Scope::new(context, None);
     let mut parsed = FilterOverrides::new();
     let mut all_right = true;
     // Sorted, so that faults come in the same order each time.
     for (name, any) in protos.iter().collect::<BTreeMap<_, _>>() {
-        match override_of(any, &at.key(name), faults) {
+        match override_of(any, &scope, &at.key(name), faults) {
             Some(Some(value)) => {
                 parsed.insert(name.as_str().into(), value);
             }
@@ -163,10 +160,15 @@ pub(in crate::resource) fn overrides(
     all_right.then_some(parsed)
 }
 
-/// `Some(None)`: of an unknown type, and optional.
-fn override_of(any: &Any, at: &Path<'_>, faults: &mut Faults) -> Option<Option<FilterOverride>> {
+/// `Some(None)`: of a type that cannot be run here, and optional.
+fn override_of(
+    any: &Any,
+    scope: &Scope<'_>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<FilterOverride>> {
     let mut optional = false;
-    let mut config = any.clone();
+    let mut config = Cow::Borrowed(any);
     if any.type_url == FilterConfigProto::type_url() {
         let wrapper: FilterConfigProto = wire::unpack(any, at, faults)?;
         if wrapper.disabled {
@@ -174,27 +176,23 @@ fn override_of(any: &Any, at: &Path<'_>, faults: &mut Faults) -> Option<Option<F
         }
         optional = wrapper.is_optional;
         config = match wrapper.config {
-            Some(config) => config,
+            Some(config) => Cow::Owned(config),
             None if optional => return Some(None),
             None => return faults.reject(&at.field("config"), "is required"),
         };
     }
-    if config.type_url == RbacPerRoute::type_url() {
-        let per_route: RbacPerRoute = wire::unpack(&config, at, faults)?;
-        return Some(Some(match per_route.rbac {
-            Some(rbac) => {
-                FilterOverride::Config(FilterConfig::Rbac(Arc::new(rbac::wire::parse(&rbac, at, faults)?)))
-            }
-            None => FilterOverride::Disabled,
-        }));
-    }
-    match known(&config, at, faults)? {
-        Some(FilterConfig::Router) => faults.reject(at, "the router cannot be overridden"),
-        Some(FilterConfig::Rbac(_)) => faults.reject(at, "RBAC is overridden by RBACPerRoute"),
-        Some(config) => Some(Some(FilterOverride::Config(config))),
-        None if optional => Some(None),
-        None => faults
-            .reject(at, format!("filter type {} is not supported, and not optional", type_name(&config))),
+    let url = type_url(&config);
+    match (registry::per_route(&url), registry::kind(&url)) {
+        (Some((kind, read)), _) if kind.runs(scope) => {
+            own_message(&config, &url, at, faults)?;
+            read(&config, scope, at, faults).map(Some)
+        }
+        (None, Some(kind)) if kind.runs(scope) => match kind.per_route {
+            Some((name, _)) => faults.reject(at, format!("{} is overridden by {name}", kind.message)),
+            None => faults.reject(at, format!("{} cannot be overridden", kind.message)),
+        },
+        _ if optional => Some(None),
+        _ => faults.reject(at, format!("filter type {url} is not supported, and not optional")),
     }
 }
 
@@ -203,15 +201,7 @@ pub(in crate::resource) fn encode(filter: &HttpFilter) -> hcm::HttpFilter {
         name: filter.name.to_string(),
         is_optional: false,
         disabled: filter.disabled,
-        config_type: Some(ConfigType::TypedConfig(config_proto(&filter.config))),
-    }
-}
-
-fn config_proto(config: &FilterConfig) -> Any {
-    match config {
-        FilterConfig::Router => wire::any(&Router::default()),
-        FilterConfig::Fault(fault) => wire::any(&fault::wire::encode(fault)),
-        FilterConfig::Rbac(rbac) => Any { type_url: RbacProto::type_url(), value: rbac::wire::encode(rbac) },
+        config_type: Some(ConfigType::TypedConfig(registry::encode(&filter.config))),
     }
 }
 
@@ -225,11 +215,14 @@ fn override_proto(value: &FilterOverride) -> Any {
         FilterOverride::Disabled => {
             wire::any(&FilterConfigProto { config: None, is_optional: false, disabled: true })
         }
-        FilterOverride::Config(FilterConfig::Rbac(rbac)) => {
-            let mut value = Vec::new();
-            wire::embed(2, &rbac::wire::encode(rbac), &mut value);
-            Any { type_url: RbacPerRoute::type_url(), value }
+        FilterOverride::Config(FilterConfig::Rbac(rbac)) => rbac::wire::encode_override(rbac),
+        FilterOverride::Config(FilterConfig::StatefulSession(session)) => {
+            wire::any(&stateful_session::wire::encode_override(session))
         }
-        FilterOverride::Config(config) => config_proto(config),
+        FilterOverride::Config(config) => registry::encode(config),
+        FilterOverride::JwtRequirement(name) => wire::any(&jwt::wire::encode_override(name)),
+        FilterOverride::CheckSettings(context) => ext_authz::wire::encode_override(context),
+        FilterOverride::RateLimitQuota(quota) => rate_limit_quota::wire::encode_override(quota),
+        FilterOverride::Composite(tree) => composite::wire::encode_override(tree),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     name::{Name, ResourceType},
     resource::{
         ParseContext, Resource, RouteConfiguration,
-        filter::{self, wire::Side},
+        filter::{self, registry::Side},
         sealed, tls, wire,
     },
 };
@@ -200,7 +200,7 @@ fn manager(
     if !proto.early_header_mutation_extensions.is_empty() {
         faults.reject::<()>(&at.field("early_header_mutation_extensions"), "must be empty");
     }
-    let filters = filter::wire::parse(&proto.http_filters, side, &at.field("http_filters"), faults);
+    let filters = filter::wire::parse(&proto.http_filters, side, context, &at.field("http_filters"), faults);
     let none = HttpProtocolOptions::default();
     let options = proto.common_http_protocol_options.as_ref().unwrap_or(&none);
     let options_at = at.field("common_http_protocol_options");

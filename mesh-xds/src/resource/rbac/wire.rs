@@ -3,50 +3,93 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
-use super::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use super::{Audit, AuditLogger, Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use crate::{
     field_path::{Faults, Path},
     matcher::{HeaderMatcher, HeaderOrPseudo},
     resource::{
+        Feature,
         canonical::{self, Inside, Shape},
+        filter::{
+            FilterConfig, FilterOverride,
+            registry::{Kind, SERVER, Scope},
+        },
         wire,
     },
 };
-use envoy_types::pb::envoy::{
-    config::rbac::v3::{self as proto, permission::Rule, principal::Identifier, rbac::Action},
-    config::route::v3::HeaderMatcher as HeaderMatcherProto,
-    extensions::filters::http::rbac::v3::Rbac as FilterProto,
-    r#type::{matcher::v3 as matcher, v3::Int32Range},
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::TypedExtensionConfig,
+            rbac::v3::{
+                self as proto,
+                permission::Rule,
+                principal::Identifier,
+                rbac::{
+                    Action, AuditLoggingOptions,
+                    audit_logging_options::{AuditCondition, AuditLoggerConfig},
+                },
+            },
+            route::v3::HeaderMatcher as HeaderMatcherProto,
+        },
+        extensions::{
+            filters::http::rbac::v3::{Rbac as FilterProto, RbacPerRoute},
+            rbac::audit_loggers::stream::v3::StdoutAuditLog,
+        },
+        r#type::{matcher::v3 as matcher, v3::Int32Range},
+    },
+    google::protobuf::Any,
 };
-use prost::Message;
+use prost::{Message, Name};
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
-pub(in crate::resource) fn parse(proto: &FilterProto, at: &Path<'_>, faults: &mut Faults) -> Option<Rbac> {
+pub(in crate::resource) static KIND: Kind = Kind {
+    message: "envoy.extensions.filters.http.rbac.v3.RBAC",
+    sides: SERVER,
+    feature: None,
+    read: |any, scope, at, faults| {
+        let rbac = parse(&wire::unpack(any, at, faults)?, scope, at, faults)?;
+        Some(FilterConfig::Rbac(Arc::new(rbac)))
+    },
+    per_route: Some(("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", |any, scope, at, faults| {
+        let per_route: RbacPerRoute = wire::unpack(any, at, faults)?;
+        Some(match &per_route.rbac {
+            Some(rbac) => {
+                let rbac = parse(rbac, scope, &at.field("rbac"), faults)?;
+                FilterOverride::Config(FilterConfig::Rbac(Arc::new(rbac)))
+            }
+            None => FilterOverride::Disabled,
+        })
+    })),
+};
+
+fn parse(proto: &FilterProto, scope: &Scope<'_>, at: &Path<'_>, faults: &mut Faults) -> Option<Rbac> {
     if proto.matcher.is_some() {
         return faults.reject(&at.field("matcher"), "is not supported; use `rules`");
     }
     match &proto.rules {
         None => Some(Rbac { rules: None }),
-        Some(rules) => Some(Rbac { rules: parse_rules(rules, &at.field("rules"), faults)? }),
+        Some(rules) => Some(Rbac { rules: parse_rules(rules, scope, &at.field("rules"), faults)? }),
     }
 }
 
 /// `Some(None)`: the action is LOG, which decides nothing.
-fn parse_rules(proto: &proto::Rbac, at: &Path<'_>, faults: &mut Faults) -> Option<Option<Rules>> {
+fn parse_rules(
+    proto: &proto::Rbac,
+    scope: &Scope<'_>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<Rules>> {
     let action = match Action::try_from(proto.action) {
         Ok(Action::Allow) => RbacAction::Allow,
         Ok(Action::Deny) => RbacAction::Deny,
         Ok(Action::Log) => return Some(None),
         Err(_) => return faults.reject(&at.field("action"), format!("{} is unknown", proto.action)),
     };
-    if let Some(audit) = &proto.audit_logging_options {
-        let at = at.field("audit_logging_options");
-        let list = at.field("logger_configs");
-        for (i, _) in audit.logger_configs.iter().enumerate().filter(|(_, logger)| !logger.is_optional) {
-            let reason = "audit loggers are not supported by this version, and this one is not optional";
-            faults.reject::<()>(&list.index(i), reason);
-        }
-    }
+    let audit = match &proto.audit_logging_options {
+        Some(audit) => self::audit(audit, scope, &at.field("audit_logging_options"), faults),
+        None => Some(None),
+    };
     let mut policies = BTreeMap::new();
     let mut all_right = true;
     let at = at.field("policies");
@@ -58,7 +101,49 @@ fn parse_rules(proto: &proto::Rbac, at: &Path<'_>, faults: &mut Faults) -> Optio
             None => all_right = false,
         }
     }
-    all_right.then_some(Some(Rules { action, policies }))
+    let audit = audit?;
+    all_right.then_some(Some(Rules { action, policies, audit }))
+}
+
+/// Loggers that are not known, or that the data path does not have, are left out where optional. `Some(None)`:
+/// nothing is logged.
+fn audit(
+    proto: &AuditLoggingOptions,
+    scope: &Scope<'_>,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<Audit>> {
+    let (denied, allowed) = match AuditCondition::try_from(proto.audit_condition) {
+        Ok(AuditCondition::None) => (false, false),
+        Ok(AuditCondition::OnDeny) => (true, false),
+        Ok(AuditCondition::OnAllow) => (false, true),
+        Ok(AuditCondition::OnDenyAndAllow) => (true, true),
+        Err(_) => {
+            let reason = format!("{} is unknown", proto.audit_condition);
+            return faults.reject(&at.field("audit_condition"), reason);
+        }
+    };
+    let loggers =
+        wire::every(&proto.logger_configs, &at.field("logger_configs"), faults, |logger, at, faults| {
+            let at = at.field("audit_logger");
+            let extension = faults.required(&at, &logger.audit_logger)?;
+            let at = at.field("typed_config");
+            let config = faults.required(&at, &extension.typed_config)?;
+            let known = config.type_url == StdoutAuditLog::type_url();
+            if known && scope.context.support.has(Feature::AuditLogging) {
+                return Some(Some(AuditLogger::Stdout));
+            }
+            if logger.is_optional {
+                return Some(None);
+            }
+            if known {
+                return scope.context.support.require(Feature::AuditLogging, &at, faults).map(|()| None);
+            }
+            faults.reject(&at, format!("audit logger {} is not supported, and not optional", config.type_url))
+        })?;
+    let loggers: Vec<_> = loggers.into_iter().flatten().collect();
+    let logs = (denied || allowed) && !loggers.is_empty();
+    Some(logs.then_some(Audit { denied, allowed, loggers }))
 }
 
 fn policy(proto: &proto::Policy, at: &Path<'_>, faults: &mut Faults) -> Option<Policy> {
@@ -209,8 +294,41 @@ fn ports(range: &Int32Range, at: &Path<'_>, faults: &mut Faults) -> Option<Range
 static RULES_SHAPE: Shape = Shape(&[(2, Inside::Map)]);
 static SHAPE: Shape = Shape(&[(1, Inside::Message(&RULES_SHAPE))]);
 
+pub(in crate::resource) fn encode_any(rbac: &Rbac) -> Any {
+    Any { type_url: FilterProto::type_url(), value: encode(rbac) }
+}
+
+pub(in crate::resource) fn encode_override(rbac: &Rbac) -> Any {
+    let mut value = Vec::new();
+    wire::embed(2, &encode(rbac), &mut value);
+    Any { type_url: RbacPerRoute::type_url(), value }
+}
+
+fn audit_proto(audit: &Audit) -> AuditLoggingOptions {
+    AuditLoggingOptions {
+        audit_condition: match (audit.denied, audit.allowed) {
+            (true, true) => AuditCondition::OnDenyAndAllow,
+            (true, false) => AuditCondition::OnDeny,
+            (false, true) => AuditCondition::OnAllow,
+            (false, false) => AuditCondition::None,
+        }
+        .into(),
+        logger_configs: audit
+            .loggers
+            .iter()
+            .map(|AuditLogger::Stdout| AuditLoggerConfig {
+                audit_logger: Some(TypedExtensionConfig {
+                    name: "envoy.rbac.audit_loggers.stdout".into(),
+                    typed_config: Some(wire::any(&StdoutAuditLog {})),
+                }),
+                is_optional: false,
+            })
+            .collect(),
+    }
+}
+
 /// The filter's message, encoded: policies in order.
-pub(in crate::resource) fn encode(rbac: &Rbac) -> Vec<u8> {
+fn encode(rbac: &Rbac) -> Vec<u8> {
     let rules = rbac.rules.as_ref().map(|rules| proto::Rbac {
         action: match rules.action {
             RbacAction::Allow => Action::Allow.into(),
@@ -221,7 +339,7 @@ pub(in crate::resource) fn encode(rbac: &Rbac) -> Vec<u8> {
             .iter()
             .map(|(name, policy)| (name.to_string(), policy_proto(policy)))
             .collect(),
-        ..Default::default()
+        audit_logging_options: rules.audit.as_ref().map(audit_proto),
     });
     canonical::sorted(&FilterProto { rules, ..Default::default() }.encode_to_vec(), &SHAPE)
 }

@@ -4,7 +4,7 @@ mod action;
 mod answer;
 mod destination;
 mod hash;
-mod headers;
+pub(in crate::resource) mod headers;
 
 use super::{Mirror, QueryMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
 use crate::{
@@ -127,7 +127,7 @@ fn encode_route(route: &Route) -> proto::Route {
     }
 }
 
-fn encode_match(matches: &RouteMatch) -> proto::RouteMatch {
+pub(in crate::resource) fn encode_match(matches: &RouteMatch) -> proto::RouteMatch {
     let (path, ignore_case) = match &matches.path {
         PathMatcher::Prefix { value, ignore_case } => {
             (PathSpecifier::Prefix(value.to_string()), *ignore_case)
@@ -327,7 +327,11 @@ fn route(
     }))
 }
 
-fn route_match(proto: &proto::RouteMatch, at: &Path<'_>, faults: &mut Faults) -> Option<RouteMatch> {
+pub(in crate::resource) fn route_match(
+    proto: &proto::RouteMatch,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<RouteMatch> {
     let ignore_case = proto.case_sensitive.as_ref().is_some_and(|sensitive| !sensitive.value);
     let path = match &proto.path_specifier {
         Some(PathSpecifier::Prefix(value)) => Some(PathMatcher::prefix(value, ignore_case)),

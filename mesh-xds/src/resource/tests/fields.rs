@@ -1,7 +1,7 @@
 //! What `resource/fields` says of each field is so.
 
 use super::{
-    super::fields::{self, Message, Row, SECTIONS, State, filter::*, listener::*, route::*},
+    super::fields::{self, Message, Row, SECTIONS, State, extension::*, filter::*, listener::*, route::*},
     AnyResource, ParseContext, ParseError, ResourceType, Support, context,
 };
 use crate::resource as model;

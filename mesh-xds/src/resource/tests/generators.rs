@@ -2,6 +2,7 @@
 
 mod cluster;
 mod endpoint;
+mod extension;
 mod filter;
 mod listener;
 mod route;

@@ -32,7 +32,7 @@ fn allows(rules: &Rules) -> bool {
 
 fn rules(action: RbacAction, permission: Permission, principal: Principal) -> Rules {
     let policy = Policy { permissions: vec![permission], principals: vec![principal] };
-    Rules { action, policies: BTreeMap::from([("p".into(), policy)]) }
+    Rules { action, policies: BTreeMap::from([("p".into(), policy)]), audit: None }
 }
 
 fn named(name: &str) -> Principal {
@@ -41,8 +41,8 @@ fn named(name: &str) -> Principal {
 
 #[test]
 fn allow_without_policies_denies_everything_and_deny_without_policies_nothing() {
-    assert!(!allows(&Rules { action: RbacAction::Allow, policies: BTreeMap::new() }));
-    assert!(allows(&Rules { action: RbacAction::Deny, policies: BTreeMap::new() }));
+    assert!(!allows(&Rules { action: RbacAction::Allow, policies: BTreeMap::new(), audit: None }));
+    assert!(allows(&Rules { action: RbacAction::Deny, policies: BTreeMap::new(), audit: None }));
     assert_eq!(Rbac { rules: None }.rules, None);
 }
 

@@ -5,7 +5,7 @@ use crate::{
     resource::{
         Feature, ParseContext,
         route::{HashCookie, HashKey, HashPolicy, HeaderName},
-        wire,
+        wire::{self, cookie_text},
     },
 };
 use envoy_types::pb::envoy::config::route::v3::route_action::{
@@ -79,14 +79,6 @@ fn cookie(proto: &Cookie, at: &Path<'_>, faults: &mut Faults) -> Option<HashCook
             Some((name?, value?))
         });
     Some(HashCookie { name: name?, ttl, path: path?, attributes: attributes? })
-}
-
-/// Text that can stand in a `Set-Cookie` header without ending what it is part of.
-fn cookie_text(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<std::sync::Arc<str>> {
-    if text.bytes().any(|c| !(b' '..=b'~').contains(&c) || matches!(c, b';' | b',' | b'=')) {
-        return faults.reject(at, format!("`{text}` cannot stand in a cookie"));
-    }
-    Some(text.into())
 }
 
 pub(super) fn encode(policy: &HashPolicy) -> Proto {

@@ -92,7 +92,7 @@ fn literal(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<String> {
     Some(literal)
 }
 
-fn additions(
+pub(in crate::resource) fn additions(
     protos: &[HeaderValueOption],
     at: &Path<'_>,
     faults: &mut Faults,
@@ -128,7 +128,7 @@ fn addition(proto: &HeaderValueOption, at: &Path<'_>, faults: &mut Faults) -> Op
 }
 
 pub(super) fn encode(headers: &HeaderMutations) -> Encoded {
-    let add = |mutation: &HeaderMutation| mutation.add.iter().map(encode_addition).collect();
+    let add = |mutation: &HeaderMutation| encode_additions(&mutation.add);
     let remove = |mutation: &HeaderMutation| mutation.remove.iter().map(ToString::to_string).collect();
     Encoded {
         request_add: add(&headers.request),
@@ -136,6 +136,10 @@ pub(super) fn encode(headers: &HeaderMutations) -> Encoded {
         response_add: add(&headers.response),
         response_remove: remove(&headers.response),
     }
+}
+
+pub(in crate::resource) fn encode_additions(additions: &[HeaderAddition]) -> Vec<HeaderValueOption> {
+    additions.iter().map(encode_addition).collect()
 }
 
 fn encode_addition(addition: &HeaderAddition) -> HeaderValueOption {

@@ -1,5 +1,19 @@
 //! A good resource around each message of `resource/fields`.
 
+/// To the first filter of a client's listener, and of a server's.
+macro_rules! in_client {
+    ($($rest:literal),*) => { &[19, 1, 2, 5, 4, 2 $(, $rest)*] };
+}
+macro_rules! in_server {
+    ($($rest:literal),*) => { &[3, 3, 4, 2, 5, 4, 2 $(, $rest)*] };
+}
+/// To the override of a route.
+macro_rules! in_override {
+    ($($rest:literal),*) => { &[2, 3, 13, 2, 2 $(, $rest)*] };
+}
+
+mod extension;
+
 use super::*;
 use envoy_types::pb::{
     envoy::{
@@ -36,6 +50,19 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("Filter", "name"),
     // retry_on is a list of words: the tests of `resource/retry/wire.rs`
     ("RetryPolicy", "retry_on"),
+    // an_audit_logger_that_is_not_known_is_refused_unless_optional
+    ("AuditLoggerConfig", "is_optional"),
+    // Messages that merge with the good one when empty: the messages inside them have rows of their own.
+    ("RBAC", "audit_logging_options"),
+    ("AuditLoggerConfig", "audit_logger"),
+    ("StatefulSession", "session_state"),
+    ("ExtAuthz", "decoder_header_mutation_rules"),
+    ("ExtensionWithMatcher", "extension_config"),
+    ("OnMatch", "action"),
+    ("SinglePredicate", "input"),
+    ("MatcherTree", "input"),
+    // The first that is known counts, so one more changes nothing: credentials_are_the_first_that_are_known
+    ("GoogleGrpc", "channel_credentials_plugin"),
     // The next message, RetryHostPredicate.
     ("RetryPolicy", "retry_host_predicate"),
     // a_cluster_comes_back_from_its_bytes: what counts only together with another field or key.
@@ -69,6 +96,7 @@ pub(super) fn all() -> Vec<Carrier> {
     all.extend(listener_carriers());
     all.extend(filter_carriers());
     all.extend(clusters::carriers());
+    all.extend(extension::carriers());
     all
 }
 
@@ -357,18 +385,6 @@ fn listener_carriers() -> Vec<Carrier> {
 }
 
 // ---- HTTP filters ----
-
-/// To the first filter of a client's listener, and of a server's.
-macro_rules! in_client {
-    ($($rest:literal),*) => { &[19, 1, 2, 5, 4, 2 $(, $rest)*] };
-}
-macro_rules! in_server {
-    ($($rest:literal),*) => { &[3, 3, 4, 2, 5, 4, 2 $(, $rest)*] };
-}
-/// To the override of a route.
-macro_rules! in_override {
-    ($($rest:literal),*) => { &[2, 3, 13, 2, 2 $(, $rest)*] };
-}
 
 fn fault() -> fault::HttpFault {
     let delay = FaultDelay {

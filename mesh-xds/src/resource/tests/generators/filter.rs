@@ -1,6 +1,6 @@
 //! HTTP filters and their overrides.
 
-use super::{fraction, header, headers, name, network, positive, string, text};
+use super::{extension, fraction, header, headers, name, network, positive, string, text};
 use crate::resource::{fault::*, filter::*, rbac::*};
 use proptest::{collection::vec, option, prelude::*};
 use std::{collections::BTreeSet, sync::Arc};
@@ -55,34 +55,60 @@ fn principal() -> impl Strategy<Value = Principal> {
     })
 }
 
-fn rbac() -> impl Strategy<Value = Rbac> {
+fn rbac() -> BoxedStrategy<Rbac> {
     let policy = (vec(permission(), 1..3), vec(principal(), 1..3))
         .prop_map(|(permissions, principals)| Policy { permissions, principals });
     let action = prop_oneof![Just(RbacAction::Allow), Just(RbacAction::Deny)];
     let policies = vec((text(), policy), 0..4).prop_map(|policies| policies.into_iter().collect());
-    let rules = (action, policies).prop_map(|(action, policies)| Rules { action, policies });
-    option::of(rules).prop_map(|rules| Rbac { rules })
+    let audit = any::<(bool, bool)>().prop_map(|(denied, allowed)| {
+        let audit = Audit { denied, allowed, loggers: vec![AuditLogger::Stdout] };
+        (denied || allowed).then_some(audit)
+    });
+    let rules =
+        (action, policies, audit).prop_map(|(action, policies, audit)| Rules { action, policies, audit });
+    option::of(rules).prop_map(|rules| Rbac { rules }).boxed()
 }
 
-pub(super) fn overrides() -> impl Strategy<Value = FilterOverrides> {
+pub(super) fn overrides() -> BoxedStrategy<FilterOverrides> {
     let one = prop_oneof![
         Just(FilterOverride::Disabled),
         fault().prop_map(|fault| FilterOverride::Config(FilterConfig::Fault(Arc::new(fault)))),
         rbac().prop_map(|rbac| FilterOverride::Config(FilterConfig::Rbac(Arc::new(rbac)))),
+        extension::overrides(),
     ];
-    vec((name(), one), 0..3).prop_map(|overrides| overrides.into_iter().collect())
+    vec((name(), one), 0..3).prop_map(|overrides| overrides.into_iter().collect()).boxed()
+}
+
+/// A filter of one side that holds no other.
+pub(super) fn leaf(server: bool) -> BoxedStrategy<FilterConfig> {
+    if server {
+        prop_oneof![
+            rbac().prop_map(|rbac| FilterConfig::Rbac(Arc::new(rbac))),
+            extension::of_server(),
+            extension::of_both(),
+        ]
+        .boxed()
+    } else {
+        prop_oneof![
+            fault().prop_map(|fault| FilterConfig::Fault(Arc::new(fault))),
+            extension::of_client(),
+            extension::of_both(),
+        ]
+        .boxed()
+    }
 }
 
 /// Filters of one side, the router last.
-pub(super) fn filters(server: bool) -> impl Strategy<Value = Vec<HttpFilter>> {
-    let of_client = fault().prop_map(|fault| FilterConfig::Fault(Arc::new(fault))).boxed();
-    let of_server = rbac().prop_map(|rbac| FilterConfig::Rbac(Arc::new(rbac))).boxed();
-    let config = if server { of_server } else { of_client };
-    vec((name(), config, any::<bool>()), 0..3).prop_map(|filters| {
-        let mut seen = BTreeSet::new();
-        let filters = filters.into_iter().filter(|(name, ..)| seen.insert(name.clone()));
-        let one = |(name, config, disabled)| HttpFilter { name, config, disabled };
-        let router = HttpFilter { name: "ROUTER".into(), config: FilterConfig::Router, disabled: false };
-        filters.map(one).chain([router]).collect()
-    })
+pub(super) fn filters(server: bool) -> BoxedStrategy<Vec<HttpFilter>> {
+    let own = leaf(server);
+    let config = prop_oneof![2 => own, 1 => extension::composite(server)];
+    vec((name(), config, any::<bool>()), 0..3)
+        .prop_map(|filters| {
+            let mut seen = BTreeSet::new();
+            let filters = filters.into_iter().filter(|(name, ..)| seen.insert(name.clone()));
+            let one = |(name, config, disabled)| HttpFilter { name, config, disabled };
+            let router = HttpFilter { name: "ROUTER".into(), config: FilterConfig::Router, disabled: false };
+            filters.map(one).chain([router]).collect()
+        })
+        .boxed()
 }

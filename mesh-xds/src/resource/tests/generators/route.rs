@@ -11,19 +11,23 @@ use crate::{
 use proptest::{collection::vec, option, prelude::*};
 use std::{num::NonZeroU32, sync::Arc};
 
-fn header_mutation() -> impl Strategy<Value = HeaderMutation> {
+pub(super) fn header_addition() -> impl Strategy<Value = HeaderAddition> {
     let action = prop_oneof![
         Just(AppendAction::AppendIfExistsOrAdd),
         Just(AppendAction::AddIfAbsent),
         Just(AppendAction::OverwriteIfExistsOrAdd),
         Just(AppendAction::OverwriteIfExists),
     ];
-    let addition = (header_name(), header_value(), action).prop_map(|(name, value, action)| HeaderAddition {
+    (header_name(), header_value(), action).prop_map(|(name, value, action)| HeaderAddition {
         name,
         value,
         action,
-    });
-    (vec(addition, 0..2), vec(header_name(), 0..2)).prop_map(|(add, remove)| HeaderMutation { add, remove })
+    })
+}
+
+fn header_mutation() -> impl Strategy<Value = HeaderMutation> {
+    (vec(header_addition(), 0..2), vec(header_name(), 0..2))
+        .prop_map(|(add, remove)| HeaderMutation { add, remove })
 }
 
 fn mutations() -> impl Strategy<Value = HeaderMutations> {
@@ -121,7 +125,7 @@ fn regex_rewrite() -> impl Strategy<Value = RegexRewrite> {
     })
 }
 
-fn destination() -> impl Strategy<Value = Destination> {
+fn destination() -> BoxedStrategy<Destination> {
     let choice = (name(), weight(), mutations(), overrides(), option::of(authority())).prop_map(
         |(cluster, weight, headers, overrides, authority)| WeightedCluster {
             cluster,
@@ -136,9 +140,10 @@ fn destination() -> impl Strategy<Value = Destination> {
         3 => vec(choice, 1..3).prop_map(Destination::Weighted),
         1 => header_name().prop_map(Destination::Header),
     ]
+    .boxed()
 }
 
-fn forward() -> impl Strategy<Value = Forward> {
+fn forward() -> BoxedStrategy<Forward> {
     let key = prop_oneof![
         (header_name(), option::of(regex_rewrite()))
             .prop_map(|(name, rewrite)| HashKey::Header { name, rewrite }),
@@ -183,12 +188,17 @@ fn forward() -> impl Strategy<Value = Forward> {
             path_rewrite,
             mirrors,
         })
+        .boxed()
 }
 
-fn route() -> impl Strategy<Value = Arc<Route>> {
+pub(super) fn route_match() -> BoxedStrategy<RouteMatch> {
     let query = (some_text(), option::of(string())).prop_map(|(name, value)| QueryMatcher { name, value });
-    let matches = (path(), headers(), vec(query, 0..2), option::of(fraction()))
-        .prop_map(|(path, headers, query, fraction)| RouteMatch { path, headers, query, fraction });
+    (path(), headers(), vec(query, 0..2), option::of(fraction()))
+        .prop_map(|(path, headers, query, fraction)| RouteMatch { path, headers, query, fraction })
+        .boxed()
+}
+
+fn route() -> BoxedStrategy<Arc<Route>> {
     let action = prop_oneof![
         4 => forward().prop_map(|forward| RouteAction::Forward(Box::new(forward))),
         1 => Just(RouteAction::NonForwarding),
@@ -198,11 +208,11 @@ fn route() -> impl Strategy<Value = Arc<Route>> {
         }),
         1 => Just(RouteAction::Unsupported("filter_action")),
     ];
-    (text(), matches, action, overrides(), mutations(), option::of(origin())).prop_map(
-        |(name, matches, action, overrides, headers, origin)| {
+    (text(), route_match(), action, overrides(), mutations(), option::of(origin()))
+        .prop_map(|(name, matches, action, overrides, headers, origin)| {
             Arc::new(Route { name, matches, action, overrides, headers, origin })
-        },
-    )
+        })
+        .boxed()
 }
 
 pub(crate) fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {

@@ -44,8 +44,11 @@ fn server() -> pb::Listener {
         permissions: vec![model::rbac::Permission::Any],
         principals: vec![model::rbac::Principal::Authenticated(Some(StringMatcher::exact("a", false)))],
     };
-    let rules =
-        model::rbac::Rules { action: model::rbac::RbacAction::Deny, policies: [("p".into(), policy)].into() };
+    let rules = model::rbac::Rules {
+        action: model::rbac::RbacAction::Deny,
+        policies: [("p".into(), policy)].into(),
+        audit: None,
+    };
     let rbac = model::filter::HttpFilter {
         name: "rbac".into(),
         config: model::filter::FilterConfig::Rbac(Arc::new(model::rbac::Rbac { rules: Some(rules) })),
