@@ -91,7 +91,7 @@ fn refused(config: Any, server: bool) -> Vec<(String, String)> {
     faults.map(|fault| (end(fault.path), fault.reason)).collect()
 }
 
-fn extension(name: &str, config: &(impl Message + MessageName)) -> Option<TypedExtensionConfig> {
+fn extension(name: &str, config: &impl MessageName) -> Option<TypedExtensionConfig> {
     Some(TypedExtensionConfig { name: name.into(), typed_config: Some(any(config)) })
 }
 
