@@ -3,9 +3,12 @@
 //! ```text
 //! mesh-peer call TARGET            as client.py: `call COUNT [name=value ...]` is answered with one line of JSON
 //! mesh-peer serve ADDRESS INSTANCE  serves until its standard input ends, or says `drain`
+//! mesh-peer control ADDRESS         serves ADS: see `control_plane.rs`
 //! ```
 //!
-//! Both are configured by `GRPC_XDS_BOOTSTRAP` and print `ready`.
+//! The first two are configured by `GRPC_XDS_BOOTSTRAP`; all print `ready`.
+
+mod control_plane;
 
 use mesh_client::{Mesh, MeshChannel};
 use mesh_examples::bookinfo::{
@@ -30,7 +33,8 @@ fn main() -> ExitCode {
             match args.as_slice() {
                 ["call", target] => call(target).await,
                 ["serve", address, instance] => serve(address, instance).await,
-                _ => Err("call TARGET, or serve ADDRESS INSTANCE".into()),
+                ["control", address] => control_plane::run(address).await,
+                _ => Err("call TARGET, serve ADDRESS INSTANCE, or control ADDRESS".into()),
             }
         })
     });

@@ -2,7 +2,9 @@
 
 mod clients;
 mod envoy;
+mod foreign;
 mod ours;
+mod policies;
 mod servers;
 
 use super::{Lab, Outcome, report::Report};
@@ -17,6 +19,10 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "c-core-client", run: clients::core },
     Scenario { name: "grpc-js-client", run: clients::js },
     Scenario { name: "mesh-client", run: clients::ours },
+    Scenario { name: "c-core-policies", run: policies::core },
+    Scenario { name: "grpc-js-policies", run: policies::js },
+    Scenario { name: "foreign-control-plane", run: foreign::state_of_the_world },
+    Scenario { name: "foreign-control-plane-delta", run: foreign::delta },
     Scenario { name: "c-core-server", run: servers::core },
     Scenario { name: "impostor", run: servers::impostor },
     Scenario { name: "mesh-client-server", run: ours::servers },

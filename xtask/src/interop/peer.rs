@@ -122,6 +122,12 @@ impl Server {
         Self::start(lab, instance, port, |command| command.arg("--plain"))
     }
 
+    /// One that fails every call.
+    pub(super) fn failing(lab: &Lab, instance: &str) -> Outcome<Self> {
+        let port = ports::free()?;
+        Self::start(lab, instance, port, |command| command.args(["--plain", "--failing"]))
+    }
+
     /// One that the control plane configures.
     pub(super) fn xds(lab: &Lab, instance: &str, port: u16, bootstrap: &Path) -> Outcome<Self> {
         Self::start(lab, instance, port, |command| command.env("GRPC_XDS_BOOTSTRAP", bootstrap))
