@@ -16,7 +16,8 @@ use crate::model::{
 use mesh_xds::resource::{
     Origin,
     cluster::{
-        Cluster, Discovery, DnsLookupFamily, DnsResolution, LbOptions, LogicalDns, ReportedMetrics, StrictDns,
+        Cluster, Discovery, DnsLookupFamily, DnsResolution, LbOptions, LbPolicy, LocalityLb, LogicalDns,
+        ReportedMetrics, StrictDns,
     },
     route::HashPolicy,
 };
@@ -90,10 +91,16 @@ impl<'m> Compiler<'m> {
         let balancer = blocks.load_balancer.as_ref();
         let lb = policy::load_balancing(balancer, kind);
         let slow_start = policy::slow_start(balancer, &lb, kind);
+        // A ring or a table holds all localities, by their weights: C-core and Node end their processes over one in
+        // each locality.
+        let localities = match lb {
+            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => LocalityLb::Flat,
+            _ => LocalityLb::default(),
+        };
         Some(Cluster {
             discovery: self.discovery(name, &destination),
             lb,
-            lb_options: LbOptions { slow_start, ..LbOptions::default() },
+            lb_options: LbOptions { localities, slow_start, ..LbOptions::default() },
             circuit_breakers: policy::circuit_breakers(
                 blocks.connection_pool.as_ref(),
                 destination.policy.retry_budget,

@@ -11,7 +11,9 @@ use mesh_xds::{
     matcher::{Fraction, StringMatcher},
     resource::tls::{Roots, UpstreamTls},
     resource::{
-        cluster::{Consecutive, Discovery, Http2Keepalive, LbPolicy, Maglev, RingHash, SlowStart},
+        cluster::{
+            Consecutive, Discovery, Http2Keepalive, LbPolicy, LocalityLb, Maglev, RingHash, SlowStart,
+        },
         route::{HashCookie, HashKey, HashPolicy, RouteAction},
     },
 };
@@ -267,7 +269,12 @@ fn consistent_hash_becomes_a_ring_or_a_table_and_the_routes_hash_policy() {
     ];
     for (hash, kind, lb, keys) in cases {
         let world = balanced(kind.clone(), &format!("{{consistentHash: {hash}}}"));
-        assert_eq!(world.cluster(REVIEWS).unwrap().lb, lb, "{hash} for {kind:?}");
+        let cluster = world.cluster(REVIEWS).unwrap();
+        assert_eq!(
+            (cluster.lb, cluster.lb_options.localities),
+            (lb, LocalityLb::Flat),
+            "{hash} for {kind:?}"
+        );
         assert_eq!(hashed_by(&world), keys, "{hash} for {kind:?}");
     }
     assert_eq!(hashed_by(&balanced(MESH, "{simple: RANDOM}")), []);

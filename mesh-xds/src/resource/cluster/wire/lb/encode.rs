@@ -2,8 +2,8 @@
 
 use crate::resource::{
     cluster::{
-        Cluster, Discovery, LbOptions, LbPolicy, LocalityLb, OverrideHostStatus, SubsetScope, Subsetting,
-        wire::percent_proto,
+        Cluster, Discovery, LbOptions, LbPolicy, LocalityLb, OverrideHostStatus, RingHash, SubsetScope,
+        Subsetting, wire::percent_proto,
     },
     endpoint, wire,
 };
@@ -123,8 +123,11 @@ fn leaf(lb: &LbPolicy, options: &LbOptions, localities: LocalityLb) -> Any {
         LbPolicy::PickFirst { shuffle } => wire::any(&PickFirst { shuffle_address_list: *shuffle }),
         LbPolicy::RingHash(ring) => wire::any(&RingHashProto {
             hash_function: HashFunction::XxHash.into(),
-            minimum_ring_size: Some(UInt64Value { value: ring.min_size.into() }),
-            maximum_ring_size: Some(UInt64Value { value: ring.max_size.into() }),
+            // Left out where they are the default: grpc-js cannot read 64-bit numbers here, and rejects the cluster.
+            minimum_ring_size: (ring.min_size != RingHash::default().min_size)
+                .then(|| UInt64Value { value: ring.min_size.into() }),
+            maximum_ring_size: (ring.max_size != RingHash::default().max_size)
+                .then(|| UInt64Value { value: ring.max_size.into() }),
             consistent_hashing_lb_config: hashing(ring.use_hostname),
             locality_weighted_lb_config: Some(LocalityWeightedLbConfig {}),
             ..RingHashProto::default()
