@@ -15,7 +15,9 @@ use mesh_xds::{
     name::{Name, ResourceType},
     resource::{
         Cluster, ClusterLoadAssignment, Listener, Locality, Resource, RouteConfiguration,
-        cluster::{Discovery, FailurePercentage, LbPolicy, OutlierDetection, RingHash},
+        cluster::{
+            Discovery, FailurePercentage, LbOptions, LbPolicy, LocalityLb, OutlierDetection, RingHash,
+        },
         endpoint::{Endpoint, LocalityEndpoints, Priority},
         filter::{FilterConfig, HttpFilter},
         listener::{HttpConnectionManager, ListenerKind, RouteSource},
@@ -158,7 +160,10 @@ fn resources(order: &str, revision: u64) -> Outcome<Shelf> {
         ("ring-hash", ports) => {
             let key = HashKey::Header { name: HeaderName::try_from(KEY)?, rewrite: None };
             hash.push(HashPolicy { key, terminal: false });
-            shelf.put(&Cluster { lb: LbPolicy::RingHash(RingHash::default()), ..Cluster::eds(TOP) });
+            // A ring holds all localities: gRPC has no other.
+            let lb_options = LbOptions { localities: LocalityLb::Flat, ..LbOptions::default() };
+            let lb = LbPolicy::RingHash(RingHash::default());
+            shelf.put(&Cluster { lb, lb_options, ..Cluster::eds(TOP) });
             shelf.put(&assignment(TOP, ports));
         }
         ("outliers", ports) => {
