@@ -6,6 +6,7 @@
 mod binaries;
 mod checks;
 mod control_plane;
+mod csds;
 mod install;
 mod peer;
 mod ports;

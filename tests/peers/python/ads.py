@@ -58,9 +58,10 @@ class Shelf:
             resources[TYPES[packed.type_url], name] = packed
         with self.lock:
             self.resources, self.number = resources, self.number + 1
+            # Before anything that clients say of it.
+            say(f"serving {self.revision()}")
             for stream in self.streams:
                 stream.put("changed")
-        say(f"serving {self.revision()}")
 
     def revision(self):
         return f"{PROCESS}.{self.number}"

@@ -1,7 +1,8 @@
 //! Bookinfo's `reviews` on our own `mesh-client`, as caller and as server, for the peers to meet.
 //!
 //! ```text
-//! mesh-peer call TARGET            as client.py: `call COUNT [name=value ...]` is answered with one line of JSON
+//! mesh-peer call TARGET [ADDRESS]   as client.py: `call COUNT [name=value ...]` is answered with one line of JSON;
+//!                                   its status (CSDS) is served at ADDRESS
 //! mesh-peer serve ADDRESS INSTANCE  serves until its standard input ends, or says `drain`
 //! mesh-peer control ADDRESS         serves ADS: see `control_plane.rs`
 //! ```
@@ -16,7 +17,9 @@ use mesh_examples::bookinfo::{
     reviews_client::ReviewsClient,
     reviews_server::{Reviews, ReviewsServer},
 };
-use std::{collections::BTreeMap, error::Error, io, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, error::Error, io, net::SocketAddr, process::ExitCode, time::Duration};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Code, Request, Response, Status,
     metadata::{MetadataKey, MetadataMap},
@@ -31,7 +34,8 @@ fn main() -> ExitCode {
     let outcome = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
         runtime.block_on(async {
             match args.as_slice() {
-                ["call", target] => call(target).await,
+                ["call", target] => call(target, None).await,
+                ["call", target, status] => call(target, Some(status.parse()?)).await,
                 ["serve", address, instance] => serve(address, instance).await,
                 ["control", address] => control_plane::run(address).await,
                 _ => Err("call TARGET, serve ADDRESS INSTANCE, or control ADDRESS".into()),
@@ -45,8 +49,13 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn call(target: &str) -> Outcome {
+async fn call(target: &str, status: Option<SocketAddr>) -> Outcome {
     let mesh = Mesh::from_env()?;
+    if let Some(status) = status {
+        let incoming = TcpListenerStream::new(TcpListener::bind(status).await?);
+        // Ends with the process.
+        tokio::spawn(Server::builder().add_service(mesh.csds()).serve_with_incoming(incoming));
+    }
     let mut client = ReviewsClient::new(mesh.channel(target)?);
     println!("ready");
     for line in io::stdin().lines() {

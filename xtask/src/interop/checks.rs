@@ -21,6 +21,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "mesh-client", run: clients::ours },
     Scenario { name: "c-core-policies", run: policies::core },
     Scenario { name: "grpc-js-policies", run: policies::js },
+    Scenario { name: "mesh-client-policies", run: policies::ours },
     Scenario { name: "foreign-control-plane", run: foreign::state_of_the_world },
     Scenario { name: "foreign-control-plane-delta", run: foreign::delta },
     Scenario { name: "c-core-server", run: servers::core },

@@ -84,6 +84,16 @@ impl Client {
         Ok(Self(process))
     }
 
+    /// One of ours that also serves its status, on this port.
+    pub(super) fn observed(lab: &Lab, host: &str, bootstrap: &Path, status: u16) -> Outcome<Self> {
+        let mut command = Command::new(&lab.binaries.mesh_peer);
+        command.arg("call").arg(format!("xds:///{host}")).arg(format!("127.0.0.1:{status}"));
+        command.env("GRPC_XDS_BOOTSTRAP", bootstrap);
+        let mut process = Process::start(Grpc::Mesh.name(), &mut command, &lab.logs)?;
+        process.line("ready")?;
+        Ok(Self(process))
+    }
+
     /// Calls so often, with headers `name=value`.
     pub(super) fn call(&mut self, count: u32, headers: &[&str]) -> Outcome<Tally> {
         let headers: String = headers.iter().map(|header| format!(" {header}")).collect();

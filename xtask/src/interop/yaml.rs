@@ -58,6 +58,23 @@ spec:
 ---
 ";
 
+/// The same versions; the endpoint of a call is chosen by the hash of a header.
+pub(super) fn hashed(header: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: reviews}}
+spec:
+  host: reviews
+  trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: {header}}}}}}}
+  subsets:
+  - {{name: v1, labels: {{version: v1}}}}
+  - {{name: v2, labels: {{version: v2}}}}
+---
+"
+    )
+}
+
 /// The header `end-user: jason` to `v2`, everybody else by weight.
 pub(super) fn weights(v1: u32, v2: u32) -> String {
     format!(

@@ -1,13 +1,16 @@
 //! A gRPC client, configured by our control plane alone, follows what is configured. Ours is held to the same
 //! checks as the others.
 
+use super::policies;
 use crate::interop::{
     Lab, Outcome,
     control_plane::{ControlPlane, Member, Security},
+    csds,
     peer::{Client, Grpc, Server, Target},
     report::Report,
     yaml,
 };
+use std::collections::BTreeSet;
 
 const CALLS: u32 = 400;
 
@@ -29,7 +32,22 @@ fn client(lab: &Lab, report: &mut Report, grpc: Grpc, security: &Security) -> Ou
     let bootstrap = reviews.control_plane.bootstrap(&member, security)?;
     let target = Target::Xds("reviews:9080");
     let mut client = Client::start(lab, grpc.name(), grpc, &target, Some(&bootstrap))?;
-    reviews.followed_by(&mut client, grpc.name(), report)
+    reviews.followed_by(&mut client, grpc.name(), report)?;
+    let status =
+        csds::ask(lab, reviews.control_plane.xds_plaintext).and_then(|all| listed(&all, grpc.name()));
+    report.check("client status of the control plane", status);
+    Ok(())
+}
+
+/// The control plane tells of one client, which holds all that it asked for.
+fn listed(clients: &[csds::ClientStatus], member: &str) -> Outcome {
+    let [client] = clients else { return Err(format!("expected one client, got {clients:?}").into()) };
+    let kinds: BTreeSet<&str> = client.resources.iter().map(|one| one.kind.as_str()).collect();
+    let synced = client.resources.iter().all(|one| one.sync == "SYNCED");
+    if client.node.contains(member) && kinds.len() == 4 && synced {
+        return Ok(());
+    }
+    Err(format!("expected four synced types of {member}, got {client:?}").into())
 }
 
 /// `reviews` with plain servers in two versions, 80 % to v1.
@@ -84,6 +102,13 @@ impl Reviews {
         }
         let aborted = client.call(CALLS / 10, &["x-fault=yes"])?.refused_with("RESOURCE_EXHAUSTED");
         report.check("abort fault", aborted);
+
+        let slice = yaml::slice("reviews-v1-spare", "v1", self.spare.port);
+        self.control_plane.apply("spare.yaml", &slice)?;
+        self.control_plane.apply("routes.yaml", &(yaml::hashed("x-key") + &yaml::weights(100, 0)))?;
+        report.check("consistentHash: nothing rejected", self.control_plane.acknowledged(member));
+        client.until("the ring", |batch| batch.is_from(&["v1", "v1-spare"]))?;
+        policies::hashed(client, ["v1", "v1-spare"], report)?;
         Ok(())
     }
 }

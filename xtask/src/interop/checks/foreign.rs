@@ -1,8 +1,8 @@
 //! Our client on a control plane that is not ours: one on gRPC's C-core and Google's protobuf, both ways of ADS.
 
 use crate::interop::{
-    Lab, Outcome,
-    peer::{Client, Grpc, Server, Target},
+    Lab, Outcome, csds,
+    peer::{Client, Server},
     ports,
     process::Process,
     report::Report,
@@ -29,7 +29,8 @@ fn followed(lab: &Lab, report: &mut Report, features: &[&str]) -> Outcome {
     let mut remote = Remote::start(lab)?;
     remote.serve(&all("v1"))?;
     let bootstrap = remote.bootstrap(features)?;
-    let mut client = Client::start(lab, "mesh-client", Grpc::Mesh, &Target::Xds(HOST), Some(&bootstrap))?;
+    let status = ports::free()?;
+    let mut client = Client::observed(lab, HOST, &bootstrap, status)?;
 
     report.check(
         "listener, routes, cluster and endpoints are followed",
@@ -54,10 +55,14 @@ fn followed(lab: &Lab, report: &mut Report, features: &[&str]) -> Outcome {
     let changing = client.until("the neighbour's change", |batch| batch.is_from(&["v1"]))?;
     report.check("a rejection costs no call, and not its neighbours", changing.complete());
 
+    report
+        .check("client status tells the rejection", csds::ask(lab, status).and_then(|status| told(&status)));
+
     // What is in use stays when its deletion is said: gRFC A88's default.
     remote.serve(&all("v2"))?;
     client.until("v2 again", |batch| batch.is_from(&["v2"]))?;
-    remote.serve(&[all("v2")[..2].to_vec(), endpoints()].concat())?;
+    let revision = remote.serve(&[all("v2")[..2].to_vec(), endpoints()].concat())?;
+    remote.process.line(&format!("acknowledged CDS {revision}"))?;
     report.check("a deletion costs no call", client.call(CALLS, &[])?.exactly(&["v2"]));
 
     // Another process, with other nonces, that has changed its mind.
@@ -91,12 +96,12 @@ impl Remote {
         Ok(Self { process, dir: tempfile::tempdir()?, port })
     }
 
-    fn serve(&mut self, resources: &[Value]) -> Outcome {
+    /// Returns the revision.
+    fn serve(&mut self, resources: &[Value]) -> Outcome<String> {
         let file = self.dir.path().join("resources.json");
         std::fs::write(&file, serde_json::to_vec(resources)?)?;
         self.process.tell(&format!("serve {}", file.display()))?;
-        self.process.line("serving")?;
-        Ok(())
+        self.process.line("serving")
     }
 
     fn bootstrap(&self, features: &[&str]) -> Outcome<PathBuf> {
@@ -113,6 +118,24 @@ impl Remote {
         std::fs::write(&file, serde_json::to_vec(&bootstrap)?)?;
         Ok(file)
     }
+}
+
+/// Of everything that is watched, the routes alone are rejected, and the version in use is told with the reason.
+fn told(clients: &[csds::ClientStatus]) -> Outcome {
+    let [client] = clients else { return Err(format!("expected one client, got {clients:?}").into()) };
+    let all = || client.resources.iter();
+    let routes = all().find(|one| one.kind == "RouteConfiguration");
+    let others = all().filter(|one| one.kind != "RouteConfiguration");
+    let right = client.node == "mesh-client"
+        && others.clone().count() == 3
+        && others.clone().all(|one| one.status == "ACKED" && one.told && one.error.is_empty())
+        && routes.is_some_and(|one| {
+            one.name == "routes"
+                && one.status == "NACKED"
+                && !one.version.is_empty()
+                && one.error.contains("a(b")
+        });
+    if right { Ok(()) } else { Err(format!("expected rejected routes, got {client:?}").into()) }
 }
 
 fn says(text: &str, words: &[&str]) -> Outcome {

@@ -1,5 +1,5 @@
 //! What Istio's kinds do not say, from our ADS server by hand-made resources: aggregate clusters, ring hash and the
-//! statistics of outlier detection, as other implementations of gRPC follow them.
+//! statistics of outlier detection, as other implementations of gRPC and ours follow them.
 
 use crate::interop::{
     Lab, Outcome,
@@ -9,7 +9,7 @@ use crate::interop::{
     report::Report,
 };
 use serde_json::json;
-use std::{path::PathBuf, process::Command};
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 const CALLS: u32 = 100;
 const HOST: &str = "reviews:9080";
@@ -20,6 +20,10 @@ pub(super) fn core(lab: &Lab, report: &mut Report) -> Outcome {
 
 pub(super) fn js(lab: &Lab, report: &mut Report) -> Outcome {
     followed(lab, report, Grpc::Js)
+}
+
+pub(super) fn ours(lab: &Lab, report: &mut Report) -> Outcome {
+    followed(lab, report, Grpc::Mesh)
 }
 
 fn followed(lab: &Lab, report: &mut Report, grpc: Grpc) -> Outcome {
@@ -42,20 +46,8 @@ fn followed(lab: &Lab, report: &mut Report, grpc: Grpc) -> Outcome {
     drop(client);
     control.serve(&format!("ring-hash {} {}", b.port, c.port))?;
     let mut client = Client::start(lab, grpc.name(), grpc, &Target::Xds(HOST), Some(&bootstrap))?;
-    let mut homes = std::collections::BTreeSet::new();
-    let mut faithful = Ok(());
-    client.until("both endpoints known", |batch| batch.is_from(&["b", "c"]))?;
-    for key in 0..16 {
-        let tally = client.call(CALLS / 10, &[&format!("x-key=key-{key}")])?;
-        let home = ["b", "c"].into_iter().find(|instance| tally.is_from(&[*instance]));
-        match home {
-            Some(home) => drop(homes.insert(home)),
-            None => faithful = Err(format!("expected one home of key-{key}, got {tally}").into()),
-        }
-    }
-    report.check("ring hash: each key has one home", faithful);
-    let spread = if homes.len() == 2 { Ok(()) } else { Err(format!("got only {homes:?}").into()) };
-    report.check("ring hash: keys are spread", spread);
+    client.until("the ring", |batch| batch.is_from(&["b", "c"]))?;
+    hashed(&mut client, ["b", "c"], report)?;
 
     // Statistics: an endpoint that fails more than its share is left alone.
     drop(client);
@@ -69,6 +61,23 @@ fn followed(lab: &Lab, report: &mut Report, grpc: Grpc) -> Outcome {
         client.call(CALLS, &[])?.exactly(&["b"]),
     );
     report.check("nothing rejected", control.accepted());
+    Ok(())
+}
+
+/// Each value of the header `x-key` has one of the instances, and each instance some of the values.
+pub(super) fn hashed(client: &mut Client, instances: [&str; 2], report: &mut Report) -> Outcome {
+    let mut homes = BTreeSet::new();
+    let mut faithful = Ok(());
+    for key in 0..24 {
+        let tally = client.call(CALLS / 10, &[&format!("x-key=key-{key}")])?;
+        match instances.into_iter().find(|instance| tally.is_from(&[*instance])) {
+            Some(home) => drop(homes.insert(home)),
+            None => faithful = Err(format!("expected one home of key-{key}, got {tally}").into()),
+        }
+    }
+    report.check("ring hash: each key has one home", faithful);
+    let spread = if homes.len() == 2 { Ok(()) } else { Err(format!("got only {homes:?}").into()) };
+    report.check("ring hash: keys are spread", spread);
     Ok(())
 }
 
