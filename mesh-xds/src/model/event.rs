@@ -55,7 +55,7 @@ pub(crate) enum Event {
     Pass(u16),
 }
 
-const NAMES: u8 = 3;
+pub(crate) const NAMES: u8 = 3;
 
 /// The name with an index.
 pub(crate) fn name(index: u8) -> Name {
@@ -96,7 +96,7 @@ impl Script<Setup, Event> {
             lockstep: random.u8(..8) == 0,
         };
         // Most are short, which finds as much sooner.
-        let length = if random.u8(..8) == 0 { random.usize(0..150) } else { random.usize(0..40) };
+        let length = if random.u8(..8) == 0 { random.usize(0..150) } else { random.usize(0..30) };
         Self { setup, events: (0..length).map(|_| Event::random(random)).collect() }
     }
 }

@@ -1,7 +1,7 @@
 //! A client, a server, a stream between them, and what the model says about all three.
 
 use super::{
-    event::{Event, Key, Peer, Setup, VALUES, name, value},
+    event::{Event, Key, NAMES, Peer, Setup, VALUES, name, value},
     order::Order,
     scripts::fail,
     server::{Given, Server, Shelf, version},
@@ -18,7 +18,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -65,7 +65,7 @@ pub(crate) struct World {
     watched: BTreeMap<(ResourceType, Name), u32>,
     /// What watchers saw last.
     seen: BTreeMap<(ResourceType, Name), Known<Arc<str>>>,
-    /// Resources that were bad, or not there, at some moment since they are watched.
+    /// Resources that were bad, or not there, at some moment of which the client may yet hear.
     spoiled: BTreeSet<(ResourceType, Name)>,
     /// Last accepted version of each type.
     accepted: BTreeMap<String, String>,
@@ -73,7 +73,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(variant: Variant, setup: &Setup) -> Self {
-        Self {
+        let mut world = Self {
             variant,
             setup: setup.clone(),
             now: Instant::now(),
@@ -86,7 +86,9 @@ impl World {
             seen: BTreeMap::new(),
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
-        }
+        };
+        world.note_spoiled();
+        world
     }
 
     fn truth(&self) -> &Arc<Shelf> {
@@ -150,10 +152,6 @@ impl World {
         let add: Vec<_> = add.iter().map(|(kind, index)| (*kind, name(*index))).collect();
         for key in &add {
             *self.watched.entry(key.clone()).or_default() += 1;
-            if self.watched[key] == 1 {
-                self.spoiled.remove(key);
-                self.note_spoiled(key);
-            }
         }
         let mut ended = Vec::new();
         for (kind, index) in remove {
@@ -172,16 +170,17 @@ impl World {
     fn configure(&mut self, shelf: Arc<Shelf>) {
         self.history.push(shelf);
         self.behind = true;
-        let watched: Vec<_> = self.watched.keys().cloned().collect();
-        for key in watched {
-            self.note_spoiled(&key);
-        }
+        self.note_spoiled();
     }
 
-    fn note_spoiled(&mut self, key: &(ResourceType, Name)) {
-        if self.truth().get(key.0, &key.1).is_none_or(|value| value.starts_with("bad")) {
-            self.spoiled.insert(key.clone());
-        }
+    fn note_spoiled(&mut self) {
+        let truth = self.history.last().unwrap();
+        let good = |(kind, name): &(ResourceType, Name)| {
+            truth.get(*kind, name).is_some_and(|value| !value.starts_with("bad"))
+        };
+        let all =
+            ResourceType::ALL.into_iter().flat_map(|kind| (0..NAMES).map(move |index| (kind, name(index))));
+        self.spoiled.extend(all.filter(|key| !good(key)));
     }
 
     fn show(&mut self) {
@@ -358,6 +357,15 @@ impl World {
         if was_good && !is_good && !(self.setup.fail_on_data_errors && self.spoiled.contains(&key)) {
             fail(format!("{} {} was lost: {known:?}", key.0, key.1));
         }
+        // Nothing older is under way, and nothing that the server has not heard of.
+        let is_level =
+            !self.behind && matches!(&self.link, Link::Open { transport, .. } if transport.down.is_empty());
+        if let Known::Good { resource, note: None } = &known
+            && is_level
+            && self.truth().get(key.0, &key.1).as_ref() == Some(resource)
+        {
+            self.spoiled.remove(&key);
+        }
         self.seen.insert(key, known);
     }
 
@@ -433,6 +441,13 @@ impl World {
                 None => match &known {
                     Seen::Nothing(Trouble::Absent) => true,
                     Seen::Nothing(Trouble::Silence) => self.setup.timer_is_transient,
+                    // Watched again while it went: what a response leaves out may be older than the watch, and then
+                    // there is nothing but silence.
+                    Seen::Good(_, Some(Trouble::Silence)) => {
+                        self.setup.timer_is_transient
+                            && self.variant == Variant::Sotw
+                            && self.setup.peer != Peer::Ours
+                    }
                     Seen::Good(_, why) => keeps && *why == Some(Trouble::Absent),
                     _ => false,
                 },
@@ -481,11 +496,11 @@ pub(crate) fn seen(known: Known<Arc<str>>) -> Seen {
 
 /// Which trouble a text speaks of.
 fn trouble(text: &str) -> Trouble {
-    static REJECTIONS: LazyLock<Vec<(String, Arc<str>)>> = LazyLock::new(|| {
-        let bad = (0..VALUES).map(value).filter(|value| value.starts_with("bad"));
-        bad.map(|value| (format!("{value} is bad"), value)).collect()
+    // `… bad7 is bad …`
+    let bad = text.find(" is bad").and_then(|end| {
+        let word = text[..end].rsplit([' ', ':']).next()?;
+        (0..VALUES).map(value).find(|value| **value == *word)
     });
-    let bad = REJECTIONS.iter().find(|(words, _)| text.contains(words)).map(|(_, value)| value.clone());
     match bad {
         Some(value) => Trouble::Rejected(value),
         None if text.contains("does not exist") => Trouble::Absent,
