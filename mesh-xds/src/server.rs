@@ -8,6 +8,7 @@ mod bucket;
 mod delta;
 #[cfg(test)]
 mod hostile;
+mod http;
 mod node;
 mod sotw;
 mod status;
@@ -22,6 +23,7 @@ mod view;
 
 pub use bucket::Bucket;
 pub use delta::Delta;
+pub use http::AdsServer;
 pub use node::read_node;
 pub use sotw::Sotw;
 pub(crate) use status::epoch_seconds;

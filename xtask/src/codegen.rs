@@ -20,7 +20,8 @@ const JOBS: &[Job] = &[
         generated: "envoy.service.discovery.v3.rs",
         target: "mesh-xds/src/proto/ads.rs",
         client: true,
-        server: true,
+        // `mesh_xds::server::AdsServer` frames responses itself.
+        server: false,
     },
     Job {
         proto: "istio_ca.proto",

@@ -269,6 +269,11 @@ impl Subscription {
         for name in std::mem::take(&mut self.changed) {
             if let Some(encoded) = view.resource(self.kind, &name) {
                 let version = encoded.version.clone();
+                // One name for all streams; a client's own copy of it is let go.
+                let name = if encoded.name == name { encoded.name.clone() } else { name };
+                if self.names.contains(&name) {
+                    self.names.replace(name.clone());
+                }
                 self.held.insert(name, Held { version, encoded: Some(encoded.clone()) });
                 batch.resources.push(encoded);
             }

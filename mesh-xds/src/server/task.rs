@@ -1,4 +1,4 @@
-//! The IO of serving: tonic's ADS service over [`Views`].
+//! The IO of serving: ADS over [`Views`], one stream at a time.
 //!
 //! A stream is driven by its own connection: it reads requests, watches for changes and writes responses
 //! only when the transport takes them, so nothing queues up for a slow reader. No task is spawned; dropping
@@ -8,14 +8,11 @@
 //! some at a time: all of them at a time would all be late.
 
 use super::{
-    Delta, Node, Sotw, View, Views,
+    Node, View, Views,
+    http::AdsServer,
     node::read_node,
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
-};
-use crate::proto::{
-    self,
-    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
 use futures_util::{Stream, stream};
 use prost::Message;
@@ -29,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 /// How ADS is served.
 #[derive(Clone, Debug)]
@@ -188,10 +185,12 @@ impl<V: Views> AdsService<V> {
     }
 
     /// The service for tonic's `Server`, with the limits of the settings.
-    pub fn service(&self) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(self.clone())
-            .max_decoding_message_size(self.shared.settings.max_request_bytes)
-            .max_encoding_message_size(self.shared.settings.max_response_bytes)
+    pub fn service(&self) -> AdsServer<V> {
+        AdsServer(self.clone())
+    }
+
+    pub(super) fn settings(&self) -> &AdsSettings {
+        &self.shared.settings
     }
 
     /// Every connected stream, oldest first.
@@ -216,10 +215,11 @@ impl<V: Views> AdsService<V> {
         self.shared.closing.send_replace(true);
     }
 
-    async fn open<P: Protocol>(
+    /// Begins a stream, or refuses it.
+    pub(super) fn open<P: Protocol>(
         &self,
         request: Request<Streaming<P::Request>>,
-    ) -> Result<Response<Responses<P::Response>>, Status> {
+    ) -> Result<Responses<P::Response>, Status> {
         let shared = &self.shared;
         if *shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
@@ -253,11 +253,11 @@ impl<V: Views> AdsService<V> {
                 Err(status) => Some((Err(status), Phase::Over)),
             }
         });
-        Ok(Response::new(Box::pin(responses)))
+        Ok(Box::pin(responses))
     }
 }
 
-type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+pub(super) type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// The peer: who it is, and where, as far as known.
 fn remote<T>(request: &Request<T>, identity: &str) -> Arc<str> {
@@ -530,26 +530,6 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[tonic::async_trait]
-impl<V: Views> AggregatedDiscoveryService for AdsService<V> {
-    type StreamAggregatedResourcesStream = Responses<proto::DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<proto::DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<proto::DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open::<Sotw>(request).await
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<proto::DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open::<Delta>(request).await
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     name::{Name, ResourceType},
     proto::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+        self, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
     server::{Encoded, testing::Toys},
