@@ -464,7 +464,8 @@ impl<P: Parse> Federation<P> {
         self.authorities.iter().any(|authority| authority.server().is_none())
     }
 
-    /// What the control planes said last, for [`super::store`]: what is in use, and what does not exist.
+    /// What the control planes said last, for [`super::store`]: what is in use, and what they say does not exist;
+    /// that nothing came in time is no reason to give up what was good once.
     /// Authorities that run on what is on disk are left out, and so is what has a time to live.
     pub(super) fn accepted(&self) -> Vec<Accepted<P::Resource>> {
         let mut all = Vec::new();
@@ -480,13 +481,8 @@ impl<P: Parse> Federation<P> {
                 };
                 match server.machine.good(*kind, name) {
                     Some(good) => all.push(accepted(Some(good))),
-                    None => {
-                        if let Known::Bad(XdsError { cause: XdsErrorCause::DoesNotExist(_), .. }) =
-                            server.machine.known(*kind, name)
-                        {
-                            all.push(accepted(None));
-                        }
-                    }
+                    None if server.machine.is_gone(*kind, name) => all.push(accepted(None)),
+                    None => {}
                 }
             }
         }

@@ -52,6 +52,8 @@ pub(super) struct Failure {
     pub(super) cause: XdsErrorCause,
     pub(super) version: Arc<str>,
     pub(super) at: Instant,
+    /// Nobody said so: no answer came in time.
+    pub(super) silent: bool,
 }
 
 pub(super) struct Entry<R> {
@@ -133,8 +135,15 @@ impl<R> Entry<R> {
         self.state = state;
         self.unconfirmed = false;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
-        self.failure = Some(Failure { cause, version, at: now });
+        self.failure = Some(Failure { cause, version, at: now, silent: false });
         dropped || !same
+    }
+
+    /// Whether the control plane itself took it away, or let it end.
+    pub(super) fn is_gone(&self) -> bool {
+        let said =
+            |failure: &Failure| !failure.silent && matches!(failure.cause, XdsErrorCause::DoesNotExist(_));
+        self.good.is_none() && self.failure.as_ref().is_some_and(said)
     }
 }
 

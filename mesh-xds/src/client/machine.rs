@@ -252,6 +252,11 @@ impl<P: Parse> Machine<P> {
         entry.good.as_ref().map(|good| (good.version.clone(), good.body.clone(), good.resource.clone()))
     }
 
+    /// Whether the control plane said that it does not exist; its silence says nothing.
+    pub(super) fn is_gone(&self, kind: ResourceType, name: &str) -> bool {
+        self.types[kind as usize].entries.get(name).is_some_and(Entry::is_gone)
+    }
+
     /// An error of this client about a resource that is there but does not fit.
     pub fn misfit(&self, kind: ResourceType, name: &Name, why: String) -> XdsError {
         XdsError {
@@ -600,7 +605,11 @@ impl<P: Parse> Machine<P> {
                 let why = "the control plane did not send it within 15 s".into();
                 (XdsErrorCause::DoesNotExist(why), ResourceState::DoesNotExist)
             };
-            if entry.fail(cause, outcome, Arc::default(), drop_data, now) {
+            let changed = entry.fail(cause, outcome, Arc::default(), drop_data, now);
+            if let Some(failure) = &mut entry.failure {
+                failure.silent = true;
+            }
+            if changed {
                 out.changed.insert((kind, name));
             }
         }

@@ -438,3 +438,30 @@ fn what_is_on_disk_is_no_replacement_for_what_a_control_plane_said() {
     assert!(script.known(LDS, "l").contains("unreachable"), "{}", script.known(LDS, "l"));
     assert!(script.known(CDS, "c").contains("unreachable"));
 }
+
+#[test]
+fn silence_takes_nothing_from_disk_and_a_deletion_does() {
+    let mut script = Script::new(&bootstrap(&["a:1"]));
+    script.add(&[(LDS, "l"), (CDS, "c")]);
+    script.open(0);
+    script.answer(0, LDS, &["l=1"]);
+    script.pass(15);
+    assert!(script.known(CDS, "c").contains("within 15 s"), "{}", script.known(CDS, "c"));
+    let said = |script: &Script| -> Vec<_> {
+        script.federation.accepted().into_iter().map(|one| (one.key, one.good.is_some())).collect()
+    };
+    assert_eq!(said(&script), [(key(LDS, "l"), true)]);
+    let error = proto::ResourceError {
+        resource_name: Some(proto::ResourceName { name: "c".into() }),
+        error_detail: Some(proto::Status { code: 5, message: String::new() }),
+    };
+    script.on(
+        0,
+        Input::Response(Response::Sotw(proto::DiscoveryResponse {
+            type_url: CDS.url().into(),
+            resource_errors: vec![error],
+            ..Default::default()
+        })),
+    );
+    assert_eq!(said(&script), [(key(CDS, "c"), false), (key(LDS, "l"), true)]);
+}
