@@ -254,6 +254,7 @@ pub(super) fn write(
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
+    clear(&settings.directory);
     let written = options.open(&temporary).and_then(|mut file| {
         file.write_all(&bytes)?;
         file.sync_all()
@@ -262,6 +263,25 @@ pub(super) fn write(
         // What is half written is of no use; that it cannot be removed either is the lesser news.
         drop(fs::remove_file(&temporary));
     })
+}
+
+/// What is beside the files for longer than this was left by a process that ended while it wrote.
+const ABANDONED: Duration = Duration::from_secs(60 * 60);
+
+/// Removes what processes left that ended while they wrote. What cannot be removed is tried again with the next write.
+fn clear(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with("xds-") && name.ends_with(".tmp"));
+        let modified = || entry.metadata().ok().filter(fs::Metadata::is_file)?.modified().ok();
+        if is_ours
+            && modified().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > ABANDONED)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::debug!(file = %entry.path().display(), %error, "an abandoned file cannot be removed");
+        }
+    }
 }
 
 /// Reads a file with this content as its owner would, checks that what is read is written as the same, and

@@ -240,6 +240,21 @@ async fn that_nothing_is_left_is_written_over_what_there_was() {
     assert!(read(&settings, &owner()).is_empty(), "what the control plane took away would come back");
 }
 
+#[test]
+fn what_a_process_left_that_ended_while_it_wrote_is_removed_and_what_another_one_writes_is_not() {
+    let dir = Dir::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    let [left, fresh, other] =
+        ["xds-0123456789abcdef.7-00000001.tmp", "xds-0123456789abcdef.8-00000002.tmp", "notes.tmp"]
+            .map(|name| dir.0.join(name));
+    for (path, hours) in [(&left, 2), (&fresh, 0), (&other, 2)] {
+        let file = fs::File::create(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    }
+    file::write(&CacheSettings::new(&dir.0), &owner(), &records(&[(LDS, "l=1", NOW)])).unwrap();
+    assert_eq!([left, fresh, other].map(|path| path.exists()), [false, true, true]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_file_that_others_may_write_or_that_is_none_is_not_believed() {
