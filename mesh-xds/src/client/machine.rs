@@ -41,6 +41,9 @@ pub trait Parse: Send + 'static {
     /// Parses the value of an `Any` of this type.
     fn parse(&self, kind: ResourceType, body: &Bytes) -> Result<(Name, Self::Resource), Unparsable>;
 
+    /// The name in bytes that are not to be parsed, or cannot be.
+    fn name_of(&self, body: &Bytes) -> Option<Name>;
+
     /// What may be written to disk of a resource: the value encoded, in a form that [`Parse::parse`] takes. Default:
     /// as it came.
     fn keep(&self, _resource: &Self::Resource, body: &Bytes) -> Bytes {

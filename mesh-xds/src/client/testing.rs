@@ -26,6 +26,11 @@ impl Parse for Toy {
         }
         Ok((name.into(), value.into()))
     }
+
+    fn name_of(&self, body: &Bytes) -> Option<Name> {
+        let (name, _) = std::str::from_utf8(body).ok()?.split_once('=')?;
+        Some(name.into())
+    }
 }
 
 pub(crate) fn settings(variant: Variant) -> Settings {

@@ -28,6 +28,10 @@ impl Parse for Words {
         }
         Ok((name.into(), value.to_owned()))
     }
+
+    fn name_of(&self, body: &::bytes::Bytes) -> Option<Name> {
+        Some(String::from_utf8_lossy(body).split_once('=')?.0.into())
+    }
 }
 
 fn kind(bytes: &mut Bytes<'_>) -> ResourceType {

@@ -202,8 +202,12 @@ impl<P: Parse> Machine<P> {
         said: Option<Name>,
         body: Result<Bytes, String>,
     ) -> Read<P::Resource> {
-        let unparsable = |why| Unparsable { name: said.clone(), why };
-        let body = body.map_err(unparsable)?;
+        let body = body.map_err(|why| Unparsable { name: said.clone(), why })?;
+        // Those who watch it hear of its fault, though the response names it nowhere else.
+        let unparsable = |why| {
+            let own = || self.parse.name_of(&body).map(|own| canonical(kind, &own));
+            Unparsable { name: said.clone().or_else(own), why }
+        };
         let limit = self.settings.max_resource_bytes;
         if body.len() > limit {
             return Err(unparsable(format!("{} bytes are more than the limit of {limit}", body.len())));

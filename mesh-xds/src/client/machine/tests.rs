@@ -706,3 +706,21 @@ fn a_resource_that_was_received_once_is_never_waited_for_again() {
     // It is gone and comes back in the same words; that is news, once.
     assert_eq!(script.sotw(EDS, "v2", &["a=1", "b=2"]).changed, [key(EDS, "b")].into());
 }
+
+#[test]
+fn who_watches_a_resource_that_is_too_large_or_crashes_the_parser_hears_of_it_though_nothing_but_itself_names_it()
+ {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "a"), (CDS, "b"), (CDS, "c")]);
+    script.sotw(CDS, "v1", &["a=1"]);
+    let large = format!("a={}", "2".repeat(200));
+    let done = script.sotw(CDS, "v2", &[&large, "b=panic", &large.replace('a', "c")]);
+    assert_eq!(done.changed, [key(CDS, "a"), key(CDS, "b"), key(CDS, "c")].into());
+    assert!(script.known(CDS, "a").starts_with("1 (Cluster a was rejected"), "{}", script.known(CDS, "a"));
+    assert!(script.known(CDS, "b").contains("the parser failed"), "{}", script.known(CDS, "b"));
+    assert!(
+        script.known(CDS, "c").contains("202 bytes are more than the limit"),
+        "{}",
+        script.known(CDS, "c")
+    );
+}
