@@ -10,6 +10,7 @@ mod delta;
 mod hostile;
 mod http;
 mod node;
+pub(crate) mod places;
 mod sotw;
 mod status;
 mod stream;

@@ -20,7 +20,7 @@ use mesh_xds::{
 use std::{
     any::Any,
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -81,6 +81,16 @@ impl Peer {
     /// How long its proof is good from now on; `None`: it has given none.
     pub fn lifetime(&self, clock: &Clock) -> Option<Duration> {
         self.expires.map(|expires| expires.duration_since(clock.now()).unwrap_or_default())
+    }
+
+    /// What it shares places with: whoever has its identity, or else its address, of IPv6 the network.
+    pub fn account(&self) -> String {
+        match (&self.identity, self.address.map(|address| address.ip().to_canonical())) {
+            (Some(identity), _) => identity.to_string(),
+            (None, Some(IpAddr::V6(ip))) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).to_string(),
+            (None, Some(ip)) => ip.to_string(),
+            (None, None) => String::new(),
+        }
     }
 
     /// Refuses what contradicts the identity, if there is one.
@@ -160,6 +170,10 @@ impl Views for Served {
             }
             _ => self.view(peer, node),
         }
+    }
+
+    fn account(&self, peer: &Peer) -> String {
+        peer.account()
     }
 
     fn lifetime(&self, peer: &Peer) -> Option<Duration> {

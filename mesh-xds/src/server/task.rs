@@ -11,6 +11,7 @@ use super::{
     Node, View, Views,
     http::AdsServer,
     node::read_node,
+    places::{Full, Place, Places},
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
 };
@@ -33,7 +34,8 @@ use tonic::{Code, Request, Status, Streaming};
 pub struct AdsSettings {
     /// Limits and times of each stream.
     pub stream: Settings,
-    /// Streams at once.
+    /// Streams at once. A peer ([`Views::account`]) gets another one only while it holds less than three times as
+    /// many as are free, so none can take them all.
     pub max_streams: usize,
     /// Bytes of one request.
     pub max_request_bytes: usize,
@@ -129,7 +131,7 @@ struct Shared<V> {
     settings: AdsSettings,
     streams: Mutex<Streams>,
     /// Every stream, from the first byte of its request on.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Turns to get a first configuration.
     turns: Arc<Semaphore>,
     next_id: AtomicU64,
@@ -172,7 +174,7 @@ impl<V: Views> AdsService<V> {
         let permits = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             shared: Arc::new(Shared {
-                places: permits(settings.max_streams),
+                places: Places::new(settings.max_streams),
                 turns: permits(settings.max_starting),
                 views,
                 settings,
@@ -224,13 +226,19 @@ impl<V: Views> AdsService<V> {
         if *shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
-        let Ok(place) = shared.places.clone().try_acquire_owned() else {
-            return Err(Status::unavailable(format!(
-                "this control plane serves its limit of {} streams; try again, or add a replica",
-                shared.settings.max_streams
-            )));
-        };
         let peer = shared.views.authenticate(request.extensions(), request.metadata())?;
+        let place = shared.places.take(&shared.views.account(&peer)).map_err(|full| {
+            let limit = shared.settings.max_streams;
+            Status::unavailable(match full {
+                Full::All => format!(
+                    "this control plane serves its limit of {limit} streams; try again, or add a replica"
+                ),
+                Full::Peer => format!(
+                    "this control plane serves nearly its limit of {limit} streams, and what is left is not for a \
+                     peer that has as many as this one; try again, or add a replica"
+                ),
+            })
+        })?;
         let expires = shared.views.lifetime(&peer).map(|left| now() + left);
         let remote = remote(&request, &shared.views.describe(&peer));
         let changes = shared.views.changes();
@@ -278,7 +286,7 @@ enum Phase<V: Views, P: Protocol> {
 /// A stream whose node is not known yet.
 struct Opening<V: Views, Q> {
     shared: Arc<Shared<V>>,
-    place: OwnedSemaphorePermit,
+    place: Place,
     peer: V::Peer,
     expires: Option<Instant>,
     remote: Arc<str>,
@@ -298,6 +306,7 @@ impl<V: Views, Q> Opening<V, Q> {
             () = tokio::time::sleep(settings.first_request_timeout) => {
                 return Err(Status::deadline_exceeded("no request came; the first one must name the node"));
             }
+            () = sleep_until(self.expires) => return Err(expired()),
             () = closed(&mut closing) => None,
         };
         let Some(first) = first else { return Ok(None) };
@@ -320,6 +329,7 @@ impl<V: Views, Q> Opening<V, Q> {
                     settings.max_starting
                 )));
             }
+            () = sleep_until(self.expires) => return Err(expired()),
             () = closed(&mut closing) => return Ok(None),
         };
         self.changes.borrow_and_update();
@@ -428,12 +438,16 @@ struct Serving<V: Views, P: Protocol> {
     expires: Option<Instant>,
     /// While the client gets its first configuration; and until when at the latest.
     turn: Option<(OwnedSemaphorePermit, Instant)>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<V: Views, P: Protocol> Serving<V, P> {
     /// The next response; `None` when the stream is over.
     async fn next(&mut self) -> Result<Option<P::Response>, Status> {
+        // The transport may have been blocked for long, and nobody looked meanwhile.
+        if self.expires.is_some_and(|at| at <= now()) {
+            return Err(expired());
+        }
         loop {
             if let Some(response) = self.ready.pop_front() {
                 return Ok(Some(response));
@@ -463,10 +477,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
                     let now = now();
                     let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
                     if is_due(self.expires) {
-                        return Err(Status::unauthenticated(
-                            "the certificate that this stream was opened with has expired; connect again with a \
-                             new one",
-                        ));
+                        return Err(expired());
                     }
                     if is_due(self.age) {
                         return Ok(None);
@@ -503,6 +514,13 @@ impl<V: Views, P: Protocol> Serving<V, P> {
         }
         Ok(())
     }
+}
+
+/// What a client is told whose credentials have ended.
+fn expired() -> Status {
+    Status::unauthenticated(
+        "the certificate that this stream was opened with has expired; connect again with a new one",
+    )
 }
 
 /// What a client is told whose request could not be read.

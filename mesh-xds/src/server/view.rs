@@ -90,6 +90,12 @@ pub trait Views: Send + Sync + 'static {
         String::new()
     }
 
+    /// Whose account a stream is on: peers with the same one share places ([`super::AdsSettings::max_streams`]), and
+    /// none can take them all. A verified identity, or where a peer is. Default, empty: peers are not told apart.
+    fn account(&self, _peer: &Self::Peer) -> String {
+        String::new()
+    }
+
     /// The current view of a node, after checking that its peer may be that node. The status ends the
     /// stream.
     fn view(&self, peer: &Self::Peer, node: &Node) -> Result<Arc<dyn View>, tonic::Status>;

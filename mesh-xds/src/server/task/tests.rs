@@ -26,11 +26,17 @@ struct Source {
     view: Mutex<Arc<dyn View>>,
     changes: watch::Sender<u64>,
     lifetime: Option<Duration>,
+    account: String,
 }
 
 impl Source {
     fn of(view: Arc<dyn View>) -> Self {
-        Self { view: Mutex::new(view), changes: watch::Sender::new(0), lifetime: None }
+        Self {
+            view: Mutex::new(view),
+            changes: watch::Sender::new(0),
+            lifetime: None,
+            account: String::new(),
+        }
     }
 
     fn toys() -> Self {
@@ -52,6 +58,10 @@ impl Views for Source {
 
     fn view(&self, (): &(), _: &Node) -> Result<Arc<dyn View>, Status> {
         Ok(lock(&self.view).clone())
+    }
+
+    fn account(&self, (): &()) -> String {
+        self.account.clone()
     }
 
     fn lifetime(&self, (): &()) -> Option<Duration> {
@@ -340,4 +350,36 @@ async fn streams_that_have_said_nothing_yet_count_as_well() {
     let status = world.open(None).await.err().expect("it fails");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("its limit of 1 streams"), "{status}");
+}
+
+#[tokio::test]
+async fn credentials_end_before_the_first_request_and_while_a_stream_waits_for_its_turn() {
+    let hour = Duration::from_secs(3600);
+    let settings = AdsSettings {
+        max_starting: 1,
+        first_request_timeout: hour,
+        admission_timeout: hour,
+        ..AdsSettings::default()
+    };
+    let source = Source { lifetime: Some(Duration::ZERO), ..Source::toys() };
+    let world = World::new(source, settings).await;
+    let _turn = world.ads.shared.turns.clone().acquire_owned().await.unwrap();
+    for first in [None, Some(subscribe(&["a"]))] {
+        let status = world.open(first).await.unwrap().fails().await;
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn one_peer_does_not_take_the_places_of_the_others() {
+    let settings = AdsSettings { max_streams: 4, ..AdsSettings::default() };
+    let world =
+        World::new(Source { account: "spiffe://d/ns/a/sa/b".into(), ..Source::toys() }, settings).await;
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        taken.push(world.open(None).await.unwrap());
+    }
+    let status = world.open(None).await.err().expect("it fails");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("not for a peer that has as many"), "{status}");
 }
