@@ -28,7 +28,7 @@ use mesh_ca::{
     workload::WorkloadIdentity,
 };
 use mesh_xds::{
-    lrs::{LoadReportService, LoadReportSettings},
+    lrs::{LoadReportService, LoadReportSettings, Reporting},
     server::{AdsService, AdsSettings},
 };
 pub(crate) use metrics::{Gauges, Metrics};
@@ -114,6 +114,10 @@ impl App {
         let load = settings
             .load_report_interval
             .map(|interval| LoadReportService::new(LoadReportSettings { interval, ..Default::default() }));
+        let load = load.map(|load| {
+            let publisher = publisher.clone();
+            load.knowing(Arc::new(move |cluster| publisher.current().has_cluster(cluster)))
+        });
 
         let tls = bind("--xds", settings.xds).await?;
         let plaintext = bind("--xds-plaintext", settings.xds_plaintext).await?;
@@ -179,7 +183,8 @@ impl App {
             let (domain, time) = (settings.trust_domain.clone(), clock.clone());
             let load = load.as_ref().map(|load| {
                 load.admitting(Arc::new(move |extensions| {
-                    Ok(Peer::of(extensions, &domain, &time, anonymous)?.lifetime(&time))
+                    let peer = Peer::of(extensions, &domain, &time, anonymous)?;
+                    Ok(Reporting { account: peer.account(), lifetime: peer.lifetime(&time) })
                 }))
             });
             let services = ports::Services {

@@ -9,7 +9,7 @@ mod view;
 
 use crate::{
     analysis::Finding,
-    compile::{Compiled, Compiler, Mesh, Touches, client::Client},
+    compile::{Compiled, Compiler, Mesh, Touches, client::Client, names::Outbound},
     model::{Config, Model, RegisteredWorkload, Shards, Workloads},
     source::Loaded,
 };
@@ -234,6 +234,16 @@ impl Snapshot {
         let (from, to) = (earlier.generation, self.generation);
         let missed = usize::try_from(to.checked_sub(from)?).ok()?;
         (missed <= self.recent.len()).then(|| self.recent.iter().rev().take(missed).map(Arc::as_ref))
+    }
+
+    /// Whether anybody may have a cluster of that name.
+    pub(crate) fn has_cluster(&self, name: &str) -> bool {
+        Outbound::parse(name).is_some_and(|name| {
+            let services = self.model.config.services_named(name.host);
+            let has_port = services.iter().any(|one| one.ports.iter().any(|port| port.number == name.port));
+            let mut rules = self.model.config.destination_rules().iter();
+            has_port && (name.subset.is_empty() || rules.any(|rule| rule.subset(name.subset).is_some()))
+        })
     }
 
     /// The part of a client that decides what it shares with others: not who it is, and only the labels

@@ -49,6 +49,10 @@ impl Parse for Resources {
         }
     }
 
+    fn name_of(&self, body: &Bytes) -> Option<Name> {
+        crate::resource::name_of(body)
+    }
+
     /// Only what was understood: a key that was sent beside the name of a provider is not.
     fn keep(&self, resource: &AnyResource, _: &Bytes) -> Bytes {
         resource.to_proto()

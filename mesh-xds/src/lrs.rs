@@ -15,7 +15,7 @@ mod tests;
 
 pub use load::{ClusterLoad, InProgress, LoadStore, LocalityLoad};
 pub use machine::{Input, Outputs, Reporter};
-pub use service::{Admission, LoadReportService, LoadReportSettings};
+pub use service::{Admission, KnownClusters, LoadReportService, LoadReportSettings, Reporting};
 pub use sums::{ClusterSums, LoadSums, MetricSums, Sums};
 pub use task::LoadReporter;
 

@@ -67,9 +67,9 @@ fn register_load(registry: &mut Registry, load: &LoadSums) {
     let in_progress = Family::<ClusterLabel, Gauge>::default();
     for (cluster, reported) in &load.clusters {
         for (outcome, count) in [("success", reported.sums.successes), ("error", reported.sums.errors)] {
-            ended.get_or_create(&OutcomeLabel { cluster: cluster.clone(), outcome }).inc_by(count);
+            ended.get_or_create(&OutcomeLabel { cluster: cluster.to_string(), outcome }).inc_by(count);
         }
-        let label = ClusterLabel { cluster: cluster.clone() };
+        let label = ClusterLabel { cluster: cluster.to_string() };
         dropped.get_or_create(&label).inc_by(reported.dropped);
         in_progress.get_or_create(&label).set(i64::try_from(reported.sums.in_progress).unwrap_or(i64::MAX));
     }

@@ -4,7 +4,10 @@ use super::{
     SEND_ALL_CLUSTERS_FEATURE,
     sums::{Current, LoadSums},
 };
-use crate::server::Bucket;
+use crate::server::{
+    Bucket,
+    places::{Full, Place, Places},
+};
 use envoy_types::pb::{
     envoy::service::load_stats::v3::{
         LoadStatsRequest, LoadStatsResponse,
@@ -18,7 +21,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How load reports are collected.
@@ -26,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct LoadReportSettings {
     /// How often each client reports.
     pub interval: Duration,
-    /// Clients at once.
+    /// Clients at once; one gets another place only while it holds less than three times as many as are free.
     pub max_streams: usize,
     /// Bytes of one report.
     pub max_report_bytes: usize,
@@ -45,20 +48,33 @@ impl Default for LoadReportSettings {
     }
 }
 
-/// Decides who may report, by its connection: how long it may (`None`: for ever), or the status that refuses it.
-pub type Admission = Arc<dyn Fn(&http::Extensions) -> Result<Option<Duration>, Status> + Send + Sync>;
+/// Who may report.
+#[derive(Clone, Debug, Default)]
+pub struct Reporting {
+    /// Clients with the same one share places, and none can take them all; empty: clients are not told apart.
+    pub account: String,
+    /// For how long; `None`: for ever.
+    pub lifetime: Option<Duration>,
+}
+
+/// Decides who may report, by its connection; the status refuses it.
+pub type Admission = Arc<dyn Fn(&http::Extensions) -> Result<Reporting, Status> + Send + Sync>;
+
+/// Whether there is a cluster of that name.
+pub type KnownClusters = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Collects load reports. Cheap to clone; clones share the sums.
 #[derive(Clone)]
 pub struct LoadReportService {
     shared: Arc<Shared>,
     admission: Admission,
+    known: KnownClusters,
 }
 
 struct Shared {
     settings: LoadReportSettings,
     sums: Mutex<LoadSums>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     reports: watch::Sender<u64>,
     closing: watch::Sender<bool>,
 }
@@ -74,23 +90,32 @@ fn now() -> Instant {
 }
 
 impl LoadReportService {
-    /// A service that admits everybody.
+    /// A service that admits everybody, and every name of a cluster while there is room for it.
     pub fn new(settings: LoadReportSettings) -> Self {
-        let places = settings.max_streams.clamp(1, Semaphore::MAX_PERMITS);
         let shared = Shared {
+            places: Places::new(settings.max_streams),
             settings,
             sums: Mutex::default(),
-            places: Arc::new(Semaphore::new(places)),
             reports: watch::Sender::new(0),
             closing: watch::Sender::new(false),
         };
-        Self { shared: Arc::new(shared), admission: Arc::new(|_| Ok(None)) }
+        Self {
+            shared: Arc::new(shared),
+            admission: Arc::new(|_| Ok(Reporting::default())),
+            known: Arc::new(|_| true),
+        }
     }
 
     /// The same collection for another port.
     #[must_use]
     pub fn admitting(&self, admission: Admission) -> Self {
-        Self { shared: self.shared.clone(), admission }
+        Self { admission, ..self.clone() }
+    }
+
+    /// The same, where load of a cluster that there is not is summed up without its name.
+    #[must_use]
+    pub fn knowing(&self, known: KnownClusters) -> Self {
+        Self { known, ..self.clone() }
     }
 
     /// The service for tonic's `Server`.
@@ -118,13 +143,14 @@ impl LoadReportService {
 /// One client.
 struct Session {
     shared: Arc<Shared>,
+    known: KnownClusters,
     requests: Streaming<LoadStatsRequest>,
     closing: watch::Receiver<bool>,
     expires: Option<Instant>,
     rate: Bucket,
     current: Current,
     asked: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Session {
@@ -156,7 +182,7 @@ impl Session {
             if !self.asked {
                 return self.ask(request).map(Some);
             }
-            self.shared.sums().add(&request.cluster_stats, &mut self.current);
+            self.shared.sums().add(&request.cluster_stats, &mut self.current, &*self.known);
             self.shared.reports.send_modify(|count| *count += 1);
         }
     }
@@ -212,15 +238,23 @@ impl LoadReportingService for LoadReportService {
         if *self.shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
-        let lifetime = (self.admission)(request.extensions())?;
-        let Ok(place) = self.shared.places.clone().try_acquire_owned() else {
-            return Err(Status::unavailable(format!(
-                "this control plane takes load reports of its limit of {} clients; try again, or add a replica",
-                self.shared.settings.max_streams
-            )));
-        };
+        let Reporting { account, lifetime } = (self.admission)(request.extensions())?;
+        let place = self.shared.places.take(&account).map_err(|full| {
+            let limit = self.shared.settings.max_streams;
+            Status::unavailable(match full {
+                Full::All => format!(
+                    "this control plane takes load reports of its limit of {limit} clients; try again, or add a \
+                     replica"
+                ),
+                Full::Peer => format!(
+                    "this control plane takes load reports of nearly its limit of {limit} clients, and what is left \
+                     is not for one that has as many streams as this one"
+                ),
+            })
+        })?;
         let session = Session {
             shared: self.shared.clone(),
+            known: self.known.clone(),
             requests: request.into_inner(),
             closing: self.shared.closing.subscribe(),
             expires: lifetime.map(|left| now() + left),

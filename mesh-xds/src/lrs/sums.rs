@@ -1,14 +1,14 @@
 //! What all clients together reported, by cluster and locality, within bounds.
 //!
-//! Totals only grow, as counters of Prometheus do. Names come from clients: what is beyond the bounds is summed up
-//! without a name, so that nothing a client says costs more than one entry.
+//! Totals only grow, as counters of Prometheus do. Names come from clients: what is beyond the bounds, or a cluster
+//! that is not known, is summed up without a name, so that nothing a client says costs more than one entry.
 
 use envoy_types::pb::envoy::config::{
     core::v3::Locality,
     endpoint::v3::{ClusterStats, UpstreamLocalityStats},
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Clusters that are told apart.
 const MAX_CLUSTERS: usize = 1_000;
@@ -16,6 +16,11 @@ const MAX_CLUSTERS: usize = 1_000;
 const MAX_PARTS: usize = 64;
 /// Bytes of a name.
 const MAX_NAME: usize = 512;
+/// Clusters and localities of which it is kept what one client has in progress.
+const MAX_CURRENT: usize = 4_096;
+/// The largest number that is believed: more than any client does between two reports, and few enough that no client
+/// can fill a counter for everybody.
+const MAX_COUNT: u64 = 1 << 40;
 /// What everything beyond the bounds is called.
 const OTHERS: &str = "(others)";
 
@@ -50,24 +55,25 @@ pub struct ClusterSums {
     /// Calls that were never sent: dropped by configuration, or refused by a circuit breaker.
     pub dropped: u64,
     /// Of these, those of a category, by category.
-    pub drops: BTreeMap<String, u64>,
+    pub drops: BTreeMap<Arc<str>, u64>,
     /// What endpoints said of their own load, by name of the metric.
-    pub metrics: BTreeMap<String, MetricSums>,
+    pub metrics: BTreeMap<Arc<str>, MetricSums>,
     /// By `region/zone/sub_zone`.
-    pub localities: BTreeMap<String, Sums>,
+    pub localities: BTreeMap<Arc<str>, Sums>,
 }
 
 /// What was reported since the start, by cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LoadSums {
     /// By name of the cluster.
-    pub clusters: BTreeMap<String, ClusterSums>,
+    pub clusters: BTreeMap<Arc<str>, ClusterSums>,
     /// Reports that were read.
     pub reports: u64,
 }
 
-/// What a client that is connected has in progress, by cluster and locality as they are summed.
-pub(super) type Current = BTreeMap<(String, String), u64>;
+/// What a client that is connected has in progress, by cluster and locality as they are summed; the names are those
+/// of the sums.
+pub(super) type Current = BTreeMap<(Arc<str>, Arc<str>), u64>;
 
 /// `region/zone/sub_zone`.
 pub(super) fn place(locality: Option<&Locality>) -> String {
@@ -78,44 +84,51 @@ pub(super) fn place(locality: Option<&Locality>) -> String {
 
 impl Sums {
     fn add(&mut self, stats: &UpstreamLocalityStats) {
-        self.issued = self.issued.saturating_add(stats.total_issued_requests);
-        self.successes = self.successes.saturating_add(stats.total_successful_requests);
-        self.errors = self.errors.saturating_add(stats.total_error_requests);
+        count(&mut self.issued, stats.total_issued_requests);
+        count(&mut self.successes, stats.total_successful_requests);
+        count(&mut self.errors, stats.total_error_requests);
     }
 }
 
 impl LoadSums {
-    /// Adds a report; `current` is what its client had in progress before, and has now.
-    pub(super) fn add(&mut self, report: &[ClusterStats], current: &mut Current) {
-        self.reports += 1;
+    /// Adds a report; `current` is what its client had in progress before, and has now. `known` says of a cluster
+    /// that was not reported before whether there is one of that name.
+    pub(super) fn add(
+        &mut self,
+        report: &[ClusterStats],
+        current: &mut Current,
+        known: &dyn Fn(&str) -> bool,
+    ) {
+        self.reports = self.reports.saturating_add(1);
         // Each report says all that is in progress.
         self.forget(current);
         for stats in report {
-            let name = bounded(&self.clusters, &stats.cluster_name, MAX_CLUSTERS);
+            let name = bounded(&self.clusters, &stats.cluster_name, MAX_CLUSTERS, known);
             let cluster = self.clusters.entry(name.clone()).or_default();
-            cluster.dropped = cluster.dropped.saturating_add(stats.total_dropped_requests);
+            count(&mut cluster.dropped, stats.total_dropped_requests);
             for dropped in &stats.dropped_requests {
-                let category = bounded(&cluster.drops, &dropped.category, MAX_PARTS);
-                let count = cluster.drops.entry(category).or_default();
-                *count = count.saturating_add(dropped.dropped_count);
+                let category = bounded(&cluster.drops, &dropped.category, MAX_PARTS, &any);
+                count(cluster.drops.entry(category).or_default(), dropped.dropped_count);
             }
             for stats in &stats.upstream_locality_stats {
-                let place = bounded(&cluster.localities, &place(stats.locality.as_ref()), MAX_PARTS);
+                let place = bounded(&cluster.localities, &place(stats.locality.as_ref()), MAX_PARTS, &any);
                 let locality = cluster.localities.entry(place.clone()).or_default();
                 locality.add(stats);
                 cluster.sums.add(stats);
-                for (name, count, total) in metrics(stats) {
-                    let name = bounded(&cluster.metrics, name, MAX_PARTS);
+                for (name, calls, total) in metrics(stats) {
+                    let name = bounded(&cluster.metrics, name, MAX_PARTS, &any);
                     let sums = cluster.metrics.entry(name).or_default();
-                    sums.count = sums.count.saturating_add(count);
-                    // What is no number would be what the sum is from then on.
-                    sums.total += if total.is_finite() { total } else { 0.0 };
+                    count(&mut sums.count, calls);
+                    // What is no number would be what the sum is from then on, and so would what it cannot hold.
+                    let sum = sums.total + total;
+                    sums.total = if sum.is_finite() { sum } else { sums.total };
                 }
-                let in_progress = stats.total_requests_in_progress;
-                if in_progress > 0 {
+                let in_progress = stats.total_requests_in_progress.min(MAX_COUNT);
+                let key = (name.clone(), place);
+                if in_progress > 0 && (current.len() < MAX_CURRENT || current.contains_key(&key)) {
                     locality.in_progress = locality.in_progress.saturating_add(in_progress);
                     cluster.sums.in_progress = cluster.sums.in_progress.saturating_add(in_progress);
-                    let now = current.entry((name.clone(), place)).or_default();
+                    let now = current.entry(key).or_default();
                     *now = now.saturating_add(in_progress);
                 }
             }
@@ -151,16 +164,37 @@ fn metrics(stats: &UpstreamLocalityStats) -> impl Iterator<Item = (&str, u64, f6
     unnamed.chain(named)
 }
 
-/// `name`, if it is known or there is room for it.
-fn bounded<T>(known: &BTreeMap<String, T>, name: &str, limit: usize) -> String {
-    let fits = name.len() <= MAX_NAME && (known.contains_key(name) || known.len() < limit);
-    if fits { name.to_owned() } else { OTHERS.to_owned() }
+/// Adds what a client says it counted.
+fn count(sum: &mut u64, said: u64) {
+    *sum = sum.saturating_add(said.min(MAX_COUNT));
+}
+
+/// Parts of a cluster have names that only clients know.
+fn any(_: &str) -> bool {
+    true
+}
+
+/// `name`, if it was summed up before, or there is room for it and it is `known`.
+fn bounded<T>(
+    sums: &BTreeMap<Arc<str>, T>,
+    name: &str,
+    limit: usize,
+    known: &dyn Fn(&str) -> bool,
+) -> Arc<str> {
+    if let Some((name, _)) = sums.get_key_value(name) {
+        return name.clone();
+    }
+    let fits = name.len() <= MAX_NAME && sums.len() < limit && known(name);
+    let name = if fits { name } else { OTHERS };
+    sums.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use envoy_types::pb::envoy::config::endpoint::v3::cluster_stats::DroppedRequests;
+    use envoy_types::pb::envoy::config::endpoint::v3::{
+        UnnamedEndpointLoadMetricStats, cluster_stats::DroppedRequests,
+    };
 
     fn stats(cluster: &str, zone: &str, ok: u64, in_progress: u64) -> ClusterStats {
         ClusterStats {
@@ -179,15 +213,15 @@ mod tests {
     #[test]
     fn totals_grow_and_what_is_in_progress_follows_each_client() {
         let (mut sums, mut one, mut other) = (LoadSums::default(), Current::new(), Current::new());
-        sums.add(&[stats("c", "a", 5, 2)], &mut one);
-        sums.add(&[stats("c", "a", 1, 3)], &mut other);
+        sums.add(&[stats("c", "a", 5, 2)], &mut one, &any);
+        sums.add(&[stats("c", "a", 1, 3)], &mut other, &any);
         let of = |sums: &LoadSums| (sums.clusters["c"].sums.successes, sums.clusters["c"].sums.in_progress);
         assert_eq!(of(&sums), (6, 5));
-        sums.add(&[stats("c", "a", 0, 1)], &mut one);
+        sums.add(&[stats("c", "a", 0, 1)], &mut one, &any);
         assert_eq!(of(&sums), (6, 4));
         sums.forget(&mut other);
         assert_eq!(of(&sums), (6, 1));
-        sums.add(&[], &mut one);
+        sums.add(&[], &mut one, &any);
         assert_eq!(of(&sums), (6, 0));
         assert_eq!(sums.clusters["c"].localities["/a/"].in_progress, 0);
     }
@@ -195,17 +229,17 @@ mod tests {
     #[test]
     fn a_client_that_makes_names_up_fills_one_entry() {
         let (mut sums, mut current) = (LoadSums::default(), Current::new());
-        sums.add(&[stats("real", "a", 1, 0)], &mut current);
+        sums.add(&[stats("real", "a", 1, 0)], &mut current, &any);
         for i in 0..3_000 {
-            sums.add(&[stats(&format!("c{i}"), "a", 1, 1)], &mut current);
+            sums.add(&[stats(&format!("c{i}"), "a", 1, 1)], &mut current, &any);
         }
         for i in 0..1_000 {
             let mut stats = stats("real", &format!("z{i}"), 1, 0);
             stats.dropped_requests = vec![DroppedRequests { category: format!("d{i}"), dropped_count: 1 }];
             stats.total_dropped_requests = 1;
-            sums.add(&[stats], &mut current);
+            sums.add(&[stats], &mut current, &any);
         }
-        sums.add(&[stats(&"x".repeat(1_000_000), "a", 1, 0)], &mut current);
+        sums.add(&[stats(&"x".repeat(1_000_000), "a", 1, 0)], &mut current, &any);
         assert_eq!(sums.clusters.len(), MAX_CLUSTERS + 1);
         let real = &sums.clusters["real"];
         assert_eq!((real.localities.len(), real.drops.len()), (MAX_PARTS + 1, MAX_PARTS + 1));
@@ -213,5 +247,48 @@ mod tests {
         assert_eq!(real.drops.values().sum::<u64>(), 1_000);
         let all: u64 = sums.clusters.values().map(|cluster| cluster.sums.successes).sum();
         assert_eq!(all, 1 + 3_000 + 1_000 + 1);
+    }
+
+    #[test]
+    fn a_cluster_that_nobody_knows_gets_no_entry_and_takes_no_place_of_one_that_is() {
+        let (mut sums, mut current) = (LoadSums::default(), Current::new());
+        for i in 0..MAX_CLUSTERS {
+            sums.add(&[stats(&format!("c{i}"), "a", 1, 0)], &mut current, &|name| name == "real");
+        }
+        sums.add(&[stats("real", "a", 1, 0)], &mut current, &|name| name == "real");
+        let names: Vec<&str> = sums.clusters.keys().map(|name| &**name).collect();
+        assert_eq!(names, [OTHERS, "real"]);
+    }
+
+    #[test]
+    fn what_one_client_has_in_progress_is_kept_within_bounds_and_taken_out_again() {
+        let (mut sums, mut current) = (LoadSums::default(), Current::new());
+        let report: Vec<_> = (0..2 * MAX_CURRENT)
+            .map(|i| stats(&format!("c{}", i / 50), &format!("z{}", i % 50), 1, 1))
+            .collect();
+        sums.add(&report, &mut current, &any);
+        assert_eq!(current.len(), MAX_CURRENT);
+        sums.forget(&mut current);
+        assert!(sums.clusters.values().all(|cluster| cluster.sums.in_progress == 0));
+    }
+
+    #[test]
+    fn no_client_can_fill_a_counter_or_a_sum_for_everybody() {
+        let (mut sums, mut one, mut other) = (LoadSums::default(), Current::new(), Current::new());
+        sums.add(&[stats("c", "a", 0, 5)], &mut other, &any);
+        let mut most = stats("c", "a", u64::MAX, u64::MAX);
+        for locality in &mut most.upstream_locality_stats {
+            locality.cpu_utilization = Some(UnnamedEndpointLoadMetricStats {
+                num_requests_finished_with_metric: 1,
+                total_metric_value: f64::MAX,
+            });
+        }
+        for _ in 0..3 {
+            sums.add(std::slice::from_ref(&most), &mut one, &any);
+        }
+        sums.forget(&mut one);
+        let cluster = &sums.clusters["c"];
+        assert_eq!((cluster.sums.successes, cluster.sums.in_progress), (3 * MAX_COUNT, 5));
+        assert!(cluster.metrics["cpu_utilization"].total.is_finite());
     }
 }

@@ -260,7 +260,8 @@ async fn bad_reports_are_refused_with_the_reason() {
     };
     let good = node(&[SEND_ALL_CLUSTERS_FEATURE]);
     let refusing = service.admitting(Arc::new(|_| Err(Status::unauthenticated("no certificate"))));
-    let expired = service.admitting(Arc::new(|_| Ok(Some(Duration::ZERO))));
+    let expired = service
+        .admitting(Arc::new(|_| Ok(Reporting { lifetime: Some(Duration::ZERO), ..Reporting::default() })));
     let storm = std::iter::repeat_n(good.clone(), 50).collect();
     let cases = [
         (&service, vec![LoadStatsRequest::default()], Code::InvalidArgument, "must name its node"),
