@@ -9,7 +9,7 @@ use crate::{
     table::{RouteTable, registry::Registry, same_table},
 };
 use http::{Request, Response};
-use mesh_xds::{client::ConfigWatch, config::XdsConfig, explain::Explanation};
+use mesh_xds::{client::ConfigWatch, config::XdsConfig, explain::Explanation, name::Name};
 use pin_project::pin_project;
 use std::{
     fmt,
@@ -177,17 +177,29 @@ async fn follow(mut watch: ConfigWatch, core: Arc<Core<Cluster>>, clusters: Arc<
                     let (target, routes) = (&core.target, table.routes().len());
                     tracing::debug!(%target, version = %config.version, routes, "new routes");
                     core.snapshot.publish(State::Table(table));
+                    if let Some(before) = &applied {
+                        release(&clusters, before, |name| config.clusters.contains_key(name));
+                    }
                 }
                 applied = Some(config);
             }
             Some(Err(error)) => {
                 tracing::warn!(target = %core.target, %error, "no configuration");
-                applied = None;
                 core.snapshot.publish(State::Failed(error));
+                if let Some(before) = applied.take() {
+                    release(&clusters, &before, |_| false);
+                }
             }
         }
         if watch.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Calls may still hold what this target named before and does not any more.
+fn release(clusters: &Registry, before: &XdsConfig, stays: impl Fn(&Name) -> bool) {
+    for name in before.clusters.keys().filter(|name| !stays(name)) {
+        clusters.released(name);
     }
 }

@@ -169,6 +169,12 @@ impl Cluster {
         });
     }
 
+    /// Waits until its last holder is gone, without being one.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut updates = self.updates.subscribe();
+        async move { while updates.changed().await.is_ok() {} }
+    }
+
     /// Room for one retry, held while it is in flight; none: the retry must not be made.
     pub(crate) fn retry_permit(&self) -> Option<Permit> {
         if let Some(leaf) = self.leaf() {

@@ -468,7 +468,7 @@ impl MeshBuilder {
         let providers = Arc::new(providers);
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let loads = Arc::<LoadStore>::default();
-        let clusters = Registry::new(ClusterDeps {
+        let deps = ClusterDeps {
             tls: providers.clone(),
             connect: Arc::new(Tcp),
             resolve: Arc::new(names::System),
@@ -476,11 +476,14 @@ impl MeshBuilder {
             loads: Arc::clone(&loads),
             seed,
             ring_size_cap: self.ring_size_cap.unwrap_or(RING_SIZE_CAP).max(1),
-        });
+        };
         let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
         let reporter = LoadReporter::spawn(loads, &bootstrap, connector.clone(), &settings);
+        let xds = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);
+        let subscribed = xds.clone();
+        let clusters = Registry::new(deps, Box::new(move |name| subscribed.subscribe_cluster(name)));
         Ok(Mesh(Arc::new(Inner {
-            xds: XdsClient::spawn_with(&bootstrap, connector.clone(), settings),
+            xds,
             reporter,
             bootstrap,
             providers,

@@ -28,7 +28,9 @@ use bytes::Bytes;
 
 pub use backoff::BackoffSettings;
 pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
-pub use handle::{ClientStatus, ConfigWatch, ServerConfigWatch, ServerStatus, WeakClient, XdsClient};
+pub use handle::{
+    ClientStatus, ClusterWatch, ConfigWatch, ServerConfigWatch, ServerStatus, Watching, WeakClient, XdsClient,
+};
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
 pub use store::CacheSettings;
 pub use task::{ClientSettings, Connector};

@@ -15,7 +15,7 @@ mod tests;
 pub use effective::{Effective, Level, TimeLimit};
 pub(crate) use lookup::sharing;
 pub use lookup::{Lookup, Source};
-pub use target::{ClientTarget, Resolution, ServerTarget};
+pub use target::{ClientTarget, ClusterTarget, Resolution, ServerTarget};
 
 use crate::{
     name::{Name, ResourceType},

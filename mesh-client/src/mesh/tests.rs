@@ -93,6 +93,43 @@ async fn an_endpoint_that_is_replaced_costs_no_call() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_only_a_call_holds_is_still_told_of_its_endpoints() {
+    let (plane, one, two) = (Plane::start().await, Echo::start("v1").await, Echo::start("v2").await);
+    let before = || ("v1", vec![world::free_address()]);
+    plane.publish(&reviews([before()]));
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    let status = within(ask(channel.clone(), None)).await.unwrap_err();
+    assert!(status.message().contains("cluster v1"), "{status}");
+    let mut request = Request::new(Default::default());
+    request.extensions_mut().insert(WaitForReady(true));
+    let waiting = tokio::spawn(ask(channel.clone(), Some(request)));
+    tokio::task::yield_now().await;
+
+    plane.publish(&reviews([("v2", vec![two.address]), before()]));
+    within(async {
+        while !ask(channel.clone(), None).await.is_ok_and(|answer| answer.server == "v2") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!waiting.is_finished());
+    assert!(mesh.status().clusters.contains_key("v1"), "the waiting call holds it");
+
+    plane.publish(&reviews([("v2", vec![two.address]), ("v1", vec![one.address])]));
+    assert_eq!(within(waiting).await.unwrap().unwrap().server, "v1");
+    // Nothing holds it any more, so nothing watches it.
+    within(async {
+        let watched =
+            |mesh: &Mesh| mesh.status().control_plane.resources.iter().any(|one| one.name.as_ref() == "v1");
+        while watched(&mesh) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_unreachable_control_plane_fails_the_first_call_fast_and_is_noticed_when_it_comes() {
     let address = world::free_address();
     let mesh = Mesh::builder().bootstrap(bootstrap(address)).build().unwrap();

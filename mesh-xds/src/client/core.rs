@@ -5,7 +5,10 @@ use super::{
     machine::{Input, Key, Parse},
 };
 use crate::{
-    config::{ClientTarget, Lookup, ServerTarget, ServerXdsConfig, XdsConfig, XdsError},
+    config::{
+        ClientTarget, ClusterConfig, ClusterTarget, Lookup, ServerTarget, ServerXdsConfig, XdsConfig,
+        XdsError,
+    },
     name::Name,
     resource::AnyResource,
 };
@@ -23,12 +26,14 @@ pub(super) type Slot<T> = watch::Sender<Option<Result<Arc<T>, XdsError>>>;
 pub(super) enum Command {
     WatchClient { id: u64, listener: Name, authority: Arc<str>, slot: Slot<XdsConfig> },
     WatchServer { id: u64, listener: Name, slot: Slot<ServerXdsConfig> },
+    WatchCluster { id: u64, cluster: Name, slot: Slot<ClusterConfig> },
     Unwatch { id: u64 },
 }
 
 enum Target {
     Client(ClientTarget, Slot<XdsConfig>),
     Server(ServerTarget, Slot<ServerXdsConfig>),
+    Cluster(ClusterTarget, Slot<ClusterConfig>),
 }
 
 struct Watched {
@@ -51,21 +56,23 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
         let mut dirty = BTreeSet::new();
         let mut remove = Vec::new();
         for command in commands {
-            match command {
+            let (id, target) = match command {
                 Command::WatchClient { id, listener, authority, slot } => {
-                    let target = Target::Client(ClientTarget::new(listener, authority), slot);
-                    self.targets.insert(id, Watched { target, wanted: BTreeSet::new() });
-                    dirty.insert(id);
+                    (id, Target::Client(ClientTarget::new(listener, authority), slot))
                 }
                 Command::WatchServer { id, listener, slot } => {
-                    let target = Target::Server(ServerTarget::new(listener), slot);
-                    self.targets.insert(id, Watched { target, wanted: BTreeSet::new() });
-                    dirty.insert(id);
+                    (id, Target::Server(ServerTarget::new(listener), slot))
+                }
+                Command::WatchCluster { id, cluster, slot } => {
+                    (id, Target::Cluster(ClusterTarget::new(cluster), slot))
                 }
                 Command::Unwatch { id } => {
                     remove.extend(self.targets.remove(&id).into_iter().flat_map(|watched| watched.wanted));
+                    continue;
                 }
-            }
+            };
+            self.targets.insert(id, Watched { target, wanted: BTreeSet::new() });
+            dirty.insert(id);
         }
         let mut out = Actions::default();
         self.settle(now, dirty, remove, &mut out);
@@ -127,6 +134,11 @@ impl Target {
                 resolution.wanted
             }
             Self::Server(target, slot) => {
+                let resolution = target.resolve(lookup);
+                publish(slot, resolution.publish);
+                resolution.wanted
+            }
+            Self::Cluster(target, slot) => {
                 let resolution = target.resolve(lookup);
                 publish(slot, resolution.publish);
                 resolution.wanted

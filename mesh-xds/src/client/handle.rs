@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     bootstrap::{Bootstrap, ChannelCredentials, ServerConfig},
-    config::{ServerXdsConfig, XdsConfig, XdsError},
+    config::{ClusterConfig, ServerXdsConfig, XdsConfig, XdsError},
     name::Name,
     proto,
     resource::{AnyResource, ParseContext},
@@ -41,6 +41,7 @@ struct Shared {
     next_id: AtomicU64,
     clients: Watches<(Name, Arc<str>), XdsConfig>,
     servers: Watches<Name, ServerXdsConfig>,
+    clusters: Watches<Name, ClusterConfig>,
     status: Box<dyn Fn() -> ClientStatus + Send + Sync>,
     node: proto::Node,
 }
@@ -172,6 +173,7 @@ impl XdsClient {
             next_id: AtomicU64::new(1),
             clients: Mutex::default(),
             servers: Mutex::default(),
+            clusters: Mutex::default(),
             status,
             node,
         };
@@ -191,7 +193,7 @@ impl XdsClient {
             self.shared.watch(&self.shared.clients, (listener.clone(), authority.clone()), |id, slot| {
                 Command::WatchClient { id, listener, authority, slot }
             });
-        ConfigWatch { receiver: watch.receiver.clone(), watch }
+        Watching::new(watch)
     }
 
     /// The configuration of a server, by the name of its listener.
@@ -200,7 +202,17 @@ impl XdsClient {
         let watch = self.shared.watch(&self.shared.servers, listener.clone(), |id, slot| {
             Command::WatchServer { id, listener, slot }
         });
-        ServerConfigWatch { receiver: watch.receiver.clone(), watch }
+        Watching::new(watch)
+    }
+
+    /// One cluster with its endpoints, whether or not a route of a target names it (gRFC A74): for those that are
+    /// chosen at run time, and for those that only calls hold any more. Who asks for the same shares the watch.
+    pub fn subscribe_cluster(&self, name: &str) -> ClusterWatch {
+        let cluster: Name = name.into();
+        let watch = self.shared.watch(&self.shared.clusters, cluster.clone(), |id, slot| {
+            Command::WatchCluster { id, cluster, slot }
+        });
+        Watching::new(watch)
     }
 
     /// A handle that does not keep the client alive.
@@ -233,23 +245,34 @@ impl fmt::Debug for WeakClient {
 
 type Current<'a, T> = watch::Ref<'a, Option<Result<Arc<T>, XdsError>>>;
 
-/// The configuration of a client's target over time. Its resources stay subscribed as long as a clone lives.
-#[derive(Clone)]
-pub struct ConfigWatch {
-    receiver: watch::Receiver<Option<Result<Arc<XdsConfig>, XdsError>>>,
+/// The configuration of a client's target over time.
+pub type ConfigWatch = Watching<XdsConfig>;
+
+/// The configuration of a server over time.
+pub type ServerConfigWatch = Watching<ServerXdsConfig>;
+
+/// One cluster over time.
+pub type ClusterWatch = Watching<ClusterConfig>;
+
+/// Something that is watched, over time. Its resources stay subscribed as long as a clone lives.
+pub struct Watching<T> {
+    receiver: watch::Receiver<Option<Result<Arc<T>, XdsError>>>,
     // Ends the watch when dropped.
-    #[expect(dead_code, reason = "held for its Drop")]
-    watch: Arc<Watch<XdsConfig>>,
+    watch: Arc<Watch<T>>,
 }
 
-impl ConfigWatch {
+impl<T> Watching<T> {
+    fn new(watch: Arc<Watch<T>>) -> Self {
+        Self { receiver: watch.receiver.clone(), watch }
+    }
+
     /// The latest; `None` while nothing is known. Do not hold it across an `.await`.
-    pub fn borrow(&self) -> Current<'_, XdsConfig> {
+    pub fn borrow(&self) -> Current<'_, T> {
         self.receiver.borrow()
     }
 
     /// The latest, marked as seen for [`Self::changed`].
-    pub fn borrow_and_update(&mut self) -> Current<'_, XdsConfig> {
+    pub fn borrow_and_update(&mut self) -> Current<'_, T> {
         self.receiver.borrow_and_update()
     }
 
@@ -265,58 +288,26 @@ impl ConfigWatch {
     }
 
     /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
-    pub async fn known(&mut self) -> Option<Result<Arc<XdsConfig>, XdsError>> {
+    pub async fn known(&mut self) -> Option<Result<Arc<T>, XdsError>> {
         self.receiver.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
 
-/// The configuration of a server over time. Its resources stay subscribed as long as a clone lives.
-#[derive(Clone)]
-pub struct ServerConfigWatch {
-    receiver: watch::Receiver<Option<Result<Arc<ServerXdsConfig>, XdsError>>>,
-    // Ends the watch when dropped.
-    #[expect(dead_code, reason = "held for its Drop")]
-    watch: Arc<Watch<ServerXdsConfig>>,
+impl<T> Clone for Watching<T> {
+    fn clone(&self) -> Self {
+        Self { receiver: self.receiver.clone(), watch: self.watch.clone() }
+    }
 }
 
-impl ServerConfigWatch {
-    /// The latest; `None` while nothing is known. Do not hold it across an `.await`.
-    pub fn borrow(&self) -> Current<'_, ServerXdsConfig> {
-        self.receiver.borrow()
-    }
-
-    /// The latest, marked as seen for [`Self::changed`].
-    pub fn borrow_and_update(&mut self) -> Current<'_, ServerXdsConfig> {
-        self.receiver.borrow_and_update()
-    }
-
-    /// Waits for one that this watch has not seen. Ends with an error only when the runtime of the client
-    /// ends. Cancel safe.
-    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        self.receiver.changed().await
-    }
-
-    /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
-    pub async fn known(&mut self) -> Option<Result<Arc<ServerXdsConfig>, XdsError>> {
-        self.receiver.wait_for(Option::is_some).await.ok()?.clone()
+impl<T: fmt::Debug> fmt::Debug for Watching<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watching").field(&*self.borrow()).finish()
     }
 }
 
 impl fmt::Debug for XdsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("XdsClient").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ConfigWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ConfigWatch").field(&*self.borrow()).finish()
-    }
-}
-
-impl fmt::Debug for ServerConfigWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ServerConfigWatch").field(&*self.borrow()).finish()
     }
 }
 

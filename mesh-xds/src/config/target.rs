@@ -10,7 +10,7 @@
 //! way to anything.
 
 use super::{
-    Lookup, ServerXdsConfig, Source, XdsConfig, XdsError,
+    ClusterConfig, Lookup, ServerXdsConfig, Source, XdsConfig, XdsError,
     graph::{Clusters, Walk, or_equal, routes_of},
     lookup::sharing,
 };
@@ -214,14 +214,40 @@ fn same_config(current: &Result<Arc<XdsConfig>, XdsError>, next: &Result<Arc<Xds
 
 fn same_clusters(current: &Clusters, next: &Clusters) -> bool {
     current.len() == next.len()
-        && current.iter().zip(next).all(|((name, current), (other, next))| {
-            name == other
-                && match (current, next) {
-                    (Ok(current), Ok(next)) => Arc::ptr_eq(current, next),
-                    (Err(current), Err(next)) => current == next,
-                    _ => false,
-                }
-        })
+        && current
+            .iter()
+            .zip(next)
+            .all(|((name, current), (other, next))| name == other && same(current, next))
+}
+
+fn same<T>(current: &Result<Arc<T>, XdsError>, next: &Result<Arc<T>, XdsError>) -> bool {
+    match (current, next) {
+        (Ok(current), Ok(next)) => Arc::ptr_eq(current, next),
+        (Err(current), Err(next)) => current == next,
+        _ => false,
+    }
+}
+
+/// One cluster by itself (the dynamic subscriptions of gRFC A74).
+pub struct ClusterTarget {
+    cluster: Name,
+    published: Option<Published<ClusterConfig>>,
+}
+
+impl ClusterTarget {
+    /// This cluster, whether or not a route names it.
+    pub fn new(cluster: Name) -> Self {
+        Self { cluster, published: None }
+    }
+
+    /// What follows from what is known now.
+    pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ClusterConfig> {
+        let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
+        let before = current.map(|current| (self.cluster.clone(), Ok(current.clone()))).into_iter().collect();
+        let mut walk = Walk::new(lookup);
+        let next = walk.clusters([&self.cluster], &before).and_then(|clusters| clusters.into_values().next());
+        decide(&mut self.published, walk, lookup, next, same)
+    }
 }
 
 /// A server's listener (gRFC A36).
@@ -291,14 +317,11 @@ fn same_server(
         (Ok(current), Ok(next)) => {
             Arc::ptr_eq(&current.listener, &next.listener)
                 && current.routes.len() == next.routes.len()
-                && current.routes.iter().zip(&next.routes).all(|((name, current), (other, next))| {
-                    name == other
-                        && match (current, next) {
-                            (Ok(current), Ok(next)) => Arc::ptr_eq(current, next),
-                            (Err(current), Err(next)) => current == next,
-                            _ => false,
-                        }
-                })
+                && current
+                    .routes
+                    .iter()
+                    .zip(&next.routes)
+                    .all(|((name, current), (other, next))| name == other && same(current, next))
         }
         (Err(current), Err(next)) => current == next,
         _ => false,

@@ -48,6 +48,11 @@ fn aggregate(leaves: Vec<LeafCluster>) -> Arc<ClusterConfig> {
     })
 }
 
+/// Nothing is released here, so nothing is subscribed.
+fn registry(net: &Net) -> Arc<Registry> {
+    Registry::new(deps(net), Box::new(|name| unreachable!("{name} was subscribed")))
+}
+
 async fn calls(cluster: &Cluster, count: usize) {
     for _ in 0..count {
         assert_eq!(call(cluster).await.unwrap(), Code::Ok);
@@ -58,7 +63,7 @@ async fn calls(cluster: &Cluster, count: usize) {
 async fn the_first_leaf_takes_all_calls_and_the_next_only_while_it_failed() {
     let net = Net::default();
     let [one, two, other] = net.servers();
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let cluster = registry.live(&aggregate(vec![leaf("a", &[1, 2], |_| {}), leaf("b", &[3], |_| {})]));
     calls(&cluster, 10).await;
     assert_eq!((one.hits() + two.hits(), other.dials()), (10, 0));
@@ -81,7 +86,7 @@ async fn a_call_that_waits_for_a_leaf_goes_on_to_the_next_after_ten_seconds() {
     let [hanging, other] = net.servers();
     hanging.door(Door::Hangs);
     let slow = |config: &mut Config| config.cluster.connection.connect_timeout = Duration::from_secs(60);
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let cluster = registry.live(&aggregate(vec![leaf("a", &[1], slow), leaf("b", &[2], |_| {})]));
     let started = Instant::now();
     calls(&cluster, 1).await;
@@ -93,7 +98,7 @@ async fn a_first_call_is_not_failed_by_a_leaf_that_refuses_while_another_serves(
     let net = Net::default();
     let [refusing, other] = net.servers();
     refusing.door(Door::Refuses);
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let cluster = registry.live(&aggregate(vec![leaf("a", &[1], |_| {}), leaf("b", &[2], |_| {})]));
     calls(&cluster, 1).await;
     let empty = registry.live(&aggregate(vec![leaf("c", &[], |_| {}), leaf("b", &[2], |_| {})]));
@@ -105,7 +110,7 @@ async fn a_first_call_is_not_failed_by_a_leaf_that_refuses_while_another_serves(
 async fn a_leaf_that_is_not_known_is_passed_over_and_when_none_is_all_are_named() {
     let net = Net::default();
     let [server] = net.servers();
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let cluster = registry.live(&aggregate(vec![missing("a"), leaf("b", &[1], |_| {})]));
     calls(&cluster, 3).await;
     assert_eq!(server.hits(), 3);
@@ -128,7 +133,7 @@ async fn a_leaf_that_is_not_known_is_passed_over_and_when_none_is_all_are_named(
 async fn when_every_leaf_failed_the_call_fails_at_once_and_says_why() {
     let net = Net::default();
     let [one, two] = net.servers();
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let cluster = registry.live(&aggregate(vec![leaf("a", &[1], |_| {}), leaf("b", &[2], |_| {})]));
     calls(&cluster, 1).await;
     for server in [&one, &two] {
@@ -154,7 +159,7 @@ async fn leaves_have_policies_and_endpoints_of_their_own_and_take_in_changes() {
     let net = Net::default();
     let [one, two, three] = net.servers();
     let ring = |config: &mut Config| config.cluster.lb = LbPolicy::RingHash(RingHash::default());
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let cluster = registry.live(&aggregate(vec![leaf("a", &[1, 2], ring), leaf("b", &[3], |_| {})]));
     calls(&cluster, 1).await;
     assert!(cluster.wants_hash());
@@ -177,7 +182,7 @@ async fn leaves_have_policies_and_endpoints_of_their_own_and_take_in_changes() {
 async fn a_name_that_becomes_a_cluster_of_clusters_is_another_cluster() {
     let net = Net::default();
     let [one, two] = net.servers();
-    let registry = Registry::new(deps(&net));
+    let registry = registry(&net);
     let mut plain = Config::of(&[1]);
     plain.cluster.name = "all".into();
     let before = registry.live(&plain.build());

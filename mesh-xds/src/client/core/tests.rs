@@ -89,3 +89,30 @@ fn many_targets_become_few_requests_and_end_with_their_watches() {
     assert!(asked(&outputs).iter().all(|(_, names)| *names == 0) && asked(&outputs).len() == 4);
     assert!(core.federation.status(|_| 0.0).is_empty());
 }
+
+#[test]
+fn a_cluster_can_be_wanted_by_itself() {
+    use ResourceType::{Cluster, ClusterLoadAssignment};
+    let mut core = core();
+    let now = Instant::now();
+    let (slot, mut receiver) = watch::channel(None);
+    core.command(now, [Command::WatchCluster { id: 1, cluster: "one".into(), slot }]);
+    assert_eq!(asked(&core.on(now, 0, Input::Opened)), [(Cluster, 1)]);
+    let outputs = core.on(now, 0, response(Cluster, &[cluster("one")]));
+    assert_eq!(asked(&outputs), [(Cluster, 1), (ClusterLoadAssignment, 1)]);
+    assert!(receiver.borrow().is_none(), "it is not complete");
+    for port in [1, 2] {
+        core.on(now, 0, response(ClusterLoadAssignment, &[endpoints("one", port)]));
+        let config = receiver.borrow_and_update().clone().unwrap().unwrap();
+        assert_eq!(config.endpoints.priorities[0].localities[0].endpoints[0].address().port(), port);
+    }
+    core.on(now, 0, response(ClusterLoadAssignment, &[endpoints("one", 2)]));
+    assert!(!receiver.has_changed().unwrap(), "the same again is no news");
+    core.on(now, 0, response(Cluster, &[]));
+    let removed = receiver.borrow_and_update().clone().unwrap().unwrap();
+    assert!(removed.note.as_ref().unwrap().contains("does not exist"), "{:?}", removed.note);
+
+    let outputs = core.command(now, [Command::Unwatch { id: 1 }]);
+    assert!(asked(&outputs).iter().all(|(_, names)| *names == 0));
+    assert!(core.federation.status(|_| 0.0).is_empty());
+}
