@@ -4,6 +4,7 @@
 //! domain's authority cannot vouch for another's workloads.
 
 mod spiffe;
+mod system;
 
 use crate::{certificate, key, spiffe_id::TrustDomain, svid};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
@@ -35,6 +36,12 @@ pub enum InvalidBundle {
         /// What is wrong there.
         reason: String,
     },
+    /// The operating system has none that can be used.
+    #[error(
+        "the operating system's root certificates cannot be used ({0}): install its package of CA certificates, or \
+         name a file of them in SSL_CERT_FILE"
+    )]
+    System(String),
     /// An identity without the roots of its own domain.
     #[error("no roots for the identity's own trust domain {0}")]
     OwnDomain(TrustDomain),

@@ -47,6 +47,9 @@ pub enum ServerTrust {
     /// A server outside the mesh: a chain to these roots, and the DNS name or IP address that the
     /// connection is opened to.
     Roots(Roots),
+    /// A server outside the mesh: a chain to these roots, and a check of its names, whatever address the
+    /// connection is opened to.
+    Outsider(Roots, ServerCheck),
 }
 
 /// Whether a server wants to know its clients.
@@ -221,6 +224,9 @@ impl ServerCertVerifier for ServerVerifier {
             ServerTrust::Bundles(bundles, check) => svid(bundles, check)?,
             ServerTrust::Roots(roots) => {
                 verifier::verify_named(leaf, intermediates, roots, name, algorithms, now)?;
+            }
+            ServerTrust::Outsider(roots, check) => {
+                check.check(&verifier::verify_outsider(leaf, intermediates, roots, algorithms, now)?)?;
             }
         }
         Ok(ServerCertVerified::assertion())

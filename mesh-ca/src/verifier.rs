@@ -153,6 +153,20 @@ pub fn verify_svid(
     PeerCertificate::from_der(leaf).map_err(|error| Refused(format!("certificate of {id}: {error}")))
 }
 
+/// Verifies the chain of a server outside the mesh; which server it is, is for a check to say.
+pub fn verify_outsider(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &Roots,
+    algorithms: &WebPkiSupportedAlgorithms,
+    now: UnixTime,
+) -> Result<PeerCertificate, Refused> {
+    let peer =
+        PeerCertificate::from_der(leaf).map_err(|error| Refused(format!("peer certificate: {error}")))?;
+    verify_chain(leaf, intermediates, roots, Role::Server, algorithms, now, &all_names(&peer))?;
+    Ok(peer)
+}
+
 /// Verifies the chain and the DNS name or IP address of a server outside the mesh.
 pub fn verify_named(
     leaf: &CertificateDer<'_>,

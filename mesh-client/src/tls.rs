@@ -9,11 +9,12 @@ mod provider;
 mod san;
 
 pub use provider::ProviderError;
-pub(crate) use provider::read_roots;
+pub(crate) use provider::{read_roots, roots_file};
 
 use crate::endpoint::{ClientTls, TlsConfigs};
 use mesh_ca::{
     certificate::PeerCertificate,
+    clock::Clock,
     rustls::{ClientAuth, Provider, ServerTrust, client_config_with, default_provider, server_config},
     verifier::ServerCheck,
     workload::WorkloadIdentity,
@@ -27,7 +28,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -50,9 +51,9 @@ pub enum TlsError {
         /// What is configured.
         known: String,
     },
-    /// The roots of the operating system are asked for.
-    #[error("`system_root_certs` is not supported: name a `ca_certificate_provider_instance`")]
-    SystemRoots,
+    /// The roots of the operating system are asked for and cannot be read.
+    #[error("`system_root_certs`: {0}")]
+    SystemRoots(String),
     /// A server's certificate and its clients' roots come from different providers.
     #[error(
         "the server's certificate comes from provider instance `{identity}` and its clients' roots from \
@@ -99,6 +100,8 @@ pub struct Providers {
     instances: BTreeMap<Arc<str>, WorkloadIdentity>,
     crypto: Provider,
     warned: Arc<AtomicBool>,
+    /// Read once, when first needed.
+    system_roots: Arc<OnceLock<Result<mesh_ca::bundle::Roots, TlsError>>>,
 }
 
 impl Providers {
@@ -113,7 +116,7 @@ impl Providers {
         crypto: Provider,
     ) -> Self {
         let instances = instances.into_iter().collect();
-        Self { instances, crypto, warned: Arc::default() }
+        Self { instances, crypto, warned: Arc::default(), system_roots: Arc::default() }
     }
 
     /// Adds an instance, or replaces it.
@@ -142,18 +145,20 @@ impl Providers {
         context: &UpstreamTls,
         hostname: Option<&str>,
     ) -> Result<ClientTls, TlsError> {
-        let roots = match &context.roots {
-            Roots::Provider(instance) => self.ready(instance)?,
-            Roots::System => return Err(TlsError::SystemRoots),
-        };
         let identity = context.identity.as_ref().map(|instance| self.ready(instance)).transpose()?;
         let name = match (context.auto_host_sni, hostname) {
             (true, Some(hostname)) => Some(hostname),
             _ => context.sni.as_deref(),
         };
         let check = self.server_check(context, name)?;
-        let trust = ServerTrust::Mesh(roots.clone(), check);
-        let config = client_config_with(trust, identity, ALPN, self.crypto.clone(), roots.clock().clone())
+        let (trust, clock) = match &context.roots {
+            Roots::Provider(instance) => {
+                let roots = self.ready(instance)?;
+                (ServerTrust::Mesh(roots.clone(), check), roots.clock().clone())
+            }
+            Roots::System => (ServerTrust::Outsider(self.system_roots()?, check), Clock::system()),
+        };
+        let config = client_config_with(trust, identity, ALPN, self.crypto.clone(), clock)
             .map_err(|error| TlsError::Rustls(error.to_string()))?;
         let server_name = match name {
             // rustls sends no server name for an address.
@@ -163,6 +168,12 @@ impl Providers {
             }
         };
         Ok(ClientTls { config, server_name, reconnect_before: identity.and_then(end) })
+    }
+
+    fn system_roots(&self) -> Result<mesh_ca::bundle::Roots, TlsError> {
+        let read =
+            || mesh_ca::bundle::Roots::system().map_err(|error| TlsError::SystemRoots(error.to_string()));
+        self.system_roots.get_or_init(read).clone()
     }
 
     /// A provider that has delivered.

@@ -1,8 +1,9 @@
 //! Certificate, key and CA files that somebody else renews: gRFC A29's `file_watcher` provider.
 //!
 //! The files are read again on an interval and believed only when they are consistent: a certificate
-//! replaced before its key (or read half-written) keeps the identity in hand, and says so. The CA file
-//! holds the roots of the certificate's own trust domain.
+//! replaced before its key (or read half-written) keeps the identity in hand, and says so. A CA file
+//! holds the roots of the certificate's own trust domain; a SPIFFE bundle map (A87) holds those of several, its own
+//! among them.
 
 use super::{Source, SourceError};
 use crate::{
@@ -26,9 +27,26 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
 pub struct FileSource {
     certificate: PathBuf,
     private_key: PathBuf,
-    ca_certificate: PathBuf,
+    roots: RootsFile,
     refresh: Duration,
     read: Option<Contents>,
+}
+
+/// Where the roots are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RootsFile {
+    /// PEM: the roots of the certificate's own trust domain.
+    Pem(PathBuf),
+    /// JSON: a SPIFFE bundle map (gRFC A87).
+    SpiffeBundleMap(PathBuf),
+}
+
+impl RootsFile {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Pem(path) | Self::SpiffeBundleMap(path) => path,
+        }
+    }
 }
 
 /// What the files said last, to notice that nothing changed.
@@ -36,7 +54,7 @@ pub struct FileSource {
 struct Contents {
     certificate: Vec<u8>,
     private_key: Zeroizing<Vec<u8>>,
-    ca_certificate: Vec<u8>,
+    roots: Vec<u8>,
 }
 
 impl FileSource {
@@ -46,10 +64,19 @@ impl FileSource {
         private_key: impl Into<PathBuf>,
         ca_certificate: impl Into<PathBuf>,
     ) -> Self {
+        Self::with_roots(certificate, private_key, RootsFile::Pem(ca_certificate.into()))
+    }
+
+    /// As [`Self::new`], with the roots in either form.
+    pub fn with_roots(
+        certificate: impl Into<PathBuf>,
+        private_key: impl Into<PathBuf>,
+        roots: RootsFile,
+    ) -> Self {
         Self {
             certificate: certificate.into(),
             private_key: private_key.into(),
-            ca_certificate: ca_certificate.into(),
+            roots,
             refresh: DEFAULT_REFRESH,
             read: None,
         }
@@ -66,7 +93,7 @@ impl FileSource {
         Ok(Contents {
             certificate: read(&self.certificate).await?,
             private_key: Zeroizing::new(read(&self.private_key).await?),
-            ca_certificate: read(&self.ca_certificate).await?,
+            roots: read(self.roots.path()).await?,
         })
     }
 
@@ -78,12 +105,16 @@ impl FileSource {
                 self.private_key.display()
             ))
         })?;
-        let ca = |error: &dyn fmt::Display| {
-            SourceError::invalid(format!("{}: {error}", self.ca_certificate.display()))
+        let bundles = match &self.roots {
+            RootsFile::Pem(_) => {
+                let domain = svid.id().trust_domain().clone();
+                TrustBundle::from_pem(domain, &contents.roots).map(TrustBundles::of)
+            }
+            RootsFile::SpiffeBundleMap(_) => TrustBundles::from_spiffe_bundle_map(&contents.roots),
         };
-        let domain = svid.id().trust_domain().clone();
-        let bundle = TrustBundle::from_pem(domain, &contents.ca_certificate).map_err(|error| ca(&error))?;
-        Identity::new(svid, TrustBundles::of(bundle)).map_err(|error| ca(&error))
+        bundles
+            .and_then(|bundles| Identity::new(svid, bundles))
+            .map_err(|error| SourceError::invalid(format!("{}: {error}", self.roots.path().display())))
     }
 }
 
@@ -104,7 +135,7 @@ impl Source for FileSource {
             "files {}, {}, {}",
             self.certificate.display(),
             self.private_key.display(),
-            self.ca_certificate.display()
+            self.roots.path().display()
         )
     }
 

@@ -1,14 +1,14 @@
 //! Connections to the control plane, with the credentials of the bootstrap.
 
 use super::token::TokenFile;
-use crate::tls::read_roots;
+use crate::tls::{read_roots, roots_file};
 use futures_util::{FutureExt, future::BoxFuture};
 use mesh_ca::{
-    bundle::TrustBundles,
+    bundle::{Roots, TrustBundles},
     certificate::PeerCertificate,
     channel::{self, Target},
     rustls::ServerTrust,
-    source::file::FileSource,
+    source::file::{FileSource, RootsFile},
     verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
@@ -37,7 +37,7 @@ pub(super) struct ControlPlaneConnector {
 }
 
 /// Certificate, key and roots, and how often they are read.
-type Files = (PathBuf, PathBuf, PathBuf, Duration);
+type Files = (PathBuf, PathBuf, RootsFile, Duration);
 
 impl ControlPlaneConnector {
     pub(super) fn new(identity: Option<WorkloadIdentity>) -> Self {
@@ -67,26 +67,22 @@ impl ControlPlaneConnector {
                 let trust = match (spiffe_trust_bundle_map_file, ca_certificate_file) {
                     (Some(bundles), _) => any_of(bundles)?,
                     (None, Some(roots)) => ServerTrust::Roots(read_roots(roots)?),
-                    (None, None) => {
-                        return Err(
-                            "channel_creds `tls` without ca_certificate_file would trust the operating \
-                                    system's roots, which this version does not read: name a file"
-                                .into(),
-                        );
-                    }
+                    (None, None) => ServerTrust::Roots(
+                        Roots::system()
+                            .map_err(|error| format!("no ca_certificate_file is named, and {error}"))?,
+                    ),
                 };
-                let own = match (identity, ca_certificate_file) {
+                let roots = roots_file(ca_certificate_file.as_ref(), spiffe_trust_bundle_map_file.as_ref());
+                let own = match (identity, roots) {
                     (None, _) => self.identity.clone(),
-                    (Some((certificate, key)), Some(roots)) => Some(self.watched((
-                        certificate.clone(),
-                        key.clone(),
-                        roots.clone(),
-                        *refresh_interval,
-                    ))),
+                    (Some((certificate, key)), Some(roots)) => {
+                        Some(self.watched((certificate.clone(), key.clone(), roots, *refresh_interval)))
+                    }
                     (Some(_), None) => {
                         return Err(
-                            "channel_creds `tls` with certificate_file needs ca_certificate_file too: a \
-                                    certificate is believed together with the roots of its own trust domain"
+                            "channel_creds `tls` with certificate_file needs ca_certificate_file or \
+                             spiffe_trust_bundle_map_file too: a certificate is believed together with the roots \
+                             of its own trust domain"
                                 .into(),
                         );
                     }
@@ -119,7 +115,8 @@ impl ControlPlaneConnector {
     fn watched(&self, files: Files) -> WorkloadIdentity {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let start = |(certificate, key, roots, refresh): &Files| {
-            WorkloadIdentity::start(FileSource::new(certificate, key, roots).refresh(*refresh))
+            let source = FileSource::with_roots(certificate, key, roots.clone());
+            WorkloadIdentity::start(source.refresh(*refresh))
         };
         own.entry(files).or_insert_with_key(start).clone()
     }
@@ -215,7 +212,6 @@ mod tests {
             };
             connector.channel(&ServerConfig::new("localhost:1", credentials).unwrap()).unwrap_err()
         };
-        assert!(with(None, None, None).contains("without ca_certificate_file"));
         assert!(with(Some("/nowhere/roots.pem"), None, None).contains("/nowhere/roots.pem"));
         assert!(
             with(Some("/nowhere/roots.pem"), Some("/nowhere/map.json"), None).contains("/nowhere/map.json")

@@ -7,14 +7,18 @@ use mesh_ca::{
     rustls::ServerTrust,
     source::{
         ca::{CaSource, JoinToken},
-        file::FileSource,
+        file::{FileSource, RootsFile},
     },
     spiffe_id::{SpiffeId, TrustDomain},
     verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
 use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa};
-use std::{fmt::Display, path::Path, sync::Arc};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Istio's trust domain when nothing is said.
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -48,14 +52,21 @@ impl Providers {
 }
 
 fn from_files(files: &FileWatcher) -> Result<WorkloadIdentity, String> {
-    let (Some((certificate, key)), Some(roots)) = (&files.identity, &files.ca_certificate_file) else {
-        return Err(
-            "a file_watcher needs `certificate_file`, `private_key_file` and `ca_certificate_file`: an \
-                    identity and the roots that it judges others by come from the same instance"
-                .to_owned(),
-        );
+    let roots = roots_file(files.ca_certificate_file.as_ref(), files.spiffe_trust_bundle_map_file.as_ref());
+    let (Some((certificate, key)), Some(roots)) = (&files.identity, roots) else {
+        return Err("a file_watcher needs `certificate_file` and `private_key_file`, and `ca_certificate_file` or \
+                    `spiffe_trust_bundle_map_file`: an identity and the roots that it judges others by come from \
+                    the same instance"
+            .to_owned());
     };
-    Ok(WorkloadIdentity::start(FileSource::new(certificate, key, roots).refresh(files.refresh_interval)))
+    let source = FileSource::with_roots(certificate, key, roots);
+    Ok(WorkloadIdentity::start(source.refresh(files.refresh_interval)))
+}
+
+/// A bundle map comes before a CA file (gRFC A87).
+pub(crate) fn roots_file(ca: Option<&PathBuf>, map: Option<&PathBuf>) -> Option<RootsFile> {
+    let map = map.cloned().map(RootsFile::SpiffeBundleMap);
+    map.or_else(|| ca.cloned().map(RootsFile::Pem))
 }
 
 fn from_ca(ca: &MeshCa, bootstrap: &Bootstrap) -> Result<WorkloadIdentity, String> {
@@ -182,6 +193,7 @@ mod tests {
         let files = FileWatcher {
             identity: Some(("cert.pem".into(), "key.pem".into())),
             ca_certificate_file: None,
+            spiffe_trust_bundle_map_file: None,
             refresh_interval: Duration::from_secs(1),
         };
         assert!(refused(CertificateProvider::FileWatcher(files)).contains("`ca_certificate_file`"));

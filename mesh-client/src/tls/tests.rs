@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::testing::{authority, id, identity};
-use mesh_ca::issuer::Authority;
+use mesh_ca::{
+    issuer::{Authority, ServerNames},
+    spiffe_id::TrustDomain,
+};
 use mesh_xds::{matcher::StringMatcher, resource::tls::SanKind};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -139,7 +142,9 @@ async fn what_cannot_be_honoured_is_refused_with_the_reason() {
     let providers = providers(&authority(), "productpage").await;
     let mut system = upstream(vec![]);
     system.roots = Roots::System;
-    assert_eq!(providers.client_tls(&system, None).err(), Some(TlsError::SystemRoots));
+    providers.system_roots.set(Err(TlsError::SystemRoots("there are none".into()))).unwrap();
+    let text = providers.client_tls(&system, None).unwrap_err().to_string();
+    assert!(text.contains("`system_root_certs`: there are none"), "{text}");
     let mut unknown = upstream(vec![]);
     unknown.identity = Some("nowhere".into());
     let text = providers.client_tls(&unknown, None).unwrap_err().to_string();
@@ -186,4 +191,31 @@ async fn a_server_has_its_certificate_and_its_roots_from_one_provider() {
     ]);
     let refused = providers.server_tls(&downstream(Some("other"), true));
     assert!(matches!(refused, Err(TlsError::SplitProviders { .. })));
+}
+
+#[tokio::test]
+async fn the_systems_roots_vouch_for_a_server_of_the_right_name_only() {
+    let authority = authority();
+    let own = authority.server_identity(ServerNames { dns: vec!["reviews.test".into()], ips: vec![] });
+    own.ready().await.unwrap();
+    let server = Providers::new([("default".into(), own)]).server_tls(&downstream(None, false)).unwrap();
+    let roots = authority.bundles().roots(&TrustDomain::parse("cluster.local").unwrap()).unwrap().clone();
+    let client = |roots| {
+        let client = Providers::new([]);
+        client.system_roots.set(Ok(roots)).unwrap();
+        client
+    };
+    let tls = |client: &Providers, name: &str| {
+        let sans = vec![StringMatcher::exact(name, false)];
+        let context = UpstreamTls { identity: None, roots: Roots::System, ..upstream(sans) };
+        client.client_tls(&context, None).unwrap()
+    };
+    let good = client(roots);
+    handshake(&tls(&good, "reviews.test"), server.clone()).await.0.unwrap();
+    let why = handshake(&tls(&good, "ratings.test"), server.clone()).await.0.unwrap_err();
+    assert!(why.contains("expected ratings.test, found "), "{why}");
+
+    let strange = crate::testing::authority();
+    let strange = strange.bundles().roots(&TrustDomain::parse("cluster.local").unwrap()).unwrap().clone();
+    assert!(handshake(&tls(&client(strange), "reviews.test"), server).await.0.is_err());
 }

@@ -161,19 +161,16 @@ pub fn certificate_provider_config(plugin: &str, config: &Value) -> Parsed<Optio
 }
 
 fn file_watcher(at: &At<'_>) -> Parsed<FileWatcher> {
-    if at.text("spiffe_trust_bundle_map_file")?.is_some() {
-        return Err("spiffe_trust_bundle_map_file (gRFC A87) is not supported by this version; use \
-                    ca_certificate_file"
-            .into());
-    }
     let files = FileWatcher {
         identity: identity_files(at)?,
         ca_certificate_file: at.text("ca_certificate_file")?.map(PathBuf::from),
+        spiffe_trust_bundle_map_file: at.text("spiffe_trust_bundle_map_file")?.map(PathBuf::from),
         refresh_interval: at.duration("refresh_interval")?.unwrap_or(DEFAULT_REFRESH),
     };
-    if files.identity.is_none() && files.ca_certificate_file.is_none() {
-        return Err("file_watcher names no file: set ca_certificate_file, or certificate_file and \
-                    private_key_file, or all three"
+    let roots = files.ca_certificate_file.is_some() || files.spiffe_trust_bundle_map_file.is_some();
+    if files.identity.is_none() && !roots {
+        return Err("file_watcher names no file: set certificate_file and private_key_file, and \
+                    ca_certificate_file or spiffe_trust_bundle_map_file"
             .into());
     }
     Ok(files)
@@ -351,9 +348,7 @@ fn print_server(server: &ServerConfig) -> Value {
         } => {
             let mut config = json!({"refresh_interval": seconds(*refresh_interval)});
             print_files(&mut config, identity.as_ref(), ca_certificate_file.as_ref());
-            if let Some(bundles) = spiffe_trust_bundle_map_file {
-                config["spiffe_trust_bundle_map_file"] = json!(bundles);
-            }
+            print_bundles(&mut config, spiffe_trust_bundle_map_file.as_ref());
             json!({"type": "tls", "config": config})
         }
     };
@@ -374,6 +369,7 @@ fn print_provider(provider: &CertificateProvider) -> Option<Value> {
         CertificateProvider::FileWatcher(files) => {
             let mut config = json!({"refresh_interval": seconds(files.refresh_interval)});
             print_files(&mut config, files.identity.as_ref(), files.ca_certificate_file.as_ref());
+            print_bundles(&mut config, files.spiffe_trust_bundle_map_file.as_ref());
             json!({"plugin_name": "file_watcher", "config": config})
         }
         CertificateProvider::MeshCa(ca) => {
@@ -396,6 +392,12 @@ fn print_provider(provider: &CertificateProvider) -> Option<Value> {
             json!({"plugin_name": "mesh_ca", "config": config})
         }
     })
+}
+
+fn print_bundles(config: &mut Value, map: Option<&PathBuf>) {
+    if let Some(map) = map {
+        config["spiffe_trust_bundle_map_file"] = json!(map);
+    }
 }
 
 fn print_files(config: &mut Value, identity: Option<&(PathBuf, PathBuf)>, roots: Option<&PathBuf>) {

@@ -79,6 +79,7 @@ fn what_is_printed_parses_to_the_same() {
     let files = FileWatcher {
         identity: Some(("/c".into(), "/k".into())),
         ca_certificate_file: None,
+        spiffe_trust_bundle_map_file: Some("/map".into()),
         refresh_interval: Duration::from_secs(600),
     };
     let mut node = Node { id: "n".into(), cluster: "c".into(), ..Node::default() };

@@ -102,3 +102,31 @@ async fn new_roots_alone_make_a_new_identity() {
     };
     assert_eq!((roots(&held), roots(&next)), (1, 2));
 }
+
+#[tokio::test]
+async fn a_bundle_map_gives_the_roots_of_several_domains_and_a_broken_one_changes_nothing() {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let (files, _) = Files::new();
+    let map = RootsFile::SpiffeBundleMap(files.path("map.json"));
+    let mut source = FileSource::with_roots(files.path("cert.pem"), files.path("key.pem"), map);
+    let leaf = files.leaf("spiffe://td/a");
+    files.put_certificate(&leaf);
+    files.put_key(&leaf);
+    let keys = |ca: &Ca| serde_json::json!({"keys": [{"kty": "EC", "use": "x509-svid", "x5c": [BASE64_STANDARD.encode(&ca.der)]}]});
+    let put = |domains: serde_json::Value| {
+        let map = serde_json::json!({"trust_domains": domains});
+        fs::write(files.path("map.json"), map.to_string()).unwrap();
+    };
+    let other = Ca::new("other");
+    put(serde_json::json!({"td": keys(&files.ca), "partner": keys(&other)}));
+    let held = source.fetch(None).await.unwrap();
+    let known: Vec<_> = held.bundles().trust_domains().map(|domain| domain.as_str().to_owned()).collect();
+    assert_eq!(known, ["partner", "td"]);
+
+    put(serde_json::json!({"partner": keys(&other)}));
+    let error = source.fetch(Some(&held)).await.unwrap_err().to_string();
+    assert!(error.contains("map.json") && error.contains("own trust domain td"), "{error}");
+    fs::write(files.path("map.json"), "{").unwrap();
+    let error = source.fetch(Some(&held)).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Invalid(text) if text.contains("map.json")), "{error}");
+}

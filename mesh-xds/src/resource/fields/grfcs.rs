@@ -111,7 +111,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A77", "rate limit quotas (draft)", [Na, Needs(Feature::RateLimitQuota), No], ""),
     grfc("A78", "metrics of balancing and of the xDS client", [No, No, Na], ""),
     grfc("A81", "rewriting of the authority", [Yes, Na, Yes], ""),
-    grfc("A82", "the system's root certificates", [Yes, Na, Yes], ""),
+    grfc(
+        "A82",
+        "the system's root certificates",
+        [Yes, Na, Yes],
+        "read once by a process; a context that does not name the server is rejected",
+    ),
     grfc("A83", "Google's identity tokens", [Needs(Feature::GcpAuthn), Na, No], ""),
     grfc(
         "A85",
@@ -120,7 +125,7 @@ pub static GRFCS: &[Grfc] = &[
         "summed up as reported; no configuration asks for them",
     ),
     grfc("A86", "HTTP CONNECT", [Needs(Feature::HttpConnect), Na, No], ""),
-    grfc("A87", "SPIFFE bundle maps", [Part, Part, Na], "for the certificate of the control plane"),
+    grfc("A87", "SPIFFE bundle maps", [Yes, Yes, Na], "own certificates included"),
     grfc("A88", "errors of data", [Yes, Yes, Na], ""),
     grfc("A89", "metrics by backend service", [No, Na, Na], ""),
     grfc("A91", "metrics of outlier detection", [No, Na, Na], ""),

@@ -93,7 +93,11 @@ pub(in crate::resource) static VALIDATION: Message = Message::of::<CertificateVa
     "",
     &[
         supported("ca_certificate_provider_instance", "A29", "must be in the bootstrap"),
-        supported("system_root_certs", "A82", "of clients, where no instance is named"),
+        supported(
+            "system_root_certs",
+            "A82",
+            "of clients, where no instance is named; the server must be named",
+        ),
         supported("match_typed_subject_alt_names", "A29", "of clients; DNS, URI, EMAIL and IP_ADDRESS"),
         supported("match_subject_alt_names", "A29", "deprecated; where the other is not"),
         rejected(

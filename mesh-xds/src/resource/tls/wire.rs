@@ -54,6 +54,13 @@ pub(in crate::resource) fn upstream(
             "names nothing to verify the server with: ca_certificate_provider_instance or system_root_certs",
         );
     };
+    if roots == Roots::System && sans.is_empty() && !tls.auto_sni_san_validation {
+        return faults.reject(
+            &common_at.field("validation_context"),
+            "system_root_certs vouch for every site there is: name the server by match_typed_subject_alt_names, or set \
+             auto_sni_san_validation",
+        );
+    }
     Some(UpstreamTls {
         identity: identity?,
         roots,

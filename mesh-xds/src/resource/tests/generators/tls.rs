@@ -21,11 +21,11 @@ pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
     (option::of(Just(Arc::from("default"))), roots, sans.boxed(), option::of(some_text()), any::<[bool; 3]>())
         .prop_map(|(identity, roots, sans, sni, flags)| UpstreamTls {
             identity,
+            auto_sni_san_validation: flags[1] || roots == Roots::System && sans.is_empty(),
             roots,
             sans,
             sni,
             auto_host_sni: flags[0],
-            auto_sni_san_validation: flags[1],
             only_mesh_endpoints: flags[2],
         })
 }

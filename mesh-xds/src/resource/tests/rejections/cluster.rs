@@ -306,6 +306,20 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
             (
                 |m| {
                     common(m, |c| {
+                        let system_root_certs = Some(Default::default());
+                        c.validation_context_type =
+                            Some(ValidationContextType::ValidationContext(CertificateValidationContext {
+                                system_root_certs,
+                                ..Default::default()
+                            }));
+                    });
+                },
+                at(".validation_context"),
+                "system_root_certs vouch for every site there is",
+            ),
+            (
+                |m| {
+                    common(m, |c| {
                         c.tls_certificate_provider_instance = None;
                         c.tls_certificate_certificate_provider_instance = None;
                         c.tls_certificates.push(Default::default());
