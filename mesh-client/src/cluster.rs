@@ -12,6 +12,7 @@ mod aggregate;
 mod attempt;
 pub(crate) mod breaker;
 mod by_hash;
+mod elsewhere;
 pub(crate) mod failure;
 mod locality;
 pub(crate) mod names;
@@ -25,6 +26,7 @@ pub(crate) mod track;
 
 pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
+pub(crate) use elsewhere::Elsewhere;
 
 use crate::{
     endpoint::{Room, TlsConfigs, connect::Connect},
@@ -88,6 +90,8 @@ struct Shared {
     dice: Dice,
     counters: Arc<Counters>,
     room: Arc<Room>,
+    /// Of calls that go to priorities they have not tried.
+    asks: elsewhere::Asks,
     /// Present while the control plane wants to know.
     load: ArcSwapOption<ClusterLoad>,
 }

@@ -32,7 +32,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU32,
+            AtomicBool, AtomicU32, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -100,6 +100,8 @@ pub(crate) struct Endpoint {
     signal: Notify,
     kicked: AtomicBool,
     wants_more: AtomicBool,
+    /// Where it stands among the endpoints, if there are several priorities.
+    priority: AtomicUsize,
     max_connections: AtomicU32,
     /// Streams on a connection at most; 0: as the peer says.
     max_streams: AtomicU32,
@@ -178,6 +180,7 @@ impl Endpoint {
             signal: Notify::new(),
             kicked: AtomicBool::new(false),
             wants_more: AtomicBool::new(false),
+            priority: AtomicUsize::new(0),
             max_connections: AtomicU32::new(1),
             max_streams: AtomicU32::new(0),
             max_requests: AtomicU32::new(0),
@@ -188,6 +191,14 @@ impl Endpoint {
     /// Attempts in flight, streams included.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    pub(crate) fn priority(&self) -> usize {
+        self.priority.load(Relaxed)
+    }
+
+    pub(crate) fn set_priority(&self, priority: usize) {
+        self.priority.store(priority, Relaxed);
     }
 
     /// Pretends that so many attempts are in flight.

@@ -5,6 +5,7 @@
 //! and the endpoints' tasks with it.
 
 pub(super) mod describe;
+mod elsewhere;
 mod hash;
 mod settle;
 
@@ -128,6 +129,9 @@ pub(crate) struct Actor {
     lookups: JoinSet<Answer>,
     /// Of this client's choice of a subset.
     subset_seed: u64,
+    /// Of calls that go to priorities they have not tried.
+    asks: watch::Receiver<super::elsewhere::Set>,
+    asked: elsewhere::Asked,
     /// When weights change though nothing happens.
     reweigh_at: Option<Instant>,
     reporter: mpsc::UnboundedSender<Event>,
@@ -152,6 +156,7 @@ impl Actor {
             snapshot: ArcSwap::from_pointee(Snapshot {
                 config: Arc::clone(&config),
                 picker: Picker::default(),
+                levels: None,
                 idle: Vec::new(),
                 hope: Hope::Wait("starting".into()),
                 state: Aggregate::Connecting,
@@ -160,6 +165,7 @@ impl Actor {
             dice: Dice::new(deps.seed),
             counters: Arc::clone(&counters),
             room: Arc::default(),
+            asks: super::elsewhere::Asks::default(),
             load: ArcSwapOption::empty(),
         });
         let (reporter, events) = mpsc::unbounded_channel();
@@ -185,6 +191,8 @@ impl Actor {
             resolve: Arc::clone(&deps.resolve),
             lookups: JoinSet::new(),
             subset_seed: deps.seed,
+            asks: shared.asks.subscribe(),
+            asked: elsewhere::Asked::default(),
             reweigh_at: None,
             reporter,
             events,
@@ -221,6 +229,11 @@ impl Actor {
                     let _ = question.send(self.describe());
                     continue;
                 }
+                // Its sender is this actor's, too.
+                Ok(()) = self.asks.changed() => {
+                    let wanted = *self.asks.borrow_and_update();
+                    self.on_asked(wanted);
+                }
                 Some(answer) = self.lookups.join_next() => {
                     if !answer.is_ok_and(|(host, answer)| self.on_answer(&host, answer)) {
                         continue;
@@ -233,6 +246,7 @@ impl Actor {
                     }
                 } => {
                     self.sweep_if_due();
+                    self.forget_asked_if_due();
                     self.ask_names();
                 }
             }
@@ -243,7 +257,13 @@ impl Actor {
     fn wake_at(&self) -> Option<Instant> {
         let pick_first = self.pick_first.iter().map(PickFirst::wake_at);
         pick_first
-            .chain([self.priorities.wake_at(), self.ejector.wake_at(), self.names.wake_at(), self.reweigh_at])
+            .chain([
+                self.priorities.wake_at(),
+                self.ejector.wake_at(),
+                self.names.wake_at(),
+                self.reweigh_at,
+                self.asked.wake_at(),
+            ])
             .flatten()
             .min()
     }
@@ -346,6 +366,7 @@ impl Actor {
             }
         }
         self.report_load();
+        self.tell_priorities();
         self.priorities.resize(self.config.endpoints.priorities.len());
     }
 

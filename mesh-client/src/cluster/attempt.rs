@@ -6,7 +6,9 @@
 //! once per attempt and before anything else (A27); breakers count from the pick to the end of the stream (A32).
 
 use super::{
-    Cluster, Shared, failure,
+    Cluster, Elsewhere, Shared,
+    elsewhere::Where,
+    failure,
     snapshot::{Hope, Snapshot},
     track::Tracking,
 };
@@ -79,6 +81,8 @@ pub(crate) struct AttemptContext {
     pub(crate) selection_attempts: u32,
     /// Filled in by every attempt, if they are to be avoided.
     pub(crate) tried: Tried,
+    /// Of a call whose attempts avoid the priorities it has tried (`previous_priorities`).
+    pub(crate) elsewhere: Option<Box<Elsewhere>>,
     /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
     pub(crate) auto_host_rewrite: bool,
     /// What the endpoint's hostname took the place of.
@@ -301,8 +305,23 @@ impl Shared {
         if may_drop && let Some(reason) = self.draw_drop(&snapshot) {
             return Choice::Fail(AttemptErrorKind::Dropped, reason);
         }
-        if snapshot.picker.is_hashed() {
-            return self.choose_by_hash(&snapshot, context);
+        let picker = match context.elsewhere.as_mut() {
+            None => None,
+            Some(elsewhere) => match self.elsewhere(&snapshot, elsewhere, context.hash) {
+                Where::Anywhere => None,
+                Where::To(picker) => Some(picker),
+                Where::Later => return Choice::Later,
+            },
+        };
+        // A priority of which there is hope is waited for.
+        let hope = &snapshot.hope;
+        let fails = match hope {
+            Hope::Fail(reason) if picker.is_none() && !context.wait_for_ready => Some(reason),
+            Hope::Fail(_) | Hope::Wait(_) => None,
+        };
+        let picker = picker.unwrap_or(&snapshot.picker);
+        if picker.is_hashed() {
+            return self.choose_by_hash(&snapshot, picker, fails, context);
         }
         for endpoint in &snapshot.idle {
             endpoint.kick();
@@ -310,7 +329,7 @@ impl Shared {
         let mut busy = None;
         let mut stream = None;
         for attempt in 0..=context.selection_attempts {
-            let Some(endpoint) = snapshot.picker.pick(&self.dice) else { break };
+            let Some(endpoint) = picker.pick(&self.dice) else { break };
             if attempt < context.selection_attempts && context.tried.contains(endpoint.address) {
                 continue;
             }
@@ -323,7 +342,7 @@ impl Shared {
         }
         if stream.is_none() {
             // The picker is a moment old: any other that is still there.
-            for endpoint in snapshot.picker.iter(&self.dice) {
+            for endpoint in picker.iter(&self.dice) {
                 match endpoint.reserve() {
                     Reserved::Stream(reserved) => {
                         stream = Some(reserved);
@@ -337,8 +356,8 @@ impl Shared {
         match (stream, busy) {
             (Some(stream), _) => self.admit(&snapshot, stream, context),
             (None, Some(endpoint)) => Choice::Busy(endpoint.address),
-            (None, None) => match &snapshot.hope {
-                Hope::Fail(reason) if snapshot.picker.is_empty() && !context.wait_for_ready => {
+            (None, None) => match fails {
+                Some(reason) if picker.is_empty() => {
                     Choice::Fail(AttemptErrorKind::NoEndpoint, reason.to_string())
                 }
                 _ => Choice::Later,
@@ -353,6 +372,9 @@ impl Shared {
             Some(permit) => {
                 if context.selection_attempts > 0 {
                     context.tried.push(stream.endpoint().address);
+                }
+                if let Some(elsewhere) = &mut context.elsewhere {
+                    elsewhere.attempted(stream.endpoint().priority());
                 }
                 Choice::Go(stream, permit)
             }

@@ -3,12 +3,13 @@
 use super::{
     Cluster, Shared,
     attempt::{AttemptContext, AttemptErrorKind, Choice},
-    snapshot::{Hope, Snapshot},
+    snapshot::Snapshot,
 };
 use crate::{
     endpoint::{Endpoint, Reserved},
-    lb::hashed::Hit,
+    lb::{Picker, hashed::Hit},
 };
+use std::sync::Arc;
 
 impl Cluster {
     /// Calls are balanced by their hash, so it is worth while to compute it.
@@ -21,13 +22,19 @@ impl Cluster {
 }
 
 impl Shared {
-    /// The endpoint of the call's hash. A call waits for it while it connects, and while all its connections
+    /// The endpoint of the call's hash; `fails`: why the call fails if there is none. A call waits for it while it connects, and while all its connections
     /// have as many streams as they may: another one would not do.
-    pub(super) fn choose_by_hash(&self, snapshot: &Snapshot, context: &mut AttemptContext) -> Choice {
+    pub(super) fn choose_by_hash(
+        &self,
+        snapshot: &Snapshot,
+        picker: &Picker,
+        fails: Option<&Arc<str>>,
+        context: &mut AttemptContext,
+    ) -> Choice {
         let hit = {
             let (tried, avoiding) = (&context.tried, context.selection_attempts > 0);
             let avoid = |endpoint: &Endpoint| avoiding && tried.contains(endpoint.address);
-            snapshot.picker.pick_by_hash(context.hash, &self.dice, avoid)
+            picker.pick_by_hash(context.hash, &self.dice, avoid)
         };
         match hit {
             Hit::Ready(endpoint) => match endpoint.reserve() {
@@ -39,11 +46,9 @@ impl Shared {
                 tracing::trace!(cluster = %self.name, endpoint = %endpoint.address, "a call waits for the endpoint of its hash");
                 Choice::Later
             }
-            Hit::Nobody => match &snapshot.hope {
-                Hope::Fail(reason) if !context.wait_for_ready => {
-                    Choice::Fail(AttemptErrorKind::NoEndpoint, reason.to_string())
-                }
-                _ => Choice::Later,
+            Hit::Nobody => match fails {
+                Some(reason) => Choice::Fail(AttemptErrorKind::NoEndpoint, reason.to_string()),
+                None => Choice::Later,
             },
         }
     }

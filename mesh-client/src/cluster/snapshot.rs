@@ -1,6 +1,6 @@
 //! What calls read of a cluster: one immutable value, replaced when anything changes.
 
-use super::priority::Aggregate;
+use super::{elsewhere::Levels, priority::Aggregate};
 use crate::{endpoint::Endpoint, lb::Picker};
 use mesh_xds::config::ClusterConfig;
 use std::{fmt, sync::Arc};
@@ -11,6 +11,8 @@ pub(crate) struct Snapshot {
     pub(crate) config: Arc<ClusterConfig>,
     /// Over endpoints that are ready; empty if none is.
     pub(crate) picker: Picker,
+    /// Every priority by itself, while calls ask for that.
+    pub(super) levels: Option<Box<Levels>>,
     /// Endpoints to wake when a call comes.
     pub(crate) idle: Vec<Arc<Endpoint>>,
     /// What to do without a ready one.

@@ -4,6 +4,7 @@ mod aggregate;
 mod calls;
 mod change;
 mod describe;
+mod elsewhere;
 mod hashing;
 mod health;
 mod names;

@@ -3,6 +3,7 @@
 mod control_planes;
 mod explain;
 mod load;
+mod resilience;
 mod world;
 
 use super::*;

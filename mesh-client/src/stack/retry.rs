@@ -8,7 +8,7 @@ use super::{Call, Core, RETRY_DENIED, deadline::Deadline};
 use crate::{
     body::CallBody,
     call::Upstream,
-    cluster::{AttemptContext, AttemptError, AttemptErrorKind},
+    cluster::{AttemptContext, AttemptError, AttemptErrorKind, Elsewhere},
     context::PREVIOUS_ATTEMPTS,
     lb::Dice,
     retry::{
@@ -114,6 +114,8 @@ impl<U: Upstream> Call<'_, U> {
         if let Some(policy) = policy.filter(|policy| policy.avoid_previous_hosts) {
             context.selection_attempts = policy.host_selection_attempts;
         }
+        let every = policy.and_then(|policy| policy.previous_priorities);
+        context.elsewhere = every.map(|every| Box::new(Elsewhere::new(every)));
         let mut again = Box::new(Repeatable {
             cluster: cluster.clone(),
             context,

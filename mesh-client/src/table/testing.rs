@@ -65,6 +65,7 @@ pub(crate) fn retry_policy(on: RetryOn) -> RetryPolicy {
         back_off: BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
         avoid_previous_hosts: false,
         host_selection_attempts: 0,
+        previous_priorities: None,
         retriable_status_codes: Vec::new(),
         retriable_headers: Vec::new(),
         retriable_request_headers: Vec::new(),

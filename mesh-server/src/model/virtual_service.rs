@@ -222,6 +222,8 @@ pub struct Retries {
     pub on: Vec<RetryOn>,
     /// Whether an attempt avoids endpoints that already failed; absent means the mesh's default.
     pub ignore_previous_hosts: Option<bool>,
+    /// Whether a retry goes to a locality that the call has not tried.
+    pub remote_localities: bool,
     /// The base of the exponential backoff (25 ms when absent).
     pub backoff: Option<Duration>,
 }

@@ -216,6 +216,7 @@ fn retries(policy: &RetryPolicy, request: &Headers<'_>, say: &mut impl FnMut(&'s
         back_off: BackOff { base, max },
         avoid_previous_hosts,
         host_selection_attempts,
+        previous_priorities,
         retriable_status_codes,
         retriable_headers,
         retriable_request_headers,
@@ -242,6 +243,10 @@ fn retries(policy: &RetryPolicy, request: &Headers<'_>, say: &mut impl FnMut(&'s
         false => "any endpoint again".to_owned(),
     };
     say("retries.retryIgnorePreviousHosts", hosts);
+    if let Some(every) = previous_priorities {
+        let value = format!("other priorities than those tried, decided anew after every {every} attempts");
+        say("retries.retryRemoteLocalities", value);
+    }
 }
 
 /// `retry_on`, in Envoy's words.

@@ -23,6 +23,9 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// How often a pick is repeated to avoid such an endpoint.
     pub host_selection_attempts: u32,
+    /// `retry_priority: previous_priorities`: the priorities that a call has tried take no further attempt of it;
+    /// which they are is decided anew after every so many attempts (`update_frequency`).
+    pub previous_priorities: Option<NonZeroU32>,
     /// HTTP status codes for `retriable-status-codes`.
     pub retriable_status_codes: Vec<u16>,
     /// Response headers for `retriable-headers`.

@@ -37,7 +37,7 @@ impl Actor {
     }
 
     /// How calls are hashed, if they are.
-    fn hashing(&self) -> Option<Hashing> {
+    pub(super) fn hashing(&self) -> Option<Hashing> {
         Hashing::of(&self.config.cluster.lb, self.ring_size_cap)
     }
 
@@ -63,7 +63,10 @@ impl Actor {
             }
             let aggregate = |(index, priority)| self.aggregate(index, priority, &loads);
             let states: Vec<Aggregate> = priorities.iter().enumerate().map(aggregate).collect();
-            let needed: Vec<bool> = loads.loads.iter().map(|load| load.healthy + load.degraded > 0).collect();
+            let needed = loads.loads.iter().enumerate();
+            let needed: Vec<bool> = needed
+                .map(|(index, load)| load.healthy + load.degraded > 0 || self.asked.has(index))
+                .collect();
             let moved = self.priorities.choose(now, &states, &needed);
             state = self.priorities.current().and_then(|current| states.get(current).copied());
             let told = self.apply_wanted(priorities, &loads);
@@ -76,9 +79,14 @@ impl Actor {
         self.publish(&config, &loads, state);
     }
 
-    /// How calls are shared between the priorities. An endpoint is available unless the control plane, outlier
-    /// detection or its own connection says otherwise; a priority that was passed over (A56) has none.
+    /// How calls are shared between the priorities.
     pub(super) fn loads(&self, priorities: &[Priority]) -> Loads {
+        spill::split(&self.counts(priorities), self.config.endpoints.overprovisioning_factor.get())
+    }
+
+    /// The endpoints of the priorities, counted. An endpoint is available unless the control plane, outlier
+    /// detection or its own connection says otherwise; a priority that was passed over (A56) has none.
+    pub(super) fn counts(&self, priorities: &[Priority]) -> Vec<Counts> {
         let count = |(index, priority): (usize, &Priority)| {
             let view = self.view(priority, false);
             let mut counts = Counts::default();
@@ -96,8 +104,7 @@ impl Actor {
             }
             counts
         };
-        let counts: Vec<Counts> = priorities.iter().enumerate().map(count).collect();
-        spill::split(&counts, self.config.endpoints.overprovisioning_factor.get())
+        priorities.iter().enumerate().map(count).collect()
     }
 
     fn populate_pick_first(&mut self, priorities: &[Priority], loads: &Loads) {
@@ -227,8 +234,9 @@ impl Actor {
             _ if self.names.is_pending() => Aggregate::Connecting,
             state => state.unwrap_or(Aggregate::TransientFailure),
         };
+        let levels = self.levels(config, loads);
         let config = Arc::clone(config);
-        self.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle, hope, state }));
+        self.shared.snapshot.store(Arc::new(Snapshot { config, picker, levels, idle, hope, state }));
         self.shared.changed.send_replace(());
     }
 
@@ -271,7 +279,7 @@ impl Actor {
     }
 
     /// Groups as the cluster's options have them: by locality or as one list, new endpoints with less weight.
-    fn weighed(&mut self, mut groups: Vec<Group>) -> Vec<Group> {
+    pub(super) fn weighed(&mut self, mut groups: Vec<Group>) -> Vec<Group> {
         let options = &self.config.cluster.lb_options;
         if options.localities == LocalityLb::Flat {
             groups = vec![Group::flat(groups)];

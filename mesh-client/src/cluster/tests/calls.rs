@@ -349,7 +349,14 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
         Picker::spread(&config.cluster.lb, vec![(100, vec![group])], &mut fastrand::Rng::with_seed(1));
     let Snapshot { config, hope, state, .. } = &*snapshot;
     let (config, hope, state) = (Arc::clone(config), hope.clone(), *state);
-    cluster.shared.snapshot.store(Arc::new(Snapshot { config, picker, idle: Vec::new(), hope, state }));
+    cluster.shared.snapshot.store(Arc::new(Snapshot {
+        config,
+        picker,
+        levels: None,
+        idle: Vec::new(),
+        hope,
+        state,
+    }));
 
     let mut context = AttemptContext { selection_attempts: 1, ..AttemptContext::default() };
     assert_eq!(status(attempt(&cluster, &mut context).await.unwrap()).await, Code::Ok);

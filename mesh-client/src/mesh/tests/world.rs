@@ -70,6 +70,8 @@ pub(super) struct Published {
     /// What clusters have beyond their endpoints.
     reports: bool,
     drops: Vec<DropOverload>,
+    /// Each endpoint is a priority.
+    priorities: bool,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -80,6 +82,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         authority: None,
         reports: false,
         drops: Vec::new(),
+        priorities: false,
     }
 }
 
@@ -108,6 +111,12 @@ impl Published {
     /// Every call is dropped, for this reason.
     pub(super) fn dropped(mut self, category: &str) -> Self {
         self.drops = vec![DropOverload { category: category.into(), fraction: Fraction::ONE }];
+        self
+    }
+
+    /// The first endpoint takes the calls; the others are there for when it does not.
+    pub(super) fn prioritized(mut self) -> Self {
+        self.priorities = true;
         self
     }
 
@@ -141,7 +150,7 @@ impl Published {
             let cpu = ReportedMetrics { cpu: true, ..ReportedMetrics::default() };
             cluster.load_reporting = self.reports.then_some(cpu);
             all.push(encoded(&cluster));
-            let mut endpoints = endpoints(name, addresses);
+            let mut endpoints = endpoints(name, addresses, self.priorities);
             endpoints.drops = self.drops.clone();
             all.push(encoded(&endpoints));
         }
@@ -149,15 +158,17 @@ impl Published {
     }
 }
 
-fn endpoints(cluster: &str, addresses: &[SocketAddr]) -> ClusterLoadAssignment {
+fn endpoints(cluster: &str, addresses: &[SocketAddr], prioritized: bool) -> ClusterLoadAssignment {
     let endpoint = |address: &SocketAddr| Endpoint::new(vec![*address]);
-    let locality = LocalityEndpoints {
-        locality: Locality::default(),
-        weight: NonZeroU32::MIN,
-        endpoints: addresses.iter().map(endpoint).collect(),
+    let priority = |addresses: &[SocketAddr]| Priority {
+        localities: vec![LocalityEndpoints {
+            locality: Locality::default(),
+            weight: NonZeroU32::MIN,
+            endpoints: addresses.iter().map(endpoint).collect(),
+        }],
     };
-    let priorities =
-        if addresses.is_empty() { vec![] } else { vec![Priority { localities: vec![locality] }] };
+    let size = if prioritized { 1 } else { addresses.len().max(1) };
+    let priorities = addresses.chunks(size).map(priority).collect();
     ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new(cluster) }
 }
 

@@ -34,11 +34,11 @@ pub(in crate::compile) fn plain(
 ) -> Forward {
     Forward {
         hash: hash(&cluster).into_iter().collect(),
-        destination: Destination::Cluster(cluster),
         timeout: timeout(None, kind).0,
         max_stream_duration: None,
         grpc_timeout_header_max: timeout(None, kind).1,
-        retry: Some(Arc::new(default_retry())),
+        retry: Some(Arc::new(default_retry(hash(&cluster).is_some()))),
+        destination: Destination::Cluster(cluster),
         hedge: None,
         authority: None,
         auto_host_rewrite: false,
@@ -102,7 +102,7 @@ pub(in crate::compile) fn forward(
         timeout,
         max_stream_duration: route.timeout.filter(|_| !matches!(kind, ClientKind::Envoy(_))),
         grpc_timeout_header_max,
-        retry: retry(route.retries.as_ref()).map(Arc::new),
+        retry: retry(route.retries.as_ref(), !hash_policies.is_empty()).map(Arc::new),
         hedge: None,
         hash: hash_policies,
         authority,
@@ -176,16 +176,20 @@ fn timeout(timeout: Option<Duration>, kind: &ClientKind) -> (Option<Duration>, O
     }
 }
 
-/// Istio's `defaultHttpRetryPolicy`.
-pub(in crate::compile) fn default_retry() -> RetryPolicy {
+/// Of Istio's `retryRemoteLocalities`: two attempts in the first locality that has the calls, two in the next.
+const PREVIOUS_PRIORITIES: NonZeroU32 = NonZeroU32::new(2).unwrap();
+
+/// Istio's `defaultHttpRetryPolicy`. Of a call that is `hashed`, the endpoint of its hash is not avoided.
+pub(in crate::compile) fn default_retry(hashed: bool) -> RetryPolicy {
     RetryPolicy {
         on: default_retry_on(),
         num_retries: 2,
         per_try_timeout: None,
         per_try_idle_timeout: None,
         back_off: back_off(None),
-        avoid_previous_hosts: true,
-        host_selection_attempts: 5,
+        avoid_previous_hosts: !hashed,
+        host_selection_attempts: if hashed { 1 } else { 5 },
+        previous_priorities: None,
         retriable_status_codes: Vec::new(),
         retriable_headers: Vec::new(),
         retriable_request_headers: Vec::new(),
@@ -209,8 +213,8 @@ fn back_off(base: Option<Duration>) -> BackOff {
     BackOff { base, max: base.saturating_mul(10) }
 }
 
-fn retry(retries: Option<&Retries>) -> Option<RetryPolicy> {
-    let Some(retries) = retries else { return Some(default_retry()) };
+fn retry(retries: Option<&Retries>, hashed: bool) -> Option<RetryPolicy> {
+    let Some(retries) = retries else { return Some(default_retry(hashed)) };
     if retries.attempts == 0 {
         return None;
     }
@@ -230,7 +234,7 @@ fn retry(retries: Option<&Retries>) -> Option<RetryPolicy> {
         }
         (on, statuses)
     };
-    let avoid_previous_hosts = retries.ignore_previous_hosts.unwrap_or(true);
+    let avoid_previous_hosts = retries.ignore_previous_hosts.unwrap_or(!hashed);
     Some(RetryPolicy {
         on,
         num_retries: retries.attempts,
@@ -238,8 +242,9 @@ fn retry(retries: Option<&Retries>) -> Option<RetryPolicy> {
         back_off: back_off(retries.backoff),
         avoid_previous_hosts,
         host_selection_attempts: if avoid_previous_hosts { 5 } else { 1 },
+        previous_priorities: retries.remote_localities.then_some(PREVIOUS_PRIORITIES),
         retriable_status_codes,
-        ..default_retry()
+        ..default_retry(hashed)
     })
 }
 

@@ -15,7 +15,7 @@ use mesh_xds::{
         },
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 
@@ -271,6 +271,44 @@ fn retries_are_as_written_and_zero_attempts_are_none() {
         (Duration::from_millis(50), Duration::from_millis(500))
     );
     assert_eq!(forward(&routes[1]).retry, None);
+}
+
+#[test]
+fn retries_go_to_remote_localities_when_they_are_to() {
+    let yaml = rule(
+        "  - retries: {attempts: 3, retryRemoteLocalities: true}
+    route: [{destination: {host: reviews}}]
+",
+    );
+    let routes = routes(&world(MESH, &yaml));
+    let retry = forward(&routes[0]).retry.as_ref().unwrap();
+    assert_eq!(retry.previous_priorities.map(NonZeroU32::get), Some(2), "Istio's update_frequency");
+    assert_eq!((retry.avoid_previous_hosts, retry.host_selection_attempts), (true, 5));
+}
+
+#[test]
+fn a_retry_of_a_hashed_call_goes_to_its_endpoint_again_unless_told_otherwise() {
+    let hashed = |route: &str| {
+        let yaml = format!(
+            "{}---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: reviews}}
+spec:
+  host: reviews
+  trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-user}}}}}}
+",
+            rule(route)
+        );
+        let routes = routes(&world(MESH, &yaml));
+        let retry = forward(&routes[0]).retry.as_ref().unwrap();
+        (retry.avoid_previous_hosts, retry.host_selection_attempts)
+    };
+    assert_eq!(hashed("  - route: [{destination: {host: reviews}}]\n"), (false, 1));
+    let retries = "  - retries: {attempts: 2}\n    route: [{destination: {host: reviews}}]\n";
+    assert_eq!(hashed(retries), (false, 1));
+    let avoiding = "  - retries: {attempts: 2, retryIgnorePreviousHosts: true}\n    route: [{destination: {host: reviews}}]\n";
+    assert_eq!(hashed(avoiding), (true, 5));
 }
 
 #[test]

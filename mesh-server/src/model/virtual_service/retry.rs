@@ -45,14 +45,12 @@ pub(super) fn retries(node: &Node, report: &mut Report) -> Option<Retries> {
             }
         }
     }
-    if map.one("retryRemoteLocalities", report, read::boolean) == Some(true) {
-        map.ignored("retryRemoteLocalities", report, "`retryRemoteLocalities`");
-    }
     Some(Retries {
         attempts,
         per_try_timeout: map.one("perTryTimeout", report, read::duration),
         on: map.one("retryOn", report, retry_on).unwrap_or_default(),
         ignore_previous_hosts: map.one("retryIgnorePreviousHosts", report, read::boolean),
+        remote_localities: map.one("retryRemoteLocalities", report, read::boolean).unwrap_or(false),
         backoff: map.one("backoff", report, read::duration),
     })
 }

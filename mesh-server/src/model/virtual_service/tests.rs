@@ -296,10 +296,6 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
             "6:3 not supported by this version: `tcp` routes",
         ),
         ("hosts: [a]\ntls: [{match: [{sniHosts: [a]}]}]", "6:3 not supported by this version: `tls` routes"),
-        (
-            &route("retries: {attempts: 1, retryRemoteLocalities: true}"),
-            "8:28 not supported by this version: `retryRemoteLocalities`",
-        ),
         (&route("match: [{statPrefix: a, port: 1}]"), "8:14 not supported by this version: `statPrefix`"),
     ];
     for (spec, expected) in reported {

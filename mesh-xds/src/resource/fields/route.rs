@@ -5,13 +5,14 @@ use crate::resource::Feature;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::config::route::v3::{
     self as proto,
-    retry_policy::{RateLimitedRetryBackOff, ResetHeader, RetryBackOff, RetryHostPredicate},
+    retry_policy::{RateLimitedRetryBackOff, ResetHeader, RetryBackOff, RetryHostPredicate, RetryPriority},
     route_action::{
         HashPolicy, MaxStreamDuration, RequestMirrorPolicy,
         hash_policy::{self, Header},
     },
     weighted_cluster::ClusterWeight,
 };
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
 pub(super) const MESSAGES: &[&Message] = &[
     &ROUTE_CONFIGURATION,
@@ -38,6 +39,8 @@ pub(super) const MESSAGES: &[&Message] = &[
     &RETRY_POLICY,
     &RETRY_BACK_OFF,
     &RETRY_HOST_PREDICATE,
+    &RETRY_PRIORITY,
+    &PREVIOUS_PRIORITIES,
     &RATE_LIMITED_BACK_OFF,
     &RESET_HEADER,
     &HEDGE_POLICY,
@@ -373,7 +376,12 @@ pub(in crate::resource) static RETRY_POLICY: Message = Message::of::<proto::Retr
         supported("host_selection_retry_max_attempts", "Envoy", ""),
         supported("retriable_status_codes retriable_headers retriable_request_headers", "Envoy", ""),
         supported("rate_limited_retry_back_off", "Envoy", ""),
-        ignored("retry_priority retry_options_predicates", "A44", ""),
+        supported(
+            "retry_priority",
+            "Envoy",
+            "`previous_priorities`; others are advice and passed over (A44)",
+        ),
+        ignored("retry_options_predicates", "A44", ""),
         ignored("refresh_cluster_on_retry", "A31", "the attempts of a call keep its cluster"),
     ],
 );
@@ -392,6 +400,23 @@ pub(in crate::resource) static RETRY_HOST_PREDICATE: Message = Message::of::<Ret
         supported("name", "Envoy", "`envoy.retry_host_predicates.previous_hosts`"),
         ignored("typed_config", "Envoy", "that predicate has no settings"),
     ],
+);
+
+pub(in crate::resource) static RETRY_PRIORITY: Message = Message::of::<RetryPriority>(
+    "",
+    &[
+        supported("name", "Envoy", "`envoy.retry_priorities.previous_priorities`"),
+        supported("typed_config", "Envoy", "PreviousPrioritiesConfig"),
+    ],
+);
+
+pub(in crate::resource) static PREVIOUS_PRIORITIES: Message = Message::of::<PreviousPrioritiesConfig>(
+    "",
+    &[supported(
+        "update_frequency",
+        "Envoy",
+        "more than 0; of a cluster of clusters, the priorities of the one in use",
+    )],
 );
 
 pub(in crate::resource) static RATE_LIMITED_BACK_OFF: Message = Message::of::<RateLimitedRetryBackOff>(

@@ -12,16 +12,20 @@ use envoy_types::pb::{
             self as proto,
             retry_policy::{
                 RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
-                retry_host_predicate,
+                RetryPriority, retry_host_predicate, retry_priority,
             },
         },
-        extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
+        extensions::retry::{
+            host::previous_hosts::v3::PreviousHostsPredicate,
+            priority::previous_priorities::v3::PreviousPrioritiesConfig,
+        },
     },
     google::protobuf::UInt32Value,
 };
 use std::{num::NonZeroU32, time::Duration};
 
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+const PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";
 const DEFAULT_BASE: Duration = Duration::from_millis(25);
 const SHORTEST: Duration = Duration::from_millis(1);
 const DEFAULT_RATE_LIMITED_MAX: Duration = Duration::from_secs(300);
@@ -100,6 +104,10 @@ pub(in crate::resource) fn parse(
         faults,
         wire::header_matcher,
     );
+    let previous_priorities = match &proto.retry_priority {
+        None => Some(None),
+        Some(proto) => previous_priorities(proto, &at.field("retry_priority"), faults),
+    };
     let rate_limited = match &proto.rate_limited_retry_back_off {
         None => Some(None),
         Some(proto) => rate_limited(proto, &at.field("rate_limited_retry_back_off"), faults).map(Some),
@@ -114,10 +122,11 @@ pub(in crate::resource) fn parse(
             faults,
         ),
         back_off: back_off?,
-        // Other predicates and `retry_priority` are advice about hosts, which gRPC ignores (A44).
+        // Other predicates, and other `retry_priority`, are advice about hosts, which gRPC ignores (A44).
         avoid_previous_hosts: proto.retry_host_predicate.iter().any(|host| host.name == PREVIOUS_HOSTS),
         host_selection_attempts: u32::try_from(proto.host_selection_retry_max_attempts.max(1))
             .unwrap_or(u32::MAX),
+        previous_priorities: previous_priorities?,
         retriable_status_codes: codes?,
         retriable_headers: headers?,
         retriable_request_headers: request_headers?,
@@ -146,6 +155,25 @@ fn back_off(proto: &RetryBackOff, at: &Path<'_>, faults: &mut Faults) -> Option<
         return faults.reject(&at.field("max_interval"), "is less than base_interval");
     }
     Some(BackOff { base: base.max(SHORTEST), max: max.max(SHORTEST) })
+}
+
+/// `Some(None)`: it is another one, which gRPC passes over.
+fn previous_priorities(
+    proto: &RetryPriority,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Option<NonZeroU32>> {
+    if proto.name != PREVIOUS_PRIORITIES {
+        return Some(None);
+    }
+    let at = at.field("typed_config");
+    let retry_priority::ConfigType::TypedConfig(config) = faults.required(&at, &proto.config_type)?;
+    let config: PreviousPrioritiesConfig = wire::unpack(config, &at, faults)?;
+    let frequency = u32::try_from(config.update_frequency).ok().and_then(NonZeroU32::new);
+    match frequency {
+        None => faults.reject(&at.field("update_frequency"), "must be more than 0"),
+        frequency => Some(frequency),
+    }
 }
 
 fn rate_limited(
@@ -217,12 +245,19 @@ pub(in crate::resource) fn encode(policy: &RetryPolicy) -> proto::RetryPolicy {
             &PreviousHostsPredicate {},
         ))),
     };
+    let previous_priorities = |frequency: NonZeroU32| RetryPriority {
+        name: PREVIOUS_PRIORITIES.into(),
+        config_type: Some(retry_priority::ConfigType::TypedConfig(wire::any(&PreviousPrioritiesConfig {
+            update_frequency: i32::try_from(frequency.get()).unwrap_or(i32::MAX),
+        }))),
+    };
     proto::RetryPolicy {
         retry_on: policy.on.tokens().join(","),
         num_retries: wire::u32_value(policy.num_retries),
         per_try_timeout: policy.per_try_timeout.map(wire::duration_proto),
         per_try_idle_timeout: policy.per_try_idle_timeout.map(wire::duration_proto),
         retry_host_predicate: policy.avoid_previous_hosts.then(previous_hosts).into_iter().collect(),
+        retry_priority: policy.previous_priorities.map(previous_priorities),
         host_selection_retry_max_attempts: policy.host_selection_attempts.into(),
         retriable_status_codes: policy.retriable_status_codes.iter().copied().map(u32::from).collect(),
         retry_back_off: Some(RetryBackOff {

@@ -11,10 +11,16 @@ use envoy_types::pb::envoy::{
         listener::v3 as listener,
         route::v3::{
             self as route, RetryPolicy,
-            retry_policy::{RateLimitedRetryBackOff, ResetHeader, RetryBackOff, RetryHostPredicate},
+            retry_policy::{
+                RateLimitedRetryBackOff, ResetHeader, RetryBackOff, RetryHostPredicate, RetryPriority,
+                retry_priority,
+            },
         },
     },
-    extensions::filters::network::http_connection_manager::v3 as hcm,
+    extensions::{
+        filters::network::http_connection_manager::v3 as hcm,
+        retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
+    },
 };
 use fields::probe::Known;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};

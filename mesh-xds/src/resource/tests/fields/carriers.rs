@@ -216,7 +216,14 @@ fn route_carriers() -> Vec<Carrier> {
                 name: "envoy.retry_host_predicates.previous_hosts".into(),
                 config_type: None,
             };
+            let priorities = RetryPriority {
+                name: "envoy.retry_priorities.previous_priorities".into(),
+                config_type: Some(retry_priority::ConfigType::TypedConfig(any(&PreviousPrioritiesConfig {
+                    update_frequency: 2,
+                }))),
+            };
             action.retry_policy = Some(RetryPolicy {
+                retry_priority: Some(priorities),
                 retry_back_off: Some(back_off),
                 rate_limited_retry_back_off: Some(limited),
                 retry_host_predicate: vec![hosts],
@@ -296,6 +303,8 @@ fn route_carriers() -> Vec<Carrier> {
         carrier(&RETRY_POLICY, retry(), &[2, 3, 2, 9]),
         carrier(&RETRY_BACK_OFF, retry(), &[2, 3, 2, 9, 8]),
         carrier(&RETRY_HOST_PREDICATE, retry(), &[2, 3, 2, 9, 5]),
+        carrier(&RETRY_PRIORITY, retry(), &[2, 3, 2, 9, 4]),
+        carrier(&PREVIOUS_PRIORITIES, retry(), &[2, 3, 2, 9, 4, 3, 2]),
         carrier(&RATE_LIMITED_BACK_OFF, retry(), &[2, 3, 2, 9, 11]),
         carrier(&RESET_HEADER, retry(), &[2, 3, 2, 9, 11, 1]),
         carrier(&HEDGE_POLICY, forwarding(|a| a.hedge_policy = Some(hedge)), &[2, 3, 2, 27]),

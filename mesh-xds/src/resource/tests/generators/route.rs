@@ -61,13 +61,30 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
     let format = prop_oneof![Just(ResetFormat::Seconds), Just(ResetFormat::UnixTimestamp)];
     let limited = (vec((header_name(), format), 1..3), positive())
         .prop_map(|(headers, max)| RateLimitedBackOff { headers, max });
+    let priorities =
+        option::of((1..=i32::MAX.unsigned_abs()).prop_map(|every| NonZeroU32::new(every).unwrap()));
     (
         (retry_on(), 1..10_u32, option::of(duration()), option::of(duration()), back_off),
-        (any::<bool>(), 1..=u32::MAX, vec(100..600_u16, 0..3), headers(), headers(), option::of(limited)),
+        (
+            any::<bool>(),
+            1..=u32::MAX,
+            priorities,
+            vec(100..600_u16, 0..3),
+            headers(),
+            headers(),
+            option::of(limited),
+        ),
     )
         .prop_map(|((on, num_retries, per_try_timeout, per_try_idle_timeout, back_off), rest)| {
-            let (avoid_previous_hosts, host_selection_attempts, codes, response, request, rate_limited) =
-                rest;
+            let (
+                avoid_previous_hosts,
+                host_selection_attempts,
+                previous_priorities,
+                codes,
+                response,
+                request,
+                rate_limited,
+            ) = rest;
             RetryPolicy {
                 on,
                 num_retries,
@@ -76,6 +93,7 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
                 back_off,
                 avoid_previous_hosts,
                 host_selection_attempts,
+                previous_priorities,
                 retriable_status_codes: codes,
                 retriable_headers: response,
                 retriable_request_headers: request,

@@ -10,7 +10,7 @@ use envoy_types::pb::{
             route::v3::{
                 self as pb, HeaderMatcher, RetryPolicy, RouteAction,
                 header_matcher::HeaderMatchSpecifier,
-                retry_policy::RetryBackOff,
+                retry_policy::{RetryBackOff, RetryPriority, retry_priority::ConfigType},
                 route::Action,
                 route_action::{
                     ClusterSpecifier, HashPolicy,
@@ -20,6 +20,7 @@ use envoy_types::pb::{
                 weighted_cluster::ClusterWeight,
             },
         },
+        extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
         r#type::matcher::v3::RegexMatcher,
     },
     google::protobuf::{Any, Duration, UInt32Value},
@@ -77,6 +78,14 @@ fn back_off(message: &mut pb::RouteConfiguration, base: Option<i32>, max: Option
         retry_back_off: Some(RetryBackOff { base_interval: base.map(millis), max_interval: max.map(millis) }),
         ..Default::default()
     });
+}
+
+fn previous_priorities(message: &mut pb::RouteConfiguration, update_frequency: Option<i32>) {
+    let config =
+        |update_frequency| ConfigType::TypedConfig(wire::any(&PreviousPrioritiesConfig { update_frequency }));
+    let name = "envoy.retry_priorities.previous_priorities".into();
+    let retry_priority = Some(RetryPriority { name, config_type: update_frequency.map(config) });
+    action(message).retry_policy = Some(RetryPolicy { retry_priority, ..Default::default() });
 }
 
 fn header(message: &mut pb::RouteConfiguration, specifier: Option<HeaderMatchSpecifier>) {
@@ -153,6 +162,21 @@ fn a_faulty_route_configuration_is_refused_with_the_place() {
                 },
                 at(".route.retry_policy.num_retries"),
                 "must not be 0",
+            ),
+            (
+                |m| previous_priorities(m, None),
+                at(".route.retry_policy.retry_priority.typed_config"),
+                "required",
+            ),
+            (
+                |m| previous_priorities(m, Some(0)),
+                at(".route.retry_policy.retry_priority.typed_config.update_frequency"),
+                "must be more than 0",
+            ),
+            (
+                |m| previous_priorities(m, Some(-2)),
+                at(".route.retry_policy.retry_priority.typed_config.update_frequency"),
+                "must be more than 0",
             ),
             (|m| back_off(m, None, None), at(".route.retry_policy.retry_back_off.base_interval"), "required"),
             (
@@ -403,7 +427,7 @@ fn what_grpc_passes_over_does_not_reject() {
     let mut message = good();
     action(&mut message).retry_policy = Some(RetryPolicy {
         retry_on: "unavailable,what-is-this".into(),
-        retry_priority: Some(Default::default()),
+        retry_priority: Some(RetryPriority { name: "what.is.this".into(), config_type: None }),
         retry_host_predicate: vec![Default::default()],
         ..Default::default()
     });

@@ -1,0 +1,41 @@
+//! Retries through a whole client: where attempts go, and how many there are.
+
+use super::*;
+use crate::table::testing::retry_policy;
+use mesh_xds::resource::retry::RetryPolicy;
+
+/// UNAVAILABLE is retried, and so.
+fn retrying(config: &mut world::Published, change: impl FnOnce(&mut RetryPolicy)) {
+    let mut policy = retry_policy(RetryOn { unavailable: true, ..RetryOn::default() });
+    change(&mut policy);
+    config.forward(|forward| forward.retry = Some(Arc::new(policy)));
+}
+
+#[tokio::test]
+async fn a_retry_leaves_the_priority_that_fails() {
+    let (near, far) = (Echo::failing(Code::Unavailable).await, Echo::start("far").await);
+    let plane = Plane::start().await;
+    let mut config = reviews([("v1", vec![near.address, far.address])]).prioritized();
+    retrying(&mut config, |policy| policy.num_retries = 3);
+    plane.publish(&config);
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    assert_eq!(within(ask(channel.clone(), None)).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(mesh.status().targets["reviews:9080"].calls.retries, 3, "all in the first priority");
+
+    // As Istio's retryRemoteLocalities: two attempts there, then two elsewhere.
+    retrying(&mut config, |policy| {
+        policy.num_retries = 3;
+        policy.previous_priorities = NonZeroU32::new(2);
+    });
+    plane.publish(&config);
+    within(async {
+        while ask(channel.clone(), None).await.map(|answer| answer.server).ok().as_deref() != Some("far") {}
+    })
+    .await;
+    let before = mesh.status().targets["reviews:9080"].calls.retries;
+    for _ in 0..10 {
+        assert_eq!(within(ask(channel.clone(), None)).await.unwrap().server, "far");
+    }
+    assert_eq!(mesh.status().targets["reviews:9080"].calls.retries, before + 20, "the third attempt of each");
+}
