@@ -29,7 +29,8 @@ pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchang
 pub(crate) use elsewhere::Elsewhere;
 
 use crate::{
-    endpoint::{Room, TlsConfigs, connect::Connect},
+    connector::Connect,
+    endpoint::{Room, TlsConfigs},
     lb::Dice,
 };
 use actor::{
@@ -53,7 +54,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) struct ClusterDeps {
     /// TLS of new connections.
     pub(crate) tls: Arc<dyn TlsConfigs>,
-    /// The network; [`crate::endpoint::connect::Tcp`] outside tests.
+    /// The network; [`crate::connector::Tcp`] unless the program has one of its own.
     pub(crate) connect: Arc<dyn Connect>,
     /// Finds the addresses of names; [`names::System`] outside tests.
     pub(crate) resolve: Arc<dyn names::Resolve>,

@@ -18,6 +18,7 @@ mod body;
 mod call;
 mod channel;
 mod cluster;
+pub mod connector;
 pub mod context;
 mod endpoint;
 pub mod explain;

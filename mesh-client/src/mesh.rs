@@ -13,7 +13,7 @@ pub use status::{ClusterStatus, IdentityStatus, LoadReportStatus, MeshStatus, Ta
 use crate::{
     channel::{MeshChannel, Subscription},
     cluster::{ClusterDeps, RING_SIZE_CAP, breaker::Breakers, names},
-    endpoint::connect::Tcp,
+    connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
     server::{ControlPlane, ServerBuilder, Surroundings},
@@ -308,6 +308,7 @@ pub struct MeshBuilder {
     seed: Option<u64>,
     cache: Option<CacheSettings>,
     ring_size_cap: Option<u32>,
+    connect: Option<Arc<dyn Connect>>,
 }
 
 impl MeshBuilder {
@@ -430,6 +431,14 @@ impl MeshBuilder {
         self
     }
 
+    /// Connections to endpoints are opened by this: a [`Connect`], or a function from an address to a future of a
+    /// stream of bytes. TLS and the verification of the peer stay the mesh's, over whatever it opens. The
+    /// connections to control planes are not its business. Default: [`Tcp`].
+    pub fn connector(mut self, connector: impl Connect) -> Self {
+        self.connect = Some(Arc::new(connector));
+        self
+    }
+
     /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names, and the cache if there is one.
     pub fn build(mut self) -> Result<Mesh, MeshError> {
         if tokio::runtime::Handle::try_current().is_err() {
@@ -470,7 +479,7 @@ impl MeshBuilder {
         let loads = Arc::<LoadStore>::default();
         let deps = ClusterDeps {
             tls: providers.clone(),
-            connect: Arc::new(Tcp),
+            connect: self.connect.unwrap_or_else(|| Arc::new(Tcp)),
             resolve: Arc::new(names::System),
             breakers: Arc::new(Breakers::default()),
             loads: Arc::clone(&loads),

@@ -1,4 +1,4 @@
-//! Dialling: TCP, TLS where it is demanded, HTTP/2, until the peer's SETTINGS arrive.
+//! Dialling: a stream of bytes, TLS where it is demanded, HTTP/2, until the peer's SETTINGS arrive.
 //!
 //! Promises: the whole takes at most `connect_timeout`; addresses are raced as [`super::eyeballs`] says, each
 //! failure named; missing TLS material fails the dial, it never falls back to plaintext.
@@ -10,13 +10,11 @@ use super::{
     eyeballs,
     io::{BoxIo, Seen, Watched, cause},
 };
+use crate::connector::{Connect, Destination};
 use http::uri::Scheme;
-use mesh_xds::resource::{
-    cluster::{ConnectionOptions, TcpKeepalive},
-    tls::UpstreamTls,
-};
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
-use tokio::{net::TcpSocket, time::Instant};
+use mesh_xds::resource::{cluster::ConnectionOptions, tls::UpstreamTls};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// gRPC servers allow a ping every 5 minutes unless told otherwise; ours are only sent while calls are open and
 /// nothing arrives, and back off when a server complains (gRFC A8). Without them, a peer that vanished without
@@ -31,31 +29,6 @@ const CONNECTION_WINDOW: u32 = 5 << 20;
 const FIRST_STREAMS: usize = 100;
 /// Of response headers.
 const HEADER_LIST: u32 = 16 << 10;
-
-/// A dial under way.
-pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxIo>> + Send + 'a>>;
-
-/// Opens streams of bytes; the seam for simulated networks.
-pub(crate) trait Connect: Send + Sync {
-    fn connect(&self, address: SocketAddr, keepalive: Option<TcpKeepalive>) -> Connecting<'_>;
-}
-
-/// TCP, without delay. Of TCP keepalive only the switch can be set through tokio: the times are the
-/// operating system's, and the cluster's actor says so once when a configuration asks for others.
-#[derive(Debug, Default)]
-pub(crate) struct Tcp;
-
-impl Connect for Tcp {
-    fn connect(&self, address: SocketAddr, keepalive: Option<TcpKeepalive>) -> Connecting<'_> {
-        Box::pin(async move {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.set_nodelay(true)?;
-            socket.set_keepalive(keepalive.is_some())?;
-            let stream: BoxIo = Box::new(socket.connect(address).await?);
-            Ok(stream)
-        })
-    }
-}
 
 /// How to reach an endpoint.
 #[derive(Clone)]
@@ -104,7 +77,9 @@ impl Dialler {
     }
 
     async fn dial_address(&self, address: SocketAddr) -> Result<Dialled, String> {
-        let connected = self.connect.connect(address, self.options.tcp_keepalive).await;
+        let tcp_keepalive = self.options.tcp_keepalive;
+        let to = Destination { address, hostname: self.hostname.as_deref(), tcp_keepalive };
+        let connected = self.connect.connect(to).await;
         let io = connected.map_err(|error| cause(&error))?;
         let (io, scheme, reconnect_before) = match &self.tls {
             None => (io, Scheme::HTTP, None),

@@ -16,11 +16,11 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Any stream of bytes that a connection can run over.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A boxed one.
-pub(crate) type BoxIo = Box<dyn Io>;
+pub type BoxIo = Box<dyn Io>;
 
 const HEADER: usize = 9;
 const SETTINGS: u8 = 0x4;

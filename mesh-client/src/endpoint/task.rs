@@ -9,13 +9,16 @@
 use super::{
     Endpoint, TlsConfigs, What,
     conn::Conn,
-    connect::{Connect, Dialled, Dialler},
+    connect::{Dialled, Dialler},
     driver::{self, Driver},
     machine::{Connectivity, Input, Machine},
 };
-use crate::cluster::{
-    breaker::{Counters, Permit},
-    outcome::Outcome,
+use crate::{
+    cluster::{
+        breaker::{Counters, Permit},
+        outcome::Outcome,
+    },
+    connector::Connect,
 };
 use mesh_xds::resource::{self, tls::UpstreamTls};
 use std::{

@@ -8,11 +8,8 @@ use crate::{
         breaker::Breakers,
         names::{Resolve, Resolving},
     },
-    endpoint::{
-        ClientTls, TlsConfigs,
-        connect::{Connect, Connecting},
-        io::BoxIo,
-    },
+    connector::{BoxIo, Connect, Connecting, Destination},
+    endpoint::{ClientTls, TlsConfigs},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -24,7 +21,6 @@ use mesh_xds::{
     config::ClusterConfig,
     resource::{
         self, ClusterLoadAssignment, Locality,
-        cluster::TcpKeepalive,
         endpoint::{Endpoint, LocalityEndpoints, Priority},
         tls::UpstreamTls,
     },
@@ -270,9 +266,9 @@ impl Resolve for Net {
 }
 
 impl Connect for Net {
-    fn connect(&self, address: SocketAddr, _: Option<TcpKeepalive>) -> Connecting<'_> {
+    fn connect<'a>(&'a self, to: Destination<'a>) -> Connecting<'a> {
         Box::pin(async move {
-            let server = self.servers.lock().unwrap().get(&address).cloned();
+            let server = self.servers.lock().unwrap().get(&to.address).cloned();
             let server = server.ok_or_else(|| io::Error::from_raw_os_error(111))?;
             server.dials.fetch_add(1, SeqCst);
             let door = *server.door.lock().unwrap();

@@ -3,7 +3,7 @@
 use super::net::{Config, NoTls, attempt, endpoint, locality, spawn};
 use crate::{
     cluster::{AttemptContext, ClusterDeps, breaker::Breakers},
-    endpoint::connect::Tcp,
+    connector::Tcp,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};

@@ -20,6 +20,7 @@ use mesh_xds::{
         filter::FilterOverrides,
         listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
         route::{Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
+        tls::UpstreamTls,
     },
     server::{AdsService, AdsSettings, Encoded, Node, StreamEvent, View, Views},
 };
@@ -72,6 +73,7 @@ pub(super) struct Published {
     drops: Vec<DropOverload>,
     /// Each endpoint is a priority.
     priorities: bool,
+    tls: Option<Arc<UpstreamTls>>,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -83,6 +85,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         reports: false,
         drops: Vec::new(),
         priorities: false,
+        tls: None,
     }
 }
 
@@ -105,6 +108,12 @@ impl Published {
     /// Clients report what calls did, and the processors of servers.
     pub(super) fn reported(mut self) -> Self {
         self.reports = true;
+        self
+    }
+
+    /// Endpoints are spoken to with this TLS.
+    pub(super) fn over(mut self, tls: UpstreamTls) -> Self {
+        self.tls = Some(Arc::new(tls));
         self
     }
 
@@ -149,6 +158,7 @@ impl Published {
             let mut cluster = (*testing::cluster(name).cluster).clone();
             let cpu = ReportedMetrics { cpu: true, ..ReportedMetrics::default() };
             cluster.load_reporting = self.reports.then_some(cpu);
+            cluster.tls = self.tls.clone();
             all.push(encoded(&cluster));
             let mut endpoints = endpoints(name, addresses, self.priorities);
             endpoints.drops = self.drops.clone();
