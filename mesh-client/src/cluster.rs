@@ -19,14 +19,17 @@ pub(crate) mod names;
 pub(crate) mod outcome;
 mod outlier;
 mod priority;
+mod slots;
 mod snapshot;
 mod spill;
+mod standing;
 mod subset;
 pub(crate) mod track;
 
 pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
 pub(crate) use elsewhere::Elsewhere;
+pub(crate) use standing::Link;
 
 use crate::{
     connector::Connect,

@@ -188,6 +188,11 @@ impl Endpoint {
         }
     }
 
+    /// Tells it from an earlier one of the same address.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Attempts in flight, streams included.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)

@@ -57,29 +57,6 @@ pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
     }
 }
 
-/// An endpoint that may be picked.
-#[derive(Clone, Debug)]
-pub(crate) struct Candidate {
-    pub(crate) endpoint: Arc<Endpoint>,
-    /// Its share within the locality.
-    pub(crate) weight: u32,
-}
-
-/// The candidates of a locality.
-#[derive(Clone, Debug)]
-pub(crate) struct Group {
-    /// The locality's share within the priority.
-    pub(crate) weight: u32,
-    pub(crate) candidates: Vec<Candidate>,
-}
-
-impl Group {
-    /// All candidates of all localities, each by its own weight only.
-    pub(crate) fn flat(groups: Vec<Self>) -> Self {
-        Self { weight: 1, candidates: groups.into_iter().flat_map(|group| group.candidates).collect() }
-    }
-}
-
 /// Picks an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Picker(Kind);
@@ -137,14 +114,22 @@ impl<T> Shared<T> {
 #[derive(Debug)]
 struct Spread {
     localities: Draw,
-    groups: Box<[Balancer]>,
+    groups: Box<[Arc<Balancer>]>,
 }
 
+/// The ready endpoints of a locality, and the policy over them. Pickers that follow one another share it for as
+/// long as it stays what it is.
 #[derive(Debug)]
-struct Balancer {
-    endpoints: Box<[Arc<Endpoint>]>,
+pub(crate) struct Balancer {
+    /// All of the locality, ready or not, shared with the actor.
+    members: Arc<[Arc<Endpoint>]>,
+    /// Which of them are ready; none: all are.
+    ready: Option<Box<[u32]>>,
     policy: Policy,
 }
+
+/// A locality in a picker: its share within the priority, and who is in it.
+pub(crate) type Group = (u32, Arc<Balancer>);
 
 #[derive(Debug)]
 enum Policy {
@@ -165,14 +150,10 @@ struct LeastRequest {
 }
 
 impl Picker {
-    /// A picker of `policy` over priorities with shares in percent. Groups without candidates are left out, and
-    /// so are priorities without groups.
-    pub(crate) fn spread(
-        policy: &LbPolicy,
-        priorities: Vec<(u32, Vec<Group>)>,
-        rng: &mut fastrand::Rng,
-    ) -> Self {
-        let spread = priorities.into_iter().map(|(share, groups)| (share, Spread::new(policy, groups, rng)));
+    /// A picker over priorities with shares in percent. Groups in which nobody is ready are left out, and so are
+    /// priorities without groups.
+    pub(crate) fn spread(priorities: Vec<(u32, Vec<Group>)>) -> Self {
+        let spread = priorities.into_iter().map(|(share, groups)| (share, Spread::new(groups)));
         Self(Kind::Spread(Shared::new(spread.filter(|(_, spread)| !spread.groups.is_empty()))))
     }
 
@@ -197,7 +178,9 @@ impl Picker {
     /// How many are ready.
     pub(crate) fn ready(&self) -> usize {
         match &self.0 {
-            Kind::Spread(spread) => spread.parts().flat_map(|part| &part.groups).map(Balancer::len).sum(),
+            Kind::Spread(spread) => {
+                spread.parts().flat_map(|part| &part.groups).map(|group| group.len()).sum()
+            }
             Kind::Hashed(hashed) => hashed.parts().map(Hashed::ready).sum(),
         }
     }
@@ -249,7 +232,7 @@ impl Picker {
                 Kind::Hashed(hashed) => (None, Some(hashed)),
             };
             let groups = spread.into_iter().flat_map(Shared::parts).flat_map(|part| &part.groups);
-            let spread = groups.flat_map(|group| group.endpoints.iter());
+            let spread = groups.flat_map(|group| group.iter());
             spread.chain(hashed.into_iter().flat_map(Shared::parts).flat_map(Hashed::iter))
         };
         all().skip(skip).chain(all().take(skip))
@@ -257,11 +240,10 @@ impl Picker {
 }
 
 impl Spread {
-    fn new(policy: &LbPolicy, groups: Vec<Group>, rng: &mut fastrand::Rng) -> Self {
-        let groups: Vec<_> = groups.into_iter().filter(|group| !group.candidates.is_empty()).collect();
-        let localities = Draw::new(groups.iter().map(|group| group.weight));
-        let groups = groups.into_iter().map(|group| Balancer::new(policy, group, rng)).collect();
-        Self { localities, groups }
+    fn new(groups: Vec<Group>) -> Self {
+        let groups: Vec<_> = groups.into_iter().filter(|(_, group)| group.len() > 0).collect();
+        let localities = Draw::new(groups.iter().map(|(weight, _)| *weight));
+        Self { localities, groups: groups.into_iter().map(|(_, group)| group).collect() }
     }
 
     fn pick(&self, dice: &Dice) -> Option<&Arc<Endpoint>> {
@@ -274,15 +256,21 @@ impl Spread {
 }
 
 impl Balancer {
-    fn new(policy: &LbPolicy, group: Group, rng: &mut fastrand::Rng) -> Self {
-        let weights: Box<[u32]> = group.candidates.iter().map(|candidate| candidate.weight).collect();
+    /// `ready` are the indices of those who are; `weights` are theirs, one for each.
+    pub(crate) fn new(
+        policy: &LbPolicy,
+        members: Arc<[Arc<Endpoint>]>,
+        ready: Vec<u32>,
+        weights: Vec<u32>,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
         let policy = match policy {
             LbPolicy::RoundRobin => Policy::RoundRobin(Stride::new(&weights, rng)),
             LbPolicy::LeastRequest { choices, active_request_bias } => Policy::LeastRequest(LeastRequest {
                 choices: (*choices).clamp(2, 10),
                 bias: *active_request_bias,
                 draw: Draw::new(weights.iter().copied()),
-                weights,
+                weights: weights.into(),
             }),
             LbPolicy::Random => Policy::Random(Draw::new(weights.iter().copied())),
             LbPolicy::PickFirst { .. } => Policy::First,
@@ -291,22 +279,34 @@ impl Balancer {
                 Policy::Missing
             }
         };
-        Self { endpoints: group.candidates.into_iter().map(|candidate| candidate.endpoint).collect(), policy }
+        Self { ready: (ready.len() < members.len()).then(|| ready.into()), members, policy }
     }
 
     fn len(&self) -> usize {
-        self.endpoints.len()
+        self.ready.as_ref().map_or(self.members.len(), |ready| ready.len())
+    }
+
+    /// One of those that are ready.
+    fn get(&self, index: usize) -> Option<&Arc<Endpoint>> {
+        match &self.ready {
+            None => self.members.get(index),
+            Some(ready) => self.members.get(usize::try_from(*ready.get(index)?).ok()?),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        (0..self.len()).filter_map(|index| self.get(index))
     }
 
     fn pick(&self, dice: &Dice) -> Option<&Arc<Endpoint>> {
-        if let [only] = &*self.endpoints {
-            return Some(only);
+        if self.len() == 1 {
+            return self.get(0);
         }
         match &self.policy {
-            Policy::RoundRobin(stride) => self.endpoints.get(stride.next()),
+            Policy::RoundRobin(stride) => self.get(stride.next()),
             Policy::LeastRequest(policy) => self.least_loaded(policy, &mut dice.roll()),
-            Policy::Random(draw) => self.endpoints.get(draw.draw(&mut dice.roll())?),
-            Policy::First => self.endpoints.first(),
+            Policy::Random(draw) => self.get(draw.draw(&mut dice.roll())?),
+            Policy::First => self.get(0),
             Policy::Missing => None,
         }
     }
@@ -322,7 +322,7 @@ impl Balancer {
         let mut best: Option<(&Arc<Endpoint>, u32, u32)> = None;
         for _ in 0..*choices {
             let index = draw.draw(rng)?;
-            let endpoint = self.endpoints.get(index)?;
+            let endpoint = self.get(index)?;
             let (active, weight) = (endpoint.in_flight(), *weights.get(index)?);
             let is_less = |(least, its_weight): (u32, u32)| {
                 let (active, least) = if usual {
@@ -342,4 +342,4 @@ impl Balancer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

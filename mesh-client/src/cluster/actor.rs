@@ -8,6 +8,7 @@ pub(super) mod describe;
 mod elsewhere;
 mod hash;
 mod settle;
+mod spread;
 
 use super::{
     ClusterDeps, Shared,
@@ -16,6 +17,7 @@ use super::{
     outcome::Thresholds,
     outlier::{Ejector, Sample},
     priority::{Aggregate, Priorities},
+    slots::{Id, Slot, Slots},
     snapshot::{Hope, Snapshot},
     subset,
 };
@@ -33,75 +35,16 @@ use hash::Tables;
 use mesh_xds::{
     config::ClusterConfig,
     lrs::LoadStore,
-    resource::{
-        self,
-        cluster::{Discovery, HostPort, TcpKeepalive},
-    },
+    resource::cluster::{Discovery, HostPort, TcpKeepalive},
 };
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use settle::Populated;
+use spread::Balancers;
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
-
-/// An endpoint of the configuration, and its task, which ends when this is dropped.
-pub(crate) struct Slot {
-    endpoint: Arc<Endpoint>,
-    generation: u64,
-    spec: watch::Sender<Spec>,
-    reported: Connectivity,
-    want: Want,
-    /// Told to connect, and nothing was reported since: it is about to.
-    fresh: bool,
-    /// When it came, or came back: slow start counts from then.
-    since: Instant,
-    usable: bool,
-}
-
-impl Slot {
-    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    pub(crate) fn state(&self) -> Connectivity {
-        match &self.reported {
-            _ if self.want == Want::No => Connectivity::Idle,
-            Connectivity::Idle if self.fresh => Connectivity::Connecting,
-            reported => reported.clone(),
-        }
-    }
-
-    /// Connections to it are wanted.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.want != Want::No
-    }
-
-    fn handle(&self) -> Arc<Endpoint> {
-        Arc::clone(&self.endpoint)
-    }
-
-    /// True: that is news.
-    fn want(&mut self, want: Want) -> bool {
-        let news = self.want != want;
-        if news {
-            self.fresh = want == Want::Now && self.reported != Connectivity::Ready;
-            self.want = want;
-            self.spec.send_modify(|spec| spec.want = want);
-        }
-        news
-    }
-
-    /// Connects though no call asked for it.
-    fn wake(&mut self) {
-        self.fresh = true;
-        self.endpoint.kick();
-    }
-}
 
 /// The state behind a cluster.
 pub(crate) struct Actor {
@@ -114,14 +57,18 @@ pub(crate) struct Actor {
     questions: mpsc::UnboundedReceiver<Question>,
     around: Surroundings,
     rng: fastrand::Rng,
-    slots: HashMap<SocketAddr, Slot>,
+    slots: Slots,
     generations: u64,
     thresholds: Arc<Thresholds>,
     ejector: Ejector,
     priorities: Priorities,
     /// One for each priority, when that is the policy.
     pick_first: Vec<PickFirst>,
-    /// The tables of consistent hashing, kept while what they are made of stays.
+    /// What `pick_first` was told of, see [`Actor::populate_pick_first`].
+    populated: Populated,
+    /// The parts of pickers, kept while what they are made of stays.
+    balancers: Balancers,
+    /// The tables of consistent hashing, likewise.
     tables: Tables,
     ring_size_cap: u32,
     names: Names,
@@ -179,12 +126,14 @@ impl Actor {
             questions,
             around,
             rng: fastrand::Rng::with_seed(deps.seed),
-            slots: HashMap::new(),
+            slots: Slots::default(),
             generations: 0,
             thresholds: Arc::default(),
             ejector: Ejector::default(),
             priorities: Priorities::default(),
             pick_first: Vec::new(),
+            populated: Populated::default(),
+            balancers: Balancers::default(),
             tables: Tables::default(),
             ring_size_cap: deps.ring_size_cap,
             names: Names::default(),
@@ -306,67 +255,38 @@ impl Actor {
         self.warn_of_keepalive_times();
         let cluster = &self.config.cluster;
         self.thresholds.set(cluster.outlier_detection.as_ref());
-        let endpoints = || {
-            let priorities = self.config.endpoints.priorities.iter();
-            priorities.flat_map(|priority| &priority.localities).flat_map(|locality| &locality.endpoints)
-        };
-        let present: HashSet<SocketAddr> = endpoints().map(resource::endpoint::Endpoint::address).collect();
-        self.slots.retain(|address, _| present.contains(address));
-        self.ejector.populate(present.iter().copied());
-        if self.ejector.configure(now, cluster.outlier_detection.as_ref()) {
-            for slot in self.slots.values() {
-                let _ = slot.endpoint.tally().take();
-            }
+        let switched_on = self.ejector.configure(now, cluster.outlier_detection.as_ref());
+        let (generations, rng) = (&mut self.generations, &mut self.rng);
+        let (shared, thresholds, reporter, around) =
+            (&self.shared, &self.thresholds, &self.reporter, &self.around);
+        let moved = self.slots.adopt(now, &self.config, |endpoint| {
+            *generations += 1;
+            let live = Arc::new(Endpoint::new(
+                Arc::clone(&shared.name),
+                endpoint.address(),
+                *generations,
+                Arc::clone(thresholds),
+                Arc::clone(&shared.room),
+                reporter.clone(),
+            ));
+            let spec = Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: Want::No };
+            let (spec, receiver) = watch::channel(spec);
+            let task = Task::new(Arc::clone(&live), around.clone(), receiver, rng.u64(..));
+            // Ends when the slot, and with it `spec`, is dropped.
+            tokio::spawn(task.run());
+            Slot::new(live, spec, now)
+        });
+        if moved {
+            let slots = &self.slots;
+            self.ejector.populate(slots.positions().len(), |address| slots.find(address).is_some());
         }
-        for endpoint in endpoints() {
-            let address = endpoint.address();
-            match self.slots.get_mut(&address) {
-                Some(slot) => {
-                    let usable = endpoint.health.is_usable();
-                    if usable && !std::mem::replace(&mut slot.usable, usable) {
-                        slot.since = now;
-                    }
-                    slot.usable = usable;
-                    let spec =
-                        Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: slot.want };
-                    slot.spec.send_if_modified(|current| {
-                        let changed = *current != spec;
-                        *current = spec;
-                        changed
-                    });
-                }
-                None => {
-                    self.generations += 1;
-                    let live = Arc::new(Endpoint::new(
-                        Arc::clone(&self.shared.name),
-                        address,
-                        self.generations,
-                        Arc::clone(&self.thresholds),
-                        Arc::clone(&self.shared.room),
-                        self.reporter.clone(),
-                    ));
-                    let spec =
-                        Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: Want::No };
-                    let (spec, receiver) = watch::channel(spec);
-                    let task = Task::new(Arc::clone(&live), self.around.clone(), receiver, self.rng.u64(..));
-                    // Ends when the slot, and with it `spec`, is dropped.
-                    tokio::spawn(task.run());
-                    let slot = Slot {
-                        endpoint: live,
-                        generation: self.generations,
-                        spec,
-                        reported: Connectivity::Idle,
-                        want: Want::No,
-                        fresh: false,
-                        since: now,
-                        usable: endpoint.health.is_usable(),
-                    };
-                    self.slots.insert(address, slot);
-                }
+        self.mark_ejected();
+        if switched_on {
+            for slot in self.slots.iter() {
+                let _ = slot.endpoint().tally().take();
             }
         }
         self.report_load();
-        self.tell_priorities();
         self.priorities.resize(self.config.endpoints.priorities.len());
     }
 
@@ -416,12 +336,8 @@ impl Actor {
             return;
         }
         let priorities = self.config.endpoints.priorities.iter();
-        for locality in priorities.flat_map(|priority| &priority.localities) {
-            let load = load.as_ref().map(|load| load.locality(&locality.locality));
-            for slot in locality.endpoints.iter().filter_map(|one| self.slots.get(&one.address())) {
-                slot.endpoint.count_in(load.clone());
-            }
-        }
+        let mut localities = priorities.flat_map(|priority| &priority.localities);
+        self.slots.count_in(|| Some(load.as_ref()?.locality(&localities.next()?.locality)));
         self.shared.load.store(load);
     }
 
@@ -440,8 +356,8 @@ impl Actor {
 
     /// True: something that calls see may have changed.
     fn on_event(&mut self, event: Event) -> bool {
-        let Some(slot) = self.slots.get_mut(&event.address) else { return false };
-        if slot.generation != event.generation {
+        let Some(id) = self.slots.find(event.address) else { return false };
+        if self.slots.get(id).is_none_or(|slot| slot.endpoint().generation() != event.generation) {
             return false;
         }
         match event.what {
@@ -449,8 +365,10 @@ impl Actor {
                 if matches!(connectivity, Connectivity::TransientFailure(_)) {
                     self.names.on_broken();
                 }
-                slot.reported = connectivity;
-                slot.fresh = false;
+                self.slots.update(id, |slot| {
+                    slot.reported = connectivity;
+                    slot.fresh = false;
+                });
                 true
             }
             What::Outcome(notice) => {
@@ -463,6 +381,7 @@ impl Actor {
                     .streak
                     .is_some_and(|streak| self.ejector.on_streak(now, event.address, streak, rng));
                 if ejected {
+                    self.slots.update(id, |slot| slot.ejected = true);
                     let cluster = &self.shared.name;
                     tracing::info!(%cluster, endpoint = %event.address, streak = ?notice.streak, "endpoint ejected");
                 }
@@ -476,23 +395,36 @@ impl Actor {
         if self.ejector.wake_at().is_none_or(|at| at > now) {
             return;
         }
-        let sample = |(address, slot): (&SocketAddr, &Slot)| {
-            let (successes, failures) = slot.endpoint.tally().take();
-            Sample { endpoint: *address, successes, failures }
+        let sample = |slot: &Slot| {
+            let (successes, failures) = slot.endpoint().tally().take();
+            Sample { endpoint: slot.endpoint().address, successes, failures }
         };
-        let mut samples: Vec<Sample> = self.slots.iter().map(sample).collect();
-        // The order decides who is ejected when not all may be: let it not be the hash map's.
-        samples.sort_by_key(|sample| sample.endpoint);
+        let samples: Vec<Sample> = self.slots.iter().map(sample).collect();
         let mut returned = Vec::new();
         self.ejector.sweep(now, &samples, &mut self.rng, &mut returned);
         for address in returned {
-            if let Some(slot) = self.slots.get_mut(&address) {
-                slot.endpoint.tally().clear_streaks();
+            let Some(id) = self.slots.find(address) else { continue };
+            self.slots.update(id, |slot| {
+                slot.endpoint().tally().clear_streaks();
                 slot.since = now;
-            }
+            });
         }
+        self.mark_ejected();
         if self.ejector.is_quiet() {
             self.thresholds.sleep();
+        }
+    }
+
+    /// What the ejector says now, where endpoints are judged.
+    fn mark_ejected(&mut self) {
+        let ejected: HashSet<Id> =
+            self.ejector.ejected().filter_map(|address| self.slots.find(address)).collect();
+        let all = self.slots.positions();
+        let marked = self.slots.standings(all.clone()).iter().zip(self.slots.ids(all));
+        let marked = marked.filter(|(standing, _)| standing.is_ejected()).map(|(_, id)| *id);
+        let wrong: Vec<Id> = marked.collect::<HashSet<_>>().symmetric_difference(&ejected).copied().collect();
+        for id in wrong {
+            self.slots.update(id, |slot| slot.ejected = !slot.ejected);
         }
     }
 }

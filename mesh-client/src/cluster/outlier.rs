@@ -44,6 +44,9 @@ impl Sample {
 #[derive(Debug, Default)]
 pub(crate) struct Ejector {
     config: Option<OutlierDetection>,
+    /// How many endpoints there are.
+    total: usize,
+    /// Those that are ejected, or were lately.
     hosts: HashMap<SocketAddr, Host>,
     swept_at: Option<Instant>,
     /// Nothing was counted since the last sweep.
@@ -57,9 +60,7 @@ impl Ejector {
         let had = self.config.as_ref().is_some_and(has_statistics);
         self.config = config.cloned();
         if self.config.is_none() {
-            self.hosts
-                .values_mut()
-                .for_each(|host| *host = Host { present: host.present, ..Host::default() });
+            self.hosts.clear();
             self.swept_at = None;
             return false;
         }
@@ -68,16 +69,21 @@ impl Ejector {
         !had && self.config.as_ref().is_some_and(has_statistics)
     }
 
-    /// The endpoints of the cluster, of all priorities.
-    pub(crate) fn populate(&mut self, endpoints: impl Iterator<Item = SocketAddr>) {
-        self.hosts.values_mut().for_each(|host| host.present = false);
-        for endpoint in endpoints {
-            self.hosts.entry(endpoint).or_default().present = true;
-        }
+    /// The endpoints of the cluster, of all priorities: how many, and who.
+    pub(crate) fn populate(&mut self, total: usize, is_present: impl Fn(SocketAddr) -> bool) {
+        self.total = total;
+        self.hosts.iter_mut().for_each(|(endpoint, host)| host.present = is_present(*endpoint));
         self.hosts.retain(|_, host| host.present || host.ejected_at.is_some());
     }
 
-    pub(crate) fn is_ejected(&self, endpoint: SocketAddr) -> bool {
+    /// Those that are ejected.
+    pub(crate) fn ejected(&self) -> impl Iterator<Item = SocketAddr> {
+        let ejected = self.hosts.iter().filter(|(_, host)| host.ejected_at.is_some());
+        ejected.map(|(endpoint, _)| *endpoint)
+    }
+
+    #[cfg(test)]
+    fn is_ejected(&self, endpoint: SocketAddr) -> bool {
         self.hosts.get(&endpoint).is_some_and(|host| host.ejected_at.is_some())
     }
 
@@ -119,7 +125,7 @@ impl Ejector {
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let config = self.config.as_ref()?;
         let statistics = has_statistics(config) && !self.quiet;
-        let recovering = self.hosts.values().any(|host| host.ejected_at.is_some() || host.multiplier > 0);
+        let recovering = !self.hosts.is_empty();
         (statistics || recovering).then_some(self.swept_at? + config.interval)
     }
 
@@ -158,7 +164,7 @@ impl Ejector {
                 }
             }
         }
-        self.hosts.retain(|_, host| host.present || host.ejected_at.is_some());
+        self.hosts.retain(|_, host| host.ejected_at.is_some() || (host.present && host.multiplier > 0));
         changed
     }
 
@@ -219,20 +225,17 @@ impl Ejector {
     }
 
     fn may_eject(&self, max_percent: u32) -> bool {
-        let present = self.hosts.values().filter(|host| host.present);
-        let (mut total, mut ejected) = (0_u64, 0_u64);
-        for host in present {
-            total += 1;
-            ejected += u64::from(host.ejected_at.is_some());
-        }
-        ejected * 100 < u64::from(max_percent) * total
+        let ejected = self.hosts.values().filter(|host| host.present && host.ejected_at.is_some()).count();
+        ejected as u64 * 100 < u64::from(max_percent) * self.total as u64
     }
 
     fn eject(&mut self, now: Instant, endpoint: SocketAddr, enforcing: u32, rng: &mut fastrand::Rng) -> bool {
-        let Some(host) = self.hosts.get_mut(&endpoint) else { return false };
-        if !host.present || host.ejected_at.is_some() || rng.u32(0..100) >= enforcing {
+        let known = self.hosts.get(&endpoint);
+        if known.is_some_and(|host| host.ejected_at.is_some()) || rng.u32(0..100) >= enforcing {
             return false;
         }
+        let host = self.hosts.entry(endpoint).or_default();
+        host.present = true;
         host.ejected_at = Some(now);
         host.multiplier = host.multiplier.saturating_add(1);
         true

@@ -10,7 +10,7 @@ use super::{
     maglev::Maglev,
     ring::{Ring, RingSize},
 };
-use crate::endpoint::{Endpoint, machine::Connectivity};
+use crate::{cluster::Link, endpoint::Endpoint};
 use std::sync::Arc;
 
 /// One endpoint's part of a table.
@@ -90,22 +90,15 @@ pub(crate) enum State {
     Failed,
 }
 
-impl State {
-    pub(crate) fn of(connectivity: &Connectivity) -> Self {
-        match connectivity {
-            Connectivity::Ready => Self::Ready,
-            Connectivity::Idle => Self::Idle,
-            Connectivity::Connecting => Self::Connecting,
-            Connectivity::TransientFailure(_) => Self::Failed,
+impl From<Link> for State {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Ready => Self::Ready,
+            Link::Idle => Self::Idle,
+            Link::Connecting => Self::Connecting,
+            Link::Failed => Self::Failed,
         }
     }
-}
-
-/// An endpoint of a table, in the order of its shares.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) state: State,
 }
 
 /// What a hash gave.
@@ -123,7 +116,9 @@ pub(crate) enum Hit<'a> {
 #[derive(Debug)]
 pub(crate) struct Hashed {
     table: Arc<Table>,
-    members: Box<[Member]>,
+    /// In the order of the table's shares; shared by the pickers that follow one another.
+    members: Arc<[Arc<Endpoint>]>,
+    states: Box<[State]>,
     /// Somebody is ready.
     ready: usize,
     connecting: bool,
@@ -132,16 +127,17 @@ pub(crate) struct Hashed {
 }
 
 impl Hashed {
-    /// `members` stand in the order of the table's shares.
-    pub(crate) fn new(table: Arc<Table>, members: Vec<Member>) -> Self {
-        let count = |state| members.iter().filter(|member| member.state == state).count();
+    /// `members` and their states stand in the order of the table's shares.
+    pub(crate) fn new(table: Arc<Table>, members: Arc<[Arc<Endpoint>]>, states: Box<[State]>) -> Self {
+        let count = |state| states.iter().filter(|one| **one == state).count();
         let (ready, connecting) = (count(State::Ready), count(State::Connecting));
         Self {
             ready,
             connecting: connecting > 0,
-            hope: count(State::Failed) < members.len(),
+            hope: count(State::Failed) < states.len(),
             table,
-            members: members.into(),
+            members,
+            states,
         }
     }
 
@@ -157,14 +153,17 @@ impl Hashed {
 
     /// Those that are ready.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        let ready = self.members.iter().filter(|member| member.state == State::Ready);
-        ready.map(|member| &member.endpoint)
+        let ready = self.members.iter().zip(&self.states).filter(|(_, state)| **state == State::Ready);
+        ready.map(|(endpoint, _)| endpoint)
     }
 
-    fn walk(&self, from: usize) -> impl Iterator<Item = &Member> {
+    fn walk(&self, from: usize) -> impl Iterator<Item = (&Arc<Endpoint>, State)> {
         let places = self.table.len();
         let order = (from..places).chain(0..from.min(places));
-        order.filter_map(|place| self.members.get(self.table.owner(place)?))
+        order.filter_map(|place| {
+            let owner = self.table.owner(place)?;
+            Some((self.members.get(owner)?, *self.states.get(owner)?))
+        })
     }
 
     /// The endpoint of a hash: its owner, or the next around the table that did not fail and is not to be
@@ -175,14 +174,14 @@ impl Hashed {
         }
         let from = self.table.locate(hash);
         let mut avoided = None;
-        for Member { endpoint, state } in self.walk(from) {
-            if *state == State::Failed {
+        for (endpoint, state) in self.walk(from) {
+            if state == State::Failed {
                 continue;
             }
             if !avoid(endpoint) {
-                return hit(endpoint, *state);
+                return hit(endpoint, state);
             }
-            avoided.get_or_insert((endpoint, *state));
+            avoided.get_or_insert((endpoint, state));
         }
         avoided.map_or(Hit::Nobody, |(endpoint, state)| hit(endpoint, state))
     }
@@ -196,7 +195,7 @@ impl Hashed {
         let from = self.table.locate(dice.roll().u64(..));
         let (mut idle, mut waiting, mut avoided) = (None, None, None);
         let mut sent_for = self.connecting;
-        for Member { endpoint, state } in self.walk(from) {
+        for (endpoint, state) in self.walk(from) {
             match state {
                 State::Ready if avoid(endpoint) => {
                     avoided.get_or_insert(endpoint);
@@ -246,16 +245,16 @@ pub(crate) enum Together {
     TransientFailure,
 }
 
-/// The state of all, from those of each: in the order of A42's rules.
-pub(crate) fn together(states: impl Iterator<Item = State>) -> Together {
+/// The state of all, from how many are in each: in the order of A42's rules.
+pub(crate) fn together(states: impl Iterator<Item = (State, usize)>) -> Together {
     let (mut ready, mut failed, mut connecting, mut idle, mut all) = (0, 0, 0, 0, 0);
-    for state in states {
-        all += 1;
+    for (state, count) in states {
+        all += count;
         match state {
-            State::Ready => ready += 1,
-            State::Failed => failed += 1,
-            State::Connecting => connecting += 1,
-            State::Idle => idle += 1,
+            State::Ready => ready += count,
+            State::Failed => failed += count,
+            State::Connecting => connecting += count,
+            State::Idle => idle += count,
         }
     }
     if ready > 0 {
@@ -271,11 +270,18 @@ pub(crate) fn together(states: impl Iterator<Item = State>) -> Together {
     }
 }
 
+/// No call comes to a priority in this state.
+pub(crate) fn is_stuck(together: Together) -> bool {
+    matches!(together, Together::Connecting | Together::TransientFailure)
+}
+
 /// The idle endpoint that is connected without a call, because none would come: in a state in which a
 /// priority is passed over, nobody else would ever wake it (A42's self-recovery). From a random one on (A117).
 pub(crate) fn to_wake(states: &[State], rng: &mut fastrand::Rng) -> Option<usize> {
-    let stuck = matches!(together(states.iter().copied()), Together::Connecting | Together::TransientFailure);
-    if !stuck || states.contains(&State::Connecting) || states.is_empty() {
+    if !is_stuck(together(states.iter().map(|state| (*state, 1))))
+        || states.contains(&State::Connecting)
+        || states.is_empty()
+    {
         return None;
     }
     let from = rng.usize(0..states.len());
@@ -326,8 +332,7 @@ mod tests {
 
     fn hashed(algorithm: Algorithm, states: &[State]) -> Hashed {
         let table = Table::new(algorithm, shares(&vec![1; states.len()]));
-        let member = |(index, state): (usize, &State)| Member { endpoint: endpoint(index), state: *state };
-        Hashed::new(Arc::new(table), states.iter().enumerate().map(member).collect())
+        Hashed::new(Arc::new(table), (0..states.len()).map(endpoint).collect(), states.into())
     }
 
     const RING: Algorithm = Algorithm::Ring(RingSize { min: 1024, max: 4096 });
@@ -395,10 +400,10 @@ mod tests {
         for _ in 0..50 {
             assert_eq!(ready(all.pick_any(&dice, |_| false)), Some(1));
         }
-        assert!(all.members.iter().all(|member| !member.endpoint.is_kicked()), "one connects already");
+        assert!(all.members.iter().all(|endpoint| !endpoint.is_kicked()), "one connects already");
         let asleep = hashed(RING, &[Idle, Idle, Idle]);
         assert!(waits(asleep.pick_any(&dice, |_| false)).is_some());
-        assert_eq!(asleep.members.iter().filter(|member| member.endpoint.is_kicked()).count(), 1);
+        assert_eq!(asleep.members.iter().filter(|endpoint| endpoint.is_kicked()).count(), 1);
     }
 
     #[test]
@@ -423,7 +428,7 @@ mod tests {
             (&[], Together::TransientFailure),
         ];
         for (states, expected) in table {
-            assert_eq!(together(states.iter().copied()), expected, "{states:?}");
+            assert_eq!(together(states.iter().map(|state| (*state, 1))), expected, "{states:?}");
         }
     }
 

@@ -6,7 +6,11 @@
 //! endpoints that stay. Ejection does not touch it.
 
 use crate::endpoint::machine::Connectivity;
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -31,7 +35,10 @@ impl PickFirst {
         shuffle: bool,
         rng: &mut fastrand::Rng,
     ) {
-        self.keys.retain(|address, _| endpoints.iter().any(|(endpoint, _)| endpoint == address));
+        if !self.keys.is_empty() {
+            let present: HashSet<SocketAddr> = endpoints.iter().map(|(address, _)| *address).collect();
+            self.keys.retain(|address, _| present.contains(address));
+        }
         let mut order: Vec<SocketAddr> = endpoints.iter().map(|(address, _)| *address).collect();
         if shuffle {
             for (address, weight) in endpoints {
@@ -56,7 +63,7 @@ impl PickFirst {
         self.next_at = None;
     }
 
-    /// Takes in the states of the endpoints. True: [`Self::is_wanted`] or [`Self::selected`] changed.
+    /// Takes in the states of the endpoints. True: [`Self::wanted`] or [`Self::selected`] changed.
     pub(crate) fn choose(
         &mut self,
         now: Instant,
@@ -90,12 +97,10 @@ impl PickFirst {
         before != (self.selected, self.started)
     }
 
-    /// Whether this endpoint is to be connected.
-    pub(crate) fn is_wanted(&self, address: SocketAddr) -> bool {
-        match self.selected {
-            Some(selected) => selected == address,
-            None => self.order.iter().take(self.started).any(|dialled| *dialled == address),
-        }
+    /// The endpoints that are to be connected.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = SocketAddr> {
+        let started = if self.selected.is_some() { 0 } else { self.started };
+        self.selected.into_iter().chain(self.order.iter().take(started).copied())
     }
 
     /// Whether there are endpoints that were not tried yet.
@@ -144,7 +149,9 @@ mod tests {
         /// The ports that are wanted.
         fn choose(&mut self) -> Vec<u16> {
             while self.policy.choose(self.now, |address| self.states.get(&address).cloned()) {}
-            (1..=9).filter(|port| self.policy.is_wanted(address(*port))).collect()
+            let mut ports: Vec<u16> = self.policy.wanted().map(|address| address.port()).collect();
+            ports.sort_unstable();
+            ports
         }
 
         fn set(&mut self, port: u16, state: Connectivity) -> Vec<u16> {

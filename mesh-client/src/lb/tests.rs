@@ -15,18 +15,23 @@ pub(crate) fn endpoint(index: usize) -> Arc<Endpoint> {
 /// A picker over localities (weight, endpoint weights); endpoints are numbered through.
 fn picker(policy: &LbPolicy, localities: &[(u32, &[u32])]) -> Picker {
     let mut index = 0;
-    let mut group = |(weight, weights): &(u32, &[u32])| Group {
-        weight: *weight,
-        candidates: weights
-            .iter()
-            .map(|weight| {
-                index += 1;
-                Candidate { endpoint: endpoint(index - 1), weight: *weight }
-            })
-            .collect(),
+    let mut group = |(weight, weights): &(u32, &[u32])| {
+        let from = index;
+        index += weights.len();
+        (*weight, balancer(policy, from..index, (0..).take(weights.len()).collect(), weights.to_vec()))
     };
     let groups = localities.iter().map(&mut group).collect();
-    Picker::spread(policy, vec![(100, groups)], &mut fastrand::Rng::with_seed(11))
+    Picker::spread(vec![(100, groups)])
+}
+
+fn balancer(
+    policy: &LbPolicy,
+    endpoints: std::ops::Range<usize>,
+    ready: Vec<u32>,
+    weights: Vec<u32>,
+) -> Arc<Balancer> {
+    let members = endpoints.map(endpoint).collect();
+    Arc::new(Balancer::new(policy, members, ready, weights, &mut fastrand::Rng::with_seed(11)))
 }
 
 fn counts(picker: &Picker, picks: usize) -> Vec<usize> {
@@ -107,6 +112,25 @@ fn least_request_compares_load_per_weight() {
 }
 
 #[test]
+fn of_a_locality_only_those_that_are_ready_are_picked_by_their_own_weights() {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LbPolicy::least_request(2)] {
+        let group = balancer(&policy, 0..5, vec![1, 3, 4], vec![1, 2, 3]);
+        let picker = Picker::spread(vec![(100, vec![(1, group)])]);
+        let dice = Dice::new(5);
+        let mut counts = [0; 5];
+        for _ in 0..20_000 {
+            counts[usize::from(picker.pick(&dice).unwrap().address.port())] += 1;
+        }
+        assert_eq!((counts[0], counts[2], picker.ready()), (0, 0, 3));
+        let chi = chi_square(&[counts[1], counts[3], counts[4]], &[1, 2, 3]);
+        assert!(chi < CRITICAL[1], "{policy:?}: {counts:?}, chi-square {chi}");
+        let mut all: Vec<_> = picker.iter(&dice).map(|endpoint| endpoint.address.port()).collect();
+        all.sort_unstable();
+        assert_eq!(all, [1, 3, 4]);
+    }
+}
+
+#[test]
 fn pick_first_picks_the_first() {
     let policy = LbPolicy::PickFirst { shuffle: false };
     assert_eq!(counts(&picker(&policy, &[(1, &[1, 1])]), 100), [100, 0]);
@@ -138,11 +162,9 @@ fn iteration_visits_each_endpoint_once() {
 
 #[test]
 fn priorities_get_their_shares_in_percent_and_those_without_endpoints_none() {
-    let group = |index: usize| {
-        vec![Group { weight: 1, candidates: vec![Candidate { endpoint: endpoint(index), weight: 1 }] }]
-    };
+    let group = |index: usize| vec![(1, balancer(&LbPolicy::RoundRobin, index..index + 1, vec![0], vec![1]))];
     let priorities = vec![(70, group(0)), (10, Vec::new()), (0, group(1)), (30, group(1))];
-    let picker = Picker::spread(&LbPolicy::RoundRobin, priorities, &mut fastrand::Rng::with_seed(2));
+    let picker = Picker::spread(priorities);
     let counts = counts(&picker, 20_000);
     assert!(chi_square(&counts, &[70, 30]) < CRITICAL[0], "{counts:?}");
 }
@@ -150,14 +172,13 @@ fn priorities_get_their_shares_in_percent_and_those_without_endpoints_none() {
 /// Calls with many different hashes, of a ring and of a Maglev table.
 #[test]
 fn hashes_give_endpoints_shares_by_weight() {
-    use hashed::{Algorithm, Member, State, Table, testing::shares};
+    use hashed::{Algorithm, State, Table, testing::shares};
     let weights = [1, 2, 3, 4];
     for (algorithm, tolerance) in
         [(Algorithm::Maglev(65_537), 0.01), (Algorithm::Ring(ring::RingSize { min: 4096, max: 4096 }), 0.08)]
     {
         let table = Arc::new(Table::new(algorithm, shares(&weights)));
-        let member = |index| Member { endpoint: endpoint(index), state: State::Ready };
-        let hashed = Hashed::new(table, (0..4).map(member).collect());
+        let hashed = Hashed::new(table, (0..4).map(endpoint).collect(), [State::Ready; 4].into());
         let picker = Picker::hashed(vec![(100, hashed)]);
         let mut counts = [0_usize; 4];
         let mut rng = fastrand::Rng::with_seed(9);
@@ -179,10 +200,10 @@ fn hashes_give_endpoints_shares_by_weight() {
 
 #[test]
 fn a_hash_always_has_the_same_priority_and_passes_on_when_that_has_nobody() {
-    use hashed::{Algorithm, Member, State, Table, testing::shares};
+    use hashed::{Algorithm, State, Table, testing::shares};
     let part = |index, state| {
         let table = Arc::new(Table::new(Algorithm::Maglev(11), shares(&[1])));
-        Hashed::new(table, vec![Member { endpoint: endpoint(index), state }])
+        Hashed::new(table, [endpoint(index)].into(), [state].into())
     };
     let port = |picker: &Picker, hash| match picker.pick_by_hash(Some(hash), &Dice::new(1), |_| false) {
         Hit::Ready(endpoint) => endpoint.address.port(),

@@ -3,7 +3,7 @@
 //! Decided by what decides for calls: the picker that they use, the view that judges an endpoint, the ejector.
 
 use super::Actor;
-use crate::cluster::locality::View;
+use crate::cluster::{locality::Member, slots::Slot};
 use crate::{
     endpoint::machine::Connectivity,
     lb::{self, Dice},
@@ -38,24 +38,26 @@ impl Actor {
         let priorities = &self.config.endpoints.priorities;
         let current = self.priorities.current();
         let lacking = lb::lacking(&self.config.cluster);
-        let loads = self.loads(priorities);
+        let loads = self.loads();
         // What calls read. Its own dice, so that a question changes no draw.
         let snapshot = self.shared.snapshot.load();
         let picked: HashSet<SocketAddr> =
             snapshot.picker.iter(&Dice::new(0)).map(|endpoint| endpoint.address).collect();
         let mut endpoints = HashMap::new();
         for (index, priority) in priorities.iter().enumerate() {
-            let view = self.view(priority, !loads.is_enough);
-            for endpoint in view.endpoints() {
+            let Some(view) = self.view(index, priority, &loads) else { continue };
+            for member in view.members() {
+                let Member { endpoint, standing, .. } = member;
                 let address = endpoint.address();
-                let connectivity = view.state(endpoint).unwrap_or(Connectivity::Idle);
+                let slot = view.slot(member);
+                let connectivity = slot.map_or(Connectivity::Idle, Slot::state);
                 let (left, ejections) = self.ejector.ejection(now, address);
                 let reason = (!picked.contains(&address)).then(|| match current {
-                    _ if !view.is_usable(endpoint) => unusable(endpoint),
+                    _ if !view.is_usable(standing) => unusable(endpoint),
                     _ if lacking.is_some() => "no endpoint is, see above".to_owned(),
-                    _ if view.is_ejected(endpoint) => "it is ejected as an outlier".to_owned(),
+                    _ if view.is_ejected(standing) => "it is ejected as an outlier".to_owned(),
                     Some(current) if current != index => format!("priority {current} is in use"),
-                    _ => unconnected(&view, endpoint, &connectivity),
+                    _ => unconnected(slot, endpoint, &connectivity),
                 });
                 let (connectivity, last_failure) = match connectivity {
                     Connectivity::Idle => ("idle", None),
@@ -66,7 +68,7 @@ impl Actor {
                 let live = EndpointState {
                     connectivity,
                     last_failure,
-                    in_flight: self.slots.get(&address).map_or(0, |slot| slot.endpoint.in_flight()),
+                    in_flight: slot.map_or(0, |slot| slot.endpoint().in_flight()),
                     ejected_for_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
                     ejections,
                 };
@@ -88,14 +90,14 @@ fn unusable(endpoint: &Endpoint) -> String {
 }
 
 /// Why an endpoint of the priority in use that may be used is not among those that are picked.
-fn unconnected(view: &View<'_>, endpoint: &Endpoint, connectivity: &Connectivity) -> String {
+fn unconnected(slot: Option<&Slot>, endpoint: &Endpoint, connectivity: &Connectivity) -> String {
     match connectivity {
         Connectivity::Ready if endpoint.health == HealthStatus::Degraded => {
             "it is degraded, and others are not".to_owned()
         }
         Connectivity::Ready => "the policy uses another one".to_owned(),
         Connectivity::Connecting => "it is being connected".to_owned(),
-        Connectivity::Idle if view.is_wanted(endpoint) => {
+        Connectivity::Idle if slot.is_some_and(Slot::is_wanted) => {
             "it has no connection: one is made when a call needs it".to_owned()
         }
         Connectivity::Idle => "no connection to it is wanted".to_owned(),

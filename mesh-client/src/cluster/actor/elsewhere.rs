@@ -1,14 +1,12 @@
 //! What the actor does for calls that go to priorities they have not tried: it connects those that were asked for,
 //! and publishes every priority by itself for as long as that is used.
 
-use super::{Actor, Slot, hash::Hashing};
+use super::{Actor, hash::Hashing, spread::Class};
 use crate::{
     cluster::{
         elsewhere::{Level, Levels, Set},
-        locality::View,
         spill::Loads,
     },
-    endpoint::machine::Connectivity,
     lb::{self, Picker, pick_first::PickFirst},
 };
 use mesh_xds::{config::ClusterConfig, resource::endpoint::Priority};
@@ -55,21 +53,6 @@ impl Actor {
         };
     }
 
-    /// Tells endpoints their priorities; where there is one, nobody asks.
-    pub(super) fn tell_priorities(&self) {
-        let priorities = &self.config.endpoints.priorities;
-        if priorities.len() < 2 {
-            return;
-        }
-        for (index, priority) in priorities.iter().enumerate() {
-            for endpoint in priority.localities.iter().flat_map(|locality| &locality.endpoints) {
-                if let Some(slot) = self.slots.get(&endpoint.address()) {
-                    slot.endpoint.set_priority(index);
-                }
-            }
-        }
-    }
-
     /// Every priority by itself, if that was asked for.
     pub(super) fn levels(&mut self, config: &ClusterConfig, loads: &Loads) -> Option<Box<Levels>> {
         let priorities = &config.endpoints.priorities;
@@ -77,7 +60,7 @@ impl Actor {
         {
             return None;
         }
-        let counts = self.counts(priorities);
+        let counts = self.counts();
         let mut levels: Vec<Level> =
             counts.into_iter().map(|counts| Level { counts, ..Level::default() }).collect();
         for (index, (level, priority)) in levels.iter_mut().zip(priorities).enumerate() {
@@ -91,42 +74,40 @@ impl Actor {
     }
 
     fn fill(&mut self, level: &mut Level, index: usize, priority: &Priority, loads: &Loads) {
-        let may_panic = !loads.is_enough;
         if let Some(hashing) = self.hashing() {
-            level.better = self.hashed_level(index, priority, may_panic, hashing, false);
-            level.degraded = self.hashed_level(index, priority, may_panic, hashing, true);
+            level.better = self.hashed_level(index, priority, loads, hashing, false);
+            level.degraded = self.hashed_level(index, priority, loads, hashing, true);
             return;
         }
-        let view = self.view(priority, may_panic);
-        let asleep = view
-            .endpoints()
-            .filter(|endpoint| view.is_wanted(endpoint) && view.state(endpoint) == Some(Connectivity::Idle));
-        level.idle =
-            asleep.filter_map(|endpoint| self.slots.get(&endpoint.address())).map(Slot::handle).collect();
-        let groups = |degraded| match self.pick_first.get(index).map(PickFirst::selected) {
-            None if view.is_panicking() => view.groups(None, None),
-            None => view.groups(None, Some(degraded)),
-            Some(Some(selected)) => view.groups(Some(selected), Some(degraded)),
-            Some(None) => Vec::new(),
-        };
-        let (better, degraded) = (groups(false), groups(true));
-        let (better, degraded) = (self.weighed(better), self.weighed(degraded));
-        let lb = &self.config.cluster.lb;
-        level.better = Picker::spread(lb, vec![(100, better)], &mut self.rng);
-        level.degraded = Picker::spread(lb, vec![(100, degraded)], &mut self.rng);
+        self.making(|actor, making| {
+            let Some(view) = actor.view(index, priority, loads) else { return };
+            level.idle = view.asleep();
+            let selected = actor.pick_first.get(index).map(PickFirst::selected);
+            let mut picker = |class| {
+                let class = if view.is_panicking() { Class::All } else { class };
+                let groups = match selected {
+                    None => making.groups(&view, class),
+                    Some(Some(selected)) => making.only(&view, selected, class),
+                    Some(None) => Vec::new(),
+                };
+                Picker::spread(vec![(100, groups)])
+            };
+            level.better = picker(Class::Better);
+            level.degraded = picker(Class::Degraded);
+        });
     }
 
     fn hashed_level(
         &mut self,
         index: usize,
         priority: &Priority,
-        may_panic: bool,
+        loads: &Loads,
         hashing: Hashing,
         degraded: bool,
     ) -> Picker {
         let mut tables = std::mem::take(&mut self.tables);
-        let view: View<'_> = self.view(priority, may_panic);
-        let hashed = tables.hashed(index, &view, hashing, degraded);
+        let view = self.view(index, priority, loads);
+        let hashed = view.and_then(|view| tables.hashed(index, &view, hashing, degraded));
         self.tables = tables;
         Picker::hashed(hashed.map(|hashed| (100, hashed)).into_iter().collect())
     }

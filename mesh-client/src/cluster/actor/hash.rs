@@ -1,23 +1,25 @@
 //! Consistent hashing in the actor: the tables of the priorities, and the states of their endpoints.
 //!
 //! Promises: a table is made anew only when endpoints, keys, weights or the policy's settings change, not when
-//! connectivity does. Weights multiply a locality's share by the endpoint's share in it (gRFC A42, A113).
+//! connectivity or ejection does: then one pass over the standings makes the picker. Weights multiply a locality's share by the endpoint's share in it (gRFC A42, A113).
 
 use crate::{
-    cluster::locality::View,
+    cluster::{
+        locality::{Member, View},
+        slots::Id,
+        standing::{Judge, Standing},
+    },
+    endpoint::Endpoint as LiveEndpoint,
     lb::{
-        hashed::{Algorithm, Hashed, Member, Share, State, Table},
+        hashed::{self, Algorithm, Hashed, Share, State, Table, Together},
         ring::RingSize,
     },
 };
-use mesh_xds::resource::{
-    cluster::LbPolicy,
-    endpoint::{Endpoint, LocalityEndpoints, Priority},
-};
-use std::{net::SocketAddr, sync::Arc};
+use mesh_xds::resource::{cluster::LbPolicy, endpoint::Endpoint};
+use std::sync::Arc;
 
 /// How a cluster hashes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashing {
     pub(super) algorithm: Algorithm,
     /// An endpoint's hostname stands for it.
@@ -57,12 +59,26 @@ impl Hashing {
 
 /// The tables in use; two for a priority: of endpoints that are not degraded, and of those that are.
 #[derive(Debug, Default)]
-pub(super) struct Tables(Vec<[Option<Arc<Table>>; 2]>);
+pub(super) struct Tables(Vec<[Option<Kept>; 2]>);
+
+/// A table, and what it was made of.
+#[derive(Debug)]
+struct Kept {
+    /// As of this [`Slots::reviewed`](crate::cluster::slots::Slots::reviewed).
+    reviewed: u64,
+    judge: Judge,
+    hashing: Hashing,
+    table: Arc<Table>,
+    /// In the order of the table's shares.
+    members: Arc<[Arc<LiveEndpoint>]>,
+    /// Where their standings are, counted from the first of the priority.
+    positions: Box<[usize]>,
+}
 
 impl Tables {
     /// There are so many priorities.
     pub(super) fn resize(&mut self, priorities: usize) {
-        self.0.resize(priorities, [None, None]);
+        self.0.resize_with(priorities, Default::default);
     }
 
     /// The picker's part of a priority; none if it has no endpoint that may be hashed to.
@@ -73,59 +89,104 @@ impl Tables {
         hashing: Hashing,
         degraded: bool,
     ) -> Option<Hashed> {
-        let (shares, members) = members(view, hashing, degraded);
-        let algorithm = hashing.algorithm;
-        if members.is_empty() {
+        if !view.tier.census.any(|standing| stands(view, standing, degraded)) {
             return None;
         }
         let place = self.0.get_mut(index)?.get_mut(usize::from(degraded))?;
-        let table = match place {
-            Some(table) if table.is_of(algorithm, &shares) => Arc::clone(table),
-            _ => {
-                let table = Arc::new(Table::new(algorithm, shares));
-                *place = Some(Arc::clone(&table));
-                table
+        let reviewed = view.slots.reviewed();
+        let kept = match place.take() {
+            Some(kept) if (kept.reviewed, kept.judge, kept.hashing) == (reviewed, view.judge, hashing) => {
+                kept
+            }
+            before => {
+                let (shares, entries) = members(view, hashing, degraded);
+                let same = before.map(|kept| kept.table);
+                let table = match same.filter(|table| table.is_of(hashing.algorithm, &shares)) {
+                    Some(table) => table,
+                    None => Arc::new(Table::new(hashing.algorithm, shares)),
+                };
+                let (positions, members): (Vec<usize>, Vec<Arc<LiveEndpoint>>) = entries.into_iter().unzip();
+                let (members, positions) = (members.into(), positions.into());
+                Kept { reviewed, judge: view.judge, hashing, table, members, positions }
             }
         };
-        Some(Hashed::new(table, members))
+        let standings = view.slots.standings(view.tier.positions.clone());
+        let state =
+            |position: &usize| standings.get(*position).map_or(State::Failed, |one| state(view, *one));
+        let states = kept.positions.iter().map(state).collect();
+        let hashed = Hashed::new(Arc::clone(&kept.table), Arc::clone(&kept.members), states);
+        *place = Some(kept);
+        Some(hashed)
     }
+}
+
+/// Whether it is in the table of its priority.
+fn stands(view: &View<'_>, standing: Standing, degraded: bool) -> bool {
+    view.is_usable(standing) && view.is_degraded(standing) == degraded
+}
+
+fn state(view: &View<'_>, standing: Standing) -> State {
+    if view.is_ejected(standing) { State::Failed } else { State::from(standing.link()) }
 }
 
 /// The endpoints that stand in a table, and their parts of it, in the order of their keys: the same for every
 /// client, whatever order they were told of.
-fn members(view: &View<'_>, hashing: Hashing, degraded: bool) -> (Vec<Share>, Vec<Member>) {
-    let stands = |endpoint: &&Endpoint| view.is_usable(endpoint) && view.is_degraded(endpoint) == degraded;
-    let mut entries: Vec<(Share, Member)> = Vec::new();
-    let weight_sum = sum(view.priority, |locality| locality.endpoints.iter().any(|e| stands(&e)));
-    for locality in &view.priority.localities {
-        let standing = || locality.endpoints.iter().filter(stands);
-        let in_locality: f64 = standing().map(|endpoint| f64::from(endpoint.weight.get())).sum();
-        for endpoint in standing() {
-            let Some(slot) = view.slots.get(&endpoint.address()) else { continue };
+fn members(
+    view: &View<'_>,
+    hashing: Hashing,
+    degraded: bool,
+) -> (Vec<Share>, Vec<(usize, Arc<LiveEndpoint>)>) {
+    let mut entries: Vec<(Share, (usize, Arc<LiveEndpoint>))> = Vec::new();
+    let standing = |members: &mut dyn Iterator<Item = Member<'_>>| -> f64 {
+        let standing = members.filter(|member| stands(view, member.standing, degraded));
+        standing.map(|member| f64::from(member.endpoint.weight.get())).sum()
+    };
+    let in_localities: Vec<f64> = view.localities().map(|mut members| standing(&mut members)).collect();
+    let weighed = || view.priority.localities.iter().zip(&in_localities);
+    let counting = weighed().filter(|(_, weight)| **weight > 0.0);
+    let weight_sum: f64 = counting.map(|(locality, _)| f64::from(locality.weight.get())).sum();
+    let mut position = 0;
+    for ((locality, in_locality), members) in weighed().zip(view.localities()) {
+        for member in members {
+            let here = position;
+            position += 1;
+            let Some(slot) = view.slot(member).filter(|_| stands(view, member.standing, degraded)) else {
+                continue;
+            };
             let weight = f64::from(locality.weight.get()) / weight_sum
-                * (f64::from(endpoint.weight.get()) / in_locality);
-            let state = if view.is_ejected(endpoint) { State::Failed } else { State::of(&slot.state()) };
-            entries.push((
-                Share { key: hashing.key(endpoint), weight },
-                Member { endpoint: Arc::clone(slot.endpoint()), state },
-            ));
+                * (f64::from(member.endpoint.weight.get()) / in_locality);
+            let share = Share { key: hashing.key(member.endpoint), weight };
+            entries.push((share, (here, Arc::clone(slot.endpoint()))));
         }
     }
     // Keys need not be unique; the address then decides.
-    entries.sort_by(|(a, one), (b, other)| {
-        a.key.cmp(&b.key).then_with(|| one.endpoint.address.cmp(&other.endpoint.address))
+    entries.sort_by(|(a, (_, one)), (b, (_, other))| {
+        a.key.cmp(&b.key).then_with(|| one.address.cmp(&other.address))
     });
     entries.into_iter().unzip()
 }
 
-fn sum(priority: &Priority, counts: impl Fn(&LocalityEndpoints) -> bool) -> f64 {
-    let counting = priority.localities.iter().filter(|locality| counts(locality));
-    counting.map(|locality| f64::from(locality.weight.get())).sum()
+/// Which table of a priority counts: of those that are degraded only when there are no others.
+fn counting(view: &View<'_>) -> impl Fn(Standing) -> bool {
+    let degraded = !view.tier.census.any(|standing| stands(view, standing, false));
+    move |standing| stands(view, standing, degraded)
 }
 
-/// The states of the endpoints that stand in a priority's table, with their addresses.
-pub(super) fn states(view: &View<'_>, hashing: Hashing) -> Vec<(SocketAddr, State)> {
-    let better = members(view, hashing, false).1;
-    let members = if better.is_empty() { members(view, hashing, true).1 } else { better };
-    members.iter().map(|member| (member.endpoint.address, member.state)).collect()
+/// The endpoints that stand in a priority's table, taken together.
+pub(super) fn together(view: &View<'_>) -> Together {
+    let counts = counting(view);
+    let all = view.tier.census.iter().filter(|(standing, _)| counts(*standing));
+    hashed::together(all.map(|(standing, count)| (state(view, standing), count)))
+}
+
+/// The endpoint of a priority that is connected without a call.
+pub(super) fn to_wake(view: &View<'_>, rng: &mut fastrand::Rng) -> Option<Id> {
+    if !hashed::is_stuck(together(view)) {
+        return None;
+    }
+    let counts = counting(view);
+    let all = view.members().filter(|member| counts(member.standing));
+    let (ids, states): (Vec<Id>, Vec<State>) =
+        all.map(|member| (member.id, state(view, member.standing))).unzip();
+    hashed::to_wake(&states, rng).and_then(|index| ids.get(index).copied())
 }

@@ -2,37 +2,34 @@
 //! connected, and the picker over them.
 
 use super::{
-    Actor, Slot,
+    Actor,
     hash::{self, Hashing},
 };
 use crate::{
     cluster::{
         locality::View,
         priority::Aggregate,
+        slots::{Id, Slot, Tier},
         snapshot::{Hope, Snapshot, Summary},
         spill::{self, Counts, Loads},
+        standing::{Judge, Link, Standing},
     },
     endpoint::{machine::Connectivity, task::Want},
-    lb::{
-        self, Group, Picker,
-        hashed::{self, Together},
-        pick_first::PickFirst,
-        slow_start,
-    },
+    lb::{self, Picker, hashed::Together, pick_first::PickFirst},
 };
 use mesh_xds::{
     config::ClusterConfig,
-    resource::{
-        self,
-        cluster::{LbPolicy, LocalityLb},
-        endpoint::{HealthStatus, Priority},
-    },
+    resource::{cluster::LbPolicy, endpoint::Priority},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 use tokio::time::Instant;
 
+/// What the pick first policies were told of: as of which layout, and who judged by which rules.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Populated(Option<(u64, bool, Vec<Judge>)>);
+
 impl Actor {
-    fn is_pick_first(&self) -> bool {
+    pub(super) fn is_pick_first(&self) -> bool {
         matches!(self.config.cluster.lb, LbPolicy::PickFirst { .. })
     }
 
@@ -41,11 +38,29 @@ impl Actor {
         Hashing::of(&self.config.cluster.lb, self.ring_size_cap)
     }
 
-    pub(super) fn view<'a>(&'a self, priority: &'a Priority, may_panic: bool) -> View<'a> {
+    fn judge(&self, tier: &Tier, may_panic: bool) -> Judge {
         // Gated as in gRPC: ejection must not hit a top-level pick first.
-        let ejector = (!self.is_pick_first()).then_some(&self.ejector);
         let panic_threshold = self.config.cluster.panic_threshold.filter(|_| may_panic);
-        View::new(priority, &self.slots, ejector, panic_threshold)
+        Judge::new(&tier.census, !self.is_pick_first(), panic_threshold)
+    }
+
+    pub(super) fn view<'a>(
+        &'a self,
+        index: usize,
+        priority: &'a Priority,
+        loads: &Loads,
+    ) -> Option<View<'a>> {
+        let tier = self.slots.tiers().get(index)?;
+        Some(View { priority, tier, slots: &self.slots, judge: self.judge(tier, !loads.is_enough) })
+    }
+
+    fn views<'a>(
+        &'a self,
+        priorities: &'a [Priority],
+        loads: &Loads,
+    ) -> impl Iterator<Item = (usize, View<'a>)> {
+        let views = priorities.iter().enumerate();
+        views.filter_map(move |(index, priority)| Some((index, self.view(index, priority, loads)?)))
     }
 
     /// Lets policy and priorities decide until nothing moves, then publishes.
@@ -53,24 +68,24 @@ impl Actor {
         let now = Instant::now();
         let config = Arc::clone(&self.config);
         let priorities = &config.endpoints.priorities;
-        let mut loads = self.loads(priorities);
+        let mut loads = self.loads();
         let mut state;
         self.populate_pick_first(priorities, &loads);
         loop {
             for policy in &mut self.pick_first {
                 let slots = &self.slots;
-                while policy.choose(now, |address| slots.get(&address).map(Slot::state)) {}
+                while policy.choose(now, |address| slots.at(address).map(Slot::state)) {}
             }
-            let aggregate = |(index, priority)| self.aggregate(index, priority, &loads);
-            let states: Vec<Aggregate> = priorities.iter().enumerate().map(aggregate).collect();
+            let states: Vec<Aggregate> =
+                self.views(priorities, &loads).map(|(index, view)| self.aggregate(index, &view)).collect();
             let needed = loads.loads.iter().enumerate();
             let needed: Vec<bool> = needed
                 .map(|(index, load)| load.healthy + load.degraded > 0 || self.asked.has(index))
                 .collect();
             let moved = self.priorities.choose(now, &states, &needed);
             state = self.priorities.current().and_then(|current| states.get(current).copied());
-            let told = self.apply_wanted(priorities, &loads);
-            loads = self.loads(priorities);
+            let told = self.apply_wanted(&loads);
+            loads = self.loads();
             if !told && !moved {
                 break;
             }
@@ -80,81 +95,90 @@ impl Actor {
     }
 
     /// How calls are shared between the priorities.
-    pub(super) fn loads(&self, priorities: &[Priority]) -> Loads {
-        spill::split(&self.counts(priorities), self.config.endpoints.overprovisioning_factor.get())
+    pub(super) fn loads(&self) -> Loads {
+        spill::split(&self.counts(), self.config.endpoints.overprovisioning_factor.get())
     }
 
     /// The endpoints of the priorities, counted. An endpoint is available unless the control plane, outlier
     /// detection or its own connection says otherwise; a priority that was passed over (A56) has none.
-    pub(super) fn counts(&self, priorities: &[Priority]) -> Vec<Counts> {
-        let count = |(index, priority): (usize, &Priority)| {
-            let view = self.view(priority, false);
-            let mut counts = Counts::default();
-            for endpoint in view.endpoints().filter(|endpoint| endpoint.health != HealthStatus::Draining) {
-                counts.total += 1;
-                let failed = matches!(view.state(endpoint), Some(Connectivity::TransientFailure(_)));
-                if !view.is_offered(endpoint) || failed || self.priorities.is_passed_over(index) {
+    pub(super) fn counts(&self) -> Vec<Counts> {
+        let count = |(index, tier): (usize, &Tier)| {
+            let judge = self.judge(tier, false);
+            let mut counts = Counts { total: tier.census.total(), ..Counts::default() };
+            if self.priorities.is_passed_over(index) {
+                return counts;
+            }
+            for (standing, count) in tier.census.iter() {
+                if !judge.is_offered(standing) || standing.link() == Link::Failed {
                     continue;
                 }
-                if endpoint.health == HealthStatus::Degraded {
-                    counts.degraded += 1;
+                if judge.is_degraded(standing) {
+                    counts.degraded += count;
                 } else {
-                    counts.healthy += 1;
+                    counts.healthy += count;
                 }
             }
             counts
         };
-        priorities.iter().enumerate().map(count).collect()
+        self.slots.tiers().iter().enumerate().map(count).collect()
     }
 
+    /// Tells the policies of the usable endpoints, when those may be others than before.
     fn populate_pick_first(&mut self, priorities: &[Priority], loads: &Loads) {
         let LbPolicy::PickFirst { shuffle } = self.config.cluster.lb else {
             self.pick_first.clear();
+            self.populated = Populated::default();
             return;
         };
+        let judges = self.views(priorities, loads).map(|(_, view)| view.judge).collect();
+        let populated = Populated(Some((self.slots.reviewed(), shuffle, judges)));
+        if populated == self.populated {
+            return;
+        }
+        self.populated = populated;
         self.pick_first.resize_with(priorities.len(), PickFirst::default);
         let mut policies = std::mem::take(&mut self.pick_first);
-        for (policy, priority) in policies.iter_mut().zip(priorities) {
-            let view = self.view(priority, !loads.is_enough);
+        let mut rng = self.rng.clone();
+        for (policy, (_, view)) in policies.iter_mut().zip(self.views(priorities, loads)) {
             let mut endpoints = Vec::new();
-            for locality in &priority.localities {
+            for (locality, members) in view.priority.localities.iter().zip(view.localities()) {
                 let all: f64 =
                     locality.endpoints.iter().map(|endpoint| f64::from(endpoint.weight.get())).sum();
-                let usable = locality.endpoints.iter().filter(|endpoint| view.is_usable(endpoint));
-                endpoints.extend(usable.map(|endpoint| {
-                    let share = f64::from(endpoint.weight.get()) / all;
-                    (endpoint.address(), f64::from(locality.weight.get()) * share)
+                let usable = members.filter(|member| view.is_usable(member.standing));
+                endpoints.extend(usable.map(|member| {
+                    let share = f64::from(member.endpoint.weight.get()) / all;
+                    (member.endpoint.address(), f64::from(locality.weight.get()) * share)
                 }));
             }
-            policy.populate(&endpoints, shuffle, &mut self.rng);
+            policy.populate(&endpoints, shuffle, &mut rng);
         }
+        self.rng = rng;
         self.pick_first = policies;
     }
 
-    fn aggregate(&self, index: usize, priority: &Priority, loads: &Loads) -> Aggregate {
-        let view = self.view(priority, !loads.is_enough);
-        if let Some(hashing) = self.hashing() {
-            let states = hash::states(&view, hashing);
-            return match hashed::together(states.iter().map(|(_, state)| *state)) {
+    fn aggregate(&self, index: usize, view: &View<'_>) -> Aggregate {
+        if self.hashing().is_some() {
+            return match hash::together(view) {
                 Together::Ready => Aggregate::Ready,
                 Together::Connecting => Aggregate::Connecting,
                 Together::Idle => Aggregate::Idle,
                 Together::TransientFailure => Aggregate::TransientFailure,
             };
         }
-        let (mut connecting, mut idle) = (false, false);
-        for endpoint in view.endpoints().filter(|endpoint| view.is_offered(endpoint)) {
-            match view.state(endpoint) {
-                Some(Connectivity::Ready) => return Aggregate::Ready,
-                Some(Connectivity::Connecting) => connecting = true,
-                // Only what is wanted can be idle: pick first leaves out the others.
-                Some(Connectivity::Idle) => idle |= view.is_wanted(endpoint),
-                Some(Connectivity::TransientFailure(_)) | None => {}
-            }
-        }
-        if connecting || self.pick_first.get(index).is_some_and(PickFirst::has_more) {
+        let any = |link: Link, wanted: bool| {
+            view.tier.census.any(|standing: Standing| {
+                view.is_offered(standing)
+                    && standing.link() == link
+                    && (!wanted || standing.want() != Want::No)
+            })
+        };
+        if any(Link::Ready, false) {
+            Aggregate::Ready
+        } else if any(Link::Connecting, false) || self.pick_first.get(index).is_some_and(PickFirst::has_more)
+        {
             Aggregate::Connecting
-        } else if idle {
+        } else if any(Link::Idle, true) {
+            // Only what is wanted can be idle: pick first leaves out the others.
             Aggregate::Idle
         } else {
             Aggregate::TransientFailure
@@ -162,46 +186,49 @@ impl Actor {
     }
 
     /// Tells endpoints whether they are wanted. True: some were told something new.
-    fn apply_wanted(&mut self, priorities: &[Priority], loads: &Loads) -> bool {
+    fn apply_wanted(&mut self, loads: &Loads) -> bool {
         let want = if self.hashing().is_some() { Want::Lazily } else { Want::Now };
-        let mut wanted = HashMap::new();
-        for (index, priority) in priorities.iter().enumerate() {
-            if !self.priorities.is_started(index) {
-                continue;
-            }
-            let view = self.view(priority, !loads.is_enough);
-            let usable = view.endpoints().filter(|endpoint| view.is_usable(endpoint));
-            let policy = self.pick_first.get(index);
-            let chosen = usable.map(resource::endpoint::Endpoint::address);
-            let chosen = chosen.filter(|address| policy.is_none_or(|policy| policy.is_wanted(*address)));
-            wanted.extend(chosen.map(|address| (address, want)));
-        }
+        let tiers = self.slots.tiers().iter().enumerate();
+        let tiers: Vec<_> = tiers
+            .map(|(index, tier)| {
+                let judge = self.judge(tier, !loads.is_enough);
+                (judge, self.priorities.is_started(index), tier.positions.clone())
+            })
+            .collect();
         let mut changed = false;
-        for (address, slot) in &mut self.slots {
-            changed |= slot.want(wanted.get(address).copied().unwrap_or(Want::No));
+        for (index, (judge, started, positions)) in tiers.into_iter().enumerate() {
+            let wants = |usable| if started && usable { want } else { Want::No };
+            changed |= match self.pick_first.get(index) {
+                None => self.slots.want(index, |standing| wants(judge.is_usable(standing))),
+                Some(policy) => {
+                    let wanted: HashSet<Id> =
+                        policy.wanted().filter_map(|address| self.slots.find(address)).collect();
+                    self.slots.want_each(positions, |standing, id| {
+                        wants(judge.is_usable(standing) && wanted.contains(&id))
+                    })
+                }
+            };
         }
         changed
     }
 
     /// Hashing connects an endpoint when a call comes to it. None comes to a priority that is passed over.
     fn wake_where_no_call_would(&mut self, priorities: &[Priority], loads: &Loads) {
-        let Some(hashing) = self.hashing() else { return };
-        for (index, priority) in priorities.iter().enumerate() {
-            if !self.priorities.is_started(index) {
-                continue;
-            }
-            let states = hash::states(&self.view(priority, !loads.is_enough), hashing);
-            let only: Vec<hashed::State> = states.iter().map(|(_, state)| *state).collect();
-            let woken = hashed::to_wake(&only, &mut self.rng).and_then(|index| states.get(index));
-            if let Some(slot) = woken.and_then(|(address, _)| self.slots.get_mut(address)) {
-                slot.wake();
-            }
+        if self.hashing().is_none() {
+            return;
+        }
+        let mut rng = self.rng.clone();
+        let started = self.views(priorities, loads).filter(|(index, _)| self.priorities.is_started(*index));
+        let woken: Vec<Id> = started.filter_map(|(_, view)| hash::to_wake(&view, &mut rng)).collect();
+        self.rng = rng;
+        for id in woken {
+            self.slots.update(id, Slot::wake);
         }
     }
 
     fn publish(&mut self, config: &Arc<ClusterConfig>, loads: &Loads, state: Option<Aggregate>) {
         let priorities = &config.endpoints.priorities;
-        self.reweigh_at = None;
+        self.begin_weighing();
         let lacking = lb::lacking(&config.cluster);
         let picker = match self.hashing() {
             _ if lacking.is_some() => Picker::default(),
@@ -211,14 +238,9 @@ impl Actor {
         let current = self.priorities.current();
         let mut idle = Vec::new();
         if !picker.is_hashed() {
-            for priority in priorities.iter().take(current.map_or(0, |current| current + 1)) {
-                let view = self.view(priority, !loads.is_enough);
-                let asleep = view.endpoints().filter(|endpoint| {
-                    view.is_wanted(endpoint) && view.state(endpoint) == Some(Connectivity::Idle)
-                });
-                idle.extend(
-                    asleep.filter_map(|endpoint| self.slots.get(&endpoint.address())).map(Slot::handle),
-                );
+            let views = self.views(priorities, loads).map(|(_, view)| view);
+            for view in views.take(current.map_or(0, |current| current + 1)) {
+                idle.extend(view.asleep());
             }
         }
         let hope = if let Some(lacking) = lacking {
@@ -235,66 +257,10 @@ impl Actor {
             state => state.unwrap_or(Aggregate::TransientFailure),
         };
         let levels = self.levels(config, loads);
+        self.balancers.finish();
         let config = Arc::clone(config);
         self.shared.snapshot.store(Arc::new(Snapshot { config, picker, levels, idle, hope, state }));
         self.shared.changed.send_replace(());
-    }
-
-    /// A picker that spreads calls over ready endpoints: by the priorities' shares, and where nobody who has a
-    /// share is ready, over the priority that is waited for.
-    fn spread_picker(&mut self, config: &Arc<ClusterConfig>, loads: &Loads) -> Picker {
-        let priorities = &config.endpoints.priorities;
-        let current = self.priorities.current();
-        let mut parts = Vec::new();
-        if !self.is_pick_first() {
-            for (index, (priority, load)) in priorities.iter().zip(&loads.loads).enumerate() {
-                if self.priorities.is_started(index) && load.healthy + load.degraded > 0 {
-                    let view = self.view(priority, !loads.is_enough);
-                    if view.is_panicking() {
-                        parts.push((load.healthy + load.degraded, view.groups(None, None)));
-                    } else {
-                        parts.push((load.healthy, view.groups(None, Some(false))));
-                        parts.push((load.degraded, view.groups(None, Some(true))));
-                    }
-                }
-            }
-        }
-        let parts = parts.into_iter().map(|(share, groups)| (share, self.weighed(groups))).collect();
-        let lb = &config.cluster.lb;
-        let picker = Picker::spread(lb, parts, &mut self.rng);
-        let Some((index, priority)) = current.and_then(|index| Some((index, priorities.get(index)?))) else {
-            return picker;
-        };
-        if !picker.is_empty() {
-            return picker;
-        }
-        let view = self.view(priority, !loads.is_enough);
-        let groups = match self.pick_first.get(index).map(PickFirst::selected) {
-            None => view.any_groups(None),
-            Some(Some(selected)) => view.any_groups(Some(selected)),
-            Some(None) => Vec::new(),
-        };
-        let groups = self.weighed(groups);
-        Picker::spread(lb, vec![(100, groups)], &mut self.rng)
-    }
-
-    /// Groups as the cluster's options have them: by locality or as one list, new endpoints with less weight.
-    pub(super) fn weighed(&mut self, mut groups: Vec<Group>) -> Vec<Group> {
-        let options = &self.config.cluster.lb_options;
-        if options.localities == LocalityLb::Flat {
-            groups = vec![Group::flat(groups)];
-        }
-        let Some(settings) = &options.slow_start else { return groups };
-        let now = Instant::now();
-        for candidate in groups.iter_mut().flat_map(|group| &mut group.candidates) {
-            let Some(slot) = self.slots.get(&candidate.endpoint.address) else { continue };
-            let age = now.saturating_duration_since(slot.since);
-            candidate.weight = slow_start::weight(settings, candidate.weight, age);
-            if age < settings.window {
-                self.reweigh_at = Some(now + slow_start::step(settings));
-            }
-        }
-        groups
     }
 
     /// A picker by hash: by the priorities' shares, and where nobody who has a share can be hoped for, over the
@@ -307,7 +273,7 @@ impl Actor {
             if !self.priorities.is_started(index) {
                 continue;
             }
-            let view = self.view(priority, !loads.is_enough);
+            let Some(view) = self.view(index, priority, loads) else { continue };
             for (share, degraded) in [(load.healthy, false), (load.degraded, true)] {
                 if share > 0 {
                     parts
@@ -318,8 +284,8 @@ impl Actor {
         if parts.iter().all(|(_, hashed)| hashed.is_hopeless())
             && let Some((index, priority)) =
                 self.priorities.current().and_then(|index| Some((index, priorities.get(index)?)))
+            && let Some(view) = self.view(index, priority, loads)
         {
-            let view = self.view(priority, !loads.is_enough);
             for degraded in [false, true] {
                 parts.extend(tables.hashed(index, &view, hashing, degraded).map(|hashed| (1, hashed)));
             }
@@ -331,25 +297,30 @@ impl Actor {
     fn hope(&self, priorities: &[Priority], loads: &Loads) -> Hope {
         let mut summary = Summary { note: self.config.note.clone(), ..Summary::default() };
         let mut more = self.names.is_pending();
-        for (index, priority) in priorities.iter().enumerate() {
+        for (index, view) in self.views(priorities, loads) {
             let started = self.priorities.is_started(index);
             more |= started && self.pick_first.get(index).is_some_and(PickFirst::has_more);
-            let view = self.view(priority, !loads.is_enough);
-            for endpoint in view.endpoints() {
-                if !view.is_usable(endpoint) {
-                    summary.unhealthy += 1;
-                } else if view.is_ejected(endpoint) {
-                    summary.ejected += 1;
+            for (standing, count) in view.tier.census.iter() {
+                if !view.is_usable(standing) {
+                    summary.unhealthy += count;
+                } else if view.is_ejected(standing) {
+                    summary.ejected += count;
                 } else {
-                    match view.state(endpoint) {
-                        Some(Connectivity::Ready) => summary.ready += 1,
-                        Some(Connectivity::Connecting) => summary.connecting += 1,
-                        Some(Connectivity::Idle) | None => summary.idle += 1,
-                        Some(Connectivity::TransientFailure(reason)) => {
-                            summary.backing_off += 1;
-                            summary.failure = Some(reason);
-                        }
+                    match standing.link() {
+                        Link::Ready => summary.ready += count,
+                        Link::Connecting => summary.connecting += count,
+                        Link::Idle => summary.idle += count,
+                        Link::Failed => summary.backing_off += count,
                     }
+                }
+            }
+            let is_lost = |standing| view.is_offered(standing) && standing.link() == Link::Failed;
+            if view.tier.census.any(is_lost) {
+                let lost = view.members().filter(|member| is_lost(member.standing)).last();
+                if let Some(Connectivity::TransientFailure(reason)) =
+                    lost.and_then(|member| view.slot(member)).map(Slot::state)
+                {
+                    summary.failure = Some(reason);
                 }
             }
         }

@@ -40,7 +40,7 @@ impl Bench {
         let hosts: Vec<_> = (1..=hosts).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let (mut ejector, now) = (Ejector::default(), Instant::now());
         ejector.configure(now, Some(config));
-        ejector.populate(hosts.iter().copied());
+        ejector.populate(hosts.len(), |host| hosts.contains(&host));
         Self { ejector, now, rng: fastrand::Rng::with_seed(3), hosts }
     }
 
@@ -200,9 +200,9 @@ fn a_removed_endpoint_frees_the_cap_and_is_still_ejected_when_it_returns() {
     assert!(bench.streak(0));
     assert!(!bench.streak(1));
     let all = bench.hosts.clone();
-    bench.ejector.populate(all[1..].iter().copied());
+    bench.ejector.populate(4, |host| all[1..].contains(&host));
     assert!(bench.streak(1));
-    bench.ejector.populate(all.iter().copied());
+    bench.ejector.populate(5, |host| all.contains(&host));
     assert_eq!(bench.ejected(), [0, 1]);
 }
 

@@ -10,7 +10,7 @@ use crate::{
         conn::{Conn, Line},
         io::Watched,
     },
-    lb::{Candidate, Group, Picker},
+    lb::{Balancer, Picker},
 };
 use mesh_xds::{
     matcher::Fraction,
@@ -343,10 +343,10 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
     bad.offer(vec![Arc::new(conn)]);
     // It has just ended, and nobody knows yet.
     drop(connection);
-    let candidate = |endpoint: &Arc<Endpoint>| Candidate { endpoint: Arc::clone(endpoint), weight: 1 };
-    let group = Group { weight: 1, candidates: vec![candidate(&bad), candidate(good)] };
-    let picker =
-        Picker::spread(&config.cluster.lb, vec![(100, vec![group])], &mut fastrand::Rng::with_seed(1));
+    let members = [Arc::clone(&bad), Arc::clone(good)].into();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let group = Balancer::new(&config.cluster.lb, members, vec![0, 1], vec![1, 1], &mut rng);
+    let picker = Picker::spread(vec![(100, vec![(1, Arc::new(group))])]);
     let Snapshot { config, hope, state, .. } = &*snapshot;
     let (config, hope, state) = (Arc::clone(config), hope.clone(), *state);
     cluster.shared.snapshot.store(Arc::new(Snapshot {
