@@ -96,7 +96,7 @@ pub(in crate::resource) static VALIDATION: Message = Message::of::<CertificateVa
         supported(
             "system_root_certs",
             "A82",
-            "of clients, where no instance is named; the server must be named",
+            "of clients, where no instance is named; the server must be named (gRPC would take anybody)",
         ),
         supported("match_typed_subject_alt_names", "A29", "of clients; DNS, URI, EMAIL and IP_ADDRESS"),
         supported("match_subject_alt_names", "A29", "deprecated; where the other is not"),

@@ -1,6 +1,6 @@
 //! Bytes that our encoder did not make: resources as other control planes send them, encodings that no encoder of
 //! ours would choose, and what has to be refused. `tests/peers/python/recorded.py` writes them, with Google's
-//! protobuf.
+//! protobuf; those of gRPC-Go's tests and of go-control-plane's example come from `tests/peers/go/recorded.go`.
 
 use super::*;
 use crate::{
@@ -72,6 +72,16 @@ fn cluster(resource: &AnyResource) -> &Cluster {
 fn assignment(resource: &AnyResource) -> &ClusterLoadAssignment {
     let AnyResource::ClusterLoadAssignment(assignment) = resource else { panic!("{resource:?}") };
     assignment
+}
+
+/// The names of gRPC-Go's certificate providers.
+const GO_CLIENT: &str = "client-side-certificate-provider-instance";
+const GO_SERVER: &str = "server-side-certificate-provider-instance";
+
+/// A bootstrap that has those as well.
+fn context() -> ParseContext {
+    let certificate_providers = ["default", GO_CLIENT, GO_SERVER].map(Into::into).into();
+    ParseContext { certificate_providers, ..super::context() }
 }
 
 /// File, type, and what has to be true of it.
@@ -178,6 +188,91 @@ const ACCEPTED: &[Accepted] = &[
         assert_eq!((second.addresses.len(), second.weight.get()), (2, 5));
         assert_eq!(second.health, HealthStatus::Unhealthy);
     }),
+    // gRPC-Go's end-to-end tests.
+    ("go-listener", LDS, |resource| {
+        assert_eq!(api(resource).routes, RouteSource::Rds("route-greeter".into()));
+    }),
+    ("go-listener-server", LDS, |resource| assert_eq!(go_chains(resource), [(None, false); 2])),
+    ("go-listener-server-tls", LDS, |resource| {
+        assert_eq!(go_chains(resource), [(Some(GO_SERVER), false); 2]);
+    }),
+    ("go-listener-server-mtls", LDS, |resource| {
+        assert_eq!(&**resource.name(), "grpc/server?xds.resource.listening_address=[::1]:50051");
+        assert_eq!(go_chains(resource), [(Some(GO_SERVER), true); 2]);
+    }),
+    ("go-listener-server-rds", LDS, |resource| {
+        let ListenerKind::Server(server) = &listener(resource).kind else { panic!("{resource:?}") };
+        let rds =
+            |chain: &listener::FilterChain| chain.http.routes == RouteSource::Rds("route-greeter".into());
+        assert!(server.filter_chains.iter().all(rds));
+    }),
+    ("go-routes", RDS, |resource| {
+        let Destination::Weighted(clusters) = &forwards(resource)[0].destination else {
+            panic!("{resource:?}")
+        };
+        assert_eq!((&*clusters[0].cluster, clusters[0].weight.get()), ("cluster-greeter", 100));
+    }),
+    ("go-routes-weighted", RDS, |resource| {
+        let Destination::Weighted(clusters) = &forwards(resource)[0].destination else {
+            panic!("{resource:?}")
+        };
+        assert_eq!(clusters.iter().map(|cluster| cluster.weight.get()).collect::<Vec<_>>(), [75, 25]);
+    }),
+    ("go-routes-non-forwarding", RDS, |resource| {
+        assert_eq!(routes(resource).virtual_hosts[0].routes[0].action, RouteAction::NonForwarding);
+    }),
+    ("go-routes-filter-action", RDS, |resource| {
+        let action = &routes(resource).virtual_hosts[0].routes[0].action;
+        assert_eq!(*action, RouteAction::Unsupported("filter_action"), "calls to it fail (gRFC A36)");
+    }),
+    ("go-cluster", CDS, |resource| {
+        let cluster = cluster(resource);
+        assert_eq!(cluster.discovery, Discovery::Eds("endpoints-greeter".into()));
+        assert_eq!((&cluster.lb, &cluster.tls), (&LbPolicy::RoundRobin, &None));
+    }),
+    ("go-cluster-mtls", CDS, |resource| {
+        let tls = cluster(resource).tls.as_ref().unwrap();
+        assert_eq!(
+            (tls.identity.as_deref(), &tls.roots),
+            (Some(GO_CLIENT), &Roots::Provider(GO_CLIENT.into()))
+        );
+    }),
+    ("go-cluster-ring-hash-lrs", CDS, |resource| {
+        let cluster = cluster(resource);
+        assert!(matches!(cluster.lb, LbPolicy::RingHash(_)) && cluster.load_reporting.is_some());
+    }),
+    ("go-cluster-dns", CDS, |resource| {
+        let Discovery::LogicalDns(dns) = &cluster(resource).discovery else { panic!("{resource:?}") };
+        assert_eq!(dns.endpoint.addresses.to_string(), "greeter.example.com:8080");
+    }),
+    ("go-cluster-aggregate", CDS, |resource| {
+        let names = vec!["cluster-greeter".into(), "cluster-dns".into()];
+        assert_eq!(cluster(resource).discovery, Discovery::Aggregate(names));
+    }),
+    ("go-endpoints", EDS, |resource| {
+        let assignment = assignment(resource);
+        let [near, far] = &assignment.priorities[..] else { panic!("{assignment:?}") };
+        let [one, draining] = &near.localities[0].endpoints[..] else { panic!("{near:?}") };
+        assert_eq!(
+            (one.addresses.len(), one.weight.get(), one.hostname.as_deref()),
+            (2, 7, Some("one.example.com"))
+        );
+        assert_eq!(draining.health, HealthStatus::Draining);
+        assert_eq!((&*far.localities[0].locality.zone, assignment.drops[0].fraction.parts()), ("b", 50_000));
+    }),
+    // go-control-plane's example.
+    ("go-example-listener", LDS, |resource| {
+        let ListenerKind::Server(server) = &listener(resource).kind else { panic!("{resource:?}") };
+        assert_eq!(server.filter_chains[0].http.routes, RouteSource::Rds("routes".into()));
+    }),
+    ("go-example-routes", RDS, |resource| {
+        assert_eq!(forwards(resource)[0].destination, Destination::Cluster("cluster".into()));
+    }),
+    ("go-example-cluster", CDS, |resource| {
+        let cluster = cluster(resource);
+        assert_eq!(cluster.discovery, Discovery::Eds("cluster".into()));
+        assert_eq!(cluster.connection.connect_timeout, Duration::from_secs(5));
+    }),
     // Encodings that are as good as any.
     ("odd-order-and-unknown-fields", EDS, |resource| assert_eq!(endpoints(resource), 2)),
     ("odd-field-twice", EDS, |resource| {
@@ -205,6 +300,15 @@ const ACCEPTED: &[Accepted] = &[
         assert!(format!("{last:?}").contains("3s"), "the last of them counts: {last:?}");
     }),
 ];
+
+/// Of each filter chain of one of gRPC-Go's servers: the provider of its certificate, and whether it asks for theirs.
+fn go_chains(resource: &AnyResource) -> Vec<(Option<&str>, bool)> {
+    let ListenerKind::Server(server) = &listener(resource).kind else { panic!("{resource:?}") };
+    let chains = server.filter_chains.iter().map(|chain| chain.tls.as_ref());
+    chains
+        .map(|tls| (tls.map(|tls| &*tls.identity), tls.is_some_and(|tls| tls.require_client_certificate)))
+        .collect()
+}
 
 fn endpoints(resource: &AnyResource) -> usize {
     assignment(resource).priorities[0].localities[0].endpoints.len()
@@ -250,6 +354,14 @@ const REFUSED: &[(Refused, &str)] = &[
     (("bad-cluster-negative-interval", CDS, "outlier_detection.interval", "not a valid duration"), ""),
     (("bad-cluster-only-unknown-policy", CDS, "load_balancing_policy", "none of its policies"), ""),
     (("bad-cluster-aggregate-of-nothing", CDS, "cluster_type.typed_config.clusters", "at least one"), ""),
+    (("bad-go-listener-tcp", LDS, "filter_chains[0].filters[0].typed_config", "TcpProxy"), ""),
+    (("bad-go-listener-scoped", LDS, "filter_chains[0].filters[0].typed_config.scoped_routes", "not supported"), ""),
+    (("bad-go-routes-vhds", RDS, "vhds", "not supported"), ""),
+    (("bad-go-routes-no-match", RDS, "match", "required"), ROUTE),
+    (("bad-go-cluster-other-server", CDS, "eds_cluster_config.eds_config", "`ads` or `self`"), ""),
+    // gRPC takes it, and with it any certificate of the web's authorities.
+    (("bad-go-cluster-system-roots", CDS, "transport_socket.typed_config.common_tls_context.validation_context", "every site"), ""),
+    (("bad-go-endpoints-no-locality", EDS, "endpoints[0].locality", "required"), ""),
     (("bad-endpoints-priority-gap", EDS, "endpoints", "priority 1 is missing"), ""),
     (("bad-endpoints-locality-twice", EDS, "endpoints[1].locality", "stands twice"), ""),
     (("bad-endpoints-weight-sum", EDS, "endpoints[1].load_balancing_weight", "more than 4294967295"), ""),
