@@ -8,6 +8,7 @@ use crate::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use mesh_xds::resource::route::RoutingPriority;
 use pin_project::pin_project;
 use std::{
     fmt,
@@ -40,7 +41,7 @@ pub(crate) trait Upstream: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Exchange, AttemptError>> + Send;
 
     /// Leave to retry; none when the cluster's retry limit is reached.
-    fn retry_permit(&self) -> Option<Self::RetryPermit>;
+    fn retry_permit(&self, priority: RoutingPriority) -> Option<Self::RetryPermit>;
 
     /// Calls are balanced by their hash.
     fn wants_hash(&self) -> bool;
@@ -90,8 +91,8 @@ impl Upstream for Cluster {
         Self::begin_later(self, request, context)
     }
 
-    fn retry_permit(&self) -> Option<Permit> {
-        Self::retry_permit(self)
+    fn retry_permit(&self, priority: RoutingPriority) -> Option<Permit> {
+        Self::retry_permit(self, priority)
     }
 
     fn wants_hash(&self) -> bool {

@@ -41,12 +41,12 @@ use actor::{
     describe::{Description, Question},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
-use breaker::{Breakers, Counters, Permit};
+use breaker::{Breakers, Counters, Held, Permit};
 use mesh_xds::{
     config::ClusterConfig,
     lrs::{ClusterLoad, LoadStore},
     name::Name,
-    resource::cluster::Discovery,
+    resource::{cluster::Discovery, route::RoutingPriority},
 };
 use snapshot::Snapshot;
 use std::sync::Arc;
@@ -183,12 +183,21 @@ impl Cluster {
         async move { while updates.changed().await.is_ok() {} }
     }
 
-    /// Room for one retry, held while it is in flight; none: the retry must not be made.
-    pub(crate) fn retry_permit(&self) -> Option<Permit> {
+    /// What the circuit breakers of a priority count, those of other channels included.
+    pub(crate) fn held(&self, priority: RoutingPriority) -> Held {
         if let Some(leaf) = self.leaf() {
-            return leaf.retry_permit();
+            return leaf.held(priority);
         }
-        self.shared.counters.retry(&self.shared.snapshot.load().config.cluster.circuit_breakers)
+        self.shared.counters.held(priority)
+    }
+
+    /// Room for one retry, held while it is in flight; none: the retry must not be made.
+    pub(crate) fn retry_permit(&self, priority: RoutingPriority) -> Option<Permit> {
+        if let Some(leaf) = self.leaf() {
+            return leaf.retry_permit(priority);
+        }
+        let breakers = &self.shared.snapshot.load().config.cluster.circuit_breakers;
+        self.shared.counters.retry(priority, &breakers.of(priority))
     }
 }
 

@@ -42,8 +42,8 @@ pub use call::MeshBody;
 pub use channel::{CallFuture, MeshChannel};
 pub use layer::{MeshLayer, MeshService};
 pub use mesh::{
-    ClusterStatus, FEATURES, IdentityStatus, LoadReportStatus, Mesh, MeshBuilder, MeshError, MeshStatus,
-    OutboundTrafficPolicy, TargetStatus,
+    BreakerStatus, ClusterStatus, FEATURES, IdentityStatus, LoadReportStatus, Mesh, MeshBuilder, MeshError,
+    MeshStatus, OutboundTrafficPolicy, TargetStatus,
 };
 pub use server::{InboundLayer as ServerLayer, MeshServer};
 pub use stack::WaitForReady;

@@ -8,7 +8,7 @@ mod connect;
 mod status;
 mod token;
 
-pub use status::{ClusterStatus, IdentityStatus, LoadReportStatus, MeshStatus, TargetStatus};
+pub use status::{BreakerStatus, ClusterStatus, IdentityStatus, LoadReportStatus, MeshStatus, TargetStatus};
 
 use crate::{
     channel::{MeshChannel, Subscription},
@@ -57,6 +57,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::RandomSubsetting,
     Feature::SlowStart,
     Feature::HashPolicies,
+    Feature::HighPriority,
     Feature::LoadReporting,
     Feature::Redirect,
     Feature::DirectResponse,

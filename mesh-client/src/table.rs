@@ -24,6 +24,7 @@ use mesh_xds::{
         retry::RetryPolicy,
         route::{
             DirectResponse, HashPolicy, HeaderMutation, Mirror, PathRewrite, Redirect, Route, RouteMatch,
+            RoutingPriority,
         },
     },
 };
@@ -88,6 +89,8 @@ impl<U> Compiled<U> {
 pub(crate) struct Forwarding<U> {
     /// The route's bound of a call.
     pub(crate) limit: Option<Limit>,
+    /// Which circuit breakers its calls count against.
+    pub(crate) priority: RoutingPriority,
     /// The route's policy, else its virtual host's.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     /// What calls are hashed by, where their cluster balances so.

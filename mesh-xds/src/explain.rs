@@ -173,6 +173,10 @@ pub struct Cluster {
 pub struct ClusterState {
     /// Attempts in flight, those of all channels of the process.
     pub in_flight: u32,
+    /// Of those, the ones of priority HIGH.
+    pub high_priority_in_flight: u32,
+    /// Attempts that a circuit breaker did not let through, so far.
+    pub refused: u64,
     /// The priority in use.
     pub priority: Option<usize>,
     /// Why no endpoint can be picked; absent when one can.

@@ -24,6 +24,7 @@ use crate::{
 };
 use h2::client::ResponseFuture;
 use http::{Request, Response, uri::Authority};
+use mesh_xds::resource::route::RoutingPriority;
 use pin_project::pin_project;
 use std::{
     fmt,
@@ -83,6 +84,8 @@ pub(crate) struct AttemptContext {
     pub(crate) tried: Tried,
     /// Of a call whose attempts avoid the priorities it has tried (`previous_priorities`).
     pub(crate) elsewhere: Option<Box<Elsewhere>>,
+    /// Whose limits it counts against.
+    pub(crate) priority: RoutingPriority,
     /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
     pub(crate) auto_host_rewrite: bool,
     /// What the endpoint's hostname took the place of.
@@ -133,6 +136,14 @@ impl fmt::Debug for AttemptError {
             .field("status", status)
             .field("unsent", &unsent)
             .finish()
+    }
+}
+
+/// A limit's priority, in an error.
+fn of_priority(priority: RoutingPriority) -> &'static str {
+    match priority {
+        RoutingPriority::Default => "",
+        RoutingPriority::High => " of priority HIGH",
     }
 }
 
@@ -367,8 +378,8 @@ impl Shared {
 
     /// Sends the call on a stream if the breaker lets it.
     pub(super) fn admit(&self, snapshot: &Snapshot, stream: Stream, context: &mut AttemptContext) -> Choice {
-        let breakers = &snapshot.config.cluster.circuit_breakers;
-        match self.counters.request(breakers) {
+        let (breakers, priority) = (&snapshot.config.cluster.circuit_breakers, context.priority);
+        match self.counters.request(priority, breakers.of(priority).max_requests) {
             Some(permit) => {
                 if context.selection_attempts > 0 {
                     context.tried.push(stream.endpoint().address);
@@ -379,27 +390,28 @@ impl Shared {
                 Choice::Go(stream, permit)
             }
             None => {
-                self.count_refused();
-                let limit = breakers.max_requests;
-                let reason = format!("circuit breaker: max_requests ({limit}) are in flight");
+                self.count_refused(priority);
+                let (limit, of) = (breakers.of(priority).max_requests, of_priority(priority));
+                let reason = format!("circuit breaker: max_requests{of} ({limit}) are in flight");
                 Choice::Fail(AttemptErrorKind::LocalOverflow, reason)
             }
         }
     }
 
-    fn begin_waiting(&self) -> Result<Waiting, String> {
+    fn begin_waiting(&self, priority: RoutingPriority) -> Result<Waiting, String> {
         let snapshot = self.snapshot.load();
-        let breakers = &snapshot.config.cluster.circuit_breakers;
-        match self.counters.pending(breakers) {
+        let limits = snapshot.config.cluster.circuit_breakers.of(priority);
+        match self.counters.pending(priority, &limits) {
             Some(permit) => {
                 let (changes, room) = (self.changed.subscribe(), self.room.enter());
                 Ok(Waiting { changes, _room: room, _permit: permit })
             }
             None => {
-                self.count_refused();
+                self.count_refused(priority);
                 Err(format!(
-                    "circuit breaker: max_pending_requests ({}) wait for a connection; {}",
-                    breakers.max_pending_requests.unwrap_or(u32::MAX),
+                    "circuit breaker: max_pending_requests{} ({}) wait for a connection; {}",
+                    of_priority(priority),
+                    limits.max_pending_requests.unwrap_or(u32::MAX),
                     snapshot.hope.reason()
                 ))
             }
@@ -407,7 +419,8 @@ impl Shared {
     }
 
     /// A call that the circuit breaker does not let through is a drop without a category (gRFC A32).
-    fn count_refused(&self) {
+    fn count_refused(&self, priority: RoutingPriority) {
+        self.counters.refused(priority);
         if let Some(load) = &*self.load.load() {
             load.refused();
         }
@@ -471,7 +484,7 @@ impl Shared {
         mut request: Request<CallBody>,
         context: &mut AttemptContext,
     ) -> Result<Exchange, AttemptError> {
-        let mut waiting = match self.begin_waiting() {
+        let mut waiting = match self.begin_waiting(context.priority) {
             Ok(waiting) => waiting,
             Err(reason) => return Err(self.unsent(AttemptErrorKind::LocalOverflow, &reason, request)),
         };

@@ -245,7 +245,8 @@ impl Task {
             self.feed(Input::More);
         }
         if self.endpoint.wants_more.swap(false, Relaxed) && self.dialling.is_none() {
-            self.extra = self.around.counters.connection(&self.current.cluster.circuit_breakers, false);
+            self.extra =
+                self.around.counters.connection(self.current.cluster.circuit_breakers.max_connections, false);
             if self.extra.is_some() {
                 self.feed(Input::More);
             }
@@ -275,8 +276,7 @@ impl Task {
                 return self.feed(Input::DialFailed(reason.into()));
             }
         };
-        let breakers = &self.current.cluster.circuit_breakers;
-        let permit = self.extra.take().or_else(|| self.around.counters.connection(breakers, true));
+        let permit = self.extra.take().or_else(|| self.around.counters.connection(None, true));
         let endpoint = Arc::clone(&self.endpoint);
         let conn = Arc::new(Conn::new(dialled.line, endpoint, dialled.scheme, permit));
         let (id, now) = (self.next_id, Instant::now());

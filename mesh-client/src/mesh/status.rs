@@ -1,10 +1,15 @@
 //! How a mesh fares, for people and for status pages.
 
 use crate::{
-    CallCounts, channel::Subscription, cluster::Cluster, snapshot::State, table::Action, tls::Providers,
+    CallCounts,
+    channel::Subscription,
+    cluster::{Cluster, breaker::Held},
+    snapshot::State,
+    table::Action,
+    tls::Providers,
 };
 use mesh_ca::workload::WorkloadIdentity;
-use mesh_xds::client::ClientStatus;
+use mesh_xds::{client::ClientStatus, resource::route::RoutingPriority};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,10 +71,34 @@ pub struct ClusterStatus {
     pub endpoints: usize,
     /// Of those, the ones that calls can be sent to now.
     pub ready: usize,
-    /// Attempts in flight.
+    /// Attempts in flight, of both priorities.
     pub in_flight: u32,
+    /// What circuit breakers count of calls of priority DEFAULT.
+    pub breakers: BreakerStatus,
+    /// The same of priority HIGH.
+    pub high_priority_breakers: BreakerStatus,
     /// What is wrong with its endpoints' configuration, if anything is.
     pub note: Option<Arc<str>>,
+}
+
+/// What the circuit breakers of a cluster count, over all channels of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// Attempts in flight.
+    pub requests: u32,
+    /// Calls that wait for a connection.
+    pub pending: u32,
+    /// Retries in flight.
+    pub retries: u32,
+    /// Attempts that a limit did not let through, so far.
+    pub refused: u64,
+}
+
+impl From<Held> for BreakerStatus {
+    fn from(Held { requests, pending, retries, refused }: Held) -> Self {
+        Self { requests, pending, retries, refused }
+    }
 }
 
 /// An identity's state at one moment.
@@ -148,6 +177,8 @@ fn of_cluster(cluster: &Cluster) -> ClusterStatus {
         endpoints: localities.map(|locality| locality.endpoints.len()).sum(),
         ready: cluster.ready(),
         in_flight: cluster.in_flight(),
+        breakers: cluster.held(RoutingPriority::Default).into(),
+        high_priority_breakers: cluster.held(RoutingPriority::High).into(),
         note: config.note.clone(),
     }
 }

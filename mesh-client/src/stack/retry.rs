@@ -90,6 +90,7 @@ impl<U: Upstream> Call<'_, U> {
             deadline: self.deadline.map(|deadline| deadline.at),
             hash: self.hash,
             wait_for_ready: self.wait_for_ready,
+            priority: self.forwarding.priority,
             auto_host_rewrite: self.forwarding.auto_host_rewrite,
             ..AttemptContext::default()
         }
@@ -285,7 +286,7 @@ impl<U: Upstream> Core<U> {
             }
             Next::After(wait) => {
                 if again.permit.is_none() {
-                    again.permit = again.cluster.retry_permit();
+                    again.permit = again.cluster.retry_permit(again.context.priority);
                 }
                 if again.permit.is_some() {
                     // The stream of the failed attempt, in `result`, ends before the wait begins.

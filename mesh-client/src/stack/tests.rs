@@ -29,7 +29,7 @@ use mesh_xds::{
     name::ResourceType,
     resource::{
         retry::{RetryOn, RetryPolicy},
-        route::Forward,
+        route::{Forward, RoutingPriority},
     },
 };
 use std::{
@@ -138,7 +138,7 @@ impl Upstream for Fake {
         panic!("it never has to wait");
     }
 
-    fn retry_permit(&self) -> Option<Permit> {
+    fn retry_permit(&self, _: RoutingPriority) -> Option<Permit> {
         let permits = &self.world.permits;
         permits.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).ok()?;
         Some(Permit(permits.clone()))

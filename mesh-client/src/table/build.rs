@@ -87,6 +87,7 @@ impl<U> Builder<'_, U> {
             forward.mirrors.iter().map(|mirror| (mirror.clone(), self.destination(&mirror.cluster)));
         Forwarding {
             limit: effective(None).time_limit().map(Limit::from),
+            priority: forward.priority,
             retry: effective(None).retry().cloned(),
             hash: forward.hash.as_slice().into(),
             path_rewrite: forward.path_rewrite.clone(),

@@ -24,6 +24,7 @@ pub(crate) fn forward(cluster: &str) -> Forward {
         max_stream_duration: None,
         grpc_timeout_header_max: None,
         retry: None,
+        priority: Default::default(),
         hedge: None,
         hash: Vec::new(),
         authority: None,

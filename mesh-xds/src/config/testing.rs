@@ -51,6 +51,7 @@ fn route(cluster: &str) -> Arc<Route> {
         max_stream_duration: None,
         grpc_timeout_header_max: None,
         retry: None,
+        priority: Default::default(),
         hedge: None,
         hash: vec![],
         authority: None,

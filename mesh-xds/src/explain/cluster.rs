@@ -7,7 +7,7 @@ use crate::{
         Locality,
         cluster::{
             CircuitBreakers, Cluster as Configured, ConnectionOptions, Consecutive, HealthCheck, HealthProbe,
-            HttpConnect, LocalOrigin, OutlierDetection,
+            HttpConnect, LocalOrigin, OutlierDetection, Thresholds,
         },
         endpoint::{ClusterLoadAssignment, HealthStatus, Priority},
         tls::{Roots, UpstreamTls},
@@ -127,6 +127,7 @@ fn breakers(breakers: &CircuitBreakers, say: &mut impl FnMut(&'static str, Strin
         max_retries,
         retry_budget,
         max_connections_per_endpoint,
+        high,
     } = breakers;
     say("connectionPool.http.http2MaxRequests", limit(*max_requests));
     for (name, value) in [
@@ -144,6 +145,19 @@ fn breakers(breakers: &CircuitBreakers, say: &mut impl FnMut(&'static str, Strin
             "retryBudget",
             format!("retries are at most {share} of the calls in flight, {least} are always allowed"),
         );
+    }
+    if *high != Thresholds::default() {
+        let Thresholds { max_requests, max_pending_requests, max_retries, retry_budget } = high;
+        let mut limits = vec![format!("requests {}", limit(*max_requests))];
+        limits.extend(max_pending_requests.map(|pending| format!("waiting {}", limit(pending))));
+        match retry_budget {
+            None => limits.extend(max_retries.map(|retries| format!("retries {}", limit(retries)))),
+            Some(budget) => limits.push(format!(
+                "retries {} of the calls in flight, at least {}",
+                budget.budget, budget.min_retry_concurrency
+            )),
+        }
+        say("circuit_breakers.thresholds[HIGH]", limits.join(", "));
     }
     if *max_connections_per_endpoint > 1 {
         say("max_connections_per_endpoint", max_connections_per_endpoint.to_string());

@@ -10,7 +10,7 @@ use crate::{
         retry::{BackOff, HedgePolicy, RateLimitedBackOff, RetryOn, RetryPolicy},
         route::{
             AppendAction, Destination as Configured, Forward, HashKey, HashPolicy, HeaderMutation, Mirror,
-            PathRewrite, Route, RouteAction, RouteMatch, WeightedCluster,
+            PathRewrite, Route, RouteAction, RouteMatch, RoutingPriority, WeightedCluster,
         },
     },
 };
@@ -147,6 +147,7 @@ fn of_route(
         grpc_timeout_header_max: _,
         retry: _,
         hedge: _,
+        priority,
         hash,
         auto_host_rewrite,
         path_rewrite,
@@ -177,6 +178,9 @@ fn of_route(
         let value =
             format!("{initial_requests} attempts at once, {additional_request_chance} of one more{more}");
         say("hedge_policy", value);
+    }
+    if *priority == RoutingPriority::High {
+        say("priority", "HIGH: the circuit breakers' limits of that priority count".to_owned());
     }
     match path_rewrite {
         Some(PathRewrite::Prefix(value)) => {

@@ -150,6 +150,12 @@ fn cluster(f: &mut Formatter<'_>, cluster: &Cluster) -> fmt::Result {
     settings(f, 2, &cluster.settings)?;
     if let Some(state) = &cluster.live {
         write!(f, "  {} calls in flight", state.in_flight)?;
+        if state.high_priority_in_flight > 0 {
+            write!(f, " ({} of priority HIGH)", state.high_priority_in_flight)?;
+        }
+        if state.refused > 0 {
+            write!(f, ", {} refused by circuit breakers so far", state.refused)?;
+        }
         if let Some(priority) = state.priority {
             write!(f, ", priority {priority} in use")?;
         }

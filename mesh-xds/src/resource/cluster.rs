@@ -12,7 +12,7 @@ mod lb;
 mod outlier;
 pub(super) mod wire;
 
-pub use breakers::{CircuitBreakers, RetryBudget};
+pub use breakers::{CircuitBreakers, RetryBudget, Thresholds};
 pub use connection::{ConnectionOptions, Http2Keepalive, HttpConnect, TcpKeepalive};
 pub use dns::{DnsLookupFamily, DnsRefresh, DnsResolution, HostPort, LogicalDns, StrictDns};
 pub use health::{HealthCheck, HealthProbe};

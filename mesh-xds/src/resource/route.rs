@@ -134,6 +134,8 @@ pub struct Forward {
     pub max_stream_duration: Option<Duration>,
     /// Bound of the whole call; zero is none.
     pub grpc_timeout_header_max: Option<Duration>,
+    /// Which circuit breakers its calls count against.
+    pub priority: RoutingPriority,
     /// Replaces the virtual host's.
     pub retry: Option<Arc<RetryPolicy>>,
     /// Replaces the virtual host's.
@@ -148,6 +150,16 @@ pub struct Forward {
     pub path_rewrite: Option<PathRewrite>,
     /// Copies.
     pub mirrors: Vec<Mirror>,
+}
+
+/// Which of a cluster's limits calls count against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoutingPriority {
+    /// Those of all calls that nothing is said of.
+    #[default]
+    Default,
+    /// Those of priority HIGH ([`Feature::HighPriority`](super::Feature)).
+    High,
 }
 
 /// Which cluster a request goes to.

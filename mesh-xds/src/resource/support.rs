@@ -68,6 +68,8 @@ features! {
     DirectResponse = "direct-response",
     /// The cluster is named by a request header.
     ClusterHeader = "cluster-header",
+    /// Calls of priority HIGH, for which circuit breakers have limits of their own (Envoy).
+    HighPriority = "high-priority",
     /// Hedged attempts (gRFC A6).
     Hedging = "hedging",
     /// Session affinity (gRFC A55, A60): filter and override-host balancing.

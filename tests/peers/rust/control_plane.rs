@@ -207,6 +207,7 @@ fn routes(hash: Vec<HashPolicy>) -> Outcome<RouteConfiguration> {
         hash,
         authority: None,
         auto_host_rewrite: false,
+        priority: Default::default(),
         path_rewrite: None,
         mirrors: Vec::new(),
     };

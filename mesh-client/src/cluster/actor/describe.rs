@@ -11,7 +11,10 @@ use crate::{
 use mesh_xds::{
     config::ClusterConfig,
     explain::{ClusterState, EndpointState},
-    resource::endpoint::{Endpoint, HealthStatus},
+    resource::{
+        endpoint::{Endpoint, HealthStatus},
+        route::RoutingPriority,
+    },
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -77,7 +80,15 @@ impl Actor {
         }
         // What calls are told.
         let unavailable = picked.is_empty().then(|| snapshot.hope.reason().clone());
-        let state = ClusterState { in_flight: self.shared.counters.active(), priority: current, unavailable };
+        let counters = &self.shared.counters;
+        let high = counters.held(RoutingPriority::High);
+        let state = ClusterState {
+            in_flight: counters.active(),
+            high_priority_in_flight: high.requests,
+            refused: counters.held(RoutingPriority::Default).refused + high.refused,
+            priority: current,
+            unavailable,
+        };
         Description { config: Arc::clone(&self.config), state, endpoints }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::Fraction,
-    resource::{cluster::LbPolicy, endpoint::DropOverload},
+    resource::{cluster::LbPolicy, endpoint::DropOverload, route::RoutingPriority},
 };
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -173,6 +173,42 @@ async fn the_second_address_of_an_endpoint_is_used_when_the_first_refuses() {
     config.endpoint(0).addresses.push(address(2));
     assert_eq!(call(&config.spawn(&net)).await.unwrap(), Code::Ok);
     assert_eq!(second.hits(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_priority_high_have_limits_of_their_own() {
+    let net = Net::default();
+    let [server] = net.servers();
+    server.answer(Answer::Hold);
+    let mut config = Config::of(&[1]);
+    config.cluster.circuit_breakers.max_requests = 1;
+    config.cluster.circuit_breakers.high.max_requests = 2;
+    config.cluster.circuit_breakers.high.max_pending_requests = Some(0);
+    let cluster = config.spawn(&net);
+    rest().await;
+    let high = || AttemptContext { priority: RoutingPriority::High, ..AttemptContext::default() };
+    let mut held = vec![attempt(&cluster, &mut AttemptContext::default()).await.unwrap()];
+    assert!(attempt(&cluster, &mut AttemptContext::default()).await.is_err());
+    held.push(attempt(&cluster, &mut high()).await.unwrap());
+    held.push(attempt(&cluster, &mut high()).await.unwrap());
+    let error = attempt(&cluster, &mut high()).await.unwrap_err();
+    assert_eq!(error.kind, AttemptErrorKind::LocalOverflow);
+    assert_eq!(
+        error.status.message(),
+        "cluster reviews: circuit breaker: max_requests of priority HIGH (2) are in flight"
+    );
+    let (usual, important) = (cluster.held(RoutingPriority::Default), cluster.held(RoutingPriority::High));
+    assert_eq!((usual.requests, usual.refused, important.requests, important.refused), (1, 1, 2, 1));
+    let state = cluster.describe().await.unwrap().state;
+    assert_eq!((state.in_flight, state.high_priority_in_flight, state.refused), (3, 2, 2));
+    drop(held);
+    assert_eq!((cluster.in_flight(), server.dials()), (0, 1), "they share the connection");
+
+    server.door(Door::Hangs);
+    server.kill();
+    rest().await;
+    let error = attempt(&cluster, &mut high()).await.unwrap_err();
+    assert!(error.status.message().contains("max_pending_requests of priority HIGH (0)"), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

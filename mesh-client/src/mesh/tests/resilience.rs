@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::table::testing::retry_policy;
-use mesh_xds::resource::retry::RetryPolicy;
+use mesh_xds::resource::{retry::RetryPolicy, route::RoutingPriority};
 
 /// UNAVAILABLE is retried, and so.
 fn retrying(config: &mut world::Published, change: impl FnOnce(&mut RetryPolicy)) {
@@ -38,4 +38,35 @@ async fn a_retry_leaves_the_priority_that_fails() {
         assert_eq!(within(ask(channel.clone(), None)).await.unwrap().server, "far");
     }
     assert_eq!(mesh.status().targets["reviews:9080"].calls.retries, before + 20, "the third attempt of each");
+}
+
+#[tokio::test]
+async fn a_route_of_priority_high_has_circuit_breakers_of_its_own() {
+    let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
+    let full = || {
+        reviews([("v1", vec![echo.address])]).with_clusters(|cluster| {
+            cluster.circuit_breakers.max_requests = 0;
+            cluster.circuit_breakers.high.max_requests = 5;
+        })
+    };
+    plane.publish(&full());
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    let status = within(ask(channel.clone(), None)).await.unwrap_err();
+    assert!(status.message().contains("max_requests (0)"), "{status}");
+    let mut config = full();
+    config.forward(|forward| forward.priority = RoutingPriority::High);
+    plane.publish(&config);
+    within(async { while ask(channel.clone(), None).await.is_err() {} }).await;
+    let cluster = &mesh.status().clusters["v1"];
+    assert!(cluster.breakers.refused > 0, "{cluster:?}");
+    assert_eq!((cluster.high_priority_breakers.refused, cluster.in_flight), (0, 0));
+    let (parts, ()) =
+        http::Request::get("http://reviews:9080/mesh.test.Echo/Ask").body(()).unwrap().into_parts();
+    let text = mesh.explain(&parts).await.unwrap().to_string();
+    for line in
+        ["HIGH: the circuit breakers", "circuit_breakers.thresholds[HIGH]", "refused by circuit breakers"]
+    {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
 }

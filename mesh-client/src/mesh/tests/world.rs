@@ -15,7 +15,7 @@ use mesh_xds::{
     name::{Name, ResourceType},
     resource::{
         Locality, Resource,
-        cluster::ReportedMetrics,
+        cluster::{Cluster, ReportedMetrics},
         endpoint::{ClusterLoadAssignment, DropOverload, Endpoint, LocalityEndpoints, Priority},
         filter::FilterOverrides,
         listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
@@ -74,6 +74,7 @@ pub(super) struct Published {
     /// Each endpoint is a priority.
     priorities: bool,
     tls: Option<Arc<UpstreamTls>>,
+    change: fn(&mut Cluster),
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -86,6 +87,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         drops: Vec::new(),
         priorities: false,
         tls: None,
+        change: |_| {},
     }
 }
 
@@ -120,6 +122,12 @@ impl Published {
     /// Every call is dropped, for this reason.
     pub(super) fn dropped(mut self, category: &str) -> Self {
         self.drops = vec![DropOverload { category: category.into(), fraction: Fraction::ONE }];
+        self
+    }
+
+    /// Clusters are changed so.
+    pub(super) fn with_clusters(mut self, change: fn(&mut Cluster)) -> Self {
+        self.change = change;
         self
     }
 
@@ -159,6 +167,7 @@ impl Published {
             let cpu = ReportedMetrics { cpu: true, ..ReportedMetrics::default() };
             cluster.load_reporting = self.reports.then_some(cpu);
             cluster.tls = self.tls.clone();
+            (self.change)(&mut cluster);
             all.push(encoded(&cluster));
             let mut endpoints = endpoints(name, addresses, self.priorities);
             endpoints.drops = self.drops.clone();

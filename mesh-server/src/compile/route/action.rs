@@ -17,7 +17,7 @@ use mesh_xds::{
         route::{
             AppendAction, Destination, DirectResponse, Forward, HashPolicy, HeaderAddition, HeaderMutation,
             HeaderMutations, HeaderName, HeaderValue, Mirror, PathRewrite, Redirect, RedirectPath,
-            RegexRewrite, RouteAction, WeightedCluster,
+            RegexRewrite, RouteAction, RoutingPriority, WeightedCluster,
         },
     },
 };
@@ -39,6 +39,7 @@ pub(in crate::compile) fn plain(
         grpc_timeout_header_max: timeout(None, kind).1,
         retry: Some(Arc::new(default_retry(hash(&cluster).is_some()))),
         destination: Destination::Cluster(cluster),
+        priority: RoutingPriority::Default,
         hedge: None,
         authority: None,
         auto_host_rewrite: false,
@@ -103,6 +104,7 @@ pub(in crate::compile) fn forward(
         max_stream_duration: route.timeout.filter(|_| !matches!(kind, ClientKind::Envoy(_))),
         grpc_timeout_header_max,
         retry: retry(route.retries.as_ref(), !hash_policies.is_empty()).map(Arc::new),
+        priority: RoutingPriority::Default,
         hedge: None,
         hash: hash_policies,
         authority,

@@ -128,7 +128,7 @@ impl sealed::Parse for Cluster {
             Some(socket) => connection::socket(socket, auto, context, &at.field("transport_socket"), faults),
             None => Some((None, None)),
         };
-        let circuit_breakers = breakers::parse(proto, at, faults);
+        let circuit_breakers = breakers::parse(proto, context, at, faults);
         let outlier_detection = match &proto.outlier_detection {
             Some(outlier) => {
                 outlier::parse(outlier, context, &at.field("outlier_detection"), faults).map(Some)

@@ -291,7 +291,7 @@ pub(in crate::resource) static OLD_MAGLEV: Message = Message::of::<MaglevLbConfi
 pub(in crate::resource) static CIRCUIT_BREAKERS: Message = Message::of::<proto::CircuitBreakers>(
     "",
     &[
-        supported("thresholds", "A32", "the first of priority DEFAULT; HIGH has no effect: no call has it"),
+        supported("thresholds", "A32", "the first of priority DEFAULT, and of HIGH where routes may have it"),
         supported("per_host_thresholds", "A105", "the first of priority DEFAULT"),
     ],
 );
@@ -299,12 +299,12 @@ pub(in crate::resource) static CIRCUIT_BREAKERS: Message = Message::of::<proto::
 pub(in crate::resource) static THRESHOLDS: Message = Message::of::<Thresholds>(
     "of a cluster",
     &[
-        supported("priority", "A32", "DEFAULT"),
+        supported("priority", "A32", "HIGH without high-priority has no effect"),
         supported("max_requests", "A32", "default 1024; over all channels of the process"),
         supported(
             "max_pending_requests max_connections max_retries retry_budget",
             "Envoy",
-            "default no limit",
+            "default no limit; HIGH shares the connections of DEFAULT, whose max_connections counts",
         ),
         ignored("track_remaining", "Envoy", TELEMETRY),
         ignored("max_connection_pools", "Envoy", "there is one pool"),

@@ -248,7 +248,12 @@ pub(in crate::resource) static ROUTE_ACTION: Message = Message::of::<proto::Rout
         ignored("idle_timeout flush_timeout", "A31", "gRPC reads max_stream_duration"),
         ignored("max_grpc_timeout grpc_timeout_offset", "A31", "deprecated for max_stream_duration"),
         ignored("early_data_policy", "A29", "no TLS early data is sent"),
-        ignored("priority", "A32", "gRPC has one priority"),
+        needs(
+            Feature::HighPriority,
+            "priority",
+            "Envoy",
+            "without it no effect: gRPC has one priority (A32)",
+        ),
         ignored("rate_limits include_vh_rate_limits", "Envoy", RATE_LIMITS),
         ignored("cors", "Istio", "for browsers; without it they may do less"),
         ignored("upgrade_configs", "Envoy", "gRPC does not upgrade"),

@@ -4,16 +4,19 @@ use super::{Scope, destination, hash};
 use crate::{
     field_path::{Faults, Path},
     resource::{
-        ParseContext,
+        Feature, ParseContext,
         retry::{self, RetryPolicy},
-        route::{Forward, HeaderValue, Mirror, PathRewrite},
+        route::{Forward, HeaderValue, Mirror, PathRewrite, RoutingPriority},
         wire,
     },
 };
 use envoy_types::pb::{
-    envoy::config::route::v3::{
-        self as proto,
-        route_action::{HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy},
+    envoy::config::{
+        core::v3::RoutingPriority as ProtoPriority,
+        route::v3::{
+            self as proto,
+            route_action::{HostRewriteSpecifier, MaxStreamDuration, RequestMirrorPolicy},
+        },
     },
     google::protobuf::{Any, BoolValue},
 };
@@ -37,6 +40,13 @@ pub(super) fn parse(
     }
     let retry = retry_policy(&proto.retry_policy, &proto.retry_policy_typed_config, at, faults);
     let hedge = retry::wire::hedge(&proto.hedge_policy, scope.context, at, faults);
+    let priority = match ProtoPriority::try_from(proto.priority) {
+        // gRPC has one priority (A32).
+        _ if !scope.context.support.has(Feature::HighPriority) => Some(RoutingPriority::Default),
+        Ok(ProtoPriority::Default) => Some(RoutingPriority::Default),
+        Ok(ProtoPriority::High) => Some(RoutingPriority::High),
+        Err(_) => faults.reject(&at.field("priority"), format!("{} is unknown", proto.priority)),
+    };
     let none = MaxStreamDuration::default();
     let limits = proto.max_stream_duration.as_ref().unwrap_or(&none);
     let limits_at = at.field("max_stream_duration");
@@ -61,6 +71,7 @@ pub(super) fn parse(
             &limits_at.field("grpc_timeout_header_max"),
             faults,
         ),
+        priority: priority?,
         retry: retry?,
         hedge: hedge?,
         hash: hash?.into_iter().flatten().collect(),
@@ -202,6 +213,11 @@ pub(super) fn encode(forward: &Forward) -> proto::RouteAction {
         timeout: forward.timeout.map(wire::duration_proto),
         max_stream_duration: (limits != MaxStreamDuration::default()).then_some(limits),
         retry_policy: forward.retry.as_deref().map(retry::wire::encode),
+        priority: match forward.priority {
+            RoutingPriority::Default => ProtoPriority::Default,
+            RoutingPriority::High => ProtoPriority::High,
+        }
+        .into(),
         hedge_policy: forward.hedge.as_ref().map(retry::wire::encode_hedge),
         hash_policy: forward.hash.iter().map(hash::encode).collect(),
         host_rewrite_specifier: match (&forward.authority, forward.auto_host_rewrite) {

@@ -23,8 +23,21 @@ fn breakers() -> impl Strategy<Value = CircuitBreakers> {
     let budget = (fraction(), any::<u32>())
         .prop_map(|(budget, min_retry_concurrency)| RetryBudget { budget, min_retry_concurrency });
     let limits = any::<(u32, Option<u32>, Option<u32>, Option<u32>)>();
-    (limits, option::of(budget), 1..=10_u32).prop_map(
-        |((max_requests, max_pending_requests, max_connections, max_retries), retry_budget, per_endpoint)| {
+    let high = (any::<(u32, Option<u32>, Option<u32>)>(), option::of(budget.clone())).prop_map(
+        |((max_requests, max_pending_requests, max_retries), retry_budget)| Thresholds {
+            max_requests,
+            max_pending_requests,
+            max_retries,
+            retry_budget,
+        },
+    );
+    (limits, option::of(budget), 1..=10_u32, high).prop_map(
+        |(
+            (max_requests, max_pending_requests, max_connections, max_retries),
+            retry_budget,
+            per_endpoint,
+            high,
+        )| {
             CircuitBreakers {
                 max_requests,
                 max_pending_requests,
@@ -32,6 +45,7 @@ fn breakers() -> impl Strategy<Value = CircuitBreakers> {
                 max_retries,
                 retry_budget,
                 max_connections_per_endpoint: per_endpoint,
+                high,
             }
         },
     )

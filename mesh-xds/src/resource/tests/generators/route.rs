@@ -187,24 +187,31 @@ fn forward() -> BoxedStrategy<Forward> {
     (
         destination(),
         bounds,
-        (option::of(retry()), option::of(hedge())),
+        (
+            option::of(retry()),
+            option::of(hedge()),
+            prop_oneof![Just(RoutingPriority::Default), Just(RoutingPriority::High)],
+        ),
         vec(hash, 0..2),
         host,
         option::of(rewrite),
         vec(mirror, 0..2),
     )
-        .prop_map(|(destination, bounds, (retry, hedge), hash, host, path_rewrite, mirrors)| Forward {
-            destination,
-            timeout: bounds.0,
-            max_stream_duration: bounds.1,
-            grpc_timeout_header_max: bounds.2,
-            retry: retry.map(Arc::new),
-            hedge,
-            hash,
-            authority: host.0,
-            auto_host_rewrite: host.1,
-            path_rewrite,
-            mirrors,
+        .prop_map(|(destination, bounds, (retry, hedge, priority), hash, host, path_rewrite, mirrors)| {
+            Forward {
+                destination,
+                timeout: bounds.0,
+                max_stream_duration: bounds.1,
+                grpc_timeout_header_max: bounds.2,
+                retry: retry.map(Arc::new),
+                hedge,
+                priority,
+                hash,
+                authority: host.0,
+                auto_host_rewrite: host.1,
+                path_rewrite,
+                mirrors,
+            }
         })
         .boxed()
 }

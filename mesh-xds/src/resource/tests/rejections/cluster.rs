@@ -553,3 +553,26 @@ fn a_proxy_around_what_is_no_tls_is_refused() {
     assert_eq!(fault.path, "transport_socket.typed_config.transport_socket.typed_config");
     assert!(fault.reason.starts_with("expected type.googleapis.com/envoy.extensions.transport_sockets.tls"));
 }
+
+#[test]
+fn limits_of_priority_high_count_where_calls_can_have_it() {
+    let number = |value| Some(UInt32Value { value });
+    let thresholds = |priority: i32, max_requests| Thresholds {
+        priority,
+        max_requests: number(max_requests),
+        max_connections: number(9),
+        ..Default::default()
+    };
+    let mut message = good();
+    message.circuit_breakers = Some(CircuitBreakers {
+        thresholds: vec![thresholds(1, 7), thresholds(0, 5), thresholds(1, 6)],
+        ..Default::default()
+    });
+    let parse = |support| {
+        let context = ParseContext { support, ..context() };
+        Cluster::parse(&message.encode_to_vec(), &context).unwrap().circuit_breakers
+    };
+    let (with, without) = (parse(Support::of(&[Feature::HighPriority])), parse(Support::NONE));
+    assert_eq!((with.max_requests, with.max_connections, with.high.max_requests), (5, Some(9), 7));
+    assert_eq!((without.max_requests, without.high), (5, crate::resource::cluster::Thresholds::default()));
+}

@@ -178,6 +178,7 @@ fn a_faulty_route_configuration_is_refused_with_the_place() {
                 at(".route.retry_policy.retry_priority.typed_config.update_frequency"),
                 "must be more than 0",
             ),
+            (|m| action(m).priority = 7, at(".route.priority"), "7 is unknown"),
             (|m| back_off(m, None, None), at(".route.retry_policy.retry_back_off.base_interval"), "required"),
             (
                 |m| back_off(m, Some(0), None),
