@@ -59,6 +59,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::HashPolicies,
     Feature::HighPriority,
     Feature::LoadReporting,
+    Feature::LocalOriginOutliers,
     Feature::Redirect,
     Feature::DirectResponse,
 ];

@@ -14,8 +14,8 @@ use super::{
     ClusterDeps, Shared,
     breaker::Counters,
     names::{self, Answer, Names, Resolve},
-    outcome::Thresholds,
-    outlier::{Ejector, Sample},
+    outcome::{Tally, Thresholds},
+    outlier::{Ejector, Sample, Samples},
     priority::{Aggregate, Priorities},
     slots::{Id, Slot, Slots},
     snapshot::{Hope, Snapshot},
@@ -283,7 +283,7 @@ impl Actor {
         self.mark_ejected();
         if switched_on {
             for slot in self.slots.iter() {
-                let _ = slot.endpoint().tally().take();
+                let _ = (slot.endpoint().tally().take(), slot.endpoint().tally().take_local());
             }
         }
         self.report_load();
@@ -395,11 +395,14 @@ impl Actor {
         if self.ejector.wake_at().is_none_or(|at| at > now) {
             return;
         }
-        let sample = |slot: &Slot| {
-            let (successes, failures) = slot.endpoint().tally().take();
-            Sample { endpoint: slot.endpoint().address, successes, failures }
+        let sample = |count: fn(&Tally) -> (u64, u64)| {
+            let sample = |slot: &Slot| {
+                let (successes, failures) = count(slot.endpoint().tally());
+                Sample { endpoint: slot.endpoint().address, successes, failures }
+            };
+            self.slots.iter().map(sample).collect()
         };
-        let samples: Vec<Sample> = self.slots.iter().map(sample).collect();
+        let samples = Samples { external: sample(Tally::take), local: sample(Tally::take_local) };
         let mut returned = Vec::new();
         self.ejector.sweep(now, &samples, &mut self.rng, &mut returned);
         for address in returned {

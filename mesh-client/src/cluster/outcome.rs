@@ -3,7 +3,10 @@
 //! Promises: an outcome costs a few relaxed atomic operations; the actor hears of an endpoint only when a
 //! consecutive limit is reached, or when the first outcome ends a quiet time. Statistics count as gRFC A50 says
 //! (success is status OK, anything else failure); consecutive errors as Envoy does, which maps gRPC statuses to
-//! HTTP codes and counts 5xx. A call that its caller gave up counts nowhere.
+//! HTTP codes and counts 5xx. Where failures made here are split off (Envoy's `split_external_local_origin_errors`),
+//! they are counted apart: an answer, whatever it says, is a success there, and a reset, a deadline that passed or a
+//! dial that failed is a failure there and no answer. Unlike Envoy, a stream that was merely begun is no success, so
+//! that resets and deadlines in a row add up. A call that its caller gave up counts nowhere.
 
 use mesh_xds::resource::cluster::{Consecutive, OutlierDetection};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -96,6 +99,9 @@ impl Thresholds {
 pub(crate) struct Tally {
     successes: AtomicU64,
     failures: AtomicU64,
+    /// Where failures made here are split off.
+    local_successes: AtomicU64,
+    local_failures: AtomicU64,
     server_errors: AtomicU32,
     gateway_errors: AtomicU32,
     local_origin: AtomicU32,
@@ -116,7 +122,10 @@ impl Tally {
             Outcome::ConnectFailed if !split => return Notice::default(),
             Outcome::ConnectFailed => (503, true),
         };
-        if outcome != Outcome::ConnectFailed {
+        if split {
+            if local { &self.local_failures } else { &self.local_successes }.fetch_add(1, Relaxed);
+        }
+        if !(split && local) {
             let success = outcome == Outcome::Status(Code::Ok);
             if success { &self.successes } else { &self.failures }.fetch_add(1, Relaxed);
         }
@@ -139,6 +148,11 @@ impl Tally {
     /// Successes and failures since the last time.
     pub(crate) fn take(&self) -> (u64, u64) {
         (self.successes.swap(0, Relaxed), self.failures.swap(0, Relaxed))
+    }
+
+    /// The same of failures made here, where they are split off.
+    pub(crate) fn take_local(&self) -> (u64, u64) {
+        (self.local_successes.swap(0, Relaxed), self.local_failures.swap(0, Relaxed))
     }
 
     /// Forgets what was consecutive: the endpoint comes back with a clean slate.
@@ -243,6 +257,27 @@ mod tests {
         tally.record(Outcome::Status(Code::NotFound), &thresholds);
         assert_eq!(tally.take(), (1, 1));
         assert_eq!(tally.take(), (0, 0));
+    }
+
+    #[test]
+    fn split_failures_are_no_answers_and_answers_no_failures_of_that_kind() {
+        let count = |split: bool| {
+            let (tally, thresholds) = (Tally::default(), thresholds(split));
+            for outcome in [
+                Outcome::Status(Code::Ok),
+                Outcome::Status(Code::Unavailable),
+                Outcome::Http(502),
+                Outcome::Reset,
+                Outcome::TimedOut,
+                Outcome::ConnectFailed,
+                Outcome::Cancelled,
+            ] {
+                tally.record(outcome, &thresholds);
+            }
+            (tally.take(), tally.take_local())
+        };
+        assert_eq!(count(false), ((1, 4), (0, 0)), "the dial that failed is no call");
+        assert_eq!(count(true), ((1, 2), (3, 3)));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Promises: consecutive errors eject at once, statistics at the sweep; the share of ejected endpoints is
 //! checked before each ejection, so that one always may be as long as the limit is above zero; an ejection
-//! lasts the base time times how often it happened lately, capped, and ends at a sweep; an endpoint that is
+//! lasts the base time times how often it happened lately, capped, plus a jitter where one is configured, and ends
+//! at a sweep. Failures that were made here have statistics of their own where they are split off (Envoy); what an
+//! active health check says can take an endpoint back. An endpoint that is
 //! removed frees its share, and one that comes back before its time is still ejected.
 
 use super::outcome::Streak;
@@ -16,13 +18,15 @@ struct Host {
     present: bool,
     ejected_at: Option<Instant>,
     multiplier: u32,
+    /// Of this ejection.
+    jitter: Duration,
 }
 
 impl Host {
     /// How long an ejection lasts.
     fn time(&self, config: &OutlierDetection) -> Duration {
         let longest = config.max_ejection_time.max(config.base_ejection_time);
-        config.base_ejection_time.saturating_mul(self.multiplier).min(longest)
+        config.base_ejection_time.saturating_mul(self.multiplier).min(longest) + self.jitter
     }
 }
 
@@ -38,6 +42,15 @@ impl Sample {
     fn volume(&self) -> u64 {
         self.successes + self.failures
     }
+}
+
+/// What all endpoints did since the last sweep.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Samples {
+    /// By their answers; failures made here among them unless they are split off.
+    pub(crate) external: Vec<Sample>,
+    /// By failures made here, where they are split off.
+    pub(crate) local: Vec<Sample>,
 }
 
 /// The ejections of a cluster.
@@ -114,6 +127,18 @@ impl Ejector {
         limit.is_some_and(|limit| self.may_eject(percent) && self.eject(now, endpoint, limit.enforcing, rng))
     }
 
+    /// An active health check of it passed: if it is ejected it is taken back at once, unless the configuration says
+    /// otherwise (`successful_active_health_check_uneject_host`). True: it was, and its streaks are to be forgotten.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for active health checks, which clusters do not have yet")
+    )]
+    pub(crate) fn on_healthy(&mut self, endpoint: SocketAddr) -> bool {
+        let wanted = self.config.as_ref().is_some_and(|config| config.uneject_by_health_check);
+        let host = self.hosts.get_mut(&endpoint).filter(|_| wanted);
+        host.is_some_and(|host| host.ejected_at.take().is_some())
+    }
+
     /// Something was counted after a quiet time.
     pub(crate) fn wake(&mut self, now: Instant) {
         if std::mem::take(&mut self.quiet) {
@@ -138,19 +163,25 @@ impl Ejector {
     pub(crate) fn sweep(
         &mut self,
         now: Instant,
-        samples: &[Sample],
+        samples: &Samples,
         rng: &mut fastrand::Rng,
         returned: &mut Vec<SocketAddr>,
     ) -> bool {
         let Some(config) = self.config.clone() else { return false };
         self.swept_at = Some(now);
-        self.quiet = samples.iter().all(|sample| sample.volume() == 0);
+        let Samples { external, local } = samples;
+        self.quiet = external.iter().chain(local).all(|sample| sample.volume() == 0);
         let mut changed = false;
-        if let Some(algorithm) = &config.success_rate {
-            changed |= self.sweep_success_rate(now, &config, algorithm, samples, rng);
-        }
-        if let Some(algorithm) = &config.failure_percentage {
-            changed |= self.sweep_failure_percentage(now, &config, algorithm, samples, rng);
+        for (samples, success_rate, failure_percentage) in [
+            (external, &config.success_rate, &config.failure_percentage),
+            (local, &config.local_origin.success_rate, &config.local_origin.failure_percentage),
+        ] {
+            if let Some(algorithm) = success_rate {
+                changed |= self.sweep_success_rate(now, &config, algorithm, samples, rng);
+            }
+            if let Some(algorithm) = failure_percentage {
+                changed |= self.sweep_failure_percentage(now, &config, algorithm, samples, rng);
+            }
         }
         for (endpoint, host) in &mut self.hosts {
             match host.ejected_at {
@@ -238,12 +269,21 @@ impl Ejector {
         host.present = true;
         host.ejected_at = Some(now);
         host.multiplier = host.multiplier.saturating_add(1);
+        let longest = self.config.as_ref().map_or(Duration::ZERO, |config| config.max_ejection_time_jitter);
+        host.jitter = match u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) {
+            0 => Duration::ZERO,
+            longest => Duration::from_millis(rng.u64(0..=longest)),
+        };
         true
     }
 }
 
 fn has_statistics(config: &OutlierDetection) -> bool {
-    config.success_rate.is_some() || config.failure_percentage.is_some()
+    let local = &config.local_origin;
+    config.success_rate.is_some()
+        || config.failure_percentage.is_some()
+        || local.success_rate.is_some()
+        || local.failure_percentage.is_some()
 }
 
 fn count(minimum: u32) -> usize {

@@ -1,7 +1,7 @@
 //! The ejector, against the numbers of gRFC A50.
 
 use super::*;
-use mesh_xds::resource::cluster::Consecutive;
+use mesh_xds::resource::cluster::{Consecutive, LocalOrigin};
 use std::time::Duration;
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -50,17 +50,21 @@ impl Bench {
 
     /// An interval passes in which the hosts did this; who came back.
     fn sweep(&mut self, counts: &[(u64, u64)]) -> Vec<SocketAddr> {
+        self.sweep_both(counts, &[])
+    }
+
+    /// The same, with what was made here split off.
+    fn sweep_both(&mut self, external: &[(u64, u64)], local: &[(u64, u64)]) -> Vec<SocketAddr> {
         self.now += INTERVAL;
-        let samples: Vec<_> = self
-            .hosts
-            .iter()
-            .zip(counts)
-            .map(|(endpoint, (successes, failures))| Sample {
+        let samples = |counts: &[(u64, u64)]| {
+            let samples = self.hosts.iter().zip(counts).map(|(endpoint, (successes, failures))| Sample {
                 endpoint: *endpoint,
                 successes: *successes,
                 failures: *failures,
-            })
-            .collect();
+            });
+            samples.collect()
+        };
+        let samples = Samples { external: samples(external), local: samples(local) };
         let mut returned = Vec::new();
         self.ejector.sweep(self.now, &samples, &mut self.rng, &mut returned);
         returned
@@ -234,4 +238,88 @@ fn a_quiet_cluster_is_not_swept_until_something_is_counted() {
     bench.now += Duration::from_secs(3600);
     bench.ejector.wake(bench.now);
     assert_eq!(bench.ejector.wake_at(), Some(bench.now + INTERVAL));
+}
+
+#[test]
+fn failures_made_here_have_statistics_with_chances_of_their_own() {
+    let good = [(100, 0); 5];
+    let bad = |host: usize| {
+        let mut counts = good;
+        counts[host] = (0, 100);
+        counts
+    };
+    let of = |answers: u32, here: u32| OutlierDetection {
+        split_external_local_origin_errors: true,
+        success_rate: (answers > 0)
+            .then(|| SuccessRate { enforcing: answers, ..success_rate(1900).unwrap() }),
+        local_origin: LocalOrigin {
+            success_rate: (here > 0).then(|| SuccessRate { enforcing: here, ..success_rate(1900).unwrap() }),
+            failure_percentage: None,
+        },
+        ..config(100)
+    };
+    for (answers, here, expected) in [(100, 100, vec![1, 3]), (100, 0, vec![1]), (0, 100, vec![3])] {
+        let mut bench = Bench::new(&of(answers, here), 5);
+        bench.sweep_both(&bad(1), &bad(3));
+        assert_eq!(bench.ejected(), expected, "{answers} {here}");
+    }
+    let share = FailurePercentage { minimum_hosts: 5, request_volume: 50, ..failure_percentage(85).unwrap() };
+    let local_origin = LocalOrigin { success_rate: None, failure_percentage: Some(share) };
+    let rules = OutlierDetection { split_external_local_origin_errors: true, local_origin, ..config(100) };
+    let mut bench = Bench::new(&rules, 5);
+    bench.sweep_both(&bad(1), &[(15, 85), (14, 86), (0, 49), (100, 0), (100, 0)]);
+    assert_eq!(bench.ejected(), [] as [usize; 0], "of four hosts with enough calls; five are asked for");
+    bench.sweep_both(&bad(1), &[(15, 85), (14, 86), (50, 0), (100, 0), (100, 0)]);
+    assert_eq!(bench.ejected(), [1], "more than 85 %");
+}
+
+#[test]
+fn statistics_of_failures_made_here_are_swept_for_by_themselves() {
+    let local_origin = LocalOrigin { success_rate: success_rate(1900), failure_percentage: None };
+    let mut bench = Bench::new(&OutlierDetection { local_origin, ..config(100) }, 2);
+    let first = bench.now + INTERVAL;
+    assert_eq!(bench.ejector.wake_at(), Some(first));
+    bench.sweep_both(&[], &[(0, 1), (0, 0)]);
+    assert!(!bench.ejector.is_quiet());
+    bench.sweep_both(&[], &[(0, 0), (0, 0)]);
+    assert!(bench.ejector.is_quiet());
+}
+
+#[test]
+fn jitter_lengthens_each_ejection_by_a_time_of_its_own_even_beyond_the_maximum() {
+    let rules = OutlierDetection {
+        interval: Duration::from_secs(1),
+        max_ejection_time: Duration::from_secs(40),
+        max_ejection_time_jitter: Duration::from_secs(20),
+        ..config(100)
+    };
+    let mut bench = Bench::new(&rules, 100);
+    let mut lengths = std::collections::BTreeSet::new();
+    for (round, base) in [30, 40].into_iter().enumerate() {
+        for host in 0..100 {
+            assert!(bench.streak(host), "round {round}");
+            let (left, times) = bench.ejector.ejection(bench.now, bench.hosts[host]);
+            assert_eq!(times as usize, round + 1);
+            let jitter = left.unwrap() - Duration::from_secs(base);
+            assert!(jitter <= Duration::from_secs(20), "{jitter:?}");
+            lengths.insert(jitter);
+        }
+        // All are back at the first sweep that comes a minute later.
+        bench.now += Duration::from_secs(61);
+        assert_eq!(bench.sweep(&[]).len(), 100);
+    }
+    assert!(lengths.len() > 150, "{} of 200", lengths.len());
+    assert!(lengths.first().unwrap().as_secs() < 2 && lengths.last().unwrap().as_secs() >= 18, "{lengths:?}");
+}
+
+#[test]
+fn a_health_check_that_passes_takes_back_unless_it_is_not_to() {
+    for uneject_by_health_check in [true, false] {
+        let mut bench = Bench::new(&OutlierDetection { uneject_by_health_check, ..config(100) }, 2);
+        bench.streak(0);
+        let host = bench.hosts[0];
+        assert_eq!(bench.ejector.on_healthy(host), uneject_by_health_check);
+        assert_eq!(bench.ejector.is_ejected(host), !uneject_by_health_check);
+        assert!(!bench.ejector.on_healthy(bench.hosts[1]), "it is not ejected");
+    }
 }

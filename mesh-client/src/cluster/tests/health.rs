@@ -269,3 +269,57 @@ async fn below_the_panic_threshold_health_is_ignored() {
     }
     assert_eq!((healthy.hits(), sick.hits(), sicker.hits()), (10, 10, 10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn failures_made_here_eject_by_their_own_limit_and_answers_do_not() {
+    for answer in [Answer::Reset, Answer::Status(Code::Unavailable)] {
+        let net = Net::default();
+        let [bad, good] = net.servers();
+        bad.answer(answer);
+        let mut config = Config::of(&[1, 2]);
+        config.cluster.lb = LbPolicy::RoundRobin;
+        config.cluster.outlier_detection = Some(OutlierDetection {
+            consecutive_5xx: None,
+            split_external_local_origin_errors: true,
+            consecutive_local_origin_failure: Some(Consecutive { threshold: 3, enforcing: 100 }),
+            ..outlier_detection()
+        });
+        let cluster = config.spawn(&net);
+        rest().await;
+        for _ in 0..20 {
+            let _ = call(&cluster).await;
+            rest().await;
+        }
+        let expected = if answer == Answer::Reset { 3 } else { 10 };
+        assert_eq!((bad.hits(), good.hits()), (expected, 20 - expected), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_statistics_of_failures_made_here_do_not_see_what_servers_answer() {
+    let net = Net::default();
+    let [resets, fails, good] = net.servers();
+    resets.answer(Answer::Reset);
+    fails.answer(Answer::Status(Code::Unavailable));
+    let share = FailurePercentage { threshold: 50, enforcing: 100, minimum_hosts: 3, request_volume: 10 };
+    let mut config = Config::of(&[1, 2, 3]);
+    config.cluster.lb = LbPolicy::RoundRobin;
+    let mut rules = OutlierDetection {
+        consecutive_5xx: None,
+        split_external_local_origin_errors: true,
+        ..outlier_detection()
+    };
+    rules.local_origin.failure_percentage = Some(share);
+    config.cluster.outlier_detection = Some(rules);
+    let cluster = config.spawn(&net);
+    rest().await;
+    for _ in 0..60 {
+        let _ = call(&cluster).await;
+    }
+    assert_eq!((resets.hits(), fails.hits(), good.hits()), (20, 20, 20));
+    pass(Duration::from_secs(10)).await;
+    for _ in 0..60 {
+        let _ = call(&cluster).await;
+    }
+    assert_eq!((resets.hits(), fails.hits(), good.hits()), (0, 30, 30));
+}

@@ -57,7 +57,12 @@ async fn a_route_of_priority_high_has_circuit_breakers_of_its_own() {
     let mut config = full();
     config.forward(|forward| forward.priority = RoutingPriority::High);
     plane.publish(&config);
-    within(async { while ask(channel.clone(), None).await.is_err() {} }).await;
+    within(async {
+        while ask(channel.clone(), None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let cluster = &mesh.status().clusters["v1"];
     assert!(cluster.breakers.refused > 0, "{cluster:?}");
     assert_eq!((cluster.high_priority_breakers.refused, cluster.in_flight), (0, 0));

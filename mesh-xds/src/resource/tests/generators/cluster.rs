@@ -20,10 +20,12 @@ use proptest::{
 use std::{sync::Arc, time::Duration};
 
 fn breakers() -> impl Strategy<Value = CircuitBreakers> {
-    let budget = (fraction(), any::<u32>())
-        .prop_map(|(budget, min_retry_concurrency)| RetryBudget { budget, min_retry_concurrency });
+    let budget = || {
+        (fraction(), any::<u32>())
+            .prop_map(|(budget, min_retry_concurrency)| RetryBudget { budget, min_retry_concurrency })
+    };
     let limits = any::<(u32, Option<u32>, Option<u32>, Option<u32>)>();
-    let high = (any::<(u32, Option<u32>, Option<u32>)>(), option::of(budget.clone())).prop_map(
+    let high = (any::<(u32, Option<u32>, Option<u32>)>(), option::of(budget())).prop_map(
         |((max_requests, max_pending_requests, max_retries), retry_budget)| Thresholds {
             max_requests,
             max_pending_requests,
@@ -31,7 +33,7 @@ fn breakers() -> impl Strategy<Value = CircuitBreakers> {
             retry_budget,
         },
     );
-    (limits, option::of(budget), 1..=10_u32, high).prop_map(
+    (limits, option::of(budget()), 1..=10_u32, high).prop_map(
         |(
             (max_requests, max_pending_requests, max_connections, max_retries),
             retry_budget,
