@@ -57,6 +57,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::RandomSubsetting,
     Feature::SlowStart,
     Feature::HashPolicies,
+    Feature::Hedging,
     Feature::HighPriority,
     Feature::LoadReporting,
     Feature::LocalOriginOutliers,

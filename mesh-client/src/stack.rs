@@ -9,6 +9,7 @@ mod fault;
 mod flight;
 mod hash;
 mod headers;
+mod hedge;
 mod mirror;
 mod retry;
 mod route;

@@ -21,7 +21,7 @@ use mesh_xds::{
     matcher::Headers,
     resource::{
         fault::Fault,
-        retry::RetryPolicy,
+        retry::{HedgePolicy, RetryPolicy},
         route::{
             DirectResponse, HashPolicy, HeaderMutation, Mirror, PathRewrite, Redirect, Route, RouteMatch,
             RoutingPriority,
@@ -72,12 +72,12 @@ pub(crate) enum Reply {
 }
 
 impl<U> Compiled<U> {
-    /// Nothing is injected, nothing is copied and nothing is hashed.
+    /// Nothing is injected, copied, hashed or sent twice at once.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.action {
             Action::Forward(forwarding) => {
-                let Forwarding { mirrors, hash, choices, .. } = &**forwarding;
-                let few = mirrors.is_empty() && hash.is_empty();
+                let Forwarding { mirrors, hash, hedge, choices, .. } = &**forwarding;
+                let few = mirrors.is_empty() && hash.is_empty() && hedge.is_none();
                 few && choices.iter().all(|choice| choice.faults.is_empty())
             }
             Action::Answer(_) | Action::Fail(_) => true,
@@ -93,6 +93,8 @@ pub(crate) struct Forwarding<U> {
     pub(crate) priority: RoutingPriority,
     /// The route's policy, else its virtual host's.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
+    /// Attempts beside one another: the route's policy, else its virtual host's.
+    pub(crate) hedge: Option<HedgePolicy>,
     /// What calls are hashed by, where their cluster balances so.
     pub(crate) hash: Box<[HashPolicy]>,
     /// The path sent.

@@ -28,6 +28,7 @@ pub(crate) struct Counters {
     pub(crate) faults_aborted: Counter,
     pub(crate) faults_over_limit: Counter,
     pub(crate) retries: Counter,
+    pub(crate) hedges: Counter,
     pub(crate) transparent_retries: Counter,
     pub(crate) retries_denied: Counter,
     pub(crate) mirrored: Counter,
@@ -54,6 +55,8 @@ pub struct CallCounts {
     pub faults_over_limit: u64,
     /// Attempts after the first, by policy.
     pub retries: u64,
+    /// Attempts made while another one was in flight, by policy.
+    pub hedges: u64,
     /// Attempts after one that no server had processed.
     pub transparent_retries: u64,
     /// Retries that the cluster's budget did not allow.
@@ -75,6 +78,7 @@ impl Counters {
             faults_aborted: self.faults_aborted.read(),
             faults_over_limit: self.faults_over_limit.read(),
             retries: self.retries.read(),
+            hedges: self.hedges.read(),
             transparent_retries: self.transparent_retries.read(),
             retries_denied: self.retries_denied.read(),
             mirrored: self.mirrored.read(),

@@ -3,7 +3,8 @@
 //! It is lazy: the caller's body is polled only when an attempt wants it, and what was sent is kept so that
 //! the next attempt can begin at the start. It is capped, per call and per channel: past the cap what is kept
 //! is dropped, the rest flows through, and the call can no longer be repeated. So a stream of a gigabyte
-//! costs no more memory than without a retry policy.
+//! costs no more memory than without a retry policy. Attempts beside one another read the same and keep it once;
+//! past the cap the one that is furthest goes on.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -15,7 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -46,12 +47,12 @@ impl Budget {
 /// What a mirror sends: the whole body.
 pub(crate) type Whole = Vec<Bytes>;
 
-/// The caller's body, for any number of attempts, one after the other.
+/// The caller's body, for any number of attempts, one after the other or beside one another.
 pub(crate) struct Replay {
     shared: Arc<Mutex<State>>,
 }
 
-/// The body of one attempt. A later attempt's takes the source away from it.
+/// The body of one attempt. A later attempt's takes the source away from it, unless it is beside it.
 pub(crate) struct ReplayBody {
     shared: Arc<Mutex<State>>,
     attempt: u32,
@@ -104,6 +105,12 @@ struct State {
     /// There will be no further attempt.
     committed: bool,
     attempt: u32,
+    /// Attempts before this one have lost the source.
+    oldest: u32,
+    /// The only one that may go on: the others would miss what is not kept.
+    only: Option<u32>,
+    /// Attempts beside one another that wait for the source, which wakes one of them; none where there is one.
+    waiting: Option<Vec<Waker>>,
     /// Who waits for the whole body.
     mirrors: Vec<oneshot::Sender<Whole>>,
 }
@@ -118,6 +125,17 @@ impl State {
     fn forget(&mut self) {
         self.kept = Kept::default();
         self.budget.give_back(std::mem::take(&mut self.kept_bytes));
+    }
+
+    /// Attempts beside one another look at the source again.
+    fn wake(&mut self) {
+        for waker in self.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)) {
+            waker.wake();
+        }
+    }
+
+    fn is_current(&self, attempt: u32) -> bool {
+        attempt >= self.oldest && self.only.is_none_or(|only| only == attempt)
     }
 
     fn keep(&mut self, data: &Bytes) {
@@ -159,6 +177,9 @@ impl Replay {
                 open_ended: false,
                 committed: false,
                 attempt: 0,
+                oldest: 0,
+                only: None,
+                waiting: None,
                 mirrors: Vec::new(),
             })),
         }
@@ -178,7 +199,24 @@ impl Replay {
             return None;
         }
         state.attempt += 1;
+        state.oldest = state.attempt;
         Some(ReplayBody { shared: self.shared.clone(), attempt: state.attempt, next: 0 })
+    }
+
+    /// The body for an attempt beside those that there are, or none when it cannot be sent again.
+    pub(crate) fn beside(&self) -> Option<ReplayBody> {
+        let mut state = lock(&self.shared);
+        if state.open_ended || state.failed {
+            return None;
+        }
+        state.attempt += 1;
+        state.waiting.get_or_insert_default();
+        Some(ReplayBody { shared: self.shared.clone(), attempt: state.attempt, next: 0 })
+    }
+
+    /// The caller's body ended with an error.
+    pub(crate) fn is_failed(&self) -> bool {
+        lock(&self.shared).failed
     }
 
     /// Whether another attempt is possible.
@@ -207,7 +245,7 @@ impl Body for ReplayBody {
         let this = self.get_mut();
         let mut state = lock(&this.shared);
         let state = &mut *state;
-        if state.attempt != this.attempt {
+        if !state.is_current(this.attempt) {
             return Poll::Ready(Some(Err(Status::cancelled("superseded by another attempt"))));
         }
         if let Some(data) = state.kept.get(this.next) {
@@ -219,10 +257,22 @@ impl Body for ReplayBody {
             this.next = state.kept.len() + 1;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        match std::task::ready!(Pin::new(&mut state.source).poll_frame(cx)) {
+        let polled = Pin::new(&mut state.source).poll_frame(cx);
+        if polled.is_ready() {
+            state.wake();
+        } else if let Some(waiting) = &mut state.waiting {
+            // The source wakes whoever asked it last; that one wakes the others.
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+        }
+        match std::task::ready!(polled) {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     state.keep(&data);
+                    if state.open_ended {
+                        state.only = Some(this.attempt);
+                    }
                     this.next = state.kept.len();
                     if state.source.is_end_stream() {
                         state.end();
@@ -252,7 +302,7 @@ impl Body for ReplayBody {
         let state = lock(&self.shared);
         let replayed = self.next >= state.kept.len();
         let over = (state.ended && state.trailers.is_none()) || state.source.is_end_stream();
-        state.attempt == self.attempt && replayed && over && state.trailers.is_none()
+        state.is_current(self.attempt) && replayed && over && state.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -265,6 +315,13 @@ impl Body for ReplayBody {
             hint.set_upper(rest.saturating_add(upper));
         }
         hint
+    }
+}
+
+impl Drop for ReplayBody {
+    fn drop(&mut self) {
+        // It may be the one that the source would have woken.
+        lock(&self.shared).wake();
     }
 }
 
@@ -347,6 +404,54 @@ mod tests {
         assert!(!two.is_repeatable(), "no budget was left for it");
         drop(one);
         assert_eq!(budget.left.load(Relaxed), 100);
+    }
+
+    #[tokio::test]
+    async fn attempts_beside_one_another_read_the_same_and_keep_it_once() {
+        let (source, taken) = body(chunks(&[3, 5, 7]));
+        let budget = Budget::new(15);
+        let replay = Replay::new(source, budget.clone());
+        let (mut one, mut other) = (replay.beside().unwrap(), replay.beside().unwrap());
+        assert_eq!(next(&mut one).await.unwrap().len(), 3);
+        assert_eq!(next(&mut other).await.unwrap().len(), 3);
+        assert_eq!(next(&mut other).await.unwrap().len(), 5);
+        let late = replay.beside().unwrap().collect().await.unwrap().to_bytes();
+        assert_eq!((late.len(), taken.load(Relaxed)), (15, 3));
+        assert_eq!(one.collect().await.unwrap().to_bytes().len(), 12);
+        assert_eq!(other.collect().await.unwrap().to_bytes().len(), 7);
+        assert_eq!(budget.left.load(Relaxed), 0);
+        drop(replay);
+        assert_eq!(budget.left.load(Relaxed), 15);
+    }
+
+    #[tokio::test]
+    async fn past_the_limit_the_attempt_that_is_furthest_goes_on_alone() {
+        let (source, _) = body(chunks(&[10, CALL_LIMIT, 10]));
+        let replay = Replay::new(source, Budget::new(1 << 20));
+        let (mut one, mut other) = (replay.beside().unwrap(), replay.beside().unwrap());
+        next(&mut one).await.unwrap();
+        next(&mut other).await.unwrap();
+        assert_eq!(next(&mut other).await.unwrap().len(), CALL_LIMIT);
+        assert!(one.frame().await.unwrap().is_err());
+        assert!(replay.beside().is_none() && !replay.is_failed());
+        assert_eq!(next(&mut other).await.unwrap().len(), 10);
+        assert!(next(&mut other).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_source_is_woken_though_the_one_it_would_wake_is_gone() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Result<Frame<Bytes>, Status>>();
+        let frames = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+        let replay = Replay::new(tonic::body::Body::new(StreamBody::new(frames)), Budget::new(100));
+        let (mut one, mut other) = (replay.beside().unwrap(), replay.beside().unwrap());
+        let first = tokio::spawn(async move { next(&mut one).await });
+        tokio::task::yield_now().await;
+        let second = tokio::spawn(async move { next(&mut other).await });
+        tokio::task::yield_now().await;
+        second.abort();
+        assert!(second.await.unwrap_err().is_cancelled());
+        sender.send(Ok(Frame::data(Bytes::from_static(b"late")))).unwrap();
+        assert_eq!(first.await.unwrap().unwrap(), &b"late"[..]);
     }
 
     #[tokio::test]

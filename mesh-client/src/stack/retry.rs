@@ -50,21 +50,21 @@ enum Next {
 }
 
 /// The head of a request that may be sent again: less than a copy of it, since most are sent once.
-struct Head {
+pub(super) struct Head {
     method: Method,
     uri: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Head {
-    fn of(parts: &Parts) -> Self {
+    pub(super) fn of(parts: &Parts) -> Self {
         let entry = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
         let mut headers = Vec::with_capacity(parts.headers.len());
         headers.extend(parts.headers.iter().map(entry));
         Self { method: parts.method.clone(), uri: parts.uri.clone(), headers }
     }
 
-    fn request(&self) -> Request<()> {
+    pub(super) fn request(&self) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -139,6 +139,9 @@ impl<U: Upstream> Call<'_, U> {
 
     /// Sends the request until it is answered or there is nothing more to try.
     pub(super) async fn attempts(&self, parts: Parts, body: tonic::body::Body) -> Result<Answer<U>, Status> {
+        if let Some(hedge) = self.forwarding.hedge.filter(|_| !self.serves_retry) {
+            return Box::pin(self.hedged(hedge, parts, body)).await;
+        }
         let cluster = self.cluster()?;
         let policy = self.policy(&parts);
         if policy.is_none() && self.forwarding.mirrors.is_empty() {
@@ -160,7 +163,7 @@ impl<U: Upstream> Call<'_, U> {
 }
 
 /// A body that was kept for another attempt is not there.
-const SPENT: &str = "the request cannot be sent again";
+pub(super) const SPENT: &str = "the request cannot be sent again";
 
 /// A call that may make another attempt: what it takes, and how many there were.
 pub(super) struct Repeatable<U: Upstream> {
@@ -374,7 +377,8 @@ impl<U: Upstream> Core<U> {
     }
 }
 
-fn earlier(deadline: Option<Instant>, within: Option<Duration>, now: Instant) -> Option<Instant> {
+/// The earlier of two ends.
+pub(super) fn earlier(deadline: Option<Instant>, within: Option<Duration>, now: Instant) -> Option<Instant> {
     let within = within.and_then(|within| now.checked_add(within));
     deadline.into_iter().chain(within).min()
 }

@@ -3,6 +3,7 @@
 mod deadlines;
 mod faults;
 mod hashing;
+mod hedging;
 mod mirrors;
 mod retries;
 mod routing;
@@ -112,7 +113,9 @@ impl Upstream for Fake {
         Started::Sent(Box::pin(async move {
             let at = Instant::now() - world.began;
             let (parts, body) = request.into_parts();
-            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
+                return Err(error(AttemptErrorKind::RequestBody));
+            };
             let uri = parts.uri.to_string();
             let seen = Seen { cluster, at, uri, headers: parts.headers, body, hash };
             world.seen.lock().unwrap().push(seen);

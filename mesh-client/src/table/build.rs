@@ -89,6 +89,7 @@ impl<U> Builder<'_, U> {
             limit: effective(None).time_limit().map(Limit::from),
             priority: forward.priority,
             retry: effective(None).retry().cloned(),
+            hedge: effective(None).hedge().copied(),
             hash: forward.hash.as_slice().into(),
             path_rewrite: forward.path_rewrite.clone(),
             auto_host_rewrite: forward.auto_host_rewrite,

@@ -36,10 +36,12 @@ pub struct RetryPolicy {
     pub rate_limited: Option<RateLimitedBackOff>,
 }
 
-/// Attempts beside one another (Envoy's `hedge_policy`). One that asks for nothing is none.
+/// Attempts beside one another (Envoy's `hedge_policy`). One that asks for nothing is none. gRPC's hedging policy
+/// (A6) stands in service configs, which xDS does not carry: what its `hedgingDelay`, `maxAttempts` and
+/// `nonFatalStatusCodes` say is said here by the retry policy beside this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HedgePolicy {
-    /// Attempts that are made at once. Default 1.
+    /// Attempts that are made at once; more than five count as five, as in A6. Default 1.
     pub initial_requests: NonZeroU32,
     /// Chance of one attempt more.
     pub additional_request_chance: Fraction,

@@ -2,7 +2,13 @@
 
 use super::*;
 use crate::table::testing::retry_policy;
-use mesh_xds::resource::{retry::RetryPolicy, route::RoutingPriority};
+use mesh_xds::{
+    matcher::Fraction,
+    resource::{
+        retry::{HedgePolicy, RetryPolicy},
+        route::RoutingPriority,
+    },
+};
 
 /// UNAVAILABLE is retried, and so.
 fn retrying(config: &mut world::Published, change: impl FnOnce(&mut RetryPolicy)) {
@@ -74,4 +80,70 @@ async fn a_route_of_priority_high_has_circuit_breakers_of_its_own() {
     {
         assert!(text.contains(line), "{line} in\n{text}");
     }
+}
+
+fn hedging(config: &mut world::Published, initial: u32, on_per_try_timeout: bool) {
+    let hedge = HedgePolicy {
+        initial_requests: NonZeroU32::new(initial).unwrap(),
+        additional_request_chance: Fraction::ZERO,
+        on_per_try_timeout,
+    };
+    config.forward(|forward| forward.hedge = Some(hedge));
+}
+
+#[tokio::test]
+async fn a_silent_server_delays_nobody_whose_call_is_hedged_and_keeps_nothing_of_it() {
+    for initial in [2, 1] {
+        let (silent, good) = (Echo::silent().await, Echo::start("good").await);
+        let plane = Plane::start().await;
+        let mut config = reviews([("v1", vec![silent.address, good.address])]);
+        retrying(&mut config, |policy| {
+            policy.num_retries = 1;
+            policy.per_try_timeout = (initial == 1).then_some(Duration::from_millis(20));
+            policy.avoid_previous_hosts = true;
+            policy.host_selection_attempts = 5;
+        });
+        // Both at once, or the second when the first is slow.
+        hedging(&mut config, initial, initial == 1);
+        plane.publish(&config);
+        let mesh = plane.join();
+        let channel = mesh.channel("reviews:9080").unwrap();
+        within(async {
+            // So that the second attempt knows where the first one went.
+            while mesh.status().clusters.get("v1").is_none_or(|cluster| cluster.ready < 2) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        for _ in 0..20 {
+            let answer = within(ask(channel.clone(), None)).await.unwrap();
+            assert_eq!(answer.server, "good");
+            assert!(!answer.headers.contains_key("grpc-timeout"));
+        }
+        let status = mesh.status();
+        let calls = &status.targets["reviews:9080"].calls;
+        assert!(calls.hedges > 0 && calls.retries == 0, "{calls:?}");
+        if initial == 2 {
+            assert_eq!(calls.hedges, 20);
+        }
+        let cluster = &status.clusters["v1"];
+        assert_eq!((cluster.in_flight, cluster.breakers.retries), (0, 0), "all is released");
+    }
+}
+
+#[tokio::test]
+async fn hedges_count_against_the_retry_limit_of_the_cluster() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let plane = Plane::start().await;
+    let mut config = reviews([("v1", vec![one.address, two.address])])
+        .with_clusters(|cluster| cluster.circuit_breakers.max_retries = Some(0));
+    hedging(&mut config, 3, false);
+    plane.publish(&config);
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    for _ in 0..10 {
+        within(ask(channel.clone(), None)).await.unwrap();
+    }
+    let calls = &mesh.status().targets["reviews:9080"].calls;
+    assert_eq!((calls.calls, calls.hedges, calls.retries_denied), (10, 0, 10));
 }

@@ -438,7 +438,8 @@ pub(in crate::resource) static HEDGE_POLICY: Message = Message::of::<proto::Hedg
         Feature::Hedging,
         "initial_requests additional_request_chance hedge_on_per_try_timeout",
         "Envoy",
-        "a policy that asks for nothing is none",
+        "a policy that asks for nothing is none; at most five attempts at once (A6), and hedge_on_per_try_timeout \
+         needs a retry policy",
     )],
 );
 
