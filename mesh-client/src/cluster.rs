@@ -98,6 +98,9 @@ struct Shared {
     asks: elsewhere::Asks,
     /// Present while the control plane wants to know.
     load: ArcSwapOption<ClusterLoad>,
+    /// How many snapshots there were.
+    #[cfg(test)]
+    published: std::sync::atomic::AtomicUsize,
 }
 
 impl Cluster {

@@ -175,6 +175,14 @@ impl Picker {
         }
     }
 
+    /// The parts that pickers which follow one another may share.
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> Vec<*const ()> {
+        let Kind::Spread(spread) = &self.0 else { return Vec::new() };
+        let groups = spread.parts().flat_map(|part| &part.groups);
+        groups.map(|group| Arc::as_ptr(group).cast()).collect()
+    }
+
     /// How many are ready.
     pub(crate) fn ready(&self) -> usize {
         match &self.0 {

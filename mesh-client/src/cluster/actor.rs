@@ -46,6 +46,9 @@ use tokio::{
     time::Instant,
 };
 
+/// With more endpoints than this, events are gathered for one turn of the scheduler before a snapshot is made.
+const CROWD: usize = 100;
+
 /// The state behind a cluster.
 pub(crate) struct Actor {
     shared: Arc<Shared>,
@@ -114,6 +117,8 @@ impl Actor {
             room: Arc::default(),
             asks: super::elsewhere::Asks::default(),
             load: ArcSwapOption::empty(),
+            #[cfg(test)]
+            published: std::sync::atomic::AtomicUsize::new(0),
         });
         let (reporter, events) = mpsc::unbounded_channel();
         let around =
@@ -166,6 +171,11 @@ impl Actor {
                 }
                 Some(event) = self.events.recv() => {
                     let mut changed = self.on_event(event);
+                    if self.slots.positions().len() > CROWD {
+                        // Whoever else is about to report comes first: a thousand endpoints that connect at once
+                        // are not to make a thousand snapshots of ten thousand.
+                        tokio::task::yield_now().await;
+                    }
                     while let Ok(event) = self.events.try_recv() {
                         changed |= self.on_event(event);
                     }
@@ -217,7 +227,7 @@ impl Actor {
             .min()
     }
 
-    fn configure(&mut self, config: Arc<ClusterConfig>) {
+    pub(super) fn configure(&mut self, config: Arc<ClusterConfig>) {
         self.given = config;
         let now = Instant::now();
         match &self.given.cluster.discovery {
@@ -269,7 +279,7 @@ impl Actor {
                 Arc::clone(&shared.room),
                 reporter.clone(),
             ));
-            let spec = Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: Want::No };
+            let spec = Spec { cluster: Arc::clone(cluster), endpoint: Arc::clone(endpoint), want: Want::No };
             let (spec, receiver) = watch::channel(spec);
             let task = Task::new(Arc::clone(&live), around.clone(), receiver, rng.u64(..));
             // Ends when the slot, and with it `spec`, is dropped.
@@ -429,5 +439,19 @@ impl Actor {
         for id in wrong {
             self.slots.update(id, |slot| slot.ejected = !slot.ejected);
         }
+    }
+}
+
+#[cfg(test)]
+impl Actor {
+    /// As if the endpoint's task had said so. True: that is news.
+    pub(super) fn hear(&mut self, address: std::net::SocketAddr, connectivity: Connectivity) -> bool {
+        let Some(slot) = self.slots.at(address) else { return false };
+        let generation = slot.endpoint().generation();
+        self.on_event(Event { address, generation, what: What::Connectivity(connectivity) })
+    }
+
+    pub(super) fn slots(&mut self) -> &mut Slots {
+        &mut self.slots
     }
 }

@@ -99,7 +99,7 @@ impl Slot {
         self.endpoint.kick();
     }
 
-    fn take_in(&mut self, now: Instant, cluster: &Arc<Cluster>, endpoint: &endpoint::Endpoint) {
+    fn take_in(&mut self, now: Instant, cluster: &Arc<Cluster>, endpoint: &Arc<endpoint::Endpoint>) {
         if endpoint.health.is_usable() && !self.health.is_usable() {
             self.since = now;
         }
@@ -108,7 +108,7 @@ impl Slot {
             let changed = spec.cluster != *cluster || spec.endpoint != *endpoint;
             if changed {
                 spec.cluster = Arc::clone(cluster);
-                spec.endpoint = endpoint.clone();
+                spec.endpoint = Arc::clone(endpoint);
             }
             changed
         });
@@ -306,7 +306,7 @@ impl Slots {
         &mut self,
         now: Instant,
         config: &ClusterConfig,
-        mut start: impl FnMut(&endpoint::Endpoint) -> Slot,
+        mut start: impl FnMut(&Arc<endpoint::Endpoint>) -> Slot,
     ) -> bool {
         self.version += 1;
         self.reviewed = self.version;
@@ -467,17 +467,17 @@ struct Step<I: Iterator> {
     position: usize,
 }
 
-impl<'a> Step<Box<dyn Iterator<Item = &'a endpoint::Endpoint> + 'a>> {
+impl<'a> Step<Box<dyn Iterator<Item = &'a Arc<endpoint::Endpoint>> + 'a>> {
     fn new(assignment: Option<&'a ClusterLoadAssignment>) -> Self {
         let priorities = assignment.into_iter().flat_map(|assignment| &assignment.priorities);
         let localities = priorities.flat_map(|priority| &priority.localities);
-        let endpoints: Box<dyn Iterator<Item = &'a endpoint::Endpoint> + 'a> =
+        let endpoints: Box<dyn Iterator<Item = &'a Arc<endpoint::Endpoint>> + 'a> =
             Box::new(localities.flat_map(|locality| &locality.endpoints));
         Self { ahead: endpoints.peekable(), position: 0 }
     }
 
     /// Steps on if this endpoint is the next.
-    fn see(&mut self, endpoint: &endpoint::Endpoint) -> Seen {
+    fn see(&mut self, endpoint: &Arc<endpoint::Endpoint>) -> Seen {
         let was = self.position;
         let seen = match self.ahead.peek() {
             Some(next) if **next == *endpoint => Seen::Same(was),

@@ -47,10 +47,10 @@ mod tests {
         Locality,
         endpoint::{Endpoint, Priority},
     };
-    use std::num::NonZeroU32;
+    use std::{num::NonZeroU32, sync::Arc};
 
     fn assignment(localities: &[&[u16]]) -> ClusterLoadAssignment {
-        let endpoint = |port: &u16| Endpoint::new(vec![SocketAddr::from(([127, 0, 0, 1], *port))]);
+        let endpoint = |port: &u16| Arc::new(Endpoint::new(vec![SocketAddr::from(([127, 0, 0, 1], *port))]));
         let localities = localities.iter().map(|ports| LocalityEndpoints {
             locality: Locality::default(),
             weight: NonZeroU32::MIN,

@@ -9,6 +9,7 @@ mod hashing;
 mod health;
 mod names;
 mod net;
+mod one_of_many;
 mod scale;
 mod tcp;
 mod tls;

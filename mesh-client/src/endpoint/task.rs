@@ -37,7 +37,7 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Spec {
     pub(crate) cluster: Arc<resource::Cluster>,
-    pub(crate) endpoint: resource::endpoint::Endpoint,
+    pub(crate) endpoint: Arc<resource::endpoint::Endpoint>,
     /// Whether connections are wanted.
     pub(crate) want: Want,
 }

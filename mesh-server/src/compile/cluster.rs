@@ -143,7 +143,7 @@ impl<'m> Compiler<'m> {
             {
                 Discovery::LogicalDns(Arc::new(LogicalDns {
                     locality: locality.clone(),
-                    endpoint: endpoint.clone(),
+                    endpoint: (**endpoint).clone(),
                     drops: Vec::new(),
                     dns: DNS,
                 }))

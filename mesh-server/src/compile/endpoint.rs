@@ -13,7 +13,7 @@ use mesh_xds::resource::{
     cluster::HostPort,
     endpoint::{ClusterLoadAssignment, Endpoint, HealthStatus, LocalityEndpoints, Priority},
 };
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 /// Endpoints of a priority with their shares, by where they are.
 type ByLocality<A> = BTreeMap<Locality, Vec<(u32, Endpoint<A>)>>;
@@ -108,9 +108,9 @@ fn priority<A>(localities: BTreeMap<Locality, Vec<(u32, Endpoint<A>)>>) -> Prior
     let scale = total / u64::from(u32::MAX) + 1;
     let scaled = |weight: u32| NonZeroU32::new((u64::from(weight) / scale) as u32).unwrap_or(NonZeroU32::MIN);
     let localities = localities.into_iter().map(|(locality, endpoints)| {
-        let endpoints: Vec<Endpoint<A>> = endpoints
+        let endpoints: Vec<Arc<Endpoint<A>>> = endpoints
             .into_iter()
-            .map(|(weight, endpoint)| Endpoint { weight: scaled(weight), ..endpoint })
+            .map(|(weight, endpoint)| Arc::new(Endpoint { weight: scaled(weight), ..endpoint }))
             .collect();
         let weight = endpoints.iter().fold(0_u32, |sum, endpoint| sum.saturating_add(endpoint.weight.get()));
         let weight = NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN);

@@ -112,7 +112,7 @@ pub(crate) fn endpoints(name: &str, port: u16) -> AnyResource {
     let locality = LocalityEndpoints {
         locality: Locality::default(),
         weight: NonZeroU32::MIN,
-        endpoints: vec![endpoint],
+        endpoints: vec![Arc::new(endpoint)],
     };
     AnyResource::ClusterLoadAssignment(Arc::new(ClusterLoadAssignment {
         priorities: vec![Priority { localities: vec![locality] }],

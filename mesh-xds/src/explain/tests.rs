@@ -187,15 +187,15 @@ fn endpoints_that_configuration_rules_out_say_why() {
     let with = |port: u16, health| crate::resource::endpoint::Endpoint {
         addresses: vec![([127, 0, 0, 1], port).into()],
         health,
-        ..one.clone()
+        ..(*one).clone()
     };
     let mut second = assignment.priorities[0].clone();
-    second.localities[0].endpoints = vec![with(9, HealthStatus::Healthy)];
+    second.localities[0].endpoints = vec![with(9, HealthStatus::Healthy).into()];
     assignment.priorities[0].localities[0].endpoints = vec![
-        with(1, HealthStatus::Unknown),
-        with(2, HealthStatus::Draining),
-        with(3, HealthStatus::Unhealthy),
-        with(4, HealthStatus::Degraded),
+        with(1, HealthStatus::Unknown).into(),
+        with(2, HealthStatus::Draining).into(),
+        with(3, HealthStatus::Unhealthy).into(),
+        with(4, HealthStatus::Degraded).into(),
     ];
     assignment.priorities.push(second);
     let explanation = explained(&config);

@@ -50,8 +50,9 @@ pub struct LocalityEndpoints<A = Vec<SocketAddr>> {
     pub locality: Locality,
     /// Share of the priority's traffic.
     pub weight: NonZeroU32,
-    /// Endpoint weights sum to at most `u32::MAX`; may be empty.
-    pub endpoints: Vec<Endpoint<A>>,
+    /// Endpoint weights sum to at most `u32::MAX`; may be empty. Assignments that follow one another share those
+    /// that are equal, so that comparing them is comparing pointers.
+    pub endpoints: Vec<Arc<Endpoint<A>>>,
 }
 
 /// An endpoint. `A` is how it is addressed: by addresses, or by a name of which they are found.

@@ -238,7 +238,7 @@ fn routes(hash: Vec<HashPolicy>) -> Outcome<RouteConfiguration> {
 }
 
 fn assignment(name: &str, ports: &[u16]) -> ClusterLoadAssignment {
-    let endpoint = |port: &u16| Endpoint::new(vec![SocketAddr::from(([127, 0, 0, 1], *port))]);
+    let endpoint = |port: &u16| Arc::new(Endpoint::new(vec![SocketAddr::from(([127, 0, 0, 1], *port))]));
     let locality = LocalityEndpoints {
         locality: Locality::default(),
         weight: NonZeroU32::MIN,

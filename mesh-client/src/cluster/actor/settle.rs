@@ -64,7 +64,7 @@ impl Actor {
     }
 
     /// Lets policy and priorities decide until nothing moves, then publishes.
-    pub(super) fn settle(&mut self) {
+    pub(in crate::cluster) fn settle(&mut self) {
         let now = Instant::now();
         let config = Arc::clone(&self.config);
         let priorities = &config.endpoints.priorities;
@@ -260,6 +260,8 @@ impl Actor {
         self.balancers.finish();
         let config = Arc::clone(config);
         self.shared.snapshot.store(Arc::new(Snapshot { config, picker, levels, idle, hope, state }));
+        #[cfg(test)]
+        self.shared.published.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.shared.changed.send_replace(());
     }
 

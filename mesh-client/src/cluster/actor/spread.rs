@@ -185,7 +185,7 @@ impl Actor {
         let cluster = &self.config.cluster;
         let balancers = &mut self.balancers;
         let kept = std::mem::take(&mut balancers.kept);
-        let same = balancers.cluster.as_ref().is_some_and(|before| Arc::ptr_eq(before, cluster));
+        let same = balancers.cluster.as_ref().is_some_and(|before| before == cluster);
         // Weights that grow are weighed anew each time.
         balancers.before = if same && self.reweigh_at.take().is_none() { kept } else { HashMap::new() };
         balancers.cluster = Some(Arc::clone(cluster));

@@ -22,14 +22,14 @@ impl Bench {
     }
 
     /// True: somebody came or went.
-    fn adopt(&mut self, priorities: &[Vec<Vec<Configured>>]) -> bool {
+    fn adopt(&mut self, priorities: &[Vec<Vec<Arc<Configured>>>]) -> bool {
         let config = config(&self.cluster, priorities);
         self.started.clear();
         self.slots.touched = 0;
         let (cluster, now, started) = (&self.cluster, self.now, &mut self.started);
         self.slots.adopt(now, &config, |endpoint| {
             started.push(endpoint.address().port());
-            let spec = Spec { cluster: Arc::clone(cluster), endpoint: endpoint.clone(), want: Want::No };
+            let spec = Spec { cluster: Arc::clone(cluster), endpoint: Arc::clone(endpoint), want: Want::No };
             Slot::new(live(endpoint.address().port().into()), watch::channel(spec).0, now)
         })
     }
@@ -82,21 +82,21 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-fn one(port: u16) -> Configured {
-    Configured::new(vec![address(port)])
+fn one(port: u16) -> Arc<Configured> {
+    Arc::new(Configured::new(vec![address(port)]))
 }
 
-fn some(ports: impl IntoIterator<Item = u16>) -> Vec<Configured> {
+fn some(ports: impl IntoIterator<Item = u16>) -> Vec<Arc<Configured>> {
     ports.into_iter().map(one).collect()
 }
 
-fn config(cluster: &Arc<Cluster>, priorities: &[Vec<Vec<Configured>>]) -> ClusterConfig {
-    let locality = |(index, endpoints): (usize, &Vec<Configured>)| LocalityEndpoints {
+fn config(cluster: &Arc<Cluster>, priorities: &[Vec<Vec<Arc<Configured>>>]) -> ClusterConfig {
+    let locality = |(index, endpoints): (usize, &Vec<Arc<Configured>>)| LocalityEndpoints {
         locality: Locality { zone: index.to_string().into(), ..Locality::default() },
         weight: NonZeroU32::MIN,
         endpoints: endpoints.clone(),
     };
-    let priority = |localities: &Vec<Vec<Configured>>| Priority {
+    let priority = |localities: &Vec<Vec<Arc<Configured>>>| Priority {
         localities: localities.iter().enumerate().map(locality).collect(),
     };
     let assignment = ClusterLoadAssignment {
@@ -164,9 +164,11 @@ fn whatever_follows_whatever_all_is_in_step_and_who_stays_is_kept() {
                         next += 1;
                     }
                     (1, true) => drop(zone.remove(at)),
-                    (2, true) => zone[at].weight = NonZeroU32::new(rng.u32(1..5)).unwrap(),
-                    (3, true) => zone[at].health = HealthStatus::Draining,
-                    (4, true) => zone[at].health = HealthStatus::Healthy,
+                    (2, true) => {
+                        Arc::make_mut(&mut zone[at]).weight = NonZeroU32::new(rng.u32(1..5)).unwrap()
+                    }
+                    (3, true) => Arc::make_mut(&mut zone[at]).health = HealthStatus::Draining,
+                    (4, true) => Arc::make_mut(&mut zone[at]).health = HealthStatus::Healthy,
                     (5, true) => {
                         let moved = zone.remove(at);
                         all[0][0].push(moved);
@@ -189,12 +191,12 @@ fn a_change_of_one_of_ten_thousand_looks_at_that_one_only() {
     assert!(!bench.adopt(&all));
     assert_eq!((bench.slots.touched, bench.changed()), (0, before.clone()), "nothing changed");
 
-    all[0][0][7].weight = NonZeroU32::new(3).unwrap();
+    Arc::make_mut(&mut all[0][0][7]).weight = NonZeroU32::new(3).unwrap();
     assert!(!bench.adopt(&all));
     assert_eq!(bench.slots.touched, 1);
     assert!(bench.changed()[0] > before[0] && bench.changed()[1] == before[1]);
 
-    all[0][1][7].health = HealthStatus::Unhealthy;
+    Arc::make_mut(&mut all[0][1][7]).health = HealthStatus::Unhealthy;
     assert!(!bench.adopt(&all));
     assert_eq!(bench.slots.touched, 1);
 

@@ -221,7 +221,7 @@ async fn a_new_endpoint_warms_up() {
         });
         let cluster = config.spawn(&net);
         pass(Duration::from_secs(200)).await;
-        config.endpoints.priorities[0].localities[0].endpoints.push(endpoint(2));
+        config.endpoints.priorities[0].localities[0].endpoints.push(endpoint(2).into());
         cluster.update(config.build());
         rest().await;
         let mut shares = Vec::new();

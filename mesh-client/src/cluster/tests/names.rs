@@ -33,7 +33,7 @@ fn strict(priorities: &[&[&str]]) -> Config {
         localities: vec![LocalityEndpoints {
             locality: Locality::default(),
             weight: NonZeroU32::MIN,
-            endpoints: names.iter().map(|name| host(name)).collect(),
+            endpoints: names.iter().map(|name| Arc::new(host(name))).collect(),
         }],
     };
     let dns = StrictDns {

@@ -357,6 +357,7 @@ pub(super) fn endpoint(port: u16) -> Endpoint {
 
 pub(super) fn locality(zone: &str, weight: u32, endpoints: Vec<Endpoint>) -> LocalityEndpoints {
     let locality = Locality { zone: zone.into(), ..Locality::default() };
+    let endpoints = endpoints.into_iter().map(Arc::new).collect();
     LocalityEndpoints { locality, weight: NonZeroU32::new(weight).unwrap(), endpoints }
 }
 
@@ -391,6 +392,7 @@ impl Config {
             .flat_map(|priority| &mut priority.localities)
             .flat_map(|locality| &mut locality.endpoints)
             .nth(index)
+            .map(Arc::make_mut)
             .unwrap()
     }
 

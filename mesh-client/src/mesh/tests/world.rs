@@ -183,7 +183,7 @@ fn endpoints(cluster: &str, addresses: &[SocketAddr], prioritized: bool) -> Clus
         localities: vec![LocalityEndpoints {
             locality: Locality::default(),
             weight: NonZeroU32::MIN,
-            endpoints: addresses.iter().map(endpoint).collect(),
+            endpoints: addresses.iter().map(endpoint).map(Arc::new).collect(),
         }],
     };
     let size = if prioritized { 1 } else { addresses.len().max(1) };

@@ -72,7 +72,7 @@ impl StrictDns {
                         let Some(total) = sum.checked_add(host.weight.get()) else { break };
                         if seen.insert(address) {
                             sum = total;
-                            endpoints.push(host.at(vec![address]));
+                            endpoints.push(Arc::new(host.at(vec![address])));
                         }
                     }
                 }
@@ -115,7 +115,8 @@ impl LogicalDns {
             .map(|ip| SocketAddr::new(ip, port))
             .filter(|address| seen.insert(*address))
             .collect();
-        let endpoints = if addresses.is_empty() { Vec::new() } else { vec![self.endpoint.at(addresses)] };
+        let endpoints =
+            if addresses.is_empty() { Vec::new() } else { vec![Arc::new(self.endpoint.at(addresses))] };
         let locality =
             LocalityEndpoints { locality: self.locality.clone(), weight: NonZeroU32::MIN, endpoints };
         ClusterLoadAssignment {

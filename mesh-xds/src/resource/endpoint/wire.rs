@@ -182,7 +182,7 @@ pub(in crate::resource) fn assignment_proto<A: Address>(
 fn encode<A: Address>(locality: &LocalityEndpoints<A>, priority: u32) -> proto::LocalityLbEndpoints {
     proto::LocalityLbEndpoints {
         locality: Some(wire::locality_proto(&locality.locality)),
-        lb_endpoints: locality.endpoints.iter().map(endpoint_proto).collect(),
+        lb_endpoints: locality.endpoints.iter().map(|endpoint| endpoint_proto(endpoint)).collect(),
         load_balancing_weight: wire::u32_value(locality.weight.get()),
         priority,
         ..Default::default()
@@ -370,7 +370,7 @@ fn locality_endpoints<A: Address>(
                 None => return faults.reject(&at, "the weights of the locality sum to more than 4294967295"),
             }
             endpoint.proxy = endpoint.proxy.or(near);
-            endpoints.push(endpoint);
+            endpoints.push(Arc::new(endpoint));
         }
     }
     let unsaid = u32::from(place == Place::Inline);

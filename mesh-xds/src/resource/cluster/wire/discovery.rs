@@ -190,7 +190,7 @@ fn logical_dns(
     let Some(LocalityEndpoints { locality, endpoints, .. }) = locality else {
         return faults.reject(&list, "the locality must not have weight 0");
     };
-    let endpoint = endpoints.into_iter().next()?;
+    let endpoint = Arc::unwrap_or_clone(endpoints.into_iter().next()?);
     Some(Discovery::LogicalDns(Arc::new(LogicalDns { locality, endpoint, drops, dns: resolution? })))
 }
 
@@ -345,7 +345,7 @@ pub(super) fn encode(cluster: &Cluster, message: &mut proto::Cluster) {
             let locality = LocalityEndpoints {
                 locality: logical.locality.clone(),
                 weight: NonZeroU32::MIN,
-                endpoints: vec![logical.endpoint.clone()],
+                endpoints: vec![Arc::new(logical.endpoint.clone())],
             };
             let priorities = [Priority { localities: vec![locality] }];
             message.load_assignment =

@@ -88,7 +88,7 @@ fn named() -> cluster::Cluster {
     let locality = LocalityEndpoints {
         locality: Locality { zone: "z".into(), ..Locality::default() },
         weight: std::num::NonZeroU32::MIN,
-        endpoints: vec![Endpoint::new(HostPort { host: "h".into(), port: 443 })],
+        endpoints: vec![Arc::new(Endpoint::new(HostPort { host: "h".into(), port: 443 }))],
     };
     let strict = StrictDns {
         priorities: vec![model::endpoint::Priority { localities: vec![locality] }],
@@ -307,7 +307,7 @@ fn endpoint_carriers() -> Vec<Carrier> {
     let locality = LocalityEndpoints {
         locality: Locality::default(),
         weight: 5.try_into().unwrap(),
-        endpoints: vec![endpoint],
+        endpoints: vec![Arc::new(endpoint)],
     };
     let assignment = ClusterLoadAssignment {
         priorities: vec![model::endpoint::Priority { localities: vec![locality] }],

@@ -67,7 +67,7 @@ pub(super) fn priorities<A: std::fmt::Debug + Clone + 'static>(
             let mut by_locality = BTreeMap::new();
             for (locality, weight, mut endpoints) in localities {
                 endpoints.retain_mut(|endpoint: &mut Endpoint<A>| keep(&mut endpoint.addresses, &mut seen));
-                by_locality.insert(locality, (weight, endpoints));
+                by_locality.insert(locality, (weight, endpoints.into_iter().map(Arc::new).collect()));
             }
             let localities = by_locality
                 .into_iter()
