@@ -7,7 +7,7 @@
 
 use super::{
     Cluster, Elsewhere, Shared,
-    elsewhere::Where,
+    elsewhere::{Tried, Where},
     failure,
     snapshot::{Hope, Snapshot},
     track::Tracking,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     body::{CallBody, TrackedBody},
     call::Started,
-    cluster::breaker::Permit,
+    cluster::breaker::{Permit, of_priority},
     endpoint::{
         Endpoint, Reserved, WaitingForRoom,
         conn::{Sent, Stream, Unsent},
@@ -41,34 +41,6 @@ use tonic::Status;
 
 /// A request that connections keep handing back is given up after this many.
 const HAND_BACKS: u32 = 16;
-
-/// The endpoints that a call has tried: the latest nine. For the one attempt of most calls there is no list.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tried {
-    latest: Option<SocketAddr>,
-    before: Vec<SocketAddr>,
-}
-
-impl Tried {
-    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
-        self.latest == Some(address) || self.before.contains(&address)
-    }
-
-    /// The one tried last.
-    #[cfg(test)]
-    pub(crate) fn last(&self) -> Option<SocketAddr> {
-        self.latest
-    }
-
-    fn push(&mut self, address: SocketAddr) {
-        if let Some(earlier) = self.latest.replace(address) {
-            if self.before.len() == 8 {
-                self.before.remove(0);
-            }
-            self.before.push(earlier);
-        }
-    }
-}
 
 /// What a call brings to its attempts, and learns from them. One for all attempts of a call.
 #[derive(Clone, Debug, Default)]
@@ -136,14 +108,6 @@ impl fmt::Debug for AttemptError {
             .field("status", status)
             .field("unsent", &unsent)
             .finish()
-    }
-}
-
-/// A limit's priority, in an error.
-fn of_priority(priority: RoutingPriority) -> &'static str {
-    match priority {
-        RoutingPriority::Default => "",
-        RoutingPriority::High => " of priority HIGH",
     }
 }
 

@@ -156,6 +156,14 @@ impl Counters {
     }
 }
 
+/// A limit's priority, in an error.
+pub(super) fn of_priority(priority: RoutingPriority) -> &'static str {
+    match priority {
+        RoutingPriority::Default => "",
+        RoutingPriority::High => " of priority HIGH",
+    }
+}
+
 /// One unit of a counter; dropping it gives it back.
 #[derive(Debug)]
 #[must_use = "dropping the permit gives it back"]

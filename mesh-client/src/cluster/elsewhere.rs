@@ -1,5 +1,5 @@
-//! Attempts in priorities that the call has not tried (Envoy's `retry_priority: previous_priorities`, Istio's
-//! `retryRemoteLocalities`).
+//! What a call has tried, and attempts in priorities that it has not (Envoy's `retry_priority:
+//! previous_priorities`, Istio's `retryRemoteLocalities`).
 //!
 //! Promises, as Envoy's documentation has it: with an `update_frequency` of n, attempts 1 to n go where calls go
 //! anyway, n+1 to 2n to priorities that the first n did not go to, and so on; the shares of those left are scaled
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{endpoint::Endpoint, lb::Picker};
 use std::{
+    net::SocketAddr,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -22,6 +23,34 @@ use std::{
     },
 };
 use tokio::sync::watch;
+
+/// The endpoints that a call has tried: the latest nine. For the one attempt of most calls there is no list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tried {
+    latest: Option<SocketAddr>,
+    before: Vec<SocketAddr>,
+}
+
+impl Tried {
+    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
+        self.latest == Some(address) || self.before.contains(&address)
+    }
+
+    /// The one tried last.
+    #[cfg(test)]
+    pub(crate) fn last(&self) -> Option<SocketAddr> {
+        self.latest
+    }
+
+    pub(super) fn push(&mut self, address: SocketAddr) {
+        if let Some(earlier) = self.latest.replace(address) {
+            if self.before.len() == 8 {
+                self.before.remove(0);
+            }
+            self.before.push(earlier);
+        }
+    }
+}
 
 /// Some priorities. Beyond the 128 that Envoy has, none is ever one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

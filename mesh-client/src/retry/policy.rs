@@ -1,6 +1,7 @@
 //! Which outcomes are retried (gRFC A44's codes and Envoy's further conditions). Pure.
 //!
-//! An outcome that was decided here, by a circuit breaker or a drop, is never retried: repeating it would
+//! What each word of `retry_on` means for a gRPC call stands in `docs/retries.md`, which a test here holds to what the
+//! code does. An outcome that was decided here, by a circuit breaker or a drop, is never retried: repeating it would
 //! defeat it.
 
 use crate::cluster::AttemptErrorKind;
@@ -42,8 +43,8 @@ pub(crate) fn failure(on: RetryOn, kind: AttemptErrorKind, code: Code) -> bool {
     match kind {
         AttemptErrorKind::LocalOverflow | AttemptErrorKind::Dropped | AttemptErrorKind::RequestBody => false,
         AttemptErrorKind::DeadlineExceeded => broken || on.deadline_exceeded,
-        AttemptErrorKind::NoEndpoint => on.connect_failure || on_code(on, code),
-        AttemptErrorKind::NeverSent => {
+        // Envoy counts a connection that was not made as a reset, too.
+        AttemptErrorKind::NoEndpoint | AttemptErrorKind::NeverSent => {
             broken || on.connect_failure || on.reset_before_request || on_code(on, code)
         }
         AttemptErrorKind::RefusedStream => {
@@ -86,6 +87,8 @@ pub(crate) fn of_http(status: u16) -> Code {
 
 #[cfg(test)]
 mod tests {
+    mod words;
+
     use super::*;
     use crate::table::testing::retry_policy;
     use http::HeaderValue;

@@ -147,3 +147,29 @@ async fn hedges_count_against_the_retry_limit_of_the_cluster() {
     let calls = &mesh.status().targets["reviews:9080"].calls;
     assert_eq!((calls.calls, calls.hedges, calls.retries_denied), (10, 0, 10));
 }
+
+#[tokio::test]
+async fn attempts_over_three_hops_grow_with_their_number_and_not_as_a_power_of_it() {
+    // 2 retries at each hop: 2 * 3 + 1, or 3 * 3 * 3.
+    for (at_every_hop, expected) in [(false, 7), (true, 27)] {
+        let last = Echo::failing(Code::Unavailable).await;
+        let (mut next, mut held) = (last.address, Vec::new());
+        let mut first = None;
+        for _ in 0..3 {
+            let plane = Plane::start().await;
+            let mut config = reviews([("v1", vec![next])]);
+            retrying(&mut config, |policy| policy.back_off.max = policy.back_off.base);
+            plane.publish(&config);
+            let builder = Mesh::builder().bootstrap(bootstrap(plane.address));
+            let mesh = builder.retry_at_every_hop(at_every_hop).build().unwrap();
+            let channel = mesh.channel("reviews:9080").unwrap();
+            let hop = Echo::hop(channel.clone()).await;
+            next = hop.address;
+            first = Some(channel);
+            held.push((plane, mesh, hop));
+        }
+        let status = within(ask(first.unwrap(), None)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(last.hits(), expected, "at every hop: {at_every_hop}");
+    }
+}

@@ -1,7 +1,8 @@
 //! A control plane with the resources that a test publishes, and servers that say who they are.
 
 use crate::{
-    Mesh,
+    Mesh, MeshChannel,
+    context::Incoming,
     registration::proto::{RegisterRequest, RegisterResponse},
     table::testing,
 };
@@ -29,7 +30,10 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::Poll,
     time::Duration,
 };
@@ -330,14 +334,17 @@ impl Plane {
 pub(super) struct Echo {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<HeaderMap>>,
+    hits: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Manner {
     Name(&'static str),
     Fail(Code),
     Silent,
+    /// Asks the next hop, as a handler does.
+    Hop(MeshChannel),
 }
 
 impl Echo {
@@ -349,6 +356,11 @@ impl Echo {
         Self::serve(Manner::Fail(code)).await
     }
 
+    /// A server whose handler makes a call itself. It believes its callers, as an authenticated peer is believed.
+    pub(super) async fn hop(next: MeshChannel) -> Self {
+        Self::serve(Manner::Hop(next)).await
+    }
+
     pub(super) async fn silent() -> Self {
         Self::serve(Manner::Silent).await
     }
@@ -357,13 +369,19 @@ impl Echo {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(HeaderMap::new()));
-        let service = EchoService { manner, seen: seen.clone() };
+        let hits = Arc::new(AtomicUsize::new(0));
+        let service = EchoService { manner, seen: seen.clone(), hits: hits.clone() };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let serving = Server::builder().add_service(service);
             serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        Self { address, seen, _tasks: tasks }
+        Self { address, seen, hits, _tasks: tasks }
+    }
+
+    /// How many requests there were.
+    pub(super) fn hits(&self) -> usize {
+        self.hits.load(SeqCst)
     }
 
     /// Headers of the last request.
@@ -376,6 +394,7 @@ impl Echo {
 struct EchoService {
     manner: Manner,
     seen: Arc<Mutex<HeaderMap>>,
+    hits: Arc<AtomicUsize>,
 }
 
 impl NamedService for EchoService {
@@ -397,6 +416,7 @@ impl tower_service::Service<http::Request<Body>> for EchoService {
             let mut headers = request.headers().clone();
             let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
             *this.seen.lock().unwrap() = headers.clone();
+            this.hits.fetch_add(1, SeqCst);
             let name = match this.manner {
                 Manner::Name(name) => name,
                 Manner::Fail(code) => {
@@ -407,6 +427,13 @@ impl tower_service::Service<http::Request<Body>> for EchoService {
                     return Ok(Status::with_metadata(code, "as told", metadata).into_http());
                 }
                 Manner::Silent => return std::future::pending().await,
+                Manner::Hop(next) => {
+                    let incoming = Incoming::from_headers(&headers, true, tokio::time::Instant::now());
+                    match incoming.scope(ask(next, None)).await {
+                        Ok(_) => "hop",
+                        Err(status) => return Ok(Status::new(status.code(), "of the next hop").into_http()),
+                    }
+                }
             };
             headers.insert("seen-authority", authority.parse().unwrap());
             let message = RegisterResponse { workload_entry: name.to_owned(), revision: String::new() };

@@ -1,6 +1,7 @@
 //! What is tried again, when, and with what.
 
 use super::*;
+use mesh_xds::resource::retry::{RateLimitedBackOff, ResetFormat};
 
 const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
 
@@ -188,4 +189,46 @@ async fn while_a_retry_is_served_nothing_is_retried_but_what_no_server_processed
     Arc::get_mut(&mut mesh.core).unwrap().settings.retry_at_every_hop = true;
     assert_eq!(code(&retry.scope(mesh.call(request(None))).await.unwrap()), Code::Ok);
     assert!(mesh.seen().iter().all(|seen| !seen.headers.contains_key("x-mesh-retry")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_header_decides_when_to_come_back_unless_there_is_pushback() {
+    let limited = |policy: &mut RetryPolicy| {
+        policy.on.resource_exhausted = true;
+        policy.rate_limited = Some(RateLimitedBackOff {
+            headers: vec![("retry-after".parse().unwrap(), ResetFormat::Seconds)],
+            max: Duration::from_secs(10),
+        });
+    };
+    let exhausted = |name, value| Act::With(Code::ResourceExhausted, name, value);
+    for (answer, at) in [
+        (exhausted("retry-after", "3"), 3000..=3000),
+        (exhausted("grpc-retry-pushback-ms", "40"), 40..=40),
+        (exhausted("retry-after", "11"), 0..=25),
+        (exhausted("retry-after", "soon"), 0..=25),
+    ] {
+        let mesh = Mesh::new(&retrying(limited), [answer.clone()]);
+        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+        let waited = u64::try_from(mesh.seen()[1].at.as_millis()).unwrap();
+        assert!(at.contains(&waited), "{answer:?}: {waited} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_are_spread_over_the_whole_of_a_bound_that_doubles_up_to_ten_times_the_base() {
+    let mesh = Mesh::new(&retrying(|policy| policy.num_retries = 6), vec![UNAVAILABLE; 7 * 200]);
+    for _ in 0..200 {
+        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Unavailable);
+    }
+    let seen = mesh.seen();
+    for (retry, bound) in [25_u64, 50, 100, 200, 250, 250].into_iter().enumerate() {
+        let waits = seen.chunks(7).map(|call| call[retry + 1].at - call[retry].at);
+        let waits: Vec<Duration> = waits.collect();
+        // Timers have a grain of a millisecond.
+        assert!(waits.iter().all(|wait| *wait <= ms(bound + 1)), "{retry}: {waits:?}");
+        assert!(
+            waits.iter().any(|wait| *wait < ms(bound / 5))
+                && waits.iter().any(|wait| *wait > ms(bound * 4 / 5))
+        );
+    }
 }

@@ -274,6 +274,26 @@ fn retries_are_as_written_and_zero_attempts_are_none() {
 }
 
 #[test]
+fn every_word_of_retry_on_arrives_and_numbers_are_a_list() {
+    let words = "5xx,gateway-error,reset,reset-before-request,connect-failure,retriable-4xx,refused-stream,\
+                 retriable-status-codes,retriable-headers,envoy-ratelimited,cancelled,deadline-exceeded,internal,\
+                 resource-exhausted,unavailable";
+    let retry = |on: &str| {
+        let yaml = rule(&format!(
+            "  - retries: {{attempts: 1, retryOn: \"{on}\"}}\n    route: [{{destination: {{host: reviews}}}}]\n"
+        ));
+        forward(&routes(&world(MESH, &yaml))[0]).retry.as_deref().unwrap().clone()
+    };
+    assert_eq!(retry(words).on, RetryOn::parse(words));
+    for word in words.split(',') {
+        assert_eq!(retry(word).on.tokens(), [word]);
+    }
+    let numbers = retry("503,reset,418");
+    assert_eq!(numbers.on.tokens(), ["reset", "retriable-status-codes"]);
+    assert_eq!(numbers.retriable_status_codes, [503, 418]);
+}
+
+#[test]
 fn retries_go_to_remote_localities_when_they_are_to() {
     let yaml = rule(
         "  - retries: {attempts: 3, retryRemoteLocalities: true}

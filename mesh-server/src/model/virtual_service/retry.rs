@@ -63,6 +63,9 @@ fn retry_on(node: &Node, report: &mut Report) -> Option<Vec<RetryOn>> {
     let mut on = Vec::new();
     for word in text.split(',') {
         if let Some(condition) = CONDITIONS.iter().find(|condition| **condition == word) {
+            if *condition == "http3-post-connect-failure" {
+                report.ignored(node.at, "`http3-post-connect-failure` (there is no HTTP/3)");
+            }
             on.push(RetryOn::Condition(condition));
         } else if let Some(status) = word.parse().ok().filter(|status| (100..600).contains(status)) {
             on.push(RetryOn::Status(status));

@@ -296,6 +296,10 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
             "6:3 not supported by this version: `tcp` routes",
         ),
         ("hosts: [a]\ntls: [{match: [{sniHosts: [a]}]}]", "6:3 not supported by this version: `tls` routes"),
+        (
+            &route("retries: {attempts: 1, retryOn: 'reset,http3-post-connect-failure'}"),
+            "8:37 not supported by this version: `http3-post-connect-failure` (there is no HTTP/3) has no effect",
+        ),
         (&route("match: [{statPrefix: a, port: 1}]"), "8:14 not supported by this version: `statPrefix`"),
     ];
     for (spec, expected) in reported {
