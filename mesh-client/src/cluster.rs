@@ -25,11 +25,13 @@ mod spill;
 mod standing;
 mod subset;
 pub(crate) mod track;
+mod weighed;
 
 pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
 pub(crate) use elsewhere::Elsewhere;
 pub(crate) use standing::Link;
+pub use weighed::WeightedRoundRobinStatus;
 
 use crate::{
     connector::Connect,
@@ -101,6 +103,7 @@ struct Shared {
     /// How many snapshots there were.
     #[cfg(test)]
     published: std::sync::atomic::AtomicUsize,
+    weighed: weighed::Weighed,
 }
 
 impl Cluster {
@@ -152,6 +155,14 @@ impl Cluster {
             return leaf.ready();
         }
         self.shared.snapshot.load().picker.ready()
+    }
+
+    /// How endpoints are weighed by their load; absent: they are not.
+    pub(crate) fn weighed(&self) -> Option<WeightedRoundRobinStatus> {
+        if let Some(leaf) = self.leaf() {
+            return leaf.weighed();
+        }
+        self.shared.weighed.read()
     }
 
     /// Attempts in flight, those of other channels included.

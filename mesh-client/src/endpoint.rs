@@ -10,7 +10,10 @@ pub(crate) mod connect;
 mod driver;
 mod eyeballs;
 pub(crate) mod io;
+pub(crate) mod load;
 pub(crate) mod machine;
+mod oob;
+mod own;
 pub(crate) mod pump;
 pub(crate) mod task;
 
@@ -18,11 +21,13 @@ use crate::cluster::outcome::{Notice, Outcome, Tally, Thresholds};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use conn::{Conn, Stream};
 use http::uri::Authority;
+use load::LoadWeight;
 use machine::Connectivity;
 use mesh_xds::{
     lrs::{InProgress, LocalityLoad},
     name::Name,
-    resource::tls::UpstreamTls,
+    orca::LoadReport,
+    resource::{cluster::LbPolicy, tls::UpstreamTls},
 };
 use rustls::pki_types::ServerName;
 use std::{
@@ -96,6 +101,7 @@ pub(crate) struct Endpoint {
     authority: ArcSwapOption<Authority>,
     /// Where its calls are counted for the control plane.
     load: ArcSwapOption<LocalityLoad>,
+    load_weight: LoadWeight,
     /// Wakes the task, which then reads the flags.
     signal: Notify,
     kicked: AtomicBool,
@@ -177,6 +183,7 @@ impl Endpoint {
             events,
             authority: ArcSwapOption::empty(),
             load: ArcSwapOption::empty(),
+            load_weight: LoadWeight::new(),
             signal: Notify::new(),
             kicked: AtomicBool::new(false),
             wants_more: AtomicBool::new(false),
@@ -230,6 +237,26 @@ impl Endpoint {
     /// A call begins; counted if the control plane wants to know.
     pub(crate) fn begin_counting(&self) -> Option<InProgress> {
         self.load.load().as_ref().map(LocalityLoad::begin)
+    }
+
+    /// The weight that it gives itself by reporting its load.
+    pub(crate) fn load_weight(&self) -> &LoadWeight {
+        &self.load_weight
+    }
+
+    /// Takes in how its cluster balances.
+    pub(crate) fn balance_by(&self, lb: &LbPolicy) {
+        self.load_weight.follow(lb);
+    }
+
+    /// Takes in what it says of its load.
+    pub(crate) fn report(&self, report: &LoadReport) {
+        if !self.load_weight.update(report) {
+            tracing::warn!(
+                cluster = %self.cluster, endpoint = %self.address, ?report,
+                "the endpoint's load reports make no weight: rps_fractional and a utilization must be above 0; it gets the mean of the others (said once)"
+            );
+        }
     }
 
     /// Its hostname as an authority, for `auto_host_rewrite` (gRFC A81).

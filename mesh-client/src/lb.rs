@@ -8,11 +8,13 @@
 
 pub(crate) mod draw;
 pub(crate) mod hashed;
+pub(crate) mod load_weight;
 pub(crate) mod maglev;
 pub(crate) mod pick_first;
 pub(crate) mod ring;
 pub(crate) mod slow_start;
 pub(crate) mod stride;
+pub(crate) mod weighted;
 
 use crate::endpoint::Endpoint;
 use draw::Draw;
@@ -23,6 +25,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 use stride::Stride;
+use tokio::time::Instant;
+use weighted::{Weighted, Weights};
 
 /// A source of random numbers for many threads, without a lock: every roll is a generator of its own, seeded
 /// by a counter. The same seed and order of rolls give the same numbers.
@@ -47,14 +51,12 @@ impl Dice {
 /// What a cluster asks of its balancing that is not here. The parser rejects such clusters (this crate's
 /// features say what it has); should one come nevertheless, its calls fail with this, and none goes astray.
 pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
-    let options = &cluster.lb_options;
-    match &cluster.lb {
-        LbPolicy::ClientSideWeightedRoundRobin(_) => Some("client-side weighted round robin"),
-        _ if matches!(options.localities, LocalityLb::ZoneAware(_)) => Some("zone-aware routing"),
-        _ if cluster.health_check.is_some() => Some("active health checks"),
-        _ if cluster.http_connect.is_some() => Some("HTTP CONNECT"),
-        _ => None,
-    }
+    let lacks = [
+        (matches!(cluster.lb_options.localities, LocalityLb::ZoneAware(_)), "zone-aware routing"),
+        (cluster.health_check.is_some(), "active health checks"),
+        (cluster.http_connect.is_some(), "HTTP CONNECT"),
+    ];
+    lacks.into_iter().find_map(|(asked_for, what)| asked_for.then_some(what))
 }
 
 /// Picks an endpoint.
@@ -137,7 +139,8 @@ enum Policy {
     LeastRequest(LeastRequest),
     Random(Draw),
     First,
-    /// This version has no such policy, see [`lacking`]: nothing is picked.
+    Weighted(Weighted),
+    /// Of consistent hashing, which has pickers of its own: nothing is picked.
     Missing,
 }
 
@@ -282,12 +285,14 @@ impl Balancer {
             }),
             LbPolicy::Random => Policy::Random(Draw::new(weights.iter().copied())),
             LbPolicy::PickFirst { .. } => Policy::First,
-            // Hashing has pickers of its own; the last is not here yet ([`lacking`]).
-            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) | LbPolicy::ClientSideWeightedRoundRobin(_) => {
-                Policy::Missing
+            LbPolicy::ClientSideWeightedRoundRobin(policy) => {
+                Policy::Weighted(Weighted::new(policy, weights, rng))
             }
+            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => Policy::Missing,
         };
-        Self { ready: (ready.len() < members.len()).then(|| ready.into()), members, policy }
+        let balancer = Self { ready: (ready.len() < members.len()).then(|| ready.into()), members, policy };
+        balancer.reweigh(Instant::now());
+        balancer
     }
 
     fn len(&self) -> usize {
@@ -315,7 +320,16 @@ impl Balancer {
             Policy::LeastRequest(policy) => self.least_loaded(policy, &mut dice.roll()),
             Policy::Random(draw) => self.get(draw.draw(&mut dice.roll())?),
             Policy::First => self.get(0),
+            Policy::Weighted(weighted) => self.get(weighted.next()),
             Policy::Missing => None,
+        }
+    }
+
+    /// Weighs endpoints by what they say of their load, where that is the policy; calls go on picking meanwhile.
+    pub(crate) fn reweigh(&self, now: Instant) -> Option<Weights> {
+        match &self.policy {
+            Policy::Weighted(weighted) => Some(weighted.reweigh(now, self.iter())),
+            _ => None,
         }
     }
 

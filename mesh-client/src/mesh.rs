@@ -54,6 +54,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::StrictDns,
     Feature::RingHash,
     Feature::Maglev,
+    Feature::ClientSideWeightedRoundRobin,
     Feature::RandomSubsetting,
     Feature::SlowStart,
     Feature::HashPolicies,

@@ -47,7 +47,7 @@ use tonic::{Code, Status};
 /// Memory for the bodies of a channel's calls that may be repeated.
 const REPLAY_BUDGET: usize = 16 << 20;
 
-const OWN_USER_AGENT: HeaderValue =
+pub(crate) const OWN_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("mesh-client/", env!("CARGO_PKG_VERSION")));
 
 /// Why a call was over before it began.

@@ -12,7 +12,11 @@ impl Counter {
         self.0.fetch_add(1, Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }

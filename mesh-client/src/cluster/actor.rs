@@ -9,6 +9,7 @@ mod elsewhere;
 mod hash;
 mod settle;
 mod spread;
+mod weigh;
 
 use super::{
     ClusterDeps, Shared,
@@ -84,6 +85,7 @@ pub(crate) struct Actor {
     asked: elsewhere::Asked,
     /// When weights change though nothing happens.
     reweigh_at: Option<Instant>,
+    weighing: weigh::Weighing,
     reporter: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     /// The warning about TCP keepalive was given.
@@ -119,6 +121,7 @@ impl Actor {
             load: ArcSwapOption::empty(),
             #[cfg(test)]
             published: std::sync::atomic::AtomicUsize::new(0),
+            weighed: super::weighed::Weighed::default(),
         });
         let (reporter, events) = mpsc::unbounded_channel();
         let around =
@@ -148,6 +151,7 @@ impl Actor {
             asks: shared.asks.subscribe(),
             asked: elsewhere::Asked::default(),
             reweigh_at: None,
+            weighing: weigh::Weighing::default(),
             reporter,
             events,
             warned: false,
@@ -197,6 +201,10 @@ impl Actor {
                     if !answer.is_ok_and(|(host, answer)| self.on_answer(&host, answer)) {
                         continue;
                     }
+                }
+                () = weigh::Weighing::due(self.weighing.at()) => {
+                    self.weigh();
+                    continue;
                 }
                 () = async {
                     match wake {
@@ -297,6 +305,7 @@ impl Actor {
             }
         }
         self.report_load();
+        self.plan_weighing();
         self.priorities.resize(self.config.endpoints.priorities.len());
     }
 

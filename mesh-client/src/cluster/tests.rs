@@ -13,3 +13,4 @@ mod one_of_many;
 mod scale;
 mod tcp;
 mod tls;
+mod weighted;

@@ -112,15 +112,22 @@ impl Tracking {
         }
     }
 
-    /// What the endpoint says of its own load, if that is reported (gRFC A64, A85).
+    /// What the endpoint says of its own load, if that is reported (gRFC A64, A85) or balances calls (A58).
     fn read_load(&self, trailers: &HeaderMap) {
-        let Some(locality) = self.load.as_ref().and_then(InProgress::locality) else { return };
-        if !locality.wants_metrics() {
+        let locality = self.load.as_ref().and_then(InProgress::locality);
+        let locality = locality.filter(|locality| locality.wants_metrics());
+        let weighs = self.endpoint().load_weight().comes_with_calls();
+        if locality.is_none() && !weighs {
             return;
         }
         let decoded = trailers.get(orca::TRAILER).and_then(|value| BINARY.decode(value.as_bytes()).ok());
         if let Some(report) = decoded.and_then(|bytes| LoadReport::parse(&bytes)) {
-            locality.add(&report);
+            if let Some(locality) = locality {
+                locality.add(&report);
+            }
+            if weighs {
+                self.endpoint().report(&report);
+            }
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Line {
     peer_limit: AtomicU32,
     /// Open, or about to be.
     streams: AtomicU32,
+    /// Streams of this client itself, which are not among those.
+    own: AtomicU32,
 }
 
 impl Line {
@@ -51,6 +53,7 @@ impl Line {
             written: AtomicU64::new(0),
             peer_limit: AtomicU32::new(u32::MAX),
             streams: AtomicU32::new(0),
+            own: AtomicU32::new(0),
         })
     }
 
@@ -75,7 +78,7 @@ impl Line {
 
     /// Somebody waits for an answer.
     pub(super) fn is_busy(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) > 0
+        self.streams.load(Ordering::Relaxed) + self.own.load(Ordering::Relaxed) > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
@@ -141,9 +144,25 @@ impl Conn {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
+    /// How many streams of calls the peer allows: its SETTINGS_MAX_CONCURRENT_STREAMS, less those that this
+    /// client has for itself. 0: it allows none at all.
     pub(crate) fn peer_limit(&self) -> u32 {
-        self.line.peer_limit.load(Ordering::Relaxed)
+        let (limit, own) =
+            (self.line.peer_limit.load(Ordering::Relaxed), self.line.own.load(Ordering::Relaxed));
+        limit.saturating_sub(own).max(limit.min(1))
+    }
+
+    /// One stream of this client itself; none if that would leave none for calls.
+    pub(super) fn enter_own(self: &Arc<Self>) -> Option<OwnStream> {
+        if self.peer_limit() < 2 {
+            return None;
+        }
+        self.line.own.fetch_add(1, Ordering::Relaxed);
+        Some(OwnStream { conn: Arc::clone(self) })
+    }
+
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 
     /// One stream more, unless there are `cap`; how many requests that makes.
@@ -217,10 +236,42 @@ impl Stream {
         self.conn.endpoint.record(outcome);
     }
 
+    /// As [`Conn::send`].
+    pub(crate) fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
+        self.conn.send(request)
+    }
+
+    /// Whether this request may have reached the peer.
+    pub(crate) fn may_have_arrived(&self, number: u64) -> bool {
+        number <= self.conn.line.written.load(Ordering::Acquire)
+    }
+}
+
+/// One stream of this client itself on a connection: no call, and not counted as one anywhere.
+#[derive(Debug)]
+pub(super) struct OwnStream {
+    conn: Arc<Conn>,
+}
+
+impl OwnStream {
+    /// As [`Conn::send`].
+    pub(super) fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
+        self.conn.send(request)
+    }
+}
+
+impl Drop for OwnStream {
+    fn drop(&mut self) {
+        self.conn.line.own.fetch_sub(1, Ordering::Relaxed);
+        self.conn.endpoint.room.free_one();
+    }
+}
+
+impl Conn {
     /// Hands a request to the connection, with as much of its body as there is; a connection that takes none
     /// gives it back.
-    pub(crate) fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
-        let Conn { line, runtime, .. } = &*self.conn;
+    fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
+        let Self { line, runtime, .. } = self;
         let mut sender = line.lock();
         // None: nobody holds a `Conn` any more, which we do.
         let Some(sending) = sender.as_mut().filter(|_| line.open.load(Ordering::Relaxed)) else {
@@ -239,7 +290,7 @@ impl Stream {
         let (parts, body) = request.into_parts();
         let mut head = Request::new(());
         *head.method_mut() = parts.method;
-        *head.uri_mut() = self.conn.complete(parts.uri);
+        *head.uri_mut() = self.complete(parts.uri);
         *head.version_mut() = Version::HTTP_2;
         *head.headers_mut() = parts.headers;
         strip(head.headers_mut());
@@ -251,11 +302,6 @@ impl Stream {
         drop(sender);
         let pumping = if ended { Pumping::none() } else { Pump::new(stream, body).start(runtime) };
         Ok(Sent { response, pumping, number })
-    }
-
-    /// Whether this request may have reached the peer.
-    pub(crate) fn may_have_arrived(&self, number: u64) -> bool {
-        number <= self.conn.line.written.load(Ordering::Acquire)
     }
 }
 

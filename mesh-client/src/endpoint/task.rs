@@ -12,6 +12,7 @@ use super::{
     connect::{Dialled, Dialler},
     driver::{self, Driver},
     machine::{Connectivity, Input, Machine},
+    oob::OutOfBand,
 };
 use crate::{
     cluster::{
@@ -20,7 +21,7 @@ use crate::{
     },
     connector::Connect,
 };
-use mesh_xds::resource::{self, tls::UpstreamTls};
+use mesh_xds::resource::{self, cluster::LbPolicy, tls::UpstreamTls};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
@@ -113,6 +114,7 @@ pub(crate) struct Task {
     extra: Option<Permit>,
     patience: u32,
     reported: Connectivity,
+    out_of_band: OutOfBand,
 }
 
 impl Task {
@@ -137,6 +139,7 @@ impl Task {
             extra: None,
             patience: 1,
             reported: Connectivity::Idle,
+            out_of_band: OutOfBand::default(),
         }
     }
 
@@ -205,6 +208,7 @@ impl Task {
             self.feed(Input::Reset);
         }
         self.feed_want(before.want, self.current.want);
+        self.follow_reports();
         let idle_timeout = self.idle_timeout();
         for live in &mut self.live {
             live.idle_check = idle_timeout.map(|timeout| Instant::now() + timeout);
@@ -229,6 +233,7 @@ impl Task {
         endpoint.max_connections.store(connections.clamp(1, 10), Relaxed);
         endpoint.max_streams.store(cluster.connection.max_concurrent_streams.unwrap_or(0), Relaxed);
         endpoint.max_requests.store(cluster.connection.max_requests_per_connection, Relaxed);
+        endpoint.balance_by(&cluster.lb);
         let authority = self.current.endpoint.hostname.as_ref().and_then(|name| name.parse().ok());
         endpoint.authority.store(authority.map(Arc::new));
     }
@@ -282,6 +287,9 @@ impl Task {
         let (id, now) = (self.next_id, Instant::now());
         self.next_id += 1;
         self.drivers.spawn(drive(id, dialled.driver));
+        if self.live.is_empty() {
+            self.endpoint.load_weight().on_connected();
+        }
         if let Some(worn) = self.live.iter().position(|live| live.worn) {
             self.live.remove(worn);
             self.machine.on(now, Input::Replaced, &mut self.rng);
@@ -343,8 +351,19 @@ impl Task {
     }
 
     /// Publishes the connections to calls.
-    fn offer(&self) {
+    fn offer(&mut self) {
         self.endpoint.offer(self.live.iter().map(|live| Arc::clone(&live.conn)).collect());
+        self.follow_reports();
+    }
+
+    /// Load reports come over a connection that calls use, if they are to come by themselves.
+    fn follow_reports(&mut self) {
+        let period = match &self.current.cluster.lb {
+            LbPolicy::ClientSideWeightedRoundRobin(policy) => policy.out_of_band,
+            _ => None,
+        };
+        let seed = if period.is_some() { self.rng.u64(..) } else { 0 };
+        self.out_of_band.follow(period, self.live.iter().map(|live| &live.conn), seed);
     }
 
     fn report(&mut self) {

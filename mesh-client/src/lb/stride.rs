@@ -12,7 +12,7 @@ const SCALE: u64 = u16::MAX as u64;
 #[derive(Debug)]
 pub(crate) struct Stride {
     position: AtomicU64,
-    count: u64,
+    count: usize,
     /// Scaled so that the largest is [`SCALE`]; none if all are equal.
     weights: Option<Box<[u64]>>,
 }
@@ -24,31 +24,31 @@ impl Stride {
         let scale = |weight: &u32| (u64::from(*weight) * SCALE).div_ceil(largest).max(1);
         Self {
             position: AtomicU64::new(u64::from(rng.u32(..))),
-            count: u64::try_from(weights.len()).unwrap_or(u64::MAX),
+            count: weights.len(),
             weights: (!equal).then(|| weights.iter().map(scale).collect()),
         }
     }
 
     /// The next index; 0 if there is nothing.
     pub(crate) fn next(&self) -> usize {
-        if self.count == 0 {
-            return 0;
-        }
-        loop {
-            let position = self.position.fetch_add(1, Relaxed);
-            let index = usize::try_from(position % self.count).unwrap_or(0);
-            let round = position / self.count;
-            let arrives = match &self.weights {
-                None => true,
-                // The offset keeps endpoints of equal weight from being passed over in the same rounds.
-                Some(weights) => weights.get(index).is_none_or(|weight| {
-                    let offset = if index % 2 == 0 { 0 } else { SCALE / 2 };
-                    (round * weight + offset) % SCALE >= SCALE - weight
-                }),
-            };
-            if arrives {
-                return index;
-            }
+        next(&self.position, self.count, |index| match &self.weights {
+            None => SCALE,
+            Some(weights) => weights.get(index).copied().unwrap_or(SCALE),
+        })
+    }
+}
+
+/// The next of `count` indices, from a shared position on. Weights are in 1..=65535.
+pub(super) fn next(position: &AtomicU64, count: usize, weight: impl Fn(usize) -> u64) -> usize {
+    let Some(indices) = u64::try_from(count).ok().filter(|count| *count > 0) else { return 0 };
+    loop {
+        let position = position.fetch_add(1, Relaxed);
+        let index = usize::try_from(position % indices).unwrap_or(0);
+        let weight = weight(index);
+        // The offset keeps endpoints of equal weight from being passed over in the same rounds.
+        let offset = if index % 2 == 0 { 0 } else { SCALE / 2 };
+        if (position / indices * weight + offset) % SCALE >= SCALE - weight {
+            return index;
         }
     }
 }

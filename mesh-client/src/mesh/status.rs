@@ -1,7 +1,7 @@
 //! How a mesh fares, for people and for status pages.
 
 use crate::{
-    CallCounts,
+    CallCounts, WeightedRoundRobinStatus,
     channel::Subscription,
     cluster::{Cluster, breaker::Held},
     snapshot::State,
@@ -79,6 +79,8 @@ pub struct ClusterStatus {
     pub high_priority_breakers: BreakerStatus,
     /// What is wrong with its endpoints' configuration, if anything is.
     pub note: Option<Arc<str>>,
+    /// How its endpoints are weighed by their load, if that is the policy.
+    pub weighted_round_robin: Option<WeightedRoundRobinStatus>,
 }
 
 /// What the circuit breakers of a cluster count, over all channels of the process.
@@ -180,6 +182,7 @@ fn of_cluster(cluster: &Cluster) -> ClusterStatus {
         breakers: cluster.held(RoutingPriority::Default).into(),
         high_priority_breakers: cluster.held(RoutingPriority::High).into(),
         note: config.note.clone(),
+        weighted_round_robin: cluster.weighed(),
     }
 }
 

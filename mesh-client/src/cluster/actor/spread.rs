@@ -13,11 +13,11 @@ use crate::{
         standing::{Judge, Link, Standing},
     },
     endpoint::Endpoint,
-    lb::{Balancer, Group, Picker, pick_first::PickFirst, slow_start},
+    lb::{Balancer, Group, Picker, pick_first::PickFirst, slow_start, weighted::Weights},
 };
 use mesh_xds::{
     config::ClusterConfig,
-    resource::cluster::{Cluster, LocalityLb},
+    resource::cluster::{Cluster, LbPolicy, LocalityLb},
 };
 use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc};
 use tokio::time::Instant;
@@ -71,6 +71,15 @@ pub(super) struct Balancers {
 }
 
 impl Balancers {
+    /// Weighs the endpoints of all parts in use by their load, where that is the policy.
+    pub(super) fn reweigh(&self, now: Instant) -> Option<Weights> {
+        let weights = self.kept.values().filter_map(|kept| kept.balancer.reweigh(now));
+        weights.reduce(|mut sum, weights| {
+            sum += weights;
+            sum
+        })
+    }
+
     /// Pickers are made: the parts that were not used for them are forgotten.
     pub(super) fn finish(&mut self) {
         self.before = HashMap::new();
@@ -143,12 +152,14 @@ impl Making<'_> {
         let positions = first..zones.last().map_or(first, |zone| zone.positions.end);
         let standings = self.slots.standings(positions.clone()).iter();
         let known = standings.zip(self.slots.weights(positions.clone()));
+        // Weights of load take the place of those that the control plane gives.
+        let by_load = matches!(self.cluster.lb, LbPolicy::ClientSideWeightedRoundRobin(_));
         let mut ready = Vec::with_capacity(positions.len());
         let mut weights = Vec::with_capacity(positions.len());
         for (index, (standing, weight)) in (0..).zip(known) {
             if key.class.has(key.judge, *standing) {
                 ready.push(index);
-                weights.push(*weight);
+                weights.push(if by_load { 1 } else { *weight });
             }
         }
         let Some(settings) = &self.cluster.lb_options.slow_start else { return (ready, weights) };

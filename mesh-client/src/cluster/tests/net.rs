@@ -11,7 +11,9 @@ use crate::{
     connector::{BoxIo, Connect, Connecting, Destination},
     endpoint::{ClientTls, TlsConfigs},
 };
+use base64::Engine as _;
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
@@ -19,12 +21,14 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_xds::{
     config::ClusterConfig,
+    orca::{self, LoadReport, LoadReportRequest},
     resource::{
         self, ClusterLoadAssignment, Locality,
         endpoint::{Endpoint, LocalityEndpoints, Priority},
         tls::UpstreamTls,
     },
 };
+use prost::Message as _;
 use std::{
     collections::HashMap,
     io,
@@ -78,6 +82,19 @@ pub(super) enum Door {
     Complains,
 }
 
+/// What a server does when it is asked for load reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reporting {
+    /// UNIMPLEMENTED.
+    Unknown,
+    /// One at once, and one each interval.
+    Steadily,
+    /// One, and the end.
+    Once,
+    /// This status.
+    Fails(Code),
+}
+
 /// What a server does to its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -93,6 +110,13 @@ pub(super) struct Server {
     pub(super) dials: AtomicUsize,
     pub(super) max_streams: AtomicU32,
     pub(super) seen_uris: Mutex<Vec<String>>,
+    /// With each response, and on streams of their own.
+    pub(super) load: Mutex<Option<LoadReport>>,
+    pub(super) reporting: Mutex<Reporting>,
+    /// When streams of reports were begun, and with which interval.
+    pub(super) report_streams: Mutex<Vec<(Instant, Duration)>>,
+    /// Those that are open: this has a holder more for each.
+    pub(super) open_report_streams: Arc<()>,
     pub(super) tls: Mutex<Option<Arc<rustls::ServerConfig>>>,
     release: Notify,
     fate: Mutex<watch::Sender<Fate>>,
@@ -172,25 +196,28 @@ impl Server {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error> {
+        if request.uri().path() == orca::STREAM_CORE_METRICS {
+            return Ok(self.report(request).await);
+        }
         self.hits.fetch_add(1, SeqCst);
         self.seen_uris.lock().unwrap().push(request.uri().to_string());
         let answer = *self.answer.lock().unwrap();
         let mut response = Response::new(());
         response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
         let body = match answer {
-            Answer::Status(code) => full(Some(code)),
+            Answer::Status(code) => full(self.trailers(code)),
             Answer::TrailersOnly(code) => {
-                response.headers_mut().extend(trailers(code));
-                full(None)
+                response.headers_mut().extend(self.trailers(code));
+                empty()
             }
             Answer::Http(status) => {
                 *response.status_mut() = status.try_into().unwrap();
-                full(None)
+                empty()
             }
             Answer::Reset => return Err(io::Error::other("reset on purpose")),
             Answer::Silent => {
                 self.release.notified().await;
-                full(Some(Code::Ok))
+                full(trailers(Code::Ok))
             }
             Answer::Hold => {
                 let server = Arc::clone(&self);
@@ -203,15 +230,61 @@ impl Server {
         };
         Ok(response.map(|()| body))
     }
+
+    fn trailers(&self, code: Code) -> HeaderMap {
+        let mut trailers = trailers(code);
+        if let Some(load) = &*self.load.lock().unwrap() {
+            let value = base64::engine::general_purpose::STANDARD_NO_PAD.encode(load.encode_to_vec());
+            trailers.insert(orca::TRAILER, value.parse().unwrap());
+        }
+        trailers
+    }
+
+    async fn report(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response<UnsyncBoxBody<Bytes, io::Error>> {
+        let mut response = Response::new(());
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let reporting = *self.reporting.lock().unwrap();
+        let asked = request.into_body().collect().await.unwrap().to_bytes();
+        let interval = LoadReportRequest::decode(&asked[5..]).unwrap().interval();
+        self.report_streams.lock().unwrap().push((Instant::now(), interval));
+        let status = |code| vec![Ok(Frame::trailers(trailers(code)))];
+        let body = match reporting {
+            Reporting::Unknown => StreamBody::new(stream::iter(status(Code::Unimplemented))).boxed_unsync(),
+            Reporting::Fails(code) => StreamBody::new(stream::iter(status(code))).boxed_unsync(),
+            Reporting::Once => {
+                let frames = stream::iter([Ok(self.reported())]).chain(stream::iter(status(Code::Ok)));
+                StreamBody::new(frames).boxed_unsync()
+            }
+            Reporting::Steadily => {
+                let open = Arc::clone(&self.open_report_streams);
+                let ticks = tokio::time::interval(interval);
+                let reports = stream::unfold((self, ticks, open), |(server, mut ticks, open)| async {
+                    ticks.tick().await;
+                    Some((Ok(server.reported()), (server, ticks, open)))
+                });
+                StreamBody::new(reports).boxed_unsync()
+            }
+        };
+        response.map(|()| body)
+    }
+
+    fn reported(&self) -> Frame<Bytes> {
+        let report = self.load.lock().unwrap().clone().unwrap_or_default().encode_to_vec();
+        let length = u32::try_from(report.len()).unwrap().to_be_bytes();
+        Frame::data([&[0], &length[..], &report].concat().into())
+    }
 }
 
-fn full(code: Option<Code>) -> UnsyncBoxBody<Bytes, io::Error> {
-    let frames = code
-        .map(|code| vec![Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(trailers(code)))]);
-    match frames {
-        Some(frames) => StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync(),
-        None => http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync(),
-    }
+fn full(trailers: HeaderMap) -> UnsyncBoxBody<Bytes, io::Error> {
+    let frames = [Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(trailers))];
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
+}
+
+fn empty() -> UnsyncBoxBody<Bytes, io::Error> {
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 fn trailers(code: Code) -> HeaderMap {
@@ -244,6 +317,10 @@ impl Net {
             dials: AtomicUsize::new(0),
             max_streams: AtomicU32::new(1000),
             seen_uris: Mutex::default(),
+            load: Mutex::default(),
+            reporting: Mutex::new(Reporting::Unknown),
+            report_streams: Mutex::default(),
+            open_report_streams: Arc::default(),
             tls: Mutex::new(None),
             release: Notify::new(),
             fate: Mutex::new(watch::Sender::new(Fate::Serve)),
