@@ -25,6 +25,7 @@ pub mod explain;
 mod layer;
 mod lb;
 mod mesh;
+pub mod orca;
 pub mod registration;
 mod retry;
 pub mod server;

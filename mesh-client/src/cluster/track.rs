@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 /// Binary headers are written without padding and read with or without (gRPC over HTTP/2).
-const BINARY: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BINARY: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

@@ -5,6 +5,7 @@ mod control_planes;
 mod explain;
 mod load;
 mod resilience;
+mod weighted;
 mod world;
 
 use super::*;

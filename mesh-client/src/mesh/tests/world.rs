@@ -3,6 +3,7 @@
 use crate::{
     Mesh, MeshChannel,
     context::Incoming,
+    orca::{CallMetricsLayer, OpenRcaService, ServerMetricsRecorder},
     registration::proto::{RegisterRequest, RegisterResponse},
     table::testing,
 };
@@ -349,23 +350,28 @@ enum Manner {
 
 impl Echo {
     pub(super) async fn start(name: &'static str) -> Self {
-        Self::serve(Manner::Name(name)).await
+        Self::serve(Manner::Name(name), ServerMetricsRecorder::new()).await
+    }
+
+    /// One that says this of its load, with responses and by itself every 10 ms.
+    pub(super) async fn reporting(name: &'static str, load: ServerMetricsRecorder) -> Self {
+        Self::serve(Manner::Name(name), load).await
     }
 
     pub(super) async fn failing(code: Code) -> Self {
-        Self::serve(Manner::Fail(code)).await
+        Self::serve(Manner::Fail(code), ServerMetricsRecorder::new()).await
     }
 
     /// A server whose handler makes a call itself. It believes its callers, as an authenticated peer is believed.
     pub(super) async fn hop(next: MeshChannel) -> Self {
-        Self::serve(Manner::Hop(next)).await
+        Self::serve(Manner::Hop(next), ServerMetricsRecorder::new()).await
     }
 
     pub(super) async fn silent() -> Self {
-        Self::serve(Manner::Silent).await
+        Self::serve(Manner::Silent, ServerMetricsRecorder::new()).await
     }
 
-    async fn serve(manner: Manner) -> Self {
+    async fn serve(manner: Manner, load: ServerMetricsRecorder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(HeaderMap::new()));
@@ -373,7 +379,9 @@ impl Echo {
         let service = EchoService { manner, seen: seen.clone(), hits: hits.clone() };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let serving = Server::builder().add_service(service);
+            let reports = OpenRcaService::new(load.clone()).min_reporting_interval(Duration::from_millis(10));
+            let layer = CallMetricsLayer::with_server_metrics(load);
+            let serving = Server::builder().layer(layer).add_service(service).add_service(reports);
             serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
         Self { address, seen, hits, _tasks: tasks }
