@@ -7,7 +7,7 @@
 
 pub(crate) mod conn;
 pub(crate) mod connect;
-mod driver;
+pub(crate) mod driver;
 mod eyeballs;
 pub(crate) mod io;
 pub(crate) mod load;
@@ -17,7 +17,10 @@ mod own;
 pub(crate) mod pump;
 pub(crate) mod task;
 
-use crate::cluster::outcome::{Notice, Outcome, Tally, Thresholds};
+use crate::{
+    cluster::outcome::{Notice, Outcome, Tally, Thresholds},
+    health::Checked,
+};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use conn::{Conn, Stream};
 use http::uri::Authority;
@@ -85,6 +88,11 @@ pub(crate) struct Event {
 pub(crate) enum What {
     Connectivity(Connectivity),
     Outcome(Notice),
+    /// Of a health check: what is known now, and whether this one went well.
+    Checked {
+        state: Checked,
+        success: bool,
+    },
 }
 
 /// The part of an endpoint that calls share.
@@ -323,7 +331,12 @@ impl Endpoint {
         }
     }
 
-    fn tell(&self, what: What) {
+    /// A call was begun on one of its connections of now.
+    pub(crate) fn has_been_called(&self) -> bool {
+        self.connections.load().iter().any(|conn| conn.requests() > 0)
+    }
+
+    pub(crate) fn tell(&self, what: What) {
         // Without an actor the cluster is gone, and nobody needs to know.
         let _ = self.events.send(Event { address: self.address, generation: self.generation, what });
     }

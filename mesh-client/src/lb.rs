@@ -53,7 +53,6 @@ impl Dice {
 pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
     let lacks = [
         (matches!(cluster.lb_options.localities, LocalityLb::ZoneAware(_)), "zone-aware routing"),
-        (cluster.health_check.is_some(), "active health checks"),
         (cluster.http_connect.is_some(), "HTTP CONNECT"),
     ];
     lacks.into_iter().find_map(|(asked_for, what)| asked_for.then_some(what))

@@ -22,6 +22,7 @@ pub mod connector;
 pub mod context;
 mod endpoint;
 pub mod explain;
+mod health;
 mod layer;
 mod lb;
 mod mesh;

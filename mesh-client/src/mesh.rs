@@ -57,6 +57,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::ClientSideWeightedRoundRobin,
     Feature::RandomSubsetting,
     Feature::SlowStart,
+    Feature::HealthChecks,
     Feature::HashPolicies,
     Feature::Hedging,
     Feature::HighPriority,

@@ -7,6 +7,7 @@
 pub(super) mod describe;
 mod elsewhere;
 mod hash;
+mod health;
 mod settle;
 mod spread;
 mod weigh;
@@ -33,6 +34,7 @@ use crate::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use describe::Question;
 use hash::Tables;
+use health::Health;
 use mesh_xds::{
     config::ClusterConfig,
     lrs::LoadStore,
@@ -91,6 +93,7 @@ pub(crate) struct Actor {
     /// The warning about TCP keepalive was given.
     warned: bool,
     loads: Arc<LoadStore>,
+    health: Health,
 }
 
 impl Actor {
@@ -156,6 +159,7 @@ impl Actor {
             events,
             warned: false,
             loads: Arc::clone(&deps.loads),
+            health: Health::default(),
         };
         actor.configure(config);
         actor.settle();
@@ -304,6 +308,7 @@ impl Actor {
                 let _ = (slot.endpoint().tally().take(), slot.endpoint().tally().take_local());
             }
         }
+        self.check_health();
         self.report_load();
         self.plan_weighing();
         self.priorities.resize(self.config.endpoints.priorities.len());
@@ -390,6 +395,7 @@ impl Actor {
                 });
                 true
             }
+            What::Checked { state, success } => self.on_checked(id, state, success),
             What::Outcome(notice) => {
                 let now = Instant::now();
                 if notice.awake {

@@ -129,10 +129,6 @@ impl Ejector {
 
     /// An active health check of it passed: if it is ejected it is taken back at once, unless the configuration says
     /// otherwise (`successful_active_health_check_uneject_host`). True: it was, and its streaks are to be forgotten.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for active health checks, which clusters do not have yet")
-    )]
     pub(crate) fn on_healthy(&mut self, endpoint: SocketAddr) -> bool {
         let wanted = self.config.as_ref().is_some_and(|config| config.uneject_by_health_check);
         let host = self.hosts.get_mut(&endpoint).filter(|_| wanted);

@@ -9,10 +9,13 @@
 //! An address stands once in a configuration; the parser sees to that.
 
 use super::standing::{Census, Link, Standing};
-use crate::endpoint::{
-    Endpoint,
-    machine::Connectivity,
-    task::{Spec, Want},
+use crate::{
+    endpoint::{
+        Endpoint,
+        machine::Connectivity,
+        task::{Spec, Want},
+    },
+    health::{Checked, task::is_checked},
 };
 use mesh_xds::{
     config::ClusterConfig,
@@ -24,6 +27,7 @@ use mesh_xds::{
 };
 use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 /// An endpoint of the configuration, and its task, which ends when this is dropped.
 pub(crate) struct Slot {
@@ -35,6 +39,9 @@ pub(crate) struct Slot {
     pub(crate) ejected: bool,
     /// When it came, or came back: slow start counts from then.
     pub(crate) since: Instant,
+    /// What its health checks say.
+    pub(crate) checked: Checked,
+    checker: Option<AbortOnDropHandle<()>>,
     health: HealthStatus,
     want: Want,
 }
@@ -43,6 +50,7 @@ impl Slot {
     /// Of an endpoint that has just come; its task listens to `spec`.
     pub(crate) fn new(endpoint: Arc<Endpoint>, spec: watch::Sender<Spec>, now: Instant) -> Self {
         let health = spec.borrow().endpoint.health;
+        let checked = if is_checked(&spec.borrow()) { Checked::Pending } else { Checked::Not };
         Self {
             endpoint,
             spec,
@@ -50,6 +58,8 @@ impl Slot {
             fresh: false,
             ejected: false,
             since: now,
+            checked,
+            checker: None,
             health,
             want: Want::No,
         }
@@ -77,7 +87,38 @@ impl Slot {
 
     /// Of this everything about it is decided.
     fn standing(&self) -> Standing {
-        Standing::new(self.link(), self.health, self.ejected, self.want)
+        let health = match (&self.checked, self.health) {
+            (Checked::Unhealthy(_), health) if health != HealthStatus::Draining => HealthStatus::Unhealthy,
+            (_, health) => health,
+        };
+        let standing = Standing::new(self.link(), health, self.ejected, self.want);
+        if self.checked == Checked::Pending { standing.unchecked() } else { standing }
+    }
+
+    /// Who it is, and why it is unhealthy, if its health check says so.
+    pub(crate) fn failed_check(&self) -> Option<Arc<str>> {
+        let Checked::Unhealthy(why) = &self.checked else { return None };
+        Some(format!("{}: health check: {why}", self.endpoint.address).into())
+    }
+
+    /// It has a task that checks its health.
+    pub(crate) fn has_checker(&self) -> bool {
+        self.checker.is_some()
+    }
+
+    /// What it is told, as its task is.
+    pub(crate) fn spec(&self) -> watch::Receiver<Spec> {
+        self.spec.subscribe()
+    }
+
+    /// Its health is checked from now on. It stays as healthy as it is until the first answer.
+    pub(crate) fn begin_checking(&mut self, checker: AbortOnDropHandle<()>) {
+        self.checker = Some(checker);
+    }
+
+    pub(crate) fn end_checking(&mut self) {
+        self.checker = None;
+        self.checked = Checked::Not;
     }
 
     /// Connections to it are wanted.

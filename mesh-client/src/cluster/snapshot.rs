@@ -44,11 +44,13 @@ pub(crate) struct Summary {
     pub(crate) connecting: usize,
     pub(crate) idle: usize,
     pub(crate) backing_off: usize,
-    /// The latest failure of one that backs off.
+    /// The latest failure of one that backs off, or of a health check.
     pub(crate) failure: Option<Arc<str>>,
     pub(crate) ejected: usize,
-    /// Not usable, says the control plane.
+    /// Not usable, says the control plane or a health check.
     pub(crate) unhealthy: usize,
+    /// The first health check has not been answered.
+    pub(crate) unchecked: usize,
     pub(crate) ready: usize,
     /// What the control plane's configuration lacks.
     pub(crate) note: Option<Arc<str>>,
@@ -61,6 +63,7 @@ impl fmt::Display for Summary {
             (self.connecting, "connecting"),
             (self.idle, "idle"),
             (self.ejected, "ejected as outliers"),
+            (self.unchecked, "waiting for their first health check"),
             (self.unhealthy, "not usable by their health status"),
             (self.backing_off, "backing off"),
         ];

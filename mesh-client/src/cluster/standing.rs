@@ -39,8 +39,9 @@ const HEALTH: u8 = 0b11 << 2;
 const EJECTED: u8 = 1 << 4;
 const LAZILY: u8 = 1 << 5;
 const NOW: u8 = 1 << 6;
+const UNCHECKED: u8 = 1 << 7;
 /// How many there are.
-const ALL: u8 = 1 << 7;
+const ALL: usize = 1 << 8;
 
 impl Standing {
     pub(crate) fn new(link: Link, health: HealthStatus, ejected: bool, want: Want) -> Self {
@@ -62,6 +63,15 @@ impl Standing {
             Want::Now => NOW,
         };
         Self(link | health | if ejected { EJECTED } else { 0 } | want)
+    }
+
+    /// That of an endpoint whose first health check has not been answered.
+    pub(crate) fn unchecked(self) -> Self {
+        Self(self.0 | UNCHECKED)
+    }
+
+    pub(crate) fn is_unchecked(self) -> bool {
+        self.0 & UNCHECKED != 0
     }
 
     pub(crate) fn link(self) -> Link {
@@ -86,7 +96,7 @@ impl Standing {
     }
 
     pub(crate) fn is_as_healthy_as(self, other: Self) -> bool {
-        self.0 & HEALTH == other.0 & HEALTH
+        self.0 & (HEALTH | UNCHECKED) == other.0 & (HEALTH | UNCHECKED)
     }
 
     fn is_draining(self) -> bool {
@@ -96,11 +106,11 @@ impl Standing {
 
 /// How many endpoints stand how.
 #[derive(Clone, Debug)]
-pub(crate) struct Census([u32; ALL as usize]);
+pub(crate) struct Census([u32; ALL]);
 
 impl Default for Census {
     fn default() -> Self {
-        Self([0; ALL as usize])
+        Self([0; ALL])
     }
 }
 
@@ -119,7 +129,7 @@ impl Census {
 
     /// The standings that somebody has, with how many.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Standing, usize)> {
-        let standings = (0..ALL).map(Standing).zip(&self.0).filter(|(_, count)| **count > 0);
+        let standings = (0..=u8::MAX).map(Standing).zip(&self.0).filter(|(_, count)| **count > 0);
         standings.map(|(standing, count)| (standing, usize::try_from(*count).unwrap_or(usize::MAX)))
     }
 
@@ -130,11 +140,6 @@ impl Census {
     pub(crate) fn any(&self, which: impl Fn(Standing) -> bool) -> bool {
         self.iter().any(|(standing, _)| which(standing))
     }
-
-    /// All, those that drain left out.
-    pub(crate) fn total(&self) -> usize {
-        self.count(|standing| !standing.is_draining())
-    }
 }
 
 /// How the endpoints of one priority are judged.
@@ -142,23 +147,36 @@ impl Census {
 pub(crate) struct Judge {
     /// Ejected endpoints get no calls.
     ejection: bool,
+    /// Those whose first health check has not been answered count as unhealthy; otherwise they do not count.
+    unchecked: bool,
     panicking: bool,
 }
 
 impl Judge {
-    pub(crate) fn new(census: &Census, ejection: bool, panic_threshold: Option<Fraction>) -> Self {
-        let calm = Self { ejection, panicking: false };
+    pub(crate) fn new(
+        census: &Census,
+        ejection: bool,
+        unchecked: bool,
+        panic_threshold: Option<Fraction>,
+    ) -> Self {
+        let calm = Self { ejection, unchecked, panicking: false };
         let panicking = panic_threshold.is_some_and(|threshold| {
             let healthy = census.count(|standing| calm.is_offered(standing)) as u64;
-            healthy * 1_000_000 < u64::from(threshold.parts()) * census.total() as u64
+            healthy * 1_000_000 < u64::from(threshold.parts()) * calm.total(census) as u64
         });
-        Self { ejection, panicking }
+        Self { panicking, ..calm }
+    }
+
+    /// All, those that drain left out.
+    pub(crate) fn total(self, census: &Census) -> usize {
+        census.count(|standing| !standing.is_draining() && (self.unchecked || !standing.is_unchecked()))
     }
 
     /// Whether connections to it are wanted.
     pub(crate) fn is_usable(self, standing: Standing) -> bool {
         match standing.0 & HEALTH {
             DRAINING => false,
+            _ if standing.is_unchecked() => self.panicking && self.unchecked,
             UNHEALTHY => self.panicking,
             _ => true,
         }
@@ -198,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_standing_says_all_that_it_was_made_of() {
-        let calm = Judge { ejection: true, panicking: false };
+        let calm = Judge { ejection: true, unchecked: false, panicking: false };
         for link in LINKS {
             for health in HEALTHS {
                 for ejected in [false, true] {
@@ -233,9 +251,10 @@ mod tests {
             census.add(standing(health, ejected));
         }
         // One of the three that do not drain is offered.
-        let at = |percent: u32| Judge::new(&census, true, Some(Fraction::per_million(percent * 10_000)));
+        let at =
+            |percent: u32| Judge::new(&census, true, false, Some(Fraction::per_million(percent * 10_000)));
         assert!(!at(33).is_panicking() && at(34).is_panicking());
-        assert!(!Judge::new(&census, false, Some(Fraction::per_million(500_000))).is_panicking());
+        assert!(!Judge::new(&census, false, false, Some(Fraction::per_million(500_000))).is_panicking());
         assert!(at(34).is_offered(standing(HealthStatus::Unhealthy, true)));
         assert!(!at(34).is_offered(standing(HealthStatus::Draining, false)));
         assert!(!at(33).is_offered(standing(HealthStatus::Healthy, true)));

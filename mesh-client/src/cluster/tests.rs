@@ -3,6 +3,7 @@
 mod aggregate;
 mod calls;
 mod change;
+mod checks;
 mod describe;
 mod elsewhere;
 mod hashing;

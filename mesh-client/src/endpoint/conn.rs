@@ -57,6 +57,11 @@ impl Line {
         })
     }
 
+    /// For one who uses the connection alone, without a [`Conn`]; once.
+    pub(crate) fn take_sender(&self) -> Option<SendRequest<Bytes>> {
+        self.lock().take()
+    }
+
     /// No request is handed over from now on.
     pub(super) fn close(&self) {
         let _nobody_is_handing_over = self.lock();

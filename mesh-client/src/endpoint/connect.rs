@@ -13,7 +13,7 @@ use super::{
 use crate::connector::{Connect, Destination};
 use http::uri::Scheme;
 use mesh_xds::resource::{cluster::ConnectionOptions, tls::UpstreamTls};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// gRPC servers allow a ping every 5 minutes unless told otherwise; ours are only sent while calls are open and
@@ -53,20 +53,39 @@ pub(crate) struct Dialled {
     pub(crate) reconnect_before: Option<Instant>,
 }
 
+/// A stream of bytes to a peer.
+struct Opened {
+    io: BoxIo,
+    scheme: Scheme,
+    reconnect_before: Option<Instant>,
+}
+
 impl Dialler {
     /// Dials until a connection is up, the addresses are exhausted or the time is; the error says which
     /// address failed and why.
     pub(crate) async fn dial(self) -> Result<Dialled, String> {
+        self.reach(|address| self.dial_address(address)).await
+    }
+
+    /// As [`Self::dial`], without HTTP/2: a stream of bytes, TLS below it where it is demanded.
+    pub(crate) async fn open(self) -> Result<BoxIo, String> {
+        self.reach(async |address| Ok(self.open_address(address).await?.io)).await
+    }
+
+    async fn reach<T, F>(&self, dial: impl Fn(SocketAddr) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<T, String>>,
+    {
         let timeout = self.options.connect_timeout;
         let mut failures = String::new();
         let all = async {
             if let Some(tls) = &self.tls {
                 self.tls_configs.settled(tls).await;
             }
-            eyeballs::race(&self.addresses, &mut failures, |address| self.dial_address(address)).await
+            eyeballs::race(&self.addresses, &mut failures, dial).await
         };
         match tokio::time::timeout(timeout, all).await {
-            Ok(Some(dialled)) => Ok(dialled),
+            Ok(Some(up)) => Ok(up),
             Ok(None) => Err(failures),
             Err(_) => {
                 let comma = if failures.is_empty() { "" } else { ", " };
@@ -76,13 +95,13 @@ impl Dialler {
         }
     }
 
-    async fn dial_address(&self, address: SocketAddr) -> Result<Dialled, String> {
+    async fn open_address(&self, address: SocketAddr) -> Result<Opened, String> {
         let tcp_keepalive = self.options.tcp_keepalive;
         let to = Destination { address, hostname: self.hostname.as_deref(), tcp_keepalive };
         let connected = self.connect.connect(to).await;
         let io = connected.map_err(|error| cause(&error))?;
-        let (io, scheme, reconnect_before) = match &self.tls {
-            None => (io, Scheme::HTTP, None),
+        Ok(match &self.tls {
+            None => Opened { io, scheme: Scheme::HTTP, reconnect_before: None },
             Some(tls) => {
                 let tls = self.tls_configs.client_tls(tls, self.hostname.as_deref())?;
                 let connector = tokio_rustls::TlsConnector::from(tls.config);
@@ -92,9 +111,13 @@ impl Dialler {
                     return Err("TLS handshake: the peer did not agree to HTTP/2 (ALPN h2)".to_owned());
                 }
                 let io: BoxIo = Box::new(stream);
-                (io, Scheme::HTTPS, tls.reconnect_before)
+                Opened { io, scheme: Scheme::HTTPS, reconnect_before: tls.reconnect_before }
             }
-        };
+        })
+    }
+
+    async fn dial_address(&self, address: SocketAddr) -> Result<Dialled, String> {
+        let Opened { io, scheme, reconnect_before } = self.open_address(address).await?;
         let (io, seen) = Watched::new(io);
         let mut builder = h2::client::Builder::new();
         builder

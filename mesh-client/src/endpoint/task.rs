@@ -56,7 +56,7 @@ pub(crate) enum Want {
 
 impl Spec {
     /// TLS of this endpoint: auto-mTLS leaves out endpoints that do not speak it.
-    fn tls(&self) -> Option<&Arc<UpstreamTls>> {
+    pub(crate) fn tls(&self) -> Option<&Arc<UpstreamTls>> {
         self.cluster.tls.as_ref().filter(|tls| !tls.only_mesh_endpoints || self.endpoint.mesh_tls)
     }
 }

@@ -6,6 +6,7 @@ use super::Actor;
 use crate::cluster::{locality::Member, slots::Slot};
 use crate::{
     endpoint::machine::Connectivity,
+    health::Checked,
     lb::{self, Dice},
 };
 use mesh_xds::{
@@ -56,7 +57,7 @@ impl Actor {
                 let connectivity = slot.map_or(Connectivity::Idle, Slot::state);
                 let (left, ejections) = self.ejector.ejection(now, address);
                 let reason = (!picked.contains(&address)).then(|| match current {
-                    _ if !view.is_usable(standing) => unusable(endpoint),
+                    _ if !view.is_usable(standing) => unusable(slot, endpoint),
                     _ if lacking.is_some() => "no endpoint is, see above".to_owned(),
                     _ if view.is_ejected(standing) => "it is ejected as an outlier".to_owned(),
                     Some(current) if current != index => format!("priority {current} is in use"),
@@ -93,9 +94,11 @@ impl Actor {
     }
 }
 
-fn unusable(endpoint: &Endpoint) -> String {
-    match endpoint.health {
-        HealthStatus::Draining => "it drains: new calls go elsewhere".to_owned(),
+fn unusable(slot: Option<&Slot>, endpoint: &Endpoint) -> String {
+    match (endpoint.health, slot.map(|slot| &slot.checked)) {
+        (HealthStatus::Draining, _) => "it drains: new calls go elsewhere".to_owned(),
+        (_, Some(Checked::Unhealthy(why))) => format!("its health check failed: {why}"),
+        (_, Some(Checked::Pending)) => "its first health check has not been answered yet".to_owned(),
         _ => "its health status is unhealthy".to_owned(),
     }
 }

@@ -41,7 +41,7 @@ impl Actor {
     fn judge(&self, tier: &Tier, may_panic: bool) -> Judge {
         // Gated as in gRPC: ejection must not hit a top-level pick first.
         let panic_threshold = self.config.cluster.panic_threshold.filter(|_| may_panic);
-        Judge::new(&tier.census, !self.is_pick_first(), panic_threshold)
+        Judge::new(&tier.census, !self.is_pick_first(), self.counts_unchecked(), panic_threshold)
     }
 
     pub(super) fn view<'a>(
@@ -104,7 +104,7 @@ impl Actor {
     pub(super) fn counts(&self) -> Vec<Counts> {
         let count = |(index, tier): (usize, &Tier)| {
             let judge = self.judge(tier, false);
-            let mut counts = Counts { total: tier.census.total(), ..Counts::default() };
+            let mut counts = Counts { total: judge.total(&tier.census), ..Counts::default() };
             if self.priorities.is_passed_over(index) {
                 return counts;
             }
@@ -157,6 +157,16 @@ impl Actor {
     }
 
     fn aggregate(&self, index: usize, view: &View<'_>) -> Aggregate {
+        match self.connected(index, view) {
+            // Who has not been asked may be well.
+            Aggregate::TransientFailure if view.tier.census.any(Standing::is_unchecked) => {
+                Aggregate::Connecting
+            }
+            aggregate => aggregate,
+        }
+    }
+
+    fn connected(&self, index: usize, view: &View<'_>) -> Aggregate {
         if self.hashing().is_some() {
             return match hash::together(view) {
                 Together::Ready => Aggregate::Ready,
@@ -303,7 +313,9 @@ impl Actor {
             let started = self.priorities.is_started(index);
             more |= started && self.pick_first.get(index).is_some_and(PickFirst::has_more);
             for (standing, count) in view.tier.census.iter() {
-                if !view.is_usable(standing) {
+                if standing.is_unchecked() {
+                    summary.unchecked += count;
+                } else if !view.is_usable(standing) {
                     summary.unhealthy += count;
                 } else if view.is_ejected(standing) {
                     summary.ejected += count;
@@ -326,8 +338,11 @@ impl Actor {
                 }
             }
         }
+        if summary.failure.is_none() && summary.unhealthy > 0 {
+            summary.failure = self.slots.iter().find_map(Slot::failed_check);
+        }
         let reason = summary.to_string().into();
-        if more || summary.connecting > 0 || summary.idle > 0 {
+        if more || summary.connecting > 0 || summary.idle > 0 || summary.unchecked > 0 {
             Hope::Wait(reason)
         } else {
             Hope::Fail(reason)

@@ -225,7 +225,7 @@ fn what_one_endpoint_says_is_counted_without_a_look_at_the_others() {
     bench.report(3, Connectivity::Ready);
     assert_eq!(bench.slots.touched, 1);
     let [tier] = bench.slots.tiers() else { panic!("one priority") };
-    let judge = Judge::new(&tier.census, true, None);
+    let judge = Judge::new(&tier.census, true, false, None);
     let count = |link| tier.census.count(|one| judge.is_offered(one) && one.link() == link);
     assert_eq!((count(Link::Ready), count(Link::Connecting)), (1, 9_999));
 }

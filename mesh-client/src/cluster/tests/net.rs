@@ -70,6 +70,23 @@ pub(super) enum Answer {
     Http(u16),
 }
 
+/// What a server says of its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// This `ServingStatus`.
+    Says(u8),
+    /// This status, without an answer.
+    Status(Code),
+    /// An HTTP error.
+    Http(u16),
+    /// No headers.
+    Silent,
+    /// No message of gRPC.
+    Garbage,
+    /// A message that does not end.
+    Endless,
+}
+
 /// What happens to a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
@@ -107,6 +124,10 @@ pub(super) struct Server {
     pub(super) answer: Mutex<Answer>,
     pub(super) door: Mutex<Door>,
     pub(super) hits: AtomicUsize,
+    health: Mutex<Health>,
+    /// How often it was asked for its health.
+    pub(super) checks: AtomicUsize,
+    checked_for: Mutex<Vec<String>>,
     pub(super) dials: AtomicUsize,
     pub(super) max_streams: AtomicU32,
     pub(super) seen_uris: Mutex<Vec<String>>,
@@ -133,6 +154,53 @@ impl Server {
 
     pub(super) fn answer(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
+    }
+
+    pub(super) fn health(&self, health: Health) {
+        *self.health.lock().unwrap() = health;
+    }
+
+    /// Where health checks went since the last question, and for which services.
+    pub(super) fn checked_for(&self) -> Vec<String> {
+        std::mem::take(&mut *self.checked_for.lock().unwrap())
+    }
+
+    async fn on_check(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error> {
+        self.checks.fetch_add(1, SeqCst);
+        let uri = request.uri().to_string();
+        let asked = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        // Behind the frame's head, and the field's.
+        let service = String::from_utf8(asked.slice(asked.len().min(7)..).to_vec()).unwrap();
+        self.checked_for.lock().unwrap().push(format!("{uri} {service}"));
+        let mut response = Response::new(());
+        let health = *self.health.lock().unwrap();
+        let message = match health {
+            Health::Says(status) => vec![0, 0, 0, 0, 2, 8, status],
+            Health::Garbage => vec![7; 7],
+            Health::Endless => vec![0; 100_000],
+            Health::Silent => std::future::pending().await,
+            Health::Status(code) => {
+                response.headers_mut().extend(trailers(code));
+                response.headers_mut().insert("grpc-message", "on purpose".parse().unwrap());
+                Vec::new()
+            }
+            Health::Http(status) => {
+                *response.status_mut() = status.try_into().unwrap();
+                Vec::new()
+            }
+        };
+        let body = match message.is_empty() {
+            true => empty(),
+            false => StreamBody::new(stream::iter([
+                Ok(Frame::data(message.into())),
+                Ok(Frame::trailers(trailers(Code::Ok))),
+            ]))
+            .boxed_unsync(),
+        };
+        Ok(response.map(|()| body))
     }
 
     pub(super) fn door(&self, door: Door) {
@@ -198,6 +266,9 @@ impl Server {
     ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error> {
         if request.uri().path() == orca::STREAM_CORE_METRICS {
             return Ok(self.report(request).await);
+        }
+        if request.uri().path() == "/grpc.health.v1.Health/Check" {
+            return self.on_check(request).await;
         }
         self.hits.fetch_add(1, SeqCst);
         self.seen_uris.lock().unwrap().push(request.uri().to_string());
@@ -314,6 +385,9 @@ impl Net {
             answer: Mutex::new(Answer::Status(Code::Ok)),
             door: Mutex::new(Door::Open),
             hits: AtomicUsize::new(0),
+            health: Mutex::new(Health::Says(1)),
+            checks: AtomicUsize::new(0),
+            checked_for: Mutex::default(),
             dials: AtomicUsize::new(0),
             max_streams: AtomicU32::new(1000),
             seen_uris: Mutex::default(),
