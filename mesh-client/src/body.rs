@@ -5,8 +5,9 @@
 //! headers or trailers, by an error, by the deadline, or as cancelled when the caller drops it.
 
 use crate::{
+    call::Place,
     cluster::{failure, track::Tracking},
-    endpoint::pump::Pumping,
+    endpoint::{Endpoint, pump::Pumping},
     retry::replay::ReplayBody,
 };
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tonic::Status;
@@ -93,10 +95,18 @@ impl TrackedBody {
     }
 
     fn ended(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
-        if let Some(tracking) = self.tracking.take() {
-            tracking.finish_without_trailers();
-        }
-        None
+        let missing = self.tracking.take()?.finish_without_trailers();
+        missing.map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Place for TrackedBody {
+    fn place(&self) -> String {
+        let endpoint = self.tracking.as_ref().map(Tracking::endpoint);
+        let place = |endpoint: &Arc<Endpoint>| {
+            format!("cluster {}: endpoint {}: ", endpoint.cluster, endpoint.address)
+        };
+        endpoint.map(place).unwrap_or_default()
     }
 }
 
@@ -130,9 +140,9 @@ impl Body for TrackedBody {
             return Poll::Ready(None);
         }
         Poll::Ready(match ready!(this.incoming.poll_trailers(cx)) {
-            Ok(Some(trailers)) => {
+            Ok(Some(mut trailers)) => {
                 if let Some(tracking) = this.tracking.take() {
-                    tracking.finish_with_trailers(&trailers);
+                    tracking.finish_with_trailers(&mut trailers);
                 }
                 Some(Ok(Frame::trailers(trailers)))
             }
@@ -142,7 +152,8 @@ impl Body for TrackedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        // The status that is missing is still to be said.
+        self.incoming.is_end_stream() && self.tracking.as_ref().is_none_or(Tracking::is_recorded)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -155,7 +166,7 @@ impl Drop for TrackedBody {
         // A body that ended with its headers need not be polled.
         if let Some(tracking) = self.tracking.take() {
             if self.incoming.is_end_stream() {
-                tracking.finish_without_trailers();
+                let _ = tracking.finish_without_trailers();
             } else {
                 tracking.finish_dropped();
             }

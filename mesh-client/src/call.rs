@@ -24,7 +24,7 @@ use tonic::Status;
 /// What attempts run on: a live cluster, or a fake of one in tests.
 pub(crate) trait Upstream: Send + Sync + 'static {
     /// Body of a response; its end is the end of the attempt.
-    type Body: Body<Data = Bytes, Error = Status> + Unpin + Send + 'static;
+    type Body: Body<Data = Bytes, Error = Status> + Place + Unpin + Send + 'static;
     /// Held while a retry is in flight; counts against the cluster's retry limit.
     type RetryPermit: Send + Unpin + 'static;
     /// A request that was sent, up to the headers of its response. Dropping it abandons the request.
@@ -61,6 +61,12 @@ pub(crate) trait Upstream: Send + Sync + 'static {
             }
         }
     }
+}
+
+/// Where a response comes from, for the status of one that does not end.
+pub(crate) trait Place {
+    /// `cluster c: endpoint 10.0.0.7:9080: `; empty when it has ended.
+    fn place(&self) -> String;
 }
 
 /// What became of a request at once.
@@ -175,16 +181,19 @@ impl<B, P> BoundedBody<B, P> {
     }
 
     /// The end of a response that took too long.
-    fn late(&mut self, by_deadline: bool) -> Status {
-        self.body = None;
+    fn late(&mut self, by_deadline: bool) -> Status
+    where
+        B: Place,
+    {
+        let place = self.body.take().map(|body| body.place()).unwrap_or_default();
         self.permit = None;
         self.timers = None;
         match self.bounds.take() {
             Some(Bounds { target, deadline: Some(deadline), .. }) if by_deadline => {
-                deadline.exceeded(&target, "the response had not ended")
+                deadline.exceeded(&target, &format!("{place}the response had not ended"))
             }
             Some(Bounds { target, idle, .. }) => Status::deadline_exceeded(format!(
-                "target {target}: the response was silent for {:?} (per_try_idle_timeout)",
+                "target {target}: {place}the response was silent for {:?} (per_try_idle_timeout)",
                 idle.unwrap_or_default()
             )),
             None => Status::deadline_exceeded("the response had not ended"),
@@ -194,7 +203,7 @@ impl<B, P> BoundedBody<B, P> {
 
 impl<B, P> Body for BoundedBody<B, P>
 where
-    B: Body<Data = Bytes, Error = Status> + Unpin,
+    B: Body<Data = Bytes, Error = Status> + Place + Unpin,
     P: Unpin,
 {
     type Data = Bytes;

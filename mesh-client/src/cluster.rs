@@ -9,6 +9,7 @@
 
 mod actor;
 mod aggregate;
+pub(crate) mod answer;
 mod attempt;
 pub(crate) mod breaker;
 mod by_hash;
@@ -195,6 +196,22 @@ impl Cluster {
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
         let mut updates = self.updates.subscribe();
         async move { while updates.changed().await.is_ok() {} }
+    }
+
+    /// What calls hold of it: all of it is given back when they end. The endpoints' part is in
+    /// [`Self::describe`]. For tests.
+    #[cfg(test)]
+    pub(crate) fn guards(&self) -> [(&'static str, u64); 4] {
+        let in_progress = self.shared.load.load().as_ref().map_or(0, |load| load.in_progress());
+        let counted =
+            [RoutingPriority::Default, RoutingPriority::High].map(|of| self.shared.counters.held(of));
+        let sum = |count: fn(&Held) -> u32| counted.iter().map(|held| u64::from(count(held))).sum::<u64>();
+        [
+            ("requests", sum(|held| held.requests)),
+            ("pending", sum(|held| held.pending) + u64::from(self.shared.room.waiting())),
+            ("retries", sum(|held| held.retries)),
+            ("load in progress", in_progress),
+        ]
     }
 
     /// What the circuit breakers of a priority count, those of other channels included.

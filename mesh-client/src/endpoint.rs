@@ -141,6 +141,11 @@ impl Room {
         WaitingForRoom(Arc::clone(self))
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(SeqCst)
+    }
+
     /// Ends when a stream ended or there is a new connection, from when it is enabled on: enable it, look for
     /// room, and wait for it if there was none. Dropped unused, it passes the news on to another call.
     pub(crate) fn freed(&self) -> Notified<'_> {

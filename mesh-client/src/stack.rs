@@ -159,6 +159,16 @@ impl<U: Upstream> Core<U> {
         }
     }
 
+    /// What calls hold: bytes kept for retries, faults, copies under way. For tests.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> [(&'static str, u64); 3] {
+        [
+            ("bytes for retries", (REPLAY_BUDGET - self.budget.left()) as u64),
+            ("faults", u64::from(self.settings.faults.active())),
+            ("copies", self.mirrors.under_way() as u64),
+        ]
+    }
+
     /// Counts a call that failed without an answer.
     fn failed_here(&self, status: &Status) {
         self.counters.failed_here.add_one();

@@ -251,8 +251,8 @@ impl Future for Exchange {
         // Polled after its end it is pending for ever.
         let Some((mut tracking, pumping)) = this.held.take() else { return Poll::Pending };
         Poll::Ready(match polled {
-            Poll::Ready(Ok(response)) => {
-                tracking.on_headers(response.status(), response.headers());
+            Poll::Ready(Ok(mut response)) => {
+                tracking.on_headers(response.status(), response.headers_mut());
                 Ok(response.map(|incoming| TrackedBody::new(incoming, tracking, pumping)))
             }
             Poll::Ready(Err(error)) => Err(tracking.failed(*this.number, &error)),

@@ -3,7 +3,7 @@
 use super::{elsewhere::Levels, priority::Aggregate};
 use crate::{endpoint::Endpoint, lb::Picker};
 use mesh_xds::config::ClusterConfig;
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 /// The published state of a cluster.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ impl Hope {
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) connecting: usize,
+    /// One of them.
+    pub(crate) connecting_to: Option<SocketAddr>,
     pub(crate) idle: usize,
     pub(crate) backing_off: usize,
     /// The latest failure of one that backs off, or of a health check.
@@ -75,6 +77,9 @@ impl fmt::Display for Summary {
             for (count, state) in counts.into_iter().filter(|(count, _)| *count > 0) {
                 write!(f, "{comma}{count} {state}")?;
                 comma = ", ";
+            }
+            if let Some(address) = self.connecting_to {
+                write!(f, "; connecting to {address}")?;
             }
             if let Some(failure) = &self.failure {
                 write!(f, ": {failure}")?;

@@ -1,6 +1,6 @@
 //! The guards of an attempt and its outcome, from the moment a stream is reserved to the end of the response.
 
-use super::{AttemptError, AttemptErrorKind, breaker::Permit, failure, outcome::Outcome};
+use super::{AttemptError, AttemptErrorKind, answer, breaker::Permit, failure, outcome::Outcome};
 use crate::endpoint::{Endpoint, conn::Stream};
 use base64::{
     Engine as _, alphabet,
@@ -46,8 +46,9 @@ impl Tracking {
         self.stream.endpoint()
     }
 
-    /// Response headers came; if they say how it ended, that is it.
-    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &HeaderMap) {
+    /// Response headers came; if they say how it ended, that is it. What is wrong with them is put right.
+    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+        answer::headers(self.endpoint(), status, headers);
         if status != StatusCode::OK {
             self.record(Outcome::Http(status.as_u16()));
         } else if let Some(code) = grpc_status(headers) {
@@ -56,14 +57,25 @@ impl Tracking {
         }
     }
 
-    pub(crate) fn finish_with_trailers(mut self, trailers: &HeaderMap) {
+    /// The response ended with these; what is wrong with them is put right.
+    pub(crate) fn finish_with_trailers(mut self, trailers: &mut HeaderMap) {
+        if !self.recorded {
+            answer::ending(self.endpoint(), trailers);
+        }
         self.read_load(trailers);
         self.record(Outcome::Status(grpc_status(trailers).unwrap_or(Code::Unknown)));
     }
 
-    /// gRPC: an answer without status is status UNKNOWN.
-    pub(crate) fn finish_without_trailers(mut self) {
+    /// gRPC: an answer without status is status UNKNOWN. What stands for its trailers, if it needs any.
+    pub(crate) fn finish_without_trailers(mut self) -> Option<HeaderMap> {
+        let missing = (!self.recorded).then(|| answer::missing(self.endpoint()));
         self.record(Outcome::Status(Code::Unknown));
+        missing
+    }
+
+    /// It is known how it ended.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded
     }
 
     pub(crate) fn finish_with_error(mut self, error: &h2::Error) {

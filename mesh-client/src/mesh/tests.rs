@@ -1,5 +1,6 @@
 //! A whole client over loopback: a control plane that speaks ADS, real servers, generated clients.
 
+mod acceptance;
 mod connector;
 mod control_planes;
 mod explain;

@@ -35,6 +35,11 @@ impl Budget {
         Arc::new(Self { left: AtomicUsize::new(bytes) })
     }
 
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.left.load(Relaxed)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }

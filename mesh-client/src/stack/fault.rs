@@ -33,6 +33,11 @@ impl Drop for ActiveFault {
 }
 
 impl ActiveFaults {
+    #[cfg(test)]
+    pub(crate) fn active(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
     /// One more, unless there are as many as may be.
     pub(crate) fn begin(&self, limit: Option<u32>) -> Option<ActiveFault> {
         let limit = limit.unwrap_or(u32::MAX);

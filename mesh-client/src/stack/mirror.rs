@@ -35,6 +35,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct Mirrors(Mutex<JoinSet<()>>);
 
 impl Mirrors {
+    /// Those that have not ended.
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while copies.try_join_next().is_some() {}
+        copies.len()
+    }
+
     /// Starts one, unless there are too many.
     fn start(&self, copy: impl Future<Output = ()> + Send + 'static) -> bool {
         let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);

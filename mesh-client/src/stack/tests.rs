@@ -101,6 +101,12 @@ impl Drop for Permit {
     }
 }
 
+impl crate::call::Place for Body {
+    fn place(&self) -> String {
+        String::new()
+    }
+}
+
 impl Upstream for Fake {
     type Body = Body;
     type RetryPermit = Permit;

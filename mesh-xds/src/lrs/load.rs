@@ -222,6 +222,13 @@ impl ClusterLoad {
     }
 }
 
+impl ClusterLoad {
+    /// Calls in progress, in all its localities.
+    pub fn in_progress(&self) -> u64 {
+        lock(&self.localities).values().map(|load| load.in_progress.load(Relaxed)).sum()
+    }
+}
+
 impl LocalityLoad {
     /// A call begins.
     pub fn begin(self: &Arc<Self>) -> InProgress {

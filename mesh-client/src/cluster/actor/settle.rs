@@ -328,6 +328,11 @@ impl Actor {
                     }
                 }
             }
+            let is_new = |standing| view.is_offered(standing) && standing.link() == Link::Connecting;
+            if summary.connecting_to.is_none() && view.tier.census.any(is_new) {
+                let new = view.members().find(|member| is_new(member.standing));
+                summary.connecting_to = new.map(|member| member.endpoint.address());
+            }
             let is_lost = |standing| view.is_offered(standing) && standing.link() == Link::Failed;
             if view.tier.census.any(is_lost) {
                 let lost = view.members().filter(|member| is_lost(member.standing)).last();

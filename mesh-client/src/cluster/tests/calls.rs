@@ -118,7 +118,8 @@ async fn a_call_that_waits_for_a_connection_ends_with_its_deadline() {
         (error.status.code(), error.status.message()),
         (
             Code::DeadlineExceeded,
-            "cluster reviews: deadline exceeded while waiting: no ready endpoint (1 connecting)"
+            "cluster reviews: deadline exceeded while waiting: no ready endpoint (1 connecting; \
+             connecting to 127.0.0.1:1)"
         )
     );
 }
@@ -270,7 +271,7 @@ async fn calls_that_wait_for_a_connection_are_limited() {
     assert_eq!(
         second.status.message(),
         "cluster reviews: circuit breaker: max_pending_requests (1) wait for a connection; \
-         no ready endpoint (1 connecting)"
+         no ready endpoint (1 connecting; connecting to 127.0.0.1:1)"
     );
     assert_eq!(attempt(&cluster, &mut with_deadline(Duration::from_secs(1))).await.unwrap_err().kind, {
         AttemptErrorKind::DeadlineExceeded

@@ -1,41 +1,31 @@
 //! A control plane with the resources that a test publishes, and servers that say who they are.
 
-use crate::{
-    Mesh, MeshChannel,
-    context::Incoming,
-    orca::{CallMetricsLayer, OpenRcaService, ServerMetricsRecorder},
-    registration::proto::{RegisterRequest, RegisterResponse},
-    table::testing,
-};
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::HeaderMap;
+mod echo;
+
+pub(super) use echo::{Echo, ask};
+
+use crate::{Mesh, table::testing};
 use mesh_xds::{
     bootstrap::{Bootstrap, ChannelCredentials, Node as BootstrapNode, ServerConfig},
     lrs::{LoadReportService, LoadReportSettings},
-    matcher::{DomainPattern, Fraction, PathMatcher},
+    matcher::{DomainPattern, Fraction, HeaderMatcher, HeaderOrPseudo, PathMatcher, StringMatcher},
     name::{Name, ResourceType},
     resource::{
         Locality, Resource,
         cluster::{Cluster, ReportedMetrics},
         endpoint::{ClusterLoadAssignment, DropOverload, Endpoint, LocalityEndpoints, Priority},
-        filter::FilterOverrides,
+        filter::{FilterConfig, FilterOverrides, HttpFilter},
         listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
-        route::{Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
+        route::{Destination, Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
         tls::UpstreamTls,
     },
     server::{AdsService, AdsSettings, Encoded, Node, StreamEvent, View, Views},
 };
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    task::Poll,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -44,15 +34,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{
-    Code, Request, Response, Status,
-    body::Body,
-    client::GrpcService,
-    metadata::{MetadataMap, MetadataValue},
-    server::{Grpc, NamedService},
-    transport::Server,
-};
-use tonic_prost::ProstCodec;
+use tonic::{Status, metadata::MetadataMap, transport::Server};
 
 /// Where nobody listens.
 pub(super) fn free_address() -> SocketAddr {
@@ -80,6 +62,13 @@ pub(super) struct Published {
     priorities: bool,
     tls: Option<Arc<UpstreamTls>>,
     change: fn(&mut Cluster),
+    /// A route for each cluster.
+    by_header: bool,
+    /// Kinds of which there is none.
+    without: Vec<ResourceType>,
+    /// The endpoints of a cluster are localities of these weights.
+    localities: Vec<u32>,
+    filters: Vec<HttpFilter>,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -93,6 +82,10 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         priorities: false,
         tls: None,
         change: |_| {},
+        by_header: false,
+        without: Vec::new(),
+        localities: Vec::new(),
+        filters: Vec::new(),
     }
 }
 
@@ -142,6 +135,52 @@ impl Published {
         self
     }
 
+    /// A call goes to the cluster that its header `to` names.
+    pub(super) fn by_header(mut self) -> Self {
+        self.by_header = true;
+        self
+    }
+
+    /// More clusters.
+    pub(super) fn and(mut self, clusters: impl IntoIterator<Item = (&'static str, Vec<SocketAddr>)>) -> Self {
+        self.clusters.extend(clusters);
+        self
+    }
+
+    /// There is no such resource, though others name it.
+    pub(super) fn without(mut self, kind: ResourceType) -> Self {
+        self.without.push(kind);
+        self
+    }
+
+    /// Each endpoint of a cluster is a locality; their weights.
+    pub(super) fn localities(mut self, weights: &[u32]) -> Self {
+        self.localities = weights.to_vec();
+        self
+    }
+
+    /// A filter before the router.
+    pub(super) fn filtered(mut self, name: &str, config: FilterConfig) -> Self {
+        self.filters.push(HttpFilter { name: name.into(), config, disabled: false });
+        self
+    }
+
+    fn routes(&self) -> Vec<Arc<Route>> {
+        if !self.by_header {
+            return vec![Arc::new(self.route.clone())];
+        }
+        let route = |(name, _): &(&'static str, _)| {
+            let mut route = self.route.clone();
+            let header = HeaderOrPseudo::Header(http::HeaderName::from_static("to"));
+            route.matches.headers = vec![HeaderMatcher::string(header, StringMatcher::exact(name, false))];
+            if let RouteAction::Forward(forward) = &mut route.action {
+                forward.destination = Destination::Cluster((*name).into());
+            }
+            Arc::new(route)
+        };
+        self.clusters.iter().map(route).collect()
+    }
+
     fn name(&self, kind: ResourceType, name: &str) -> Name {
         match self.authority {
             None => name.into(),
@@ -153,14 +192,15 @@ impl Published {
         let host = VirtualHost {
             name: "reviews".into(),
             domains: vec![DomainPattern::Any],
-            routes: vec![Arc::new(self.route.clone())],
+            routes: self.routes(),
             retry: None,
             hedge: None,
             overrides: FilterOverrides::new(),
             headers: HeaderMutations::default(),
         };
         let name = self.name(ResourceType::RouteConfiguration, "routes");
-        let http = HttpConnectionManager { routes: RouteSource::Rds(name.clone()), ..testing::http() };
+        let mut http = HttpConnectionManager { routes: RouteSource::Rds(name.clone()), ..testing::http() };
+        http.filters.splice(..0, self.filters.iter().cloned());
         let listener = Listener {
             name: self.name(ResourceType::Listener, "reviews:9080"),
             kind: ListenerKind::Api(http),
@@ -175,9 +215,13 @@ impl Published {
             (self.change)(&mut cluster);
             all.push(encoded(&cluster));
             let mut endpoints = endpoints(name, addresses, self.priorities);
+            if !self.localities.is_empty() {
+                endpoints.priorities = vec![localities(addresses, &self.localities)];
+            }
             endpoints.drops = self.drops.clone();
             all.push(encoded(&endpoints));
         }
+        all.retain(|((kind, _), _)| !self.without.contains(kind));
         all.into_iter().collect()
     }
 }
@@ -194,6 +238,16 @@ fn endpoints(cluster: &str, addresses: &[SocketAddr], prioritized: bool) -> Clus
     let size = if prioritized { 1 } else { addresses.len().max(1) };
     let priorities = addresses.chunks(size).map(priority).collect();
     ClusterLoadAssignment { priorities, ..ClusterLoadAssignment::new(cluster) }
+}
+
+/// A locality for each.
+fn localities(addresses: &[SocketAddr], weights: &[u32]) -> Priority {
+    let locality = |(index, (address, weight)): (usize, (&SocketAddr, &u32))| LocalityEndpoints {
+        locality: Locality { zone: format!("z{index}").into(), ..Locality::default() },
+        weight: NonZeroU32::new(*weight).unwrap(),
+        endpoints: vec![Arc::new(Endpoint::new(vec![*address]))],
+    };
+    Priority { localities: addresses.iter().zip(weights).enumerate().map(locality).collect() }
 }
 
 fn encoded<R: Resource>(resource: &R) -> ((ResourceType, Name), Arc<Encoded>) {
@@ -329,175 +383,4 @@ impl Plane {
         self.ads.close();
         self.tasks.shutdown().await;
     }
-}
-
-/// A server that says its name, or does not.
-pub(super) struct Echo {
-    pub(super) address: SocketAddr,
-    seen: Arc<Mutex<HeaderMap>>,
-    hits: Arc<AtomicUsize>,
-    _tasks: JoinSet<()>,
-}
-
-#[derive(Clone, Debug)]
-enum Manner {
-    Name(&'static str),
-    Fail(Code),
-    Silent,
-    /// Asks the next hop, as a handler does.
-    Hop(MeshChannel),
-}
-
-impl Echo {
-    pub(super) async fn start(name: &'static str) -> Self {
-        Self::serve(Manner::Name(name), ServerMetricsRecorder::new()).await
-    }
-
-    /// One that says this of its load, with responses and by itself every 10 ms.
-    pub(super) async fn reporting(name: &'static str, load: ServerMetricsRecorder) -> Self {
-        Self::serve(Manner::Name(name), load).await
-    }
-
-    pub(super) async fn failing(code: Code) -> Self {
-        Self::serve(Manner::Fail(code), ServerMetricsRecorder::new()).await
-    }
-
-    /// A server whose handler makes a call itself. It believes its callers, as an authenticated peer is believed.
-    pub(super) async fn hop(next: MeshChannel) -> Self {
-        Self::serve(Manner::Hop(next), ServerMetricsRecorder::new()).await
-    }
-
-    pub(super) async fn silent() -> Self {
-        Self::serve(Manner::Silent, ServerMetricsRecorder::new()).await
-    }
-
-    async fn serve(manner: Manner, load: ServerMetricsRecorder) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(HeaderMap::new()));
-        let hits = Arc::new(AtomicUsize::new(0));
-        let service = EchoService { manner, seen: seen.clone(), hits: hits.clone() };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let reports = OpenRcaService::new(load.clone()).min_reporting_interval(Duration::from_millis(10));
-            let layer = CallMetricsLayer::with_server_metrics(load);
-            let serving = Server::builder().layer(layer).add_service(service).add_service(reports);
-            serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        });
-        Self { address, seen, hits, _tasks: tasks }
-    }
-
-    /// How many requests there were.
-    pub(super) fn hits(&self) -> usize {
-        self.hits.load(SeqCst)
-    }
-
-    /// Headers of the last request.
-    pub(super) fn last_headers(&self) -> HeaderMap {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-#[derive(Clone)]
-struct EchoService {
-    manner: Manner,
-    seen: Arc<Mutex<HeaderMap>>,
-    hits: Arc<AtomicUsize>,
-}
-
-impl NamedService for EchoService {
-    const NAME: &'static str = "mesh.test.Echo";
-}
-
-impl tower_service::Service<http::Request<Body>> for EchoService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            let mut headers = request.headers().clone();
-            let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-            *this.seen.lock().unwrap() = headers.clone();
-            this.hits.fetch_add(1, SeqCst);
-            let name = match this.manner {
-                Manner::Name(name) => name,
-                Manner::Fail(code) => {
-                    let mut metadata = MetadataMap::new();
-                    // `cpu_utilization` is 0.5.
-                    let report = MetadataValue::from_bytes(&[0x09, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f]);
-                    metadata.insert_bin(mesh_xds::orca::TRAILER, report);
-                    return Ok(Status::with_metadata(code, "as told", metadata).into_http());
-                }
-                Manner::Silent => return std::future::pending().await,
-                Manner::Hop(next) => {
-                    let incoming = Incoming::from_headers(&headers, true, tokio::time::Instant::now());
-                    match incoming.scope(ask(next, None)).await {
-                        Ok(_) => "hop",
-                        Err(status) => return Ok(Status::new(status.code(), "of the next hop").into_http()),
-                    }
-                }
-            };
-            headers.insert("seen-authority", authority.parse().unwrap());
-            let message = RegisterResponse { workload_entry: name.to_owned(), revision: String::new() };
-            let answer = move |_: Request<RegisterRequest>| {
-                let mut response = Response::new(message.clone());
-                for (key, seen) in SEEN {
-                    if let Some(value) = headers.get(seen) {
-                        response.metadata_mut().insert(key, value.to_str().unwrap().parse().unwrap());
-                    }
-                }
-                async { Ok::<_, Status>(response) }
-            };
-            let codec = ProstCodec::<RegisterResponse, RegisterRequest>::default();
-            Ok(Grpc::new(codec).unary(tower::service_fn(answer), request).await)
-        })
-    }
-}
-
-/// Headers of a request that the response tells of.
-const SEEN: [(&str, &str); 3] =
-    [("seen-authority", "seen-authority"), ("seen-agent", "user-agent"), ("seen-timeout", "grpc-timeout")];
-
-/// What an [`Echo`] answered, and what it had seen.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) server: String,
-    pub(super) authority: String,
-    pub(super) headers: HeaderMap,
-}
-
-/// A unary call, as generated code makes it.
-pub(super) async fn ask<T>(channel: T, request: Option<Request<RegisterRequest>>) -> Result<Answer, Status>
-where
-    T: GrpcService<Body>,
-    T::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    T::ResponseBody: http_body::Body<Data = Bytes> + Send + 'static,
-    <T::ResponseBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-{
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-    let path = http::uri::PathAndQuery::from_static("/mesh.test.Echo/Ask");
-    let codec = ProstCodec::<RegisterRequest, RegisterResponse>::default();
-    let response = client
-        .unary(request.unwrap_or_else(|| Request::new(RegisterRequest::default())), path, codec)
-        .await?;
-    let (metadata, message, _) = response.into_parts();
-    let seen = |key: &str| metadata.get(key).map(|value| value.to_str().unwrap().to_owned());
-    let mut headers = HeaderMap::new();
-    for (key, name) in SEEN {
-        if let Some(value) = seen(key) {
-            headers.insert(name, value.parse().unwrap());
-        }
-    }
-    Ok(Answer {
-        server: message.workload_entry,
-        authority: seen("seen-authority").unwrap_or_default(),
-        headers,
-    })
 }
