@@ -14,6 +14,7 @@ mod attempt;
 pub(crate) mod breaker;
 mod by_hash;
 mod elsewhere;
+pub(crate) mod empty;
 pub(crate) mod failure;
 mod locality;
 pub(crate) mod names;
@@ -31,6 +32,7 @@ mod weighed;
 pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
 pub(crate) use elsewhere::Elsewhere;
+pub use empty::EmptyEndpoints;
 pub(crate) use standing::Link;
 pub use weighed::WeightedRoundRobinStatus;
 
@@ -72,6 +74,8 @@ pub(crate) struct ClusterDeps {
     pub(crate) seed: u64,
     /// No ring of consistent hashing is larger, whatever the control plane asks for (gRPC's ring size cap).
     pub(crate) ring_size_cap: u32,
+    /// What becomes of clusters that are left without endpoints.
+    pub(crate) empty_endpoints: EmptyEndpoints,
 }
 
 /// gRPC's default of [`ClusterDeps::ring_size_cap`].

@@ -42,7 +42,7 @@ pub mod tls;
 
 pub use call::MeshBody;
 pub use channel::{CallFuture, MeshChannel};
-pub use cluster::WeightedRoundRobinStatus;
+pub use cluster::{EmptyEndpoints, WeightedRoundRobinStatus};
 pub use layer::{MeshLayer, MeshService};
 pub use mesh::{
     BreakerStatus, ClusterStatus, FEATURES, IdentityStatus, LoadReportStatus, Mesh, MeshBuilder, MeshError,

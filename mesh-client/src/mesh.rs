@@ -12,7 +12,7 @@ pub use status::{BreakerStatus, ClusterStatus, IdentityStatus, LoadReportStatus,
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{ClusterDeps, RING_SIZE_CAP, breaker::Breakers, names},
+    cluster::{ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, breaker::Breakers, names},
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
@@ -313,6 +313,7 @@ pub struct MeshBuilder {
     seed: Option<u64>,
     cache: Option<CacheSettings>,
     ring_size_cap: Option<u32>,
+    empty_endpoints: EmptyEndpoints,
     connect: Option<Arc<dyn Connect>>,
 }
 
@@ -436,6 +437,13 @@ impl MeshBuilder {
         self
     }
 
+    /// What becomes of calls to a cluster that is left without endpoints; default: they fail at once. While the last
+    /// endpoints are kept, [`ClusterStatus::note`] says so.
+    pub fn empty_endpoints(mut self, policy: EmptyEndpoints) -> Self {
+        self.empty_endpoints = policy;
+        self
+    }
+
     /// Connections to endpoints are opened by this: a [`Connect`], or a function from an address to a future of a
     /// stream of bytes. TLS and the verification of the peer stay the mesh's, over whatever it opens. The
     /// connections to control planes are not its business. Default: [`Tcp`].
@@ -490,6 +498,7 @@ impl MeshBuilder {
             loads: Arc::clone(&loads),
             seed,
             ring_size_cap: self.ring_size_cap.unwrap_or(RING_SIZE_CAP).max(1),
+            empty_endpoints: self.empty_endpoints,
         };
         let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
         let reporter = LoadReporter::spawn(loads, &bootstrap, connector.clone(), &settings);

@@ -15,6 +15,7 @@ mod weigh;
 use super::{
     ClusterDeps, Shared,
     breaker::Counters,
+    empty::Empty,
     names::{self, Answer, Names, Resolve},
     outcome::{Tally, Thresholds},
     outlier::{Ejector, Sample, Samples},
@@ -78,6 +79,8 @@ pub(crate) struct Actor {
     tables: Tables,
     ring_size_cap: u32,
     names: Names,
+    /// Of the endpoints that all went.
+    empty: Empty,
     resolve: Arc<dyn Resolve>,
     lookups: JoinSet<Answer>,
     /// Of this client's choice of a subset.
@@ -148,6 +151,7 @@ impl Actor {
             tables: Tables::default(),
             ring_size_cap: deps.ring_size_cap,
             names: Names::default(),
+            empty: Empty::new(deps.empty_endpoints),
             resolve: Arc::clone(&deps.resolve),
             lookups: JoinSet::new(),
             subset_seed: deps.seed,
@@ -218,6 +222,7 @@ impl Actor {
                 } => {
                     self.sweep_if_due();
                     self.forget_asked_if_due();
+                    self.let_go_if_due();
                     self.ask_names();
                 }
             }
@@ -232,6 +237,7 @@ impl Actor {
                 self.priorities.wake_at(),
                 self.ejector.wake_at(),
                 self.names.wake_at(),
+                self.empty.wake_at(),
                 self.reweigh_at,
                 self.asked.wake_at(),
             ])
@@ -273,7 +279,9 @@ impl Actor {
     /// Makes the endpoints what the configuration, and the names in it, say now.
     fn adopt(&mut self) {
         let now = Instant::now();
-        self.config = self.used(self.resolved());
+        let resolved = self.resolved();
+        let config = self.empty.apply(now, resolved);
+        self.config = self.used(config);
         self.warn_of_keepalive_times();
         let cluster = &self.config.cluster;
         self.thresholds.set(cluster.outlier_detection.as_ref());
@@ -312,6 +320,13 @@ impl Actor {
         self.report_load();
         self.plan_weighing();
         self.priorities.resize(self.config.endpoints.priorities.len());
+    }
+
+    /// The endpoints that were kept though there are none have had their time.
+    fn let_go_if_due(&mut self) {
+        if self.empty.wake_at().is_some_and(|at| at <= Instant::now()) {
+            self.adopt();
+        }
     }
 
     /// The configuration, with names replaced by what they stand for.

@@ -6,6 +6,7 @@ mod change;
 mod checks;
 mod describe;
 mod elsewhere;
+mod empty;
 mod hashing;
 mod health;
 mod names;

@@ -494,6 +494,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
         loads: Arc::default(),
         seed: 42,
         ring_size_cap: crate::cluster::RING_SIZE_CAP,
+        empty_endpoints: crate::EmptyEndpoints::Fail,
     }
 }
 
