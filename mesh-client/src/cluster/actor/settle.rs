@@ -286,7 +286,13 @@ impl Actor {
                 continue;
             }
             let Some(view) = self.view(index, priority, loads) else { continue };
-            for (share, degraded) in [(load.healthy, false), (load.degraded, true)] {
+            // In panic nobody is degraded: all stand in one table, for all that the priority gets.
+            let shares = if view.is_panicking() {
+                [(load.healthy + load.degraded, false), (0, true)]
+            } else {
+                [(load.healthy, false), (load.degraded, true)]
+            };
+            for (share, degraded) in shares {
                 if share > 0 {
                     parts
                         .extend(tables.hashed(index, &view, hashing, degraded).map(|hashed| (share, hashed)));

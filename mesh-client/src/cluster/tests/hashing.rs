@@ -208,6 +208,32 @@ async fn an_unhealthy_endpoint_stands_in_no_table() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_panic_the_share_of_degraded_endpoints_is_that_of_all() {
+    for lb in policies() {
+        let net = Net::default();
+        let servers: [_; 10] = net.servers();
+        let mut config = Config::with_priorities(&[&[1, 2, 3, 4, 5], &[6, 7, 8, 9, 10]]);
+        config.cluster.lb = lb;
+        config.cluster.panic_threshold = Some(Fraction::per_million(500_000));
+        for index in 0..10 {
+            let is_first = index % 5 == 0;
+            config.endpoint(index).health =
+                if is_first { HealthStatus::Degraded } else { HealthStatus::Unhealthy };
+        }
+        let cluster = config.spawn(&net);
+        rest().await;
+        for key in 0..1000 {
+            call_with(&cluster, Some(hash(key))).await;
+        }
+        // Each priority has 28 % of what it should have, so half of the calls, for all of its endpoints.
+        let hits: Vec<usize> = servers.iter().map(|server| server.hits()).collect();
+        let second: usize = hits.iter().skip(5).sum();
+        assert!(second.abs_diff(500) < 60, "{hits:?}");
+        assert!(hits.iter().all(|hits| *hits > 20), "{hits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_endpoint_warms_up() {
     let net = Net::default();
     let [_, new] = net.servers();

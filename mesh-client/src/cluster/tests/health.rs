@@ -271,6 +271,52 @@ async fn below_the_panic_threshold_health_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn degraded_endpoints_count_against_panic_and_are_like_others_in_it() {
+    let net = Net::default();
+    let servers: [_; 4] = net.servers();
+    let mut config = Config::of(&[1, 2, 3, 4]);
+    config.endpoint(0).health = HealthStatus::Degraded;
+    for index in 1..4 {
+        config.endpoint(index).health = HealthStatus::Unhealthy;
+    }
+    // One of four may be picked: that is 25 %.
+    for (threshold, shares) in [(250_000, [40, 0, 0, 0]), (250_001, [10; 4])] {
+        config.cluster.panic_threshold = Some(Fraction::per_million(threshold));
+        let cluster = config.spawn(&net);
+        rest().await;
+        for _ in 0..40 {
+            call(&cluster).await.unwrap();
+        }
+        assert_eq!(servers.each_ref().map(|server| server.hits()), shares, "{threshold}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn degraded_endpoints_of_the_first_priority_come_after_healthy_ones_of_the_second() {
+    let net = Net::default();
+    let [degraded, lost, standby, gone] = net.servers();
+    let mut config = Config::with_priorities(&[&[1, 2], &[3, 4]]);
+    config.endpoint(0).health = HealthStatus::Degraded;
+    config.endpoint(1).health = HealthStatus::Unhealthy;
+    let cluster = config.spawn(&net);
+    rest().await;
+    for _ in 0..100 {
+        call(&cluster).await.unwrap();
+    }
+    assert_eq!([&degraded, &lost, &standby, &gone].map(|server| server.hits()), [0, 0, 50, 50]);
+    // Half of the second priority is left, and bears 70 %.
+    config.endpoint(3).health = HealthStatus::Unhealthy;
+    cluster.update(config.build());
+    rest().await;
+    for _ in 0..1000 {
+        call(&cluster).await.unwrap();
+    }
+    let shares = [&degraded, &lost, &standby, &gone].map(|server| server.hits());
+    assert!(shares[0].abs_diff(300) < 60 && shares[1] + shares[3] == 0, "{shares:?}");
+    assert_eq!(shares[0] + shares[2], 1000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_made_here_eject_by_their_own_limit_and_answers_do_not() {
     for answer in [Answer::Reset, Answer::Status(Code::Unavailable)] {
         let net = Net::default();
