@@ -2,6 +2,8 @@
 
 use crate::{
     Outcome,
+    compare::Compared,
+    hosts::{self, Hosts},
     raw::Raw,
     server::Addresses,
     stream::StreamsClient,
@@ -26,8 +28,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// Until the configuration has come.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Until the configuration has come: the control plane is in this process, which callgrind makes fifty times slower.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+const ONE_CALL: Load = Load { kind: Kind::Unary, callers: 1, payload: 0, length: Length::Calls(1) };
 
 /// One way to call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +52,16 @@ pub enum Arm {
     MeshFault,
     /// `MeshChannel`, a thousand other routes before the one that matches.
     MeshRoutes,
+    /// `MeshChannel`, a thousand other virtual hosts before the one that matches.
+    MeshHosts,
     /// `MeshChannel`, ten endpoints.
     Mesh10,
     /// `MeshChannel`, a thousand endpoints.
     Mesh1000,
     /// tonic's `Channel` over the mesh's TLS connector.
     Tls,
+    /// The same again.
+    TlsAgain,
     /// `MeshChannel` over mTLS.
     MeshTls,
 }
@@ -69,18 +77,60 @@ impl Arm {
         Self::MeshRetry,
         Self::MeshFault,
         Self::MeshRoutes,
+        Self::MeshHosts,
         Self::Mesh10,
         Self::Mesh1000,
         Self::Tls,
+        Self::TlsAgain,
         Self::MeshTls,
     ];
 
     /// Those that are measured under load.
-    pub const LOADED: &[Self] =
-        &[Self::Plain, Self::Again, Self::Raw, Self::Mesh, Self::MeshRetry, Self::Tls, Self::MeshTls];
+    pub const LOADED: &[Self] = &[
+        Self::Plain,
+        Self::Again,
+        Self::Raw,
+        Self::Mesh,
+        Self::MeshRetry,
+        Self::MeshFault,
+        Self::Mesh10,
+        Self::Mesh1000,
+        Self::Tls,
+        Self::TlsAgain,
+        Self::MeshTls,
+    ];
 
-    /// What the tables call it.
-    pub fn label(self) -> &'static str {
+    /// Those of which long messages and streams tell something that short calls do not.
+    pub const CARRYING: &[Self] = &[
+        Self::Plain,
+        Self::Again,
+        Self::Raw,
+        Self::Mesh,
+        Self::MeshRetry,
+        Self::Tls,
+        Self::TlsAgain,
+        Self::MeshTls,
+    ];
+
+    /// What a mesh arm calls.
+    fn target(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Plain | Self::Again | Self::Raw | Self::Tls | Self::TlsAgain => return None,
+            Self::Mesh => "xds:///once:9080",
+            Self::MeshTimeout => "xds:///timed:9080",
+            Self::MeshRetry => "xds:///retried:9080",
+            Self::MeshFault => "xds:///faulty:9080",
+            Self::MeshRoutes => "xds:///routed:9080",
+            Self::MeshHosts => hosts::TARGET,
+            Self::Mesh10 => "xds:///ten:9080",
+            Self::Mesh1000 => "xds:///thousand:9080",
+            Self::MeshTls => "xds:///secure:9080",
+        })
+    }
+}
+
+impl Compared for Arm {
+    fn label(self) -> &'static str {
         match self {
             Self::Plain => "tonic `Channel`",
             Self::Again => "tonic `Channel` again (A/A)",
@@ -90,34 +140,21 @@ impl Arm {
             Self::MeshRetry => "`MeshChannel`, default retries",
             Self::MeshFault => "`MeshChannel`, fault filter",
             Self::MeshRoutes => "`MeshChannel`, 1,000 routes",
+            Self::MeshHosts => "`MeshChannel`, 1,000 virtual hosts",
             Self::Mesh10 => "`MeshChannel`, 10 endpoints",
             Self::Mesh1000 => "`MeshChannel`, 1,000 endpoints",
             Self::Tls => "tonic `Channel`, mTLS",
+            Self::TlsAgain => "tonic `Channel`, mTLS again (A/A)",
             Self::MeshTls => "`MeshChannel`, mTLS",
         }
     }
 
-    /// The arm that it is compared with: the same server, reached by tonic.
-    pub fn base(self) -> Self {
+    /// The same server, reached by tonic.
+    fn base(self) -> Self {
         match self {
-            Self::Tls | Self::MeshTls => Self::Tls,
+            Self::Tls | Self::TlsAgain | Self::MeshTls => Self::Tls,
             _ => Self::Plain,
         }
-    }
-
-    /// What a mesh arm calls.
-    fn target(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Plain | Self::Again | Self::Raw | Self::Tls => return None,
-            Self::Mesh => "xds:///once:9080",
-            Self::MeshTimeout => "xds:///timed:9080",
-            Self::MeshRetry => "xds:///retried:9080",
-            Self::MeshFault => "xds:///faulty:9080",
-            Self::MeshRoutes => "xds:///routed:9080",
-            Self::Mesh10 => "xds:///ten:9080",
-            Self::Mesh1000 => "xds:///thousand:9080",
-            Self::MeshTls => "xds:///secure:9080",
-        })
     }
 }
 
@@ -139,7 +176,8 @@ impl Client {
     }
 }
 
-async fn run<T>(transport: T, origin: http::Uri, load: Load) -> Outcome<Window>
+/// A window of calls through this transport.
+pub async fn run<T>(transport: T, origin: http::Uri, load: Load) -> Outcome<Window>
 where
     T: GrpcService<Body, Future: Send> + Clone + Send + 'static,
     T::Error: Into<StdError>,
@@ -156,21 +194,27 @@ where
 pub struct Arms {
     clients: Vec<(Arm, Client)>,
     mesh: Mesh,
+    /// Where [`Arm::MeshHosts`] belongs to.
+    hosts: Option<Hosts>,
 }
 
 impl Arms {
     /// Connects these arms, each with connections of its own.
     pub async fn connect(arms: &[Arm], control_plane: SocketAddr, servers: Addresses) -> Outcome<Self> {
         let (mesh, identity) = world::client(control_plane)?;
-        let mut connected = Self { clients: Vec::new(), mesh };
+        let mut connected = Self { clients: Vec::new(), mesh, hosts: None };
         for &arm in arms {
             let client = match arm.target() {
+                Some(target) if arm == Arm::MeshHosts => {
+                    let hosts = connected.hosts.insert(Hosts::start(servers.plain).await?);
+                    Client::Mesh(hosts.mesh.channel(target)?)
+                }
                 Some(target) => Client::Mesh(connected.mesh.channel(target)?),
                 None if arm == Arm::Raw => {
                     let origin = format!("http://{}", servers.plain).parse()?;
                     Client::Raw(Raw::connect(servers.plain).await?, origin)
                 }
-                None if arm == Arm::Tls => {
+                None if arm.base() == Arm::Tls => {
                     let check = ServerCheck::trust_domain(world::trust_domain()?);
                     let trust = ServerTrust::Mesh(identity.clone(), check);
                     let target = Target::tls(&servers.tls.to_string(), trust, Some(&identity))?;
@@ -229,9 +273,8 @@ impl Arms {
 /// Calls until a call succeeds.
 async fn ready(client: &Client) -> Outcome {
     let begun = Instant::now();
-    let one = Load { kind: Kind::Unary, callers: 1, payload: 0, length: Length::Calls(1) };
     loop {
-        match client.run(one).await {
+        match client.run(ONE_CALL).await {
             Ok(_) => return Ok(()),
             Err(error) if begun.elapsed() > PATIENCE => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

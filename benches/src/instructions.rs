@@ -90,7 +90,7 @@ struct Window {
 }
 
 /// What a test needs: the base, and what is compared with it.
-const FEW: [Arm; 4] = [Arm::Plain, Arm::Raw, Arm::Mesh, Arm::MeshRetry];
+const FEW: [Arm; 6] = [Arm::Plain, Arm::Raw, Arm::Mesh, Arm::MeshRetry, Arm::MeshRoutes, Arm::MeshHosts];
 
 fn windows(few: bool) -> impl Iterator<Item = &'static Window> {
     let wanted = move |window: &&Window| {
@@ -131,9 +131,11 @@ windows! {
     counted_window_mesh_retry: MeshRetry, Unary, 64;
     counted_window_mesh_fault: MeshFault, Unary, 64;
     counted_window_mesh_routes: MeshRoutes, Unary, 64;
+    counted_window_mesh_hosts: MeshHosts, Unary, 64;
     counted_window_mesh_ten: Mesh10, Unary, 64;
     counted_window_mesh_thousand: Mesh1000, Unary, 64;
     counted_window_tls: Tls, Unary, 64;
+    counted_window_tls_again: TlsAgain, Unary, 64;
     counted_window_mesh_tls: MeshTls, Unary, 64;
     counted_window_plain_long: Plain, Unary, 16384;
     counted_window_again_long: Again, Unary, 16384;
@@ -141,6 +143,7 @@ windows! {
     counted_window_mesh_long: Mesh, Unary, 16384;
     counted_window_mesh_retry_long: MeshRetry, Unary, 16384;
     counted_window_tls_long: Tls, Unary, 16384;
+    counted_window_tls_again_long: TlsAgain, Unary, 16384;
     counted_window_mesh_tls_long: MeshTls, Unary, 16384;
     counted_window_plain_stream: Plain, Download, 64;
     counted_window_again_stream: Again, Download, 64;

@@ -7,8 +7,11 @@
 //! One arm is there twice: how far the second strays from the first is what the run cannot tell apart.
 
 pub mod arm;
+pub mod compare;
 pub mod count;
+pub mod hosts;
 pub mod instructions;
+pub mod pin;
 pub mod raw;
 pub mod scale;
 pub mod server;

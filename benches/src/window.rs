@@ -37,6 +37,13 @@ pub struct Load {
     pub length: Length,
 }
 
+impl Load {
+    /// Calls of one message each way.
+    pub fn unary(callers: u32, payload: usize, time: Duration) -> Self {
+        Self { kind: Kind::Unary, callers, payload, length: Length::Time(time) }
+    }
+}
+
 /// How long a window is.
 #[derive(Clone, Copy, Debug)]
 pub enum Length {
@@ -56,6 +63,8 @@ pub struct Window {
     /// Processor time of the process, in the kernel too; nothing in a window of so many calls,
     /// which is there to be counted.
     pub cpu: Duration,
+    /// That of proxies between client and server, if there are any.
+    pub sidecars: Duration,
     /// Of every call, sorted, in nanoseconds.
     pub latencies: Vec<u64>,
 }
@@ -69,6 +78,11 @@ impl Window {
     /// Nanoseconds of processor time for a call.
     pub fn cpu_per_call(&self) -> f64 {
         self.cpu.as_nanos() as f64 / self.calls as f64
+    }
+
+    /// Nanoseconds of the proxies' processor time for a call.
+    pub fn sidecar_cpu_per_call(&self) -> f64 {
+        self.sidecars.as_nanos() as f64 / self.calls as f64
     }
 }
 
@@ -116,7 +130,7 @@ pub async fn run(client: impl Call, load: Load) -> Outcome<Window> {
     }
     let (wall, cpu) = (begun.elapsed(), process_time().saturating_sub(cpu));
     latencies.sort_unstable();
-    Ok(Window { calls: latencies.len() as u64, wall, cpu, latencies })
+    Ok(Window { calls: latencies.len() as u64, wall, cpu, sidecars: Duration::ZERO, latencies })
 }
 
 async fn caller(

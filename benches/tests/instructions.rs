@@ -2,6 +2,7 @@
 
 use mesh_bench::{
     arm::Arm,
+    compare::Compared,
     instructions::{instructions, is_possible},
 };
 use std::path::Path;
@@ -19,4 +20,9 @@ fn a_mesh_call_executes_fewer_instructions_than_a_call_over_hyper() {
     // The target is 1,500 more, of optimised code. This holds for code that is not optimised, too.
     assert!(of(Arm::Mesh) < raw, "{results:?}");
     assert!(of(Arm::MeshRetry) < of(Arm::Plain), "{results:?}");
+    // As many as with one, give or take a tenth.
+    for many in [Arm::MeshRoutes, Arm::MeshHosts] {
+        let ratio = of(many) / of(Arm::Mesh);
+        assert!((0.9..=1.1).contains(&ratio), "{}: {ratio}: {results:?}", many.label());
+    }
 }

@@ -16,6 +16,7 @@ mod tally;
 mod yaml;
 
 use binaries::Binaries;
+pub(crate) use install::Envoy;
 use install::Peers;
 use report::Report;
 use std::{

@@ -1,6 +1,9 @@
 //! The repository's own tasks. `cargo xtask --help` lists them.
 
-use xtask::{bench, codegen, interop};
+use xtask::{
+    bench::{self, What},
+    codegen, interop,
+};
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -20,8 +23,11 @@ enum Task {
         #[arg(long)]
         quick: bool,
         /// Measure instead what a change costs in a mesh of a thousand services.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "peers")]
         scale: bool,
+        /// Measure instead tonic-xds and Envoy beside our own arms, installing Envoy first.
+        #[arg(long)]
+        peers: bool,
         /// Put the tables into docs/performance.md.
         #[arg(long)]
         write: bool,
@@ -42,7 +48,14 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Bench { quick, scale, write } => bench::run(&root(), quick, scale, write).map(|()| true),
+        Task::Bench { quick, scale, peers, write } => {
+            let what = match (scale, peers) {
+                (true, _) => What::Scale,
+                (_, true) => What::Peers,
+                _ => What::Calls,
+            };
+            bench::run(&root(), what, quick, write).map(|()| true)
+        }
         Task::Codegen { check } => codegen::run(&root(), check).map(|()| true),
         Task::Interop { only } => interop::run(&root(), only.as_deref()),
     };

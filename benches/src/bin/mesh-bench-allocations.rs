@@ -4,6 +4,7 @@
 use mesh_bench::{
     Outcome,
     arm::Arm,
+    compare::Compared,
     count::{Allocations, allocations},
 };
 
@@ -13,11 +14,17 @@ fn main() -> Outcome {
         (seen.count_total, seen.bytes_total)
     })?;
     println!("### Allocations for a call, both ends: 64 bytes\n");
-    println!("| | allocations | added by it | bytes | added by it |\n|---|---|---|---|---|");
+    println!("| | allocations | added to tonic | added to hyper | bytes | added to tonic |");
+    println!("|---|---|---|---|---|---|");
+    let of = |arm: Arm| results.iter().find(|one| one.arm == arm).ok_or("no arm to compare with");
     for Allocations { arm, count, bytes } in &results {
-        let base = results.iter().find(|one| one.arm == arm.base()).ok_or("no arm to compare with")?;
+        let base = of(arm.base())?;
+        let raw = match arm.base() {
+            Arm::Plain => format!("{:+.1}", count - of(Arm::Raw)?.count),
+            _ => String::new(),
+        };
         println!(
-            "| {} | {count:.1} | {:+.1} | {bytes:.0} | {:+.0} |",
+            "| {} | {count:.1} | {:+.1} | {raw} | {bytes:.0} | {:+.0} |",
             arm.label(),
             count - base.count,
             bytes - base.bytes

@@ -4,6 +4,7 @@
 use mesh_bench::{
     Outcome,
     arm::Arm,
+    compare::Compared,
     instructions::{self, Instructions},
     server,
     stream::MESSAGES,

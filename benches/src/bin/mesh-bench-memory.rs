@@ -4,6 +4,7 @@
 use mesh_bench::{
     Outcome,
     arm::{Arm, Arms},
+    compare::Compared,
     server::{self, Addresses, ServerProcess},
     world::World,
 };

