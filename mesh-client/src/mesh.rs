@@ -501,8 +501,9 @@ impl MeshBuilder {
             empty_endpoints: self.empty_endpoints,
         };
         let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
-        let reporter = LoadReporter::spawn(loads, &bootstrap, connector.clone(), &settings);
+        let backoff = settings.backoff.clone();
         let xds = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);
+        let reporter = LoadReporter::spawn(loads, &xds, connector.clone(), backoff);
         let subscribed = xds.clone();
         let clusters = Registry::new(deps, Box::new(move |name| subscribed.subscribe_cluster(name)));
         Ok(Mesh(Arc::new(Inner {

@@ -13,6 +13,7 @@ mod core;
 pub(crate) mod fuzzing;
 mod handle;
 mod machine;
+mod speakers;
 mod store;
 mod task;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use handle::{
     ClientStatus, ClusterWatch, ConfigWatch, ServerConfigWatch, ServerStatus, Watching, WeakClient, XdsClient,
 };
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
+pub use speakers::Speakers;
 pub use store::CacheSettings;
 pub use task::{ClientSettings, Connector};
 pub use wire::{Request, Response};

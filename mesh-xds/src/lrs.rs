@@ -1,8 +1,8 @@
 //! Load reports (LRS; gRFC A27, A64, A85): what calls did, from the processes that make them to the control plane.
 //!
 //! The data path counts into a [`LoadStore`], with atomic additions only. [`Reporter`] is the asking side of the
-//! protocol, without IO; [`LoadReporter`] is the handle of the task that does the IO, and exists while something is
-//! to be reported. [`LoadReportService`] is the other side: it asks every client for all of its clusters and sums
+//! protocol, without IO; [`LoadReporter`] is the handle of the task that does the IO: a stream to each control plane
+//! that speaks for a cluster that is counted. [`LoadReportService`] is the other side: it asks every client for all of its clusters and sums
 //! up what they say ([`LoadSums`]), within bounds that no client can exceed.
 
 mod load;
@@ -14,7 +14,7 @@ mod task;
 mod tests;
 
 pub use load::{ClusterLoad, InProgress, LoadStore, LocalityLoad};
-pub use machine::{Input, Outputs, Reporter};
+pub use machine::{Input, Outputs, Reporter, Wanted};
 pub use service::{Admission, KnownClusters, LoadReportService, LoadReportSettings, Reporting};
 pub use sums::{ClusterSums, LoadSums, MetricSums, Sums};
 pub use task::LoadReporter;

@@ -12,7 +12,7 @@ use crate::{
 use mesh_ca::spiffe_id::TrustDomain;
 use mesh_xds::{
     bootstrap::ServerConfig as XdsServer,
-    client::{ClientSettings, ConfigWatch, Connector, XdsClient},
+    client::{BackoffSettings, ConfigWatch, Connector, XdsClient},
     config::XdsConfig,
     lrs::{LoadReporter, LoadStore},
     resource::ClusterLoadAssignment,
@@ -102,7 +102,9 @@ pub(super) fn client(
 /// Reports what a store counts.
 pub(super) fn reporter(address: SocketAddr, store: &Arc<LoadStore>) -> LoadReporter {
     let bootstrap = Join::new(address.to_string(), "tester", Security::Development).bootstrap().unwrap();
-    LoadReporter::spawn(store.clone(), &bootstrap, Arc::new(Channels(None)), &ClientSettings::default())
+    let connector = Arc::new(Channels(None));
+    let client = XdsClient::spawn(Arc::new(bootstrap), connector.clone());
+    LoadReporter::spawn(store.clone(), &client, connector, BackoffSettings::default())
 }
 
 /// Waits until the target's configuration is as wanted.

@@ -13,6 +13,7 @@
 use super::{
     cache::{Known, ResourceState, ResourceStatus},
     machine::{Input, Key, Machine, Parse},
+    speakers::Speakers,
     store::Stored,
     wire::Request,
 };
@@ -147,6 +148,8 @@ pub(super) struct Actions {
     pub(super) io: Vec<(Id, Action)>,
     /// Resources of which something else is known now.
     pub(super) changed: BTreeSet<Key>,
+    /// Another control plane speaks for some authority than before.
+    pub(super) moved: bool,
 }
 
 struct Server<P: Parse> {
@@ -317,6 +320,7 @@ impl<P: Parse> Federation<P> {
         let after = authority.servers.get(position + 1..).unwrap_or_default();
         let let_go: Vec<Id> = after.iter().take(authority.active - position).copied().collect();
         authority.active = position;
+        out.moved = true;
         authority.forgotten = false;
         out.changed.extend(keys.iter().cloned());
         for one in let_go {
@@ -373,6 +377,7 @@ impl<P: Parse> Federation<P> {
             out.changed.extend(keys.iter().cloned());
             if let Some(authority) = self.authorities.get_mut(id) {
                 authority.active += 1;
+                out.moved = true;
                 authority.forgotten = false;
             }
             let Some(to) = to else { return };
@@ -452,6 +457,16 @@ impl<P: Parse> Federation<P> {
     pub(super) fn default_machine(&self) -> Option<(&ServerConfig, &Machine<P>)> {
         let server = self.servers.get(self.authorities.first()?.last())?;
         Some((&server.config, &server.machine))
+    }
+
+    /// Which control plane speaks for whom; where what is on disk does, the one that was asked last.
+    pub(super) fn speakers(&self) -> Speakers {
+        let of = |authority: &Authority| Some(Arc::new(self.servers.get(authority.last())?.config.clone()));
+        let named = |one: &Authority| Some((one.name.clone()?, of(one)?));
+        Speakers {
+            default: self.authorities.first().and_then(of),
+            authorities: self.authorities.iter().filter_map(named).collect(),
+        }
     }
 
     /// Every control plane.

@@ -120,6 +120,7 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
             dirty = self.affected(&more.changed);
             out.io.extend(more.io);
             out.changed.extend(more.changed);
+            out.moved |= more.moved;
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     cache::ResourceStatus,
     core::{Command, Core},
     machine::{Machine, Parse},
+    speakers::Speakers,
     store::{self, Owner, Stored, Writer},
     task::{self, ClientSettings, Connector},
 };
@@ -44,6 +45,7 @@ struct Shared {
     clusters: Watches<Name, ClusterConfig>,
     status: Box<dyn Fn() -> ClientStatus + Send + Sync>,
     node: proto::Node,
+    speakers: watch::Receiver<Arc<Speakers>>,
 }
 
 type Watches<K, T> = Mutex<HashMap<K, Weak<Watch<T>>>>;
@@ -154,7 +156,9 @@ impl XdsClient {
             Machine::new(parser(server.features.trusted_xds_server), settings.machine(&bootstrap, server))
         };
         let node = settings.node(&bootstrap);
-        let core = Arc::new(Mutex::new(Core::new(Federation::new(plan, stored, machine))));
+        let federation = Federation::new(plan, stored, machine);
+        let (speaks, speakers) = watch::channel(Arc::new(federation.speakers()));
+        let core = Arc::new(Mutex::new(Core::new(federation)));
         let (commands, inbox) = mpsc::unbounded_channel();
         let watched = core.clone();
         let id = Arc::<str>::from(node.id.as_str());
@@ -167,7 +171,7 @@ impl XdsClient {
             tokio::spawn(store::keep(writer, heard, accepted, parser(false), now));
             news
         });
-        tokio::spawn(task::run(core, inbox, connector, servers, settings, news));
+        tokio::spawn(task::run(core, inbox, connector, servers, settings, speaks, news));
         let shared = Shared {
             commands,
             next_id: AtomicU64::new(1),
@@ -176,6 +180,7 @@ impl XdsClient {
             clusters: Mutex::default(),
             status,
             node,
+            speakers,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -183,6 +188,11 @@ impl XdsClient {
     /// The node that it says it is, as it is sent.
     pub fn node(&self) -> &proto::Node {
         &self.shared.node
+    }
+
+    /// Which control plane speaks for which names, over time. It stays as it is when the client ends.
+    pub fn speakers(&self) -> watch::Receiver<Arc<Speakers>> {
+        self.shared.speakers.clone()
     }
 
     /// The configuration of a client's target: its listener, and the authority that selects the virtual

@@ -10,6 +10,7 @@ use super::{
     core::{Command, Core},
     handle::lock,
     machine::{Input, Parse, Settings},
+    speakers::Speakers,
     store::CacheSettings,
     wire::{Request, Response},
 };
@@ -32,7 +33,7 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Status, metadata::MetadataMap, transport::Channel};
 
 /// Makes connections to the control plane: addresses, credentials and HTTP/2 keepalive are its business.
@@ -334,13 +335,15 @@ async fn any(conversations: &mut [Conversation]) -> (Id, Input) {
     (id, input)
 }
 
-/// Runs a client until its last handle is gone. `news` is told when something else is known than before.
+/// Runs a client until its last handle is gone. `speakers` is told when another control plane speaks than before,
+/// `news` when something else is known.
 pub(super) async fn run<P: Parse<Resource = AnyResource>>(
     core: Arc<Mutex<Core<P>>>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     connector: Arc<dyn Connector>,
     servers: Vec<ServerConfig>,
     settings: ClientSettings,
+    speakers: watch::Sender<Arc<Speakers>>,
     news: Option<mpsc::Sender<()>>,
 ) {
     let mut conversations: Vec<_> =
@@ -359,6 +362,10 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
             () = sleep_until(deadline) => lock(&core).tick(now()),
         };
         loop {
+            if actions.moved {
+                let now = lock(&core).federation.speakers();
+                speakers.send_replace(Arc::new(now));
+            }
             if let Some(news) = news.as_ref().filter(|_| !actions.changed.is_empty()) {
                 // One that is not heard yet says the same.
                 let _ = news.try_send(());
@@ -372,6 +379,7 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
                 let more = lock(&core).on(now(), id, Input::Closed(why));
                 actions.io.extend(more.io);
                 actions.changed.extend(more.changed);
+                actions.moved |= more.moved;
             }
         }
     }

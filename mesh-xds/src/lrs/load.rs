@@ -5,7 +5,7 @@
 //! it took.
 
 use crate::{
-    name::Name,
+    name::{self, Name, ResourceType},
     orca::LoadReport,
     resource::{Locality, cluster::ReportedMetrics},
 };
@@ -33,18 +33,12 @@ use tokio::sync::watch;
 /// Names of custom metrics that are kept for a locality; a server that makes up more is not followed.
 const MAX_NAMED_METRICS: usize = 64;
 
-/// All counters of a process. One for each control plane.
-#[derive(Debug)]
+/// All counters of a process.
+#[derive(Debug, Default)]
 pub struct LoadStore {
     clusters: Mutex<HashMap<(Name, Name), Arc<ClusterLoad>>>,
-    /// Whether there is any.
-    used: watch::Sender<bool>,
-}
-
-impl Default for LoadStore {
-    fn default() -> Self {
-        Self { clusters: Mutex::default(), used: watch::Sender::new(false) }
-    }
+    /// The authorities of all clusters that there ever were; `None`: of names without one.
+    used: watch::Sender<BTreeSet<Option<Arc<str>>>>,
 }
 
 /// The counters of one cluster.
@@ -121,20 +115,20 @@ impl LoadStore {
         });
         let load = load.clone();
         drop(clusters);
-        self.used.send_if_modified(|used| !std::mem::replace(used, true));
+        let authority = name::authority(ResourceType::Cluster, cluster).map(Arc::from);
+        self.used.send_if_modified(|used| used.insert(authority));
         load
     }
 
-    /// Whether any cluster was ever counted here.
-    pub fn used(&self) -> watch::Receiver<bool> {
+    /// The authorities of all clusters that were ever counted here; `None`: of names without one.
+    pub fn used(&self) -> watch::Receiver<BTreeSet<Option<Arc<str>>>> {
         self.used.subscribe()
     }
 
-    /// What was counted since the last report, of the named clusters (`None`: of all). Clusters and localities
+    /// What was counted since the last report, of the clusters whose names are wanted. Clusters and localities
     /// with nothing to say are left out; those that nobody counts for any more go with their last report.
-    pub fn take(&self, now: Instant, wanted: Option<&BTreeSet<String>>) -> Vec<ClusterStats> {
+    pub fn take(&self, now: Instant, is_wanted: impl Fn(&str) -> bool) -> Vec<ClusterStats> {
         let mut clusters = lock(&self.clusters);
-        let is_wanted = |name: &Name| wanted.is_none_or(|wanted| wanted.contains(&**name));
         let mut stats = Vec::new();
         clusters.retain(|(name, _), load| {
             if !is_wanted(name) {
@@ -365,7 +359,7 @@ mod tests {
         load.dropped(&"lb".into());
         load.dropped(&"lb".into());
         load.refused();
-        let report = store.take(now + Duration::from_millis(1500), None);
+        let report = store.take(now + Duration::from_millis(1500), |_| true);
         let [stats] = report.as_slice() else { panic!("{report:?}") };
         assert_eq!((&*stats.cluster_name, &*stats.cluster_service_name), ("c", "s"));
         let interval = stats.load_report_interval.unwrap();
@@ -379,12 +373,12 @@ mod tests {
         };
         assert_eq!(counts(stats), (4, 1, 1, 2), "the one that was never sent is not issued");
 
-        let report = store.take(now + Duration::from_secs(2), None);
+        let report = store.take(now + Duration::from_secs(2), |_| true);
         assert_eq!(counts(&report[0]), (0, 0, 0, 2), "what is in progress stays");
         assert_eq!(report[0].total_dropped_requests, 0);
         calls.for_each(|call| call.end(true));
-        assert_eq!(counts(&store.take(now + Duration::from_secs(3), None)[0]), (0, 2, 0, 0));
-        assert_eq!(store.take(now + Duration::from_secs(4), None), [], "nothing is not reported");
+        assert_eq!(counts(&store.take(now + Duration::from_secs(3), |_| true)[0]), (0, 2, 0, 0));
+        assert_eq!(store.take(now + Duration::from_secs(4), |_| true), [], "nothing is not reported");
     }
 
     #[test]
@@ -394,12 +388,11 @@ mod tests {
         load.refused();
         let other = store.cluster(&"other".into(), &"".into(), now);
         other.refused();
-        let wanted = BTreeSet::from(["other".to_owned()]);
         let names = |report: Vec<ClusterStats>| -> Vec<String> {
             report.into_iter().map(|stats| stats.cluster_name).collect()
         };
-        assert_eq!(names(store.take(now, Some(&wanted))), ["other"]);
-        assert_eq!(names(store.take(now, None)), ["c"]);
+        assert_eq!(names(store.take(now, |name| name == "other")), ["other"]);
+        assert_eq!(names(store.take(now, |_| true)), ["c"]);
     }
 
     #[test]
@@ -409,8 +402,8 @@ mod tests {
         let a = load.locality(&zone("a"));
         a.begin().end(true);
         drop((a, load));
-        assert_eq!(store.take(now, None).len(), 1);
-        assert_eq!(store.take(now, None).len(), 0);
+        assert_eq!(store.take(now, |_| true).len(), 1);
+        assert_eq!(store.take(now, |_| true).len(), 0);
         assert_eq!(lock(&store.clusters).len(), 0);
     }
 
@@ -432,7 +425,7 @@ mod tests {
                 ..LoadReport::default()
             });
         }
-        let report = store.take(now, None);
+        let report = store.take(now, |_| true);
         let stats = &report[0].upstream_locality_stats[0];
         let cpu = stats.cpu_utilization.unwrap();
         assert_eq!((cpu.num_requests_finished_with_metric, cpu.total_metric_value), (2, 0.75));
@@ -449,7 +442,7 @@ mod tests {
         a.begin().end(true);
         let named_metrics = (0..1000).map(|i| (format!("m{i}"), 1.0)).collect();
         a.add(&LoadReport { named_metrics, ..LoadReport::default() });
-        let report = store.take(now, None);
+        let report = store.take(now, |_| true);
         assert_eq!(report[0].upstream_locality_stats[0].load_metric_stats.len(), MAX_NAMED_METRICS);
     }
 }

@@ -4,7 +4,7 @@
 //! time. Streams that end are opened again as ADS streams are (gRFC A57): at once after one that worked, else with
 //! growing delays. Nothing is opened before there is something to report.
 
-use super::{SEND_ALL_CLUSTERS_FEATURE, load::LoadStore};
+use super::SEND_ALL_CLUSTERS_FEATURE;
 use crate::{client::BackoffSettings, client::backoff::Backoff, proto};
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
@@ -36,15 +36,17 @@ pub enum Input {
 /// What is to be done.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    /// Open a stream; forget the one before. `request` is its first.
-    pub connect: bool,
-    /// To be sent.
-    pub request: Option<LoadStatsRequest>,
+    /// Open a stream that begins with this; forget the one before.
+    pub connect: Option<LoadStatsRequest>,
+    /// Report of these clusters.
+    pub report: Option<Wanted>,
 }
+
+/// The clusters that a control plane wants to hear of; `None`: all.
+pub type Wanted = Option<Arc<BTreeSet<String>>>;
 
 /// The state of the reports to one control plane.
 pub struct Reporter {
-    store: Arc<LoadStore>,
     node: Node,
     backoff: Backoff,
     state: State,
@@ -64,19 +66,18 @@ enum State {
     Reporting {
         since: Instant,
         interval: Duration,
-        /// `None`: all.
-        wanted: Option<BTreeSet<String>>,
+        wanted: Wanted,
         next: Instant,
     },
 }
 
 impl Reporter {
-    /// Reports what `store` counts, as `node`.
-    pub fn new(store: Arc<LoadStore>, node: &proto::Node, backoff: BackoffSettings, seed: u64) -> Self {
+    /// Reports as `node`.
+    pub fn new(node: &proto::Node, backoff: BackoffSettings, seed: u64) -> Self {
         // The same message of another generation of code.
         let mut node = Node::decode(node.encode_to_vec().as_slice()).unwrap_or_default();
         node.client_features.push(SEND_ALL_CLUSTERS_FEATURE.to_owned());
-        Self { store, node, backoff: Backoff::new(backoff, seed), state: State::Unused, error: None }
+        Self { node, backoff: Backoff::new(backoff, seed), state: State::Unused, error: None }
     }
 
     /// Advances.
@@ -112,7 +113,7 @@ impl Reporter {
     fn open(&mut self, now: Instant) -> Outputs {
         self.state = State::Asking { since: now };
         let request = LoadStatsRequest { node: Some(self.node.clone()), cluster_stats: Vec::new() };
-        Outputs { connect: true, request: Some(request) }
+        Outputs { connect: Some(request), report: None }
     }
 
     fn told(&mut self, now: Instant, response: LoadStatsResponse) {
@@ -122,7 +123,7 @@ impl Reporter {
             u32::try_from(told.nanos).unwrap_or_default().min(999_999_999),
         );
         let interval = interval.max(SHORTEST_INTERVAL);
-        let wanted = (!response.send_all_clusters).then(|| response.clusters.into_iter().collect());
+        let wanted = (!response.send_all_clusters).then(|| Arc::new(response.clusters.into_iter().collect()));
         self.error = None;
         let (since, next) = match &self.state {
             State::Asking { since } => (*since, now + interval),
@@ -147,8 +148,6 @@ impl Reporter {
     fn due(&mut self, now: Instant) -> Outputs {
         let State::Reporting { interval, wanted, next, .. } = &mut self.state else { return self.open(now) };
         *next = now + *interval;
-        let cluster_stats = self.store.take(now, wanted.as_ref());
-        // A report of nothing says that this client is there and idle.
-        Outputs { connect: false, request: Some(LoadStatsRequest { node: None, cluster_stats }) }
+        Outputs { connect: None, report: Some(wanted.clone()) }
     }
 }

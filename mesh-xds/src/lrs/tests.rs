@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
-    client::{BackoffSettings, ClientSettings, Connector},
+    client::{BackoffSettings, Connector, XdsClient},
     proto,
     resource::Locality,
 };
@@ -41,14 +41,14 @@ impl Script {
     fn new() -> Self {
         let store = Arc::new(LoadStore::default());
         let node = proto::Node { id: "me".into(), ..Default::default() };
-        let reporter = Reporter::new(store.clone(), &node, BackoffSettings::default(), 1);
+        let reporter = Reporter::new(&node, BackoffSettings::default(), 1);
         Self { store, reporter, now: Instant::now() }
     }
 
     /// Opened, and told to report all clusters every ten seconds.
     fn reporting() -> Self {
         let mut script = Self::new();
-        assert!(script.on(Input::Used).connect);
+        assert!(script.on(Input::Used).connect.is_some());
         script.on(Input::Response(wanted(10, &[])));
         script
     }
@@ -70,13 +70,13 @@ impl Script {
     fn report(&mut self) -> Vec<(String, i64)> {
         self.now = self.reporter.deadline().expect("something is due");
         let outputs = self.on(Input::Tick);
-        assert!(!outputs.connect);
-        let request = outputs.request.expect("a report is due");
-        assert_eq!(request.node, None, "the node is in the first one only");
+        assert_eq!(outputs.connect, None);
+        let wanted = outputs.report.expect("a report is due");
+        let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
         let of = |stats: envoy_types::pb::envoy::config::endpoint::v3::ClusterStats| {
             (stats.cluster_name, stats.load_report_interval.unwrap().seconds)
         };
-        request.cluster_stats.into_iter().map(of).collect()
+        self.store.take(self.now, is_wanted).into_iter().map(of).collect()
     }
 }
 
@@ -95,7 +95,7 @@ fn a_stream_begins_with_the_node_and_reports_when_it_was_told_how_often() {
     let mut script = Script::new();
     assert_eq!(script.wait(), None, "there is nothing to report");
     let outputs = script.on(Input::Used);
-    let node = outputs.request.unwrap().node.unwrap();
+    let node = outputs.connect.unwrap().node.unwrap();
     assert_eq!(node.id, "me");
     assert_eq!(node.client_features, [SEND_ALL_CLUSTERS_FEATURE]);
     script.call("a");
@@ -144,7 +144,7 @@ fn what_is_counted_while_the_control_plane_is_away_is_reported_when_it_is_back()
     assert!(wait <= Duration::from_millis(200), "it had worked: {wait:?}");
     script.now += Duration::from_secs(100);
     let outputs = script.on(Input::Tick);
-    assert!(outputs.connect && outputs.request.unwrap().node.is_some());
+    assert!(outputs.connect.unwrap().node.is_some());
     script.call("a");
     script.on(Input::Response(wanted(10, &[])));
     assert_eq!(script.reporter.error(), None);
@@ -160,7 +160,7 @@ fn streams_that_say_nothing_are_opened_again_ever_more_slowly() {
         script.on(Input::Closed("no".into()));
         waits.push(script.wait().unwrap());
         script.now = script.reporter.deadline().unwrap();
-        assert!(script.on(Input::Tick).connect);
+        assert!(script.on(Input::Tick).connect.is_some());
     }
     assert!(waits[0] < Duration::from_millis(1300), "{waits:?}");
     assert!(*waits.last().unwrap() > Duration::from_secs(90), "{waits:?}");
@@ -201,8 +201,8 @@ async fn calls_arrive_at_the_control_plane_as_they_were_counted() {
     let mut reports = service.reports();
     let store = Arc::new(LoadStore::default());
     let connector = Arc::new(To(address, AtomicUsize::new(0)));
-    let reporter =
-        LoadReporter::spawn(store.clone(), &bootstrap(), connector.clone(), &ClientSettings::default());
+    let client = XdsClient::spawn(Arc::new(bootstrap()), connector.clone());
+    let reporter = LoadReporter::spawn(store.clone(), &client, connector.clone(), BackoffSettings::default());
     tokio::task::yield_now().await;
     assert_eq!(connector.1.load(Ordering::SeqCst), 0, "nothing is counted, so nothing is opened");
 

@@ -19,6 +19,8 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Endpoint, Server};
 
+mod load;
+
 /// A revision of real resources.
 struct Published {
     revision: u64,

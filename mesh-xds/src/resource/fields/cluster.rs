@@ -142,7 +142,11 @@ pub(in crate::resource) static CLUSTER: Message = Message::of::<proto::Cluster>(
             "Envoy",
             OWN_RESOLVER,
         ),
-        supported("lrs_server", "A27", "`self`; reported where the data path has load-reporting"),
+        supported(
+            "lrs_server",
+            "A27",
+            "`self`: the server that speaks for the cluster's authority, replacements included; where the data path has load-reporting",
+        ),
         supported("lrs_report_endpoint_metrics", "A85", "with `lrs_server`"),
         supported(
             "metadata",
