@@ -76,6 +76,8 @@ pub(crate) struct ClusterDeps {
     pub(crate) ring_size_cap: u32,
     /// What becomes of clusters that are left without endpoints.
     pub(crate) empty_endpoints: EmptyEndpoints,
+    /// The service that endpoints are to say the health of (gRFC A17).
+    pub(crate) health_service: Option<Arc<str>>,
 }
 
 /// gRPC's default of [`ClusterDeps::ring_size_cap`].

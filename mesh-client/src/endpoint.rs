@@ -16,6 +16,7 @@ mod oob;
 mod own;
 pub(crate) mod pump;
 pub(crate) mod task;
+mod watch;
 
 use crate::{
     cluster::outcome::{Notice, Outcome, Tally, Thresholds},

@@ -18,6 +18,43 @@ use mesh_xds::resource::cluster::HealthCheck;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
+/// `grpc.health.v1.HealthCheckRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) service: String,
+}
+
+/// `grpc.health.v1.HealthCheckResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct HealthCheckResponse {
+    #[prost(enumeration = "ServingStatus", tag = "1")]
+    pub(crate) status: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum ServingStatus {
+    Unknown = 0,
+    Serving = 1,
+    NotServing = 2,
+    ServiceUnknown = 3,
+}
+
+impl ServingStatus {
+    /// As messages say it; of this service.
+    pub(crate) fn name(self, service: &str) -> String {
+        match self {
+            Self::Unknown => "UNKNOWN".to_owned(),
+            Self::Serving => "SERVING".to_owned(),
+            Self::NotServing => "NOT_SERVING".to_owned(),
+            Self::ServiceUnknown => {
+                format!("SERVICE_UNKNOWN: its health service does not know the service `{service}`")
+            }
+        }
+    }
+}
+
 /// What is known of an endpoint by asking it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Checked {

@@ -314,6 +314,7 @@ pub struct MeshBuilder {
     cache: Option<CacheSettings>,
     ring_size_cap: Option<u32>,
     empty_endpoints: EmptyEndpoints,
+    health_service: Option<Arc<str>>,
     connect: Option<Arc<dyn Connect>>,
 }
 
@@ -444,6 +445,16 @@ impl MeshBuilder {
         self
     }
 
+    /// Endpoints say by themselves whether they serve (gRPC's client-side health checking, gRFC A17): on a connection
+    /// to each runs a stream of `grpc.health.v1.Health/Watch` for this service; the empty name stands for the whole
+    /// server. An endpoint gets calls while it says SERVING; one without that service always. Clusters that balance by
+    /// `pick_first` do not look at it, as in gRPC. Default: off. Unlike a cluster's `health_checks` it needs no
+    /// configuration from the control plane and no connection of its own.
+    pub fn client_health_checking(mut self, service_name: impl Into<Arc<str>>) -> Self {
+        self.health_service = Some(service_name.into());
+        self
+    }
+
     /// Connections to endpoints are opened by this: a [`Connect`], or a function from an address to a future of a
     /// stream of bytes. TLS and the verification of the peer stay the mesh's, over whatever it opens. The
     /// connections to control planes are not its business. Default: [`Tcp`].
@@ -499,6 +510,7 @@ impl MeshBuilder {
             seed,
             ring_size_cap: self.ring_size_cap.unwrap_or(RING_SIZE_CAP).max(1),
             empty_endpoints: self.empty_endpoints,
+            health_service: self.health_service,
         };
         let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
         let backoff = settings.backoff.clone();

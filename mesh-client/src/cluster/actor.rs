@@ -130,8 +130,12 @@ impl Actor {
             weighed: super::weighed::Weighed::default(),
         });
         let (reporter, events) = mpsc::unbounded_channel();
-        let around =
-            Surroundings { connect: Arc::clone(&deps.connect), tls: Arc::clone(&deps.tls), counters };
+        let around = Surroundings {
+            connect: Arc::clone(&deps.connect),
+            tls: Arc::clone(&deps.tls),
+            counters,
+            health_service: deps.health_service.clone(),
+        };
         let mut actor = Self {
             shared: Arc::clone(&shared),
             given: Arc::clone(&config),

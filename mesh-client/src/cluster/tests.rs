@@ -4,6 +4,7 @@ mod aggregate;
 mod calls;
 mod change;
 mod checks;
+mod client_health;
 mod describe;
 mod elsewhere;
 mod empty;

@@ -13,6 +13,7 @@ use super::{
     driver::{self, Driver},
     machine::{Connectivity, Input, Machine},
     oob::OutOfBand,
+    watch::HealthWatch,
 };
 use crate::{
     cluster::{
@@ -67,6 +68,8 @@ pub(crate) struct Surroundings {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) tls: Arc<dyn TlsConfigs>,
     pub(crate) counters: Arc<Counters>,
+    /// The service that endpoints are to say the health of, by themselves.
+    pub(crate) health_service: Option<Arc<str>>,
 }
 
 /// A connection that is offered to calls.
@@ -93,6 +96,7 @@ enum Woken {
     Signal,
     Ended(Option<Ended>),
     Dialled(Result<Box<Dialled>, String>),
+    Health,
     Time,
 }
 
@@ -115,6 +119,7 @@ pub(crate) struct Task {
     patience: u32,
     reported: Connectivity,
     out_of_band: OutOfBand,
+    health: Option<Box<HealthWatch>>,
 }
 
 impl Task {
@@ -125,6 +130,7 @@ impl Task {
         seed: u64,
     ) -> Self {
         let current = spec.borrow_and_update().clone();
+        let health = around.health_service.clone().map(|service| Box::new(HealthWatch::new(service)));
         Self {
             endpoint,
             around,
@@ -140,6 +146,7 @@ impl Task {
             patience: 1,
             reported: Connectivity::Idle,
             out_of_band: OutOfBand::default(),
+            health,
         }
     }
 
@@ -157,6 +164,8 @@ impl Task {
                     Woken::Signal => self.on_signal(),
                     Woken::Ended(ended) => self.on_ended(ended),
                     Woken::Dialled(result) => self.on_dialled(result),
+                    // That is reported above.
+                    Woken::Health => {}
                     Woken::Time => self.on_time(),
                 }
             }
@@ -170,11 +179,18 @@ impl Task {
             Some(dialling) => dialling.as_mut().poll(cx),
             None => std::task::Poll::Pending,
         });
+        let health = &mut self.health;
         tokio::select! {
             changed = self.spec.changed() => Woken::Spec(changed.is_ok()),
             Some(ended) = self.drivers.join_next() => Woken::Ended(ended.ok()),
             () = self.endpoint.signal.notified() => Woken::Signal,
             result = dialled => Woken::Dialled(result),
+            () = async {
+                match health {
+                    Some(health) => health.changed().await,
+                    None => std::future::pending().await,
+                }
+            } => Woken::Health,
             () = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -208,7 +224,7 @@ impl Task {
             self.feed(Input::Reset);
         }
         self.feed_want(before.want, self.current.want);
-        self.follow_reports();
+        self.follow();
         let idle_timeout = self.idle_timeout();
         for live in &mut self.live {
             live.idle_check = idle_timeout.map(|timeout| Instant::now() + timeout);
@@ -353,21 +369,30 @@ impl Task {
     /// Publishes the connections to calls.
     fn offer(&mut self) {
         self.endpoint.offer(self.live.iter().map(|live| Arc::clone(&live.conn)).collect());
-        self.follow_reports();
+        self.follow();
     }
 
-    /// Load reports come over a connection that calls use, if they are to come by themselves.
-    fn follow_reports(&mut self) {
-        let period = match &self.current.cluster.lb {
+    /// What the endpoint says by itself comes over a connection that calls use.
+    fn follow(&mut self) {
+        let lb = &self.current.cluster.lb;
+        let period = match lb {
             LbPolicy::ClientSideWeightedRoundRobin(policy) => policy.out_of_band,
             _ => None,
         };
+        let offered = self.live.iter().map(|live| &live.conn);
         let seed = if period.is_some() { self.rng.u64(..) } else { 0 };
-        self.out_of_band.follow(period, self.live.iter().map(|live| &live.conn), seed);
+        self.out_of_band.follow(period, offered.clone(), seed);
+        if let Some(health) = &mut self.health {
+            health.follow(matches!(lb, LbPolicy::PickFirst { .. }), offered, self.rng.u64(..));
+        }
     }
 
     fn report(&mut self) {
         let connectivity = self.machine.connectivity();
+        let connectivity = match &self.health {
+            Some(health) => health.judge(connectivity),
+            None => connectivity,
+        };
         if connectivity != self.reported {
             self.reported = connectivity.clone();
             self.endpoint.tell(What::Connectivity(connectivity));

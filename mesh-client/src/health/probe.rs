@@ -3,7 +3,7 @@
 //! Promises: every failure says what was asked of whom and what came back; whatever a server sends, it is read up to
 //! a bound.
 
-use super::Answer;
+use super::{Answer, HealthCheckRequest, HealthCheckResponse, ServingStatus};
 use crate::endpoint::{
     connect::Dialler,
     driver::{Driver, Ended},
@@ -26,29 +26,6 @@ const PATH: &str = "/grpc.health.v1.Health/Check";
 const MOST: usize = 1 << 10;
 /// Of what a TCP check waits for among other bytes.
 const MOST_RECEIVED: usize = 64 << 10;
-
-/// `grpc.health.v1.HealthCheckRequest`.
-#[derive(Clone, PartialEq, Message)]
-struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-/// `grpc.health.v1.HealthCheckResponse`.
-#[derive(Clone, PartialEq, Message)]
-struct HealthCheckResponse {
-    #[prost(enumeration = "ServingStatus", tag = "1")]
-    status: i32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-#[repr(i32)]
-enum ServingStatus {
-    Unknown = 0,
-    Serving = 1,
-    NotServing = 2,
-    ServiceUnknown = 3,
-}
 
 /// Whom a check goes to.
 pub(crate) struct To<'a> {
@@ -147,9 +124,7 @@ async fn grpc(
     let answer = HealthCheckResponse::decode(message).map_err(failed)?;
     match answer.status() {
         ServingStatus::Serving => Ok(Link::Grpc { sender, scheme, driver, until }),
-        ServingStatus::NotServing => Err(not_serving("it says NOT_SERVING")),
-        ServingStatus::ServiceUnknown => Err(not_serving(unknown(service))),
-        ServingStatus::Unknown => Err(not_serving("it says UNKNOWN")),
+        other => Err(not_serving(format!("it says {}", other.name(service)))),
     }
 }
 
@@ -187,10 +162,6 @@ fn status(headers: &HeaderMap) -> Result<(), Answer> {
         code if message.is_empty() => not_serving(format!("{code:?}")),
         code => not_serving(format!("{code:?}: {}", message.escape_debug())),
     })
-}
-
-fn unknown(service: &str) -> String {
-    format!("its health service does not know the service `{service}` (SERVICE_UNKNOWN)")
 }
 
 /// The one message of the answer.

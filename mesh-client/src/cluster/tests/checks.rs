@@ -85,7 +85,7 @@ async fn when_none_is_healthy_a_call_fails_at_once_and_is_told_why() {
     let [one] = net.servers();
     for (health, reason) in [
         (Health::Says(2), "it says NOT_SERVING"),
-        (Health::Says(3), "does not know the service `` (SERVICE_UNKNOWN)"),
+        (Health::Says(3), "it says SERVICE_UNKNOWN: its health service does not know the service ``"),
         (
             Health::Status(Code::Unimplemented),
             "it has no grpc.health.v1.Health service (UNIMPLEMENTED): add one",

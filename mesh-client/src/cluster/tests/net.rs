@@ -124,10 +124,12 @@ pub(super) struct Server {
     pub(super) answer: Mutex<Answer>,
     pub(super) door: Mutex<Door>,
     pub(super) hits: AtomicUsize,
-    health: Mutex<Health>,
+    health: watch::Sender<Health>,
     /// How often it was asked for its health.
     pub(super) checks: AtomicUsize,
     checked_for: Mutex<Vec<String>>,
+    /// Streams of `Watch` that are open: this has a holder more for each.
+    pub(super) watches: Arc<()>,
     pub(super) dials: AtomicUsize,
     pub(super) max_streams: AtomicU32,
     pub(super) seen_uris: Mutex<Vec<String>>,
@@ -157,7 +159,7 @@ impl Server {
     }
 
     pub(super) fn health(&self, health: Health) {
-        *self.health.lock().unwrap() = health;
+        self.health.send_replace(health);
     }
 
     /// Where health checks went since the last question, and for which services.
@@ -176,7 +178,7 @@ impl Server {
         let service = String::from_utf8(asked.slice(asked.len().min(7)..).to_vec()).unwrap();
         self.checked_for.lock().unwrap().push(format!("{uri} {service}"));
         let mut response = Response::new(());
-        let health = *self.health.lock().unwrap();
+        let health = *self.health.borrow();
         let message = match health {
             Health::Says(status) => vec![0, 0, 0, 0, 2, 8, status],
             Health::Garbage => vec![7; 7],
@@ -201,6 +203,38 @@ impl Server {
             .boxed_unsync(),
         };
         Ok(response.map(|()| body))
+    }
+
+    /// Says its health at once and whenever it changes; a status ends the stream.
+    async fn on_watch(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error> {
+        self.checks.fetch_add(1, SeqCst);
+        let uri = request.uri().to_string();
+        let asked = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        let service = String::from_utf8(asked.slice(asked.len().min(7)..).to_vec()).unwrap();
+        self.checked_for.lock().unwrap().push(format!("{uri} {service}"));
+        let mut news = self.health.subscribe();
+        news.mark_changed();
+        let state = (news, Some(Arc::clone(&self.watches)));
+        let answers = stream::unfold(state, |(mut news, open)| async {
+            let open = open?;
+            news.changed().await.ok()?;
+            let health = *news.borrow_and_update();
+            Some(match health {
+                Health::Says(status) => {
+                    (Ok(Frame::data(vec![0, 0, 0, 0, 2, 8, status].into())), (news, Some(open)))
+                }
+                Health::Status(code) => (Ok(Frame::trailers(trailers(code))), (news, None)),
+                Health::Garbage => (Ok(Frame::data(vec![7; 7].into())), (news, Some(open))),
+                Health::Endless => (Ok(Frame::data(vec![0, 0, 1, 0, 0].into())), (news, Some(open))),
+                Health::Silent | Health::Http(_) => std::future::pending().await,
+            })
+        });
+        let mut response = Response::new(StreamBody::new(answers).boxed_unsync());
+        response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        Ok(response)
     }
 
     pub(super) fn door(&self, door: Door) {
@@ -267,8 +301,10 @@ impl Server {
         if request.uri().path() == orca::STREAM_CORE_METRICS {
             return Ok(self.report(request).await);
         }
-        if request.uri().path() == "/grpc.health.v1.Health/Check" {
-            return self.on_check(request).await;
+        match request.uri().path() {
+            "/grpc.health.v1.Health/Check" => return self.on_check(request).await,
+            "/grpc.health.v1.Health/Watch" => return self.on_watch(request).await,
+            _ => {}
         }
         self.hits.fetch_add(1, SeqCst);
         self.seen_uris.lock().unwrap().push(request.uri().to_string());
@@ -385,7 +421,8 @@ impl Net {
             answer: Mutex::new(Answer::Status(Code::Ok)),
             door: Mutex::new(Door::Open),
             hits: AtomicUsize::new(0),
-            health: Mutex::new(Health::Says(1)),
+            health: watch::Sender::new(Health::Says(1)),
+            watches: Arc::new(()),
             checks: AtomicUsize::new(0),
             checked_for: Mutex::default(),
             dials: AtomicUsize::new(0),
@@ -495,6 +532,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
         seed: 42,
         ring_size_cap: crate::cluster::RING_SIZE_CAP,
         empty_endpoints: crate::EmptyEndpoints::Fail,
+        health_service: None,
     }
 }
 

@@ -49,6 +49,12 @@ use Reach::{Needs, None as No, NotConcerned as Na, Part, Whole as Yes};
 /// In the order of their numbers.
 pub static GRFCS: &[Grfc] = &[
     grfc("A6", "retries and hedging", [Part, Na, Na], "retries; hedging where the data path has it"),
+    grfc(
+        "A17",
+        "client-side health checking",
+        [Yes, Na, Na],
+        "by `MeshBuilder::client_health_checking`, as there is no service config; `pick_first` does not look at it",
+    ),
     grfc("A24", "choice of a load-balancing policy", [Part, Na, Na], "from xDS; there is no service config"),
     grfc("A27", "LDS, RDS, CDS, EDS, LRS; localities, priorities, drops", [Yes, Na, Yes], ""),
     grfc(
