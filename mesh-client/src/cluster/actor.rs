@@ -62,7 +62,7 @@ pub(crate) struct Actor {
     config: Arc<ClusterConfig>,
     updates: watch::Receiver<Arc<ClusterConfig>>,
     questions: mpsc::UnboundedReceiver<Question>,
-    around: Surroundings,
+    around: Arc<Surroundings>,
     rng: fastrand::Rng,
     slots: Slots,
     generations: u64,
@@ -130,12 +130,12 @@ impl Actor {
             weighed: super::weighed::Weighed::default(),
         });
         let (reporter, events) = mpsc::unbounded_channel();
-        let around = Surroundings {
+        let around = Arc::new(Surroundings {
             connect: Arc::clone(&deps.connect),
             tls: Arc::clone(&deps.tls),
             counters,
             health_service: deps.health_service.clone(),
-        };
+        });
         let mut actor = Self {
             shared: Arc::clone(&shared),
             given: Arc::clone(&config),
@@ -305,7 +305,7 @@ impl Actor {
             ));
             let spec = Spec { cluster: Arc::clone(cluster), endpoint: Arc::clone(endpoint), want: Want::No };
             let (spec, receiver) = watch::channel(spec);
-            let task = Task::new(Arc::clone(&live), around.clone(), receiver, rng.u64(..));
+            let task = Task::new(Arc::clone(&live), Arc::clone(around), receiver, rng.u64(..));
             // Ends when the slot, and with it `spec`, is dropped.
             tokio::spawn(task.run());
             Slot::new(live, spec, now)

@@ -62,8 +62,7 @@ impl Spec {
     }
 }
 
-/// What an endpoint's task needs of its surroundings.
-#[derive(Clone)]
+/// What the tasks of endpoints need of their surroundings; one for a cluster.
 pub(crate) struct Surroundings {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) tls: Arc<dyn TlsConfigs>,
@@ -96,7 +95,6 @@ enum Woken {
     Signal,
     Ended(Option<Ended>),
     Dialled(Result<Box<Dialled>, String>),
-    Health,
     Time,
 }
 
@@ -105,7 +103,7 @@ type Dialling = Pin<Box<dyn Future<Output = Result<Box<Dialled>, String>> + Send
 /// Runs an endpoint until the sender of its spec, or the future, is dropped.
 pub(crate) struct Task {
     endpoint: Arc<Endpoint>,
-    around: Surroundings,
+    around: Arc<Surroundings>,
     rng: fastrand::Rng,
     spec: watch::Receiver<Spec>,
     current: Spec,
@@ -125,7 +123,7 @@ pub(crate) struct Task {
 impl Task {
     pub(crate) fn new(
         endpoint: Arc<Endpoint>,
-        around: Surroundings,
+        around: Arc<Surroundings>,
         mut spec: watch::Receiver<Spec>,
         seed: u64,
     ) -> Self {
@@ -164,8 +162,6 @@ impl Task {
                     Woken::Signal => self.on_signal(),
                     Woken::Ended(ended) => self.on_ended(ended),
                     Woken::Dialled(result) => self.on_dialled(result),
-                    // That is reported above.
-                    Woken::Health => {}
                     Woken::Time => self.on_time(),
                 }
             }
@@ -179,18 +175,11 @@ impl Task {
             Some(dialling) => dialling.as_mut().poll(cx),
             None => std::task::Poll::Pending,
         });
-        let health = &mut self.health;
         tokio::select! {
             changed = self.spec.changed() => Woken::Spec(changed.is_ok()),
             Some(ended) = self.drivers.join_next() => Woken::Ended(ended.ok()),
             () = self.endpoint.signal.notified() => Woken::Signal,
             result = dialled => Woken::Dialled(result),
-            () = async {
-                match health {
-                    Some(health) => health.changed().await,
-                    None => std::future::pending().await,
-                }
-            } => Woken::Health,
             () = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,

@@ -9,11 +9,11 @@
 
 use super::{Endpoint, conn::Conn, machine::Connectivity, own::Own};
 use crate::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus};
-use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, client::Grpc};
 use tonic_prost::ProstCodec;
@@ -39,8 +39,7 @@ enum Known {
 /// The stream of an endpoint, if there is one. Ends it when dropped.
 pub(super) struct HealthWatch {
     service: Arc<str>,
-    known: watch::Sender<Known>,
-    news: watch::Receiver<Known>,
+    known: Arc<Mutex<Known>>,
     following: Option<(Arc<Conn>, AbortOnDropHandle<()>)>,
     /// Its balancing does not look at health.
     off: bool,
@@ -49,8 +48,8 @@ pub(super) struct HealthWatch {
 impl HealthWatch {
     /// Of this service of the endpoint; the empty name stands for all of it.
     pub(super) fn new(service: Arc<str>) -> Self {
-        let (known, news) = watch::channel(Known::Nothing);
-        Self { service, known, news, following: None, off: false }
+        let known = Arc::new(Mutex::new(Known::Nothing));
+        Self { service, known, following: None, off: false }
     }
 
     /// Watches over one of these connections, unless it is `off`. Needs a tokio runtime.
@@ -68,23 +67,16 @@ impl HealthWatch {
         // Ended before another begins: it must not speak for it.
         self.following = None;
         let Some(conn) = offered.next().filter(|_| !off) else {
-            self.known.send_replace(Known::Nothing);
+            *lock(&self.known) = Known::Nothing;
             return;
         };
-        let stream = run(Arc::clone(conn), Arc::clone(&self.service), self.known.clone(), seed);
+        let stream = run(Arc::clone(conn), Arc::clone(&self.service), Arc::clone(&self.known), seed);
         self.following = Some((Arc::clone(conn), AbortOnDropHandle::new(tokio::spawn(stream))));
     }
 
-    /// Ends when there is something new. Cancelling it loses nothing.
-    pub(super) async fn changed(&mut self) {
-        if self.news.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-
-    /// What is told of an endpoint whose connections are like this.
+    /// What is told of an endpoint whose connections are like this. Its task is woken when that may have changed.
     pub(super) fn judge(&self, connectivity: Connectivity) -> Connectivity {
-        match &*self.known.borrow() {
+        match &*lock(&self.known) {
             _ if self.off || connectivity != Connectivity::Ready => connectivity,
             Known::Nothing => Connectivity::Connecting,
             Known::Serving => Connectivity::Ready,
@@ -93,20 +85,23 @@ impl HealthWatch {
     }
 }
 
-async fn run(conn: Arc<Conn>, service: Arc<str>, known: watch::Sender<Known>, seed: u64) {
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn run(conn: Arc<Conn>, service: Arc<str>, known: Arc<Mutex<Known>>, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut wait = FIRST_WAIT;
     let endpoint = Arc::clone(conn.endpoint());
     let Endpoint { cluster, address, .. } = &*endpoint;
     let tell = |news: Known| {
-        known.send_if_modified(|known| {
-            let changed = *known != news;
-            if changed && let Known::Not(reason) = &news {
-                tracing::warn!(%cluster, endpoint = %address, %reason, "endpoint is unhealthy by its own word");
-            }
-            *known = news;
-            changed
-        });
+        if std::mem::replace(&mut *lock(&known), news.clone()) == news {
+            return;
+        }
+        if let Known::Not(reason) = &news {
+            tracing::warn!(%cluster, endpoint = %address, %reason, "endpoint is unhealthy by its own word");
+        }
+        endpoint.signal.notify_one();
     };
     loop {
         let began = Instant::now();

@@ -31,7 +31,7 @@ use tokio::{
 /// Asks one endpoint again and again.
 pub(crate) struct Checker {
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) around: Surroundings,
+    pub(crate) around: Arc<Surroundings>,
     pub(crate) spec: watch::Receiver<Spec>,
     /// The cluster has had a call. Shared by its checkers, each of which sees the calls of one endpoint.
     pub(crate) used: Arc<AtomicBool>,

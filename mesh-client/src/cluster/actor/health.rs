@@ -40,7 +40,7 @@ impl Actor {
             }
             let checker = Checker {
                 endpoint: Arc::clone(slot.endpoint()),
-                around: self.around.clone(),
+                around: Arc::clone(&self.around),
                 spec: slot.spec(),
                 used: Arc::clone(&self.health.used),
                 rng: fastrand::Rng::with_seed(self.rng.u64(..)),

@@ -110,9 +110,13 @@ async fn world(change: impl FnOnce(world::Published) -> world::Published) -> Wor
     World { mesh, channel, _plane: plane, _servers: (echoes, vec![half]) }
 }
 
-async fn nothing_is_left(World { mesh, channel, .. }: &World) {
-    within(storm(channel, &CLUSTERS)).await;
-    assert_eq!(at_once(mesh), [], "the moment they are dropped (seed {SEED:#x})");
+async fn nothing_is_left(world: &World) {
+    within(storm(&world.channel, &CLUSTERS)).await;
+    assert_eq!(at_once(&world.mesh), [], "the moment they are dropped (seed {SEED:#x})");
+    nothing_stays(world).await;
+}
+
+async fn nothing_stays(World { mesh, channel, .. }: &World) {
     at_rest(mesh).await;
     assert_eq!(within(status(channel.clone(), request("good", LONG))).await.code(), Code::Ok);
     at_rest(mesh).await;
@@ -123,12 +127,24 @@ async fn a_storm_of_cancellations_leaves_nothing() {
     nothing_is_left(&world(|config| config).await).await;
 }
 
+fn retried(mut config: world::Published) -> world::Published {
+    config.forward(|forward| {
+        let on = RetryOn { unavailable: true, reset: true, connect_failure: true, ..RetryOn::default() };
+        forward.retry = Some(Arc::new(crate::table::testing::retry_policy(on)));
+    });
+    config
+}
+
 #[tokio::test]
-async fn a_storm_over_retries_and_mirrors_leaves_nothing() {
-    let world = world(|mut config| {
+async fn a_storm_over_retries_leaves_nothing() {
+    nothing_is_left(&world(retried).await).await;
+}
+
+#[tokio::test]
+async fn a_storm_over_retries_and_mirrors_leaves_nothing_when_the_mirrors_have_ended() {
+    let world = world(|config| {
+        let mut config = retried(config);
         config.forward(|forward| {
-            let on = RetryOn { unavailable: true, reset: true, connect_failure: true, ..RetryOn::default() };
-            forward.retry = Some(Arc::new(crate::table::testing::retry_policy(on)));
             let mirror = Mirror {
                 cluster: "good".into(),
                 fraction: Fraction::per_million(300_000),
@@ -139,7 +155,8 @@ async fn a_storm_over_retries_and_mirrors_leaves_nothing() {
         config
     })
     .await;
-    nothing_is_left(&world).await;
+    within(storm(&world.channel, &CLUSTERS)).await;
+    nothing_stays(&world).await;
 }
 
 #[tokio::test]
