@@ -19,7 +19,10 @@ use mesh_ca::{
     verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
-use mesh_xds::resource::tls::{DownstreamTls, Roots, SanMatcher, UpstreamTls};
+use mesh_xds::{
+    name::Name,
+    resource::tls::{DownstreamTls, Identity, Roots, SanMatcher, UpstreamTls},
+};
 use rustls::pki_types::ServerName;
 use std::{
     collections::BTreeMap,
@@ -82,6 +85,9 @@ pub enum TlsError {
         /// What is known of why.
         cause: String,
     },
+    /// A context names a secret that did not come with its cluster.
+    #[error("secret `{0}` of the TLS context is not here")]
+    NoSecret(Name),
     /// rustls cannot be configured so.
     #[error("TLS cannot be configured: {0}")]
     Rustls(String),
@@ -145,7 +151,11 @@ impl Providers {
         context: &UpstreamTls,
         hostname: Option<&str>,
     ) -> Result<ClientTls, TlsError> {
-        let identity = context.identity.as_ref().map(|instance| self.ready(instance)).transpose()?;
+        let identity = match &context.identity {
+            Some(Identity::Provider(instance)) => Some(self.ready(instance)?),
+            Some(Identity::Secret(name)) => return Err(TlsError::NoSecret(name.clone())),
+            None => None,
+        };
         let name = match (context.auto_host_sni, hostname) {
             (true, Some(hostname)) => Some(hostname),
             _ => context.sni.as_deref(),
@@ -157,6 +167,7 @@ impl Providers {
                 (ServerTrust::Mesh(roots.clone(), check), roots.clock().clone())
             }
             Roots::System => (ServerTrust::Outsider(self.system_roots()?, check), Clock::system()),
+            Roots::Secret(name) => return Err(TlsError::NoSecret(name.clone())),
         };
         let config = client_config_with(trust, identity, ALPN, self.crypto.clone(), clock)
             .map_err(|error| TlsError::Rustls(error.to_string()))?;
@@ -244,11 +255,15 @@ impl TlsConfigs for Providers {
 
     fn settled<'a>(&'a self, tls: &'a UpstreamTls) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
+            let own = match &tls.identity {
+                Some(Identity::Provider(instance)) => Some(instance),
+                Some(Identity::Secret(_)) | None => None,
+            };
             let roots = match &tls.roots {
                 Roots::Provider(instance) => Some(instance),
-                Roots::System => None,
+                Roots::System | Roots::Secret(_) => None,
             };
-            for instance in tls.identity.iter().chain(roots) {
+            for instance in own.into_iter().chain(roots) {
                 if let Ok(identity) = self.identity(instance) {
                     // Whether it has delivered is asked again when the connection is made.
                     let _ = identity.ready().await;

@@ -174,7 +174,7 @@ async fn config_dump(State(status): App, Query(whose): Query<Whose>) -> Json<Val
     };
     let compiler = Compiler::new(&snapshot.model, status.publisher.mesh(), &client);
     let mut types = Map::new();
-    for kind in ResourceType::ALL {
+    for kind in ResourceType::ALL.into_iter().filter(|kind| kind.is_public()) {
         let resources: Vec<Value> = compiler
             .names(kind)
             .iter()

@@ -91,6 +91,8 @@ impl<'m> Compiler<'m> {
             ResourceType::RouteConfiguration => return self.routes(name).map(Compiled::Routes),
             ResourceType::Cluster => return self.cluster(name).map(Box::new).map(Compiled::Cluster),
             ResourceType::ClusterLoadAssignment => return self.assignment(name).map(Compiled::Endpoints),
+            // Workloads have their keys from the certificate service, or make them: none is here to be sent.
+            ResourceType::Secret => return None,
         }
         .map(Compiled::Listener)
     }
@@ -109,6 +111,7 @@ impl<'m> Compiler<'m> {
                 self.ports().map(|(service, port)| route::cluster_name(port, "", &service.hostname)).collect()
             }
             (_, ResourceType::Cluster | ResourceType::ClusterLoadAssignment) => self.clusters(),
+            (_, ResourceType::Secret) => Vec::new(),
         };
         if let ClientKind::Envoy(EnvoyOptions { certificate: None, .. }) = &self.client.kind {
             // Without a certificate there are clusters that it cannot have.
@@ -181,7 +184,9 @@ impl<'n> Touches<'n> {
     pub fn of(kind: ResourceType, name: &'n str) -> Self {
         match kind {
             ResourceType::Listener if name.starts_with(names::INBOUND_PREFIX) => Self::Client,
-            ResourceType::Listener | ResourceType::RouteConfiguration => Self::Configuration,
+            ResourceType::Listener | ResourceType::RouteConfiguration | ResourceType::Secret => {
+                Self::Configuration
+            }
             ResourceType::Cluster | ResourceType::ClusterLoadAssignment => names::Outbound::parse(name)
                 .map_or(Self::Configuration, |outbound| Self::Service(outbound.host)),
         }

@@ -24,6 +24,7 @@ use crate::{
         endpoint::ClusterLoadAssignment,
         listener::{HttpConnectionManager, Listener},
         route::{RouteConfiguration, VirtualHost},
+        secret::Secret,
     },
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -56,8 +57,19 @@ pub struct ClusterConfig {
     /// What a cluster of clusters comes down to, in order of preference, each name once (gRFC A37, A74): at
     /// least one. Empty for any other cluster.
     pub leaves: Vec<LeafCluster>,
+    /// What the secrets that its TLS context names are now.
+    pub secrets: ClusterSecrets,
     /// Why `endpoints` is empty or old, if something went wrong: goes into the errors of calls.
     pub note: Option<Arc<str>>,
+}
+
+/// The secrets of a cluster. One that its TLS context names is here: a cluster without it is an error.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterSecrets {
+    /// With the own certificate; absent: none is named.
+    pub identity: Option<Arc<Secret>>,
+    /// With the roots; absent: none is named.
+    pub roots: Option<Arc<Secret>>,
 }
 
 /// A cluster with endpoints, below a cluster of clusters.

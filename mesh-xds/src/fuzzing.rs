@@ -13,7 +13,7 @@ mod corpus;
 use crate::{
     bootstrap::Bootstrap,
     name::ResourceType,
-    resource::{AnyResource, ParseContext, Support},
+    resource::{AnyResource, ParseContext, Resource, Secret, Support, secret::SecretContent},
 };
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("route_configuration", route_configuration),
     ("cluster", cluster),
     ("cluster_load_assignment", cluster_load_assignment),
+    ("secret", secret),
     ("sotw_response", sotw_response),
     ("delta_response", delta_response),
     ("client_machine", client_machine),
@@ -53,6 +54,18 @@ pub fn cluster(data: &[u8]) {
 /// The endpoints of a cluster.
 pub fn cluster_load_assignment(data: &[u8]) {
     resource(ResourceType::ClusterLoadAssignment, data);
+}
+
+/// A secret: besides, what is shown of it has no key.
+pub fn secret(data: &[u8]) {
+    resource(ResourceType::Secret, data);
+    let Ok(secret) = Secret::parse(data, &context()) else { return };
+    let SecretContent::Certificate(certificate) = &secret.content else { return };
+    let (key, chain) = (certificate.key.pem(), &certificate.chain);
+    let holds = |bytes: &[u8]| bytes.windows(key.len()).any(|window| window == key);
+    // What is public of it may hold anything; not so what a key is there for.
+    assert!(holds(chain) || holds(secret.name.as_bytes()) || !holds(&secret.redacted()), "the key is shown");
+    assert!(!format!("{certificate:?}").contains(&format!("{key:?}")), "the key is printed");
 }
 
 /// A state-of-the-world response that a client takes.

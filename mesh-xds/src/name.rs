@@ -16,6 +16,8 @@ pub enum ResourceType {
     Cluster,
     /// `envoy.config.endpoint.v3.ClusterLoadAssignment` (EDS).
     ClusterLoadAssignment,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
+    Secret,
     /// `envoy.config.listener.v3.Listener` (LDS).
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration` (RDS).
@@ -24,8 +26,11 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// Every type, in the order in which additions must be published (gRFC A74; Envoy's ADS ordering).
-    pub const ALL: [Self; 4] =
-        [Self::Cluster, Self::ClusterLoadAssignment, Self::Listener, Self::RouteConfiguration];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Cluster, Self::ClusterLoadAssignment, Self::Secret, Self::Listener, Self::RouteConfiguration];
+
+    /// How many there are.
+    pub(crate) const COUNT: usize = 5;
 
     /// The URL that names the type in a discovery request.
     pub const fn url(self) -> &'static str {
@@ -34,6 +39,7 @@ impl ResourceType {
             Self::ClusterLoadAssignment => {
                 "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
             }
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         }
@@ -55,11 +61,18 @@ impl ResourceType {
         matches!(self, Self::Listener | Self::Cluster)
     }
 
-    /// Envoy's abbreviation: `CDS`, `EDS`, `LDS`, `RDS`.
+    /// Whether a resource may be shown to people and written to disk. A secret may not; not even what is public
+    /// of it, so that nobody has to know which part that is.
+    pub const fn is_public(self) -> bool {
+        !matches!(self, Self::Secret)
+    }
+
+    /// Envoy's abbreviation: `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
     pub const fn abbreviation(self) -> &'static str {
         match self {
             Self::Cluster => "CDS",
             Self::ClusterLoadAssignment => "EDS",
+            Self::Secret => "SDS",
             Self::Listener => "LDS",
             Self::RouteConfiguration => "RDS",
         }
@@ -71,6 +84,7 @@ impl fmt::Display for ResourceType {
         f.write_str(match self {
             Self::Cluster => "Cluster",
             Self::ClusterLoadAssignment => "ClusterLoadAssignment",
+            Self::Secret => "Secret",
             Self::Listener => "Listener",
             Self::RouteConfiguration => "RouteConfiguration",
         })

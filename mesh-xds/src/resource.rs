@@ -20,6 +20,7 @@ pub mod rate_limit_quota;
 pub mod rbac;
 pub mod retry;
 pub mod route;
+pub mod secret;
 pub mod stateful_session;
 mod support;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use endpoint::ClusterLoadAssignment;
 pub use listener::Listener;
 pub use origin::Origin;
 pub use route::RouteConfiguration;
+pub use secret::Secret;
 pub use support::{Feature, Support};
 
 use crate::{
@@ -44,7 +46,7 @@ use prost::Message;
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// What parsing needs to know besides the bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ParseContext {
     /// Certificate provider instances of the bootstrap. A TLS context that names another is rejected
     /// (gRFC A29).
@@ -53,17 +55,20 @@ pub struct ParseContext {
     pub trusted: bool,
     /// What the data path can do: a resource that needs more is rejected.
     pub support: Support,
+    /// Whether the data path can use a secret that is otherwise sound.
+    pub secrets: secret::SecretCheck,
     /// Longer resources are rejected unread.
     pub max_size: usize,
 }
 
 impl Default for ParseContext {
-    /// No certificate provider, not trusted, nothing beyond the core, at most 16 MiB.
+    /// No certificate provider, not trusted, nothing beyond the core, secrets unchecked, at most 16 MiB.
     fn default() -> Self {
         Self {
             certificate_providers: BTreeSet::new(),
             trusted: false,
             support: Support::NONE,
+            secrets: |_| Ok(()),
             max_size: 16 << 20,
         }
     }
@@ -96,6 +101,10 @@ mod sealed {
             None
         }
 
+        /// Leaves nothing in memory that must not stay there.
+        #[doc(hidden)]
+        fn wipe(_: &mut Self::Proto) {}
+
         #[doc(hidden)]
         fn from_message(
             proto: &Self::Proto,
@@ -107,7 +116,7 @@ mod sealed {
     }
 }
 
-/// Field 1 of each of the four messages.
+/// Field 1 of each of the messages.
 #[derive(Clone, PartialEq, Message)]
 struct Named {
     #[prost(string, tag = "1")]
@@ -120,7 +129,7 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Name> {
     (!named.name.is_empty()).then(|| named.name.into())
 }
 
-/// One of the four resource types. Sealed.
+/// One of the resource types. Sealed.
 pub trait Resource: sealed::Parse + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// Which.
     const TYPE: ResourceType;
@@ -135,14 +144,16 @@ pub trait Resource: sealed::Parse + Clone + PartialEq + fmt::Debug + Send + Sync
             let reason = format!("{} bytes are more than the limit of {}", bytes.len(), context.max_size);
             return Err(whole(name_of(bytes), reason));
         }
-        let proto = Self::Proto::decode(bytes)
+        let mut proto = Self::Proto::decode(bytes)
             .map_err(|error| whole(name_of(bytes), format!("not a {}: {error}", Self::TYPE)))?;
         let name: Name = Self::proto_name(&proto).into();
         if name.is_empty() {
             return Err(whole(None, format!("a {} without a name", Self::TYPE)));
         }
         let mut faults = Faults::default();
-        match Self::from_message(&proto, name.clone(), context, &Path::ROOT, &mut faults) {
+        let resource = Self::from_message(&proto, name.clone(), context, &Path::ROOT, &mut faults);
+        Self::wipe(&mut proto);
+        match resource {
             Some(resource) if faults.is_empty() => Ok(resource),
             _ => {
                 faults.written_at(0, Self::origin(&proto).as_deref());
@@ -172,6 +183,8 @@ pub enum AnyResource {
     Cluster(Arc<Cluster>),
     /// A cluster's endpoints.
     ClusterLoadAssignment(Arc<ClusterLoadAssignment>),
+    /// A secret.
+    Secret(Arc<Secret>),
 }
 
 impl AnyResource {
@@ -186,6 +199,7 @@ impl AnyResource {
             ResourceType::ClusterLoadAssignment => {
                 Self::ClusterLoadAssignment(Arc::new(ClusterLoadAssignment::parse(bytes, context)?))
             }
+            ResourceType::Secret => Self::Secret(Arc::new(Secret::parse(bytes, context)?)),
         })
     }
 
@@ -196,6 +210,7 @@ impl AnyResource {
             Self::RouteConfiguration(_) => ResourceType::RouteConfiguration,
             Self::Cluster(_) => ResourceType::Cluster,
             Self::ClusterLoadAssignment(_) => ResourceType::ClusterLoadAssignment,
+            Self::Secret(_) => ResourceType::Secret,
         }
     }
 
@@ -206,16 +221,18 @@ impl AnyResource {
             Self::RouteConfiguration(resource) => resource.name(),
             Self::Cluster(resource) => resource.name(),
             Self::ClusterLoadAssignment(resource) => resource.name(),
+            Self::Secret(resource) => resource.name(),
         }
     }
 
-    /// The encoded message.
+    /// The encoded message, of a secret with its key.
     pub fn to_proto(&self) -> Bytes {
         match self {
             Self::Listener(resource) => resource.to_proto(),
             Self::RouteConfiguration(resource) => resource.to_proto(),
             Self::Cluster(resource) => resource.to_proto(),
             Self::ClusterLoadAssignment(resource) => resource.to_proto(),
+            Self::Secret(resource) => resource.to_proto(),
         }
     }
 
@@ -226,6 +243,7 @@ impl AnyResource {
             Self::RouteConfiguration(resource) => resource.references(),
             Self::Cluster(resource) => resource.references(),
             Self::ClusterLoadAssignment(resource) => resource.references(),
+            Self::Secret(resource) => resource.references(),
         }
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn cluster(name: &str) -> Arc<ClusterConfig> {
         cluster: Arc::new(Cluster::eds(name)),
         endpoints: Arc::new(ClusterLoadAssignment::new(name)),
         leaves: Vec::new(),
+        secrets: Default::default(),
         note: None,
     })
 }

@@ -11,7 +11,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
     UpstreamTls {
-        identity: Some("default".into()),
+        identity: Some(Identity::Provider("default".into())),
         roots: Roots::Provider("default".into()),
         sans: sans.into_iter().map(Into::into).collect(),
         sni: None,
@@ -146,7 +146,7 @@ async fn what_cannot_be_honoured_is_refused_with_the_reason() {
     let text = providers.client_tls(&system, None).unwrap_err().to_string();
     assert!(text.contains("`system_root_certs`: there are none"), "{text}");
     let mut unknown = upstream(vec![]);
-    unknown.identity = Some("nowhere".into());
+    unknown.identity = Some(Identity::Provider("nowhere".into()));
     let text = providers.client_tls(&unknown, None).unwrap_err().to_string();
     assert!(text.contains("`nowhere`") && text.contains("known: default"), "{text}");
     let mut bad = upstream(vec![]);

@@ -1,6 +1,7 @@
 //! The wired app over loopback, with mesh-xds's own client, mesh-ca's own sources, and bad inputs.
 
 mod live;
+mod secrets;
 mod start;
 mod tls;
 

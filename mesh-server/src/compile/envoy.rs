@@ -76,6 +76,7 @@ impl Compiler<'_> {
             }
             ResourceType::Cluster => self.envoy_cluster(options, name)?.encode_to_vec(),
             ResourceType::ClusterLoadAssignment => return self.assignment(name).map(Compiled::Endpoints),
+            ResourceType::Secret => return None,
         };
         Some(Compiled::Envoy(message.into()))
     }

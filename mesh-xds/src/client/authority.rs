@@ -419,6 +419,12 @@ impl<P: Parse> Federation<P> {
                     let note = format!("{kind} {name} is {}{why}", self.stored.describe());
                     Known::Good { resource: kept.resource.clone(), note: Some(note.into()) }
                 }
+                // Not even one that is silent is waited for: nothing of this view waits.
+                None if !kind.is_public() && matches!(known, Known::Pending) => {
+                    let silent = || "no control plane has sent it, and secrets are not kept on disk".into();
+                    let cause = XdsErrorCause::Unreachable(why().unwrap_or_else(silent));
+                    Known::Bad(self.error(kind, name, cause, &server.config.address))
+                }
                 None => known,
             };
         }
@@ -481,13 +487,13 @@ impl<P: Parse> Federation<P> {
 
     /// What the control planes said last, for [`super::store`]: what is in use, and what they say does not exist;
     /// that nothing came in time is no reason to give up what was good once.
-    /// Authorities that run on what is on disk are left out, and so is what has a time to live.
+    /// Authorities that run on what is on disk are left out, and so are secrets and what has a time to live.
     pub(super) fn accepted(&self) -> Vec<Accepted<P::Resource>> {
         let mut all = Vec::new();
         for authority in &self.authorities {
             let Some(server) = authority.server().and_then(|id| self.servers.get(id)) else { continue };
             let is_open = server.machine.link().0;
-            for (kind, name) in authority.interest.keys() {
+            for (kind, name) in authority.interest.keys().filter(|(kind, _)| kind.is_public()) {
                 let accepted = |good| Accepted {
                     key: (*kind, name.clone()),
                     server: server.config.to_string().into(),

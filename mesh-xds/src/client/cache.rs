@@ -45,7 +45,8 @@ pub enum ResourceState {
 pub(super) struct Good<R> {
     pub(super) resource: R,
     pub(super) version: Arc<str>,
-    pub(super) body: Bytes,
+    /// Of its bytes, see [`super::Parse::mark`].
+    pub(super) mark: Bytes,
 }
 
 pub(super) struct Failure {
@@ -104,8 +105,8 @@ impl<R> Entry<R> {
         self.unconfirmed = false;
         let recovered = self.failure.take().is_some();
         match new {
-            Some((resource, body)) => {
-                self.good = Some(Good { resource, version, body });
+            Some((resource, mark)) => {
+                self.good = Some(Good { resource, version, mark });
                 self.updated = Some(now);
                 true
             }
@@ -153,7 +154,7 @@ pub struct ResourceStatus {
     /// Which type.
     #[serde(skip)]
     pub resource_type: ResourceType,
-    /// `CDS`, `EDS`, `LDS`, `RDS`.
+    /// `CDS`, `EDS`, `LDS`, `RDS`, `SDS`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Resource name.
@@ -162,7 +163,7 @@ pub struct ResourceStatus {
     pub server: Arc<str>,
     /// Version in use; absent when there is none.
     pub version: Option<Arc<str>>,
-    /// The version in use, encoded, as it was received.
+    /// The version in use, encoded, as it was received; of a secret without the key.
     #[serde(skip)]
     pub body: Option<Bytes>,
     /// The version in use is from disk; when a control plane confirmed it last, in seconds since the epoch.

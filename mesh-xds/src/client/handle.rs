@@ -112,6 +112,7 @@ impl XdsClient {
             certificate_providers: bootstrap.certificate_providers.keys().cloned().collect(),
             trusted: false,
             support: settings.support,
+            secrets: settings.secrets,
             max_size: settings.max_resource_bytes,
         };
         Self::start(bootstrap, connector, settings, |trusted| Resources {

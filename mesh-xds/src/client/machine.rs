@@ -44,6 +44,16 @@ pub trait Parse: Send + 'static {
     /// The name in bytes that are not to be parsed, or cannot be.
     fn name_of(&self, body: &Bytes) -> Option<Name>;
 
+    /// What is remembered of the bytes of a resource, to know them when they come again. Default: all of them.
+    fn mark(&self, _: ResourceType, body: &Bytes) -> Bytes {
+        body.clone()
+    }
+
+    /// The bytes that people are shown; `mark` is what is remembered of those that came. Default: that.
+    fn show(&self, _resource: &Self::Resource, mark: &Bytes) -> Bytes {
+        mark.clone()
+    }
+
     /// What may be written to disk of a resource: the value encoded, in a form that [`Parse::parse`] takes. Default:
     /// as it came.
     fn keep(&self, _resource: &Self::Resource, body: &Bytes) -> Bytes {
@@ -166,7 +176,7 @@ pub struct Machine<P: Parse> {
     parse: P,
     settings: Settings,
     node: Arc<str>,
-    types: [TypeState<P::Resource>; 4],
+    types: [TypeState<P::Resource>; ResourceType::COUNT],
     timers: BTreeSet<(Instant, ResourceType, Name)>,
     link: Link,
     node_sent: bool,
@@ -252,7 +262,7 @@ impl<P: Parse> Machine<P> {
     /// Version, bytes and value of the resource that is in use, unless its life is limited.
     pub(super) fn good(&self, kind: ResourceType, name: &str) -> Option<(Arc<str>, Bytes, P::Resource)> {
         let entry = self.types[kind as usize].entries.get(name).filter(|entry| entry.expires.is_none())?;
-        entry.good.as_ref().map(|good| (good.version.clone(), good.body.clone(), good.resource.clone()))
+        entry.good.as_ref().map(|good| (good.version.clone(), good.mark.clone(), good.resource.clone()))
     }
 
     /// Whether the control plane said that it does not exist; its silence says nothing.
@@ -307,7 +317,7 @@ impl<P: Parse> Machine<P> {
                 name: name.clone(),
                 server: self.settings.server.clone(),
                 version: entry.good.as_ref().map(|good| good.version.clone()),
-                body: entry.good.as_ref().map(|good| good.body.clone()),
+                body: entry.good.as_ref().map(|good| self.parse.show(&good.resource, &good.mark)),
                 from_cache: None,
                 state: entry.state,
                 error: entry.failure.as_ref().map(|failure| ErrorStatus {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
     proto::{self, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
-    resource::{AnyResource, Support},
+    resource::{AnyResource, Support, secret::SecretCheck},
     server::{RESOURCE_ERRORS_FEATURE, Variant},
 };
 use futures_util::{
@@ -54,7 +54,7 @@ pub trait Connector: Send + Sync + 'static {
 }
 
 /// How a client behaves where the bootstrap does not say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// Between attempts to connect.
     pub backoff: BackoffSettings,
@@ -66,6 +66,9 @@ pub struct ClientSettings {
     pub max_response_bytes: usize,
     /// What the data path can do beyond the core; what needs more is rejected. Default: nothing.
     pub support: Support,
+    /// Whether the data path can use a secret; one that it cannot is rejected. Needed with
+    /// [`Feature::Sds`](crate::resource::Feature::Sds). Default: any that is well formed.
+    pub secrets: SecretCheck,
     /// The last known good configuration on disk, for when no control plane answers at the start. Default: none.
     pub cache: Option<CacheSettings>,
 }
@@ -78,6 +81,7 @@ impl Default for ClientSettings {
             max_resource_bytes: 16 << 20,
             max_response_bytes: 256 << 20,
             support: Support::NONE,
+            secrets: |_| Ok(()),
             cache: None,
         }
     }

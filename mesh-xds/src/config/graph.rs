@@ -1,5 +1,7 @@
 //! The pure steps from one resource to the next: which names a resource stands for, and what they resolve to.
 
+mod secrets;
+
 use super::{ClusterConfig, LeafCluster, Lookup, Source, XdsError};
 use crate::{
     client::{Key, Known},
@@ -136,7 +138,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
         if matches!(cluster.discovery, Discovery::Aggregate(_)) {
             self.aggregate(cluster, note, before)
         } else {
-            Some(Ok(self.leaf(cluster, note, before)?))
+            self.leaf(cluster, note, before)
         }
     }
 
@@ -151,19 +153,21 @@ impl<'a, L: Lookup> Walk<'a, L> {
         })
     }
 
-    /// A cluster that has endpoints; `None` while they are not known. Keeps the `Arc` of `before` when nothing
-    /// differs.
+    /// A cluster that has endpoints; `None` while they, or secrets of it, are not known. Keeps the `Arc` of `before`
+    /// when nothing differs.
     fn leaf(
         &mut self,
         cluster: Arc<Cluster>,
         cluster_note: Option<Arc<str>>,
         before: &Clusters,
-    ) -> Option<Arc<ClusterConfig>> {
+    ) -> Option<Result<Arc<ClusterConfig>, XdsError>> {
         if let Some(leaf) = self.leaves.get(&cluster.name) {
-            return Some(leaf.clone());
+            return Some(Ok(leaf.clone()));
         }
         let before = earlier(before, &cluster.name);
         let cluster = or_equal(cluster, before.map(|before| &before.cluster));
+        // Asked for together with the endpoints.
+        let secrets = self.secrets(&cluster, before.map(|before| &before.secrets));
         let none = |name: &Name| {
             let endpoints = ClusterLoadAssignment::new(name.clone());
             before
@@ -187,23 +191,23 @@ impl<'a, L: Lookup> Walk<'a, L> {
                 Known::Bad(error) => (none(service), Some(error.to_string().into())),
             },
         };
-        let note = match (endpoints_note, cluster_note) {
-            (Some(endpoints), Some(cluster)) if endpoints != cluster => {
-                Some(format!("{endpoints}; {cluster}").into())
-            }
-            (endpoints, cluster) => endpoints.or(cluster),
+        let (secrets, secrets_note) = match secrets? {
+            Ok(secrets) => secrets,
+            Err(error) => return Some(Err(error)),
         };
+        let note = also(also(endpoints_note, cluster_note), secrets_note);
         let same = before.filter(|before| {
             Arc::ptr_eq(&before.cluster, &cluster)
                 && Arc::ptr_eq(&before.endpoints, &endpoints)
+                && before.secrets == secrets
                 && before.note == note
         });
         let name = cluster.name.clone();
-        let leaf = same
-            .cloned()
-            .unwrap_or_else(|| Arc::new(ClusterConfig { cluster, endpoints, leaves: Vec::new(), note }));
+        let leaf = same.cloned().unwrap_or_else(|| {
+            Arc::new(ClusterConfig { cluster, endpoints, leaves: Vec::new(), secrets, note })
+        });
         self.leaves.insert(name, leaf.clone());
-        Some(leaf)
+        Some(Ok(leaf))
     }
 
     /// A cluster of clusters (gRFC A37, A74); `None` while one of them is not known.
@@ -241,6 +245,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
                 endpoints: Arc::new(ClusterLoadAssignment::new(name)),
                 cluster,
                 leaves: found.leaves,
+                secrets: Default::default(),
                 note,
             }),
         }))
@@ -269,7 +274,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
                     continue;
                 }
                 Some(Ok((child, note))) => match self.leaf(child, note, before) {
-                    Some(leaf) => Ok(leaf),
+                    Some(leaf) => leaf,
                     None => {
                         found.complete = false;
                         continue;
@@ -299,6 +304,14 @@ impl<'a, L: Lookup> Walk<'a, L> {
             }
         }
         complete.then_some(clusters)
+    }
+}
+
+/// One note after the other.
+fn also(one: Option<Arc<str>>, other: Option<Arc<str>>) -> Option<Arc<str>> {
+    match (one, other) {
+        (Some(one), Some(other)) if one != other => Some(format!("{one}; {other}").into()),
+        (one, other) => one.or(other),
     }
 }
 

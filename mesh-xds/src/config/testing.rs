@@ -9,6 +9,8 @@ use crate::{
         filter::{FilterConfig, HttpFilter},
         listener::{FilterChain, HttpConnectionManager, ListenerKind, RouteSource, ServerListener},
         route::{Destination, Forward, HeaderMutations, Route, RouteAction, RouteMatch, VirtualHost},
+        secret::{PrivateKey, Secret, SecretContent, TlsCertificate, ValidationContext},
+        tls::{Identity, Roots, UpstreamTls},
     },
 };
 use std::{num::NonZeroU32, sync::Arc};
@@ -118,4 +120,37 @@ pub(crate) fn endpoints(name: &str, port: u16) -> AnyResource {
         priorities: vec![Priority { localities: vec![locality] }],
         ..ClusterLoadAssignment::new(name)
     }))
+}
+
+/// A cluster with endpoints of the same name, whose TLS takes certificate and roots from these secrets.
+pub(crate) fn secured(name: &str, identity: &str, roots: &str) -> AnyResource {
+    let tls = UpstreamTls {
+        identity: Some(Identity::Secret(identity.into())),
+        roots: Roots::Secret(roots.into()),
+        sans: vec![],
+        sni: None,
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        only_mesh_endpoints: false,
+    };
+    AnyResource::Cluster(Arc::new(Cluster { tls: Some(Arc::new(tls)), ..Cluster::eds(name) }))
+}
+
+fn pem(label: &str, text: &str) -> String {
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}
+
+/// A secret with this text for a key.
+pub(crate) fn key_pair(name: &str, key: &str) -> AnyResource {
+    let chain = pem("CERTIFICATE", "AAAA").into_bytes().into();
+    let key = PrivateKey::new(pem("PRIVATE KEY", key).as_bytes());
+    let content = SecretContent::Certificate(TlsCertificate { chain, key });
+    AnyResource::Secret(Arc::new(Secret { name: name.into(), content }))
+}
+
+/// A secret with this text for roots.
+pub(crate) fn secret_roots(name: &str, text: &str) -> AnyResource {
+    let roots = pem("CERTIFICATE", text).into_bytes().into();
+    let content = SecretContent::Validation(ValidationContext { roots, sans: vec![] });
+    AnyResource::Secret(Arc::new(Secret { name: name.into(), content }))
 }

@@ -1,6 +1,7 @@
 //! Resolution of targets, against what is known at each moment.
 
 mod aggregate;
+mod secrets;
 
 use super::{testing::*, *};
 use crate::{
@@ -76,7 +77,7 @@ impl Lookup for Facts {
 }
 
 use ResourceType::{
-    Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
+    Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS, Secret as SDS,
 };
 
 fn wanted(names: &BTreeSet<Key>) -> Vec<String> {

@@ -237,16 +237,18 @@ fn encryption(tls: &UpstreamTls, say: &mut impl FnMut(&'static str, String)) {
     let to = if *only_mesh_endpoints { ", with endpoints that speak it" } else { "" };
     say("tls.mode", format!("{kind}{to}"));
     if let Some(identity) = identity {
-        say("tls.identity", format!("of certificate provider {identity}"));
+        say("tls.identity", format!("of {identity}"));
     }
     let roots = match roots {
         Roots::Provider(name) => format!("of certificate provider {name}"),
         Roots::System => "the system's".to_owned(),
+        Roots::Secret(name) => format!("of secret {name}"),
     };
     say("tls.roots", roots);
     let names: Vec<String> = sans.iter().map(ToString::to_string).collect();
     let names = match (auto_sni_san_validation, names.is_empty()) {
         (true, _) => "the server must have the name that it is asked for".to_owned(),
+        (false, true) if matches!(tls.roots, Roots::Secret(_)) => "those of the secret".to_owned(),
         (false, true) => "any that the roots vouch for".to_owned(),
         (false, false) => names.join(" or "),
     };

@@ -60,7 +60,7 @@ fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
 fn replay(target: &str, run: fn(&[u8])) {
     let mut files = files(folder(target));
     assert!(files.len() >= 5, "the corpus of {target} is empty");
-    if ["listener", "route_configuration", "cluster", "cluster_load_assignment"].contains(&target) {
+    if ["listener", "route_configuration", "cluster", "cluster_load_assignment", "secret"].contains(&target) {
         files.extend(self::files(
             PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/resource/tests/recorded"),
         ));
@@ -102,7 +102,7 @@ macro_rules! replays {
 }
 
 replays! {
-    listener route_configuration cluster cluster_load_assignment sotw_response delta_response client_machine
+    listener route_configuration cluster cluster_load_assignment secret sotw_response delta_response client_machine
     sotw_server delta_server bootstrap cache_file
 }
 
@@ -136,6 +136,7 @@ fn the_corpus_is_written_anew() {
         ResourceType::ClusterLoadAssignment,
         values(&mut runner, generators::assignment(), Resource::to_proto),
     );
+    of(ResourceType::Secret, values(&mut runner, generators::secret(), Resource::to_proto));
 
     let write = |target: &str, files: Vec<Vec<u8>>| {
         fs::create_dir_all(folder(target)).unwrap();
@@ -150,6 +151,7 @@ fn the_corpus_is_written_anew() {
             ResourceType::RouteConfiguration => "route_configuration",
             ResourceType::Cluster => "cluster",
             ResourceType::ClusterLoadAssignment => "cluster_load_assignment",
+            ResourceType::Secret => "secret",
         };
         write(target, values.iter().map(|value| value.to_vec()).collect());
         let any =

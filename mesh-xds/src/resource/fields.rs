@@ -88,6 +88,7 @@ pub static SECTIONS: &[Section] = &[
     Section { title: "Load balancing policies", messages: cluster::POLICIES },
     Section { title: "ClusterLoadAssignment", messages: endpoint::MESSAGES },
     Section { title: "TLS", messages: tls::MESSAGES },
+    Section { title: "Secret", messages: tls::SECRETS },
 ];
 
 impl Message {

@@ -56,6 +56,8 @@ features! {
     HealthChecks = "health-checks",
     /// Outlier detection counts failures made here in its statistics, and adds jitter to ejections (Envoy).
     LocalOriginOutliers = "local-origin-outliers",
+    /// Certificates and roots of clients from the control plane (Envoy's SDS, over ADS).
+    Sds = "sds",
     /// Connections through an HTTP CONNECT proxy (gRFC A86).
     HttpConnect = "http-connect",
     /// Load reports to the control plane (LRS; gRFC A27, A64, A85).

@@ -62,6 +62,11 @@ fn an_assignment_comes_back_from_its_bytes() {
 }
 
 #[test]
+fn a_secret_comes_back_from_its_bytes() {
+    holds(generators::secret, |secret| comes_back(&secret));
+}
+
+#[test]
 fn arbitrary_bytes_are_parsed_or_refused_without_panic() {
     holds(any::<Vec<u8>>, |bytes| {
         for kind in ResourceType::ALL {
@@ -82,6 +87,7 @@ fn damaged_resources_are_parsed_or_refused_without_panic() {
             generators::cluster().prop_map(|cluster| (ResourceType::Cluster, cluster.to_proto())),
             generators::assignment()
                 .prop_map(|assignment| (ResourceType::ClusterLoadAssignment, assignment.to_proto())),
+            generators::secret().prop_map(|secret| (ResourceType::Secret, secret.to_proto())),
         ];
         (bytes, any::<prop::sample::Index>(), any::<u8>())
     };

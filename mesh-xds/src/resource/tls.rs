@@ -1,23 +1,27 @@
-//! TLS contexts (gRFC A29, A82, A101). They name certificate providers; they hold no certificate.
+//! TLS contexts (gRFC A29, A82, A101; Envoy's SDS). They name where certificates come from; they hold none.
 //!
-//! There is no `Secret` resource and no SDS. Keys and roots come from the providers of the bootstrap (A29), of
-//! which a workload's identity is one; a control plane only says which provider is meant, so that no key ever
-//! travels over the ADS stream, and none can be asked for there. A context that names a secret, or holds a
-//! certificate itself, is rejected with the field that a provider goes into.
+//! Keys and roots come from the providers of the bootstrap (A29), of which a workload's identity is one: then a
+//! control plane only says which provider is meant, and no key travels over the ADS stream. Or a client's come
+//! from a [`Secret`] of the control plane, which takes a data path with [`Feature::Sds`]. A context that holds a
+//! certificate itself, or names a secret that is not to be had over ADS, is rejected with the field.
+//!
+//! [`Secret`]: super::Secret
+//! [`Feature::Sds`]: super::Feature::Sds
 
 pub(super) mod wire;
 
-use crate::matcher::StringMatcher;
-use std::sync::Arc;
+use crate::{matcher::StringMatcher, name::Name};
+use std::{fmt, sync::Arc};
 
 /// A client's side of a connection: `UpstreamTlsContext`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamTls {
-    /// Provider instance of the own certificate; absent: none is offered.
-    pub identity: Option<Arc<str>>,
+    /// The own certificate; absent: none is offered.
+    pub identity: Option<Identity>,
     /// What the peer is verified against.
     pub roots: Roots,
-    /// Any of these matches any SAN of the peer; empty: any peer that the roots vouch for.
+    /// Any of these matches any SAN of the peer; empty: any peer that the roots vouch for. A secret may add to them,
+    /// see [`Self::accepted`].
     pub sans: Vec<SanMatcher>,
     /// Server name sent, unless `auto_host_sni` finds one.
     pub sni: Option<Arc<str>>,
@@ -28,6 +32,50 @@ pub struct UpstreamTls {
     /// Auto-mTLS: only endpoints that are marked as speaking mesh mTLS get TLS, others plaintext. From
     /// `metadata.filter_metadata["io.mesh.tls"].auto` of the cluster; false for any other control plane.
     pub only_mesh_endpoints: bool,
+}
+
+impl UpstreamTls {
+    /// The secrets that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &Name> {
+        let identity = match &self.identity {
+            Some(Identity::Secret(name)) => Some(name),
+            _ => None,
+        };
+        let roots = match &self.roots {
+            Roots::Secret(name) => Some(name),
+            Roots::Provider(_) | Roots::System => None,
+        };
+        identity.into_iter().chain(roots)
+    }
+
+    /// The own matchers and those of the secret with the roots, merged as Envoy merges the two contexts: both
+    /// lists one after the other, and then no matcher of any kind where there is one of a certain kind (the typed
+    /// list goes before the deprecated one).
+    pub fn accepted(&self, secret: &[SanMatcher]) -> Vec<SanMatcher> {
+        let mut all: Vec<SanMatcher> = self.sans.iter().chain(secret).cloned().collect();
+        if all.iter().any(|san| san.kind.is_some()) {
+            all.retain(|san| san.kind.is_some());
+        }
+        all
+    }
+}
+
+/// Where the own certificate and its key come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// This provider instance of the bootstrap.
+    Provider(Arc<str>),
+    /// This secret of the control plane.
+    Secret(Name),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(instance) => write!(f, "certificate provider {instance}"),
+            Self::Secret(name) => write!(f, "secret {name}"),
+        }
+    }
 }
 
 /// A name that a peer's certificate may have.
@@ -46,8 +94,8 @@ impl From<StringMatcher> for SanMatcher {
     }
 }
 
-impl std::fmt::Display for SanMatcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for SanMatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             None => write!(f, "{}", self.name),
             Some(kind) => write!(f, "{} {}", kind.name(), self.name),
@@ -92,6 +140,8 @@ pub enum Roots {
     Provider(Arc<str>),
     /// The operating system's (A82).
     System,
+    /// Those in this secret of the control plane, with the names that it accepts.
+    Secret(Name),
 }
 
 /// A server's side: `DownstreamTlsContext`.

@@ -46,7 +46,7 @@ impl Protocol for Sotw {
         match input {
             Input::Request(request) => {
                 let Some(kind) = ResourceType::from_url(&request.type_url) else {
-                    // A type that is not ours is not answered: Envoy asks for secrets and runtime layers too.
+                    // A type that is not ours is not answered: Envoy asks for runtime layers too.
                     self.stream.charge(now)?;
                     return Ok(Outputs { responses: Vec::new(), acked: None, rejected: None });
                 };

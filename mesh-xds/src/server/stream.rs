@@ -1,6 +1,6 @@
 //! What state-of-the-world and delta streams share: order, grace, limits, and what is outstanding.
 //!
-//! - Additions go out as CDS, EDS, LDS, RDS; LDS and RDS wait until the types before them are answered, but not
+//! - Additions go out as CDS, EDS, SDS, LDS, RDS; LDS and RDS wait until the types before them are answered, but not
 //!   longer than [`Settings::order_wait`]. Removals go out last, in the opposite order, after
 //!   [`Settings::removal_grace`]: make before break (gRFC A74).
 //! - A type has one outstanding response; whatever changes meanwhile is sent when it is answered, once,
@@ -118,7 +118,7 @@ pub struct Stream {
     pub(super) view: Arc<dyn View>,
     pub(super) settings: Settings,
     variant: Variant,
-    types: [Subscription; 4],
+    types: [Subscription; ResourceType::COUNT],
     requests: Bucket,
     nonce: u64,
     deadline: Option<Instant>,
@@ -267,8 +267,11 @@ impl Stream {
             if let Some(since) = subscription.outstanding_since() {
                 behind |= subscription.is_behind();
                 blocked |= now < since + self.settings.order_wait;
-            } else if subscription.is_behind() && (!blocked || kind == ResourceType::ClusterLoadAssignment) {
-                // An Envoy accepts clusters when it has their endpoints: behind the clusters, these need not wait.
+            } else if subscription.is_behind()
+                && (!blocked || matches!(kind, ResourceType::ClusterLoadAssignment | ResourceType::Secret))
+            {
+                // An Envoy accepts clusters when it has their endpoints and secrets: behind the clusters, these need
+                // not wait.
                 let batch = subscription.take_additions(&*self.view);
                 blocked |= send(subscription, kind, batch, &mut self.nonce);
             } else {

@@ -504,11 +504,11 @@ fn too_much_is_refused() {
 #[test]
 fn types_of_others_are_left_unanswered() {
     let mut script = Script::<Sotw>::new(false, Toys::of(1, &[]));
-    let secret = proto::DiscoveryRequest {
-        type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".into(),
+    let runtime = proto::DiscoveryRequest {
+        type_url: "type.googleapis.com/envoy.service.runtime.v3.Runtime".into(),
         ..Default::default()
     };
-    assert_eq!(script.on(Input::Request(secret)), NOTHING);
+    assert_eq!(script.on(Input::Request(runtime)), NOTHING);
 }
 
 /// A view that counts how often it is asked.

@@ -107,6 +107,7 @@ fn config(cluster: &Arc<Cluster>, priorities: &[Vec<Vec<Arc<Configured>>>]) -> C
         cluster: Arc::clone(cluster),
         endpoints: Arc::new(assignment),
         leaves: Vec::new(),
+        secrets: Default::default(),
         note: None,
     }
 }

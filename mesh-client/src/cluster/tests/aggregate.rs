@@ -44,6 +44,7 @@ fn aggregate(leaves: Vec<LeafCluster>) -> Arc<ClusterConfig> {
         cluster: Arc::new(resource::Cluster::new("all", Discovery::Aggregate(names))),
         endpoints: Arc::new(ClusterLoadAssignment::new("all")),
         leaves,
+        secrets: Default::default(),
         note: None,
     })
 }

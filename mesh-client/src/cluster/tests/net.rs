@@ -591,6 +591,7 @@ impl Config {
             cluster: Arc::new(self.cluster.clone()),
             endpoints: Arc::new(self.endpoints.clone()),
             leaves: Vec::new(),
+            secrets: Default::default(),
             note: self.note.clone(),
         })
     }

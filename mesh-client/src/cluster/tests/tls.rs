@@ -5,7 +5,7 @@ use crate::{
     cluster::{AttemptErrorKind, Cluster, ClusterDeps},
     endpoint::{ClientTls, TlsConfigs},
 };
-use mesh_xds::resource::tls::{Roots, UpstreamTls};
+use mesh_xds::resource::tls::{self, Roots, UpstreamTls};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
@@ -106,7 +106,7 @@ impl World {
         *identity.config.lock().unwrap() = Some(pki.client(&pki));
         let mut config = Config::of(&[1]);
         config.cluster.tls = Some(Arc::new(UpstreamTls {
-            identity: Some("default".into()),
+            identity: Some(tls::Identity::Provider("default".into())),
             roots: Roots::Provider("default".into()),
             sans: Vec::new(),
             sni: None,

@@ -11,7 +11,7 @@ use crate::{
 use mesh_ca::rustls::{ClientAuth, default_provider, server_config};
 use mesh_xds::{
     matcher::StringMatcher,
-    resource::tls::{Roots, UpstreamTls},
+    resource::tls::{Identity, Roots, UpstreamTls},
 };
 use std::sync::Mutex;
 use tokio::{
@@ -96,7 +96,7 @@ async fn whoever_a_connector_leads_to_must_prove_to_be_the_peer() {
     let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
     let name = StringMatcher::exact(&id("reviews"), false);
     let tls = UpstreamTls {
-        identity: Some("default".into()),
+        identity: Some(Identity::Provider("default".into())),
         roots: Roots::Provider("default".into()),
         sans: vec![name.into()],
         sni: None,

@@ -9,7 +9,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{Fraction, StringMatcher},
-    resource::tls::{Roots, UpstreamTls},
+    resource::tls::{Identity, Roots, UpstreamTls},
     resource::{
         cluster::{
             Consecutive, Discovery, Http2Keepalive, LbPolicy, LocalityLb, Maglev, RingHash, SlowStart,
@@ -155,7 +155,7 @@ fn subsets_that_no_rule_defines_are_absent_for_us_and_empty_for_those_who_would_
 fn automatic_mtls_names_the_accounts_of_the_servers() {
     let tls = tls(&world(MESH, "").with(workload("10.0.0.1"))).unwrap();
     let expected = UpstreamTls {
-        identity: Some("default".into()),
+        identity: Some(Identity::Provider("default".into())),
         roots: Roots::Provider("default".into()),
         sans: vec![
             StringMatcher::exact("spiffe://cluster.local/ns/default/sa/bookinfo-reviews", false).into(),

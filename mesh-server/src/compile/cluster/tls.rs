@@ -15,7 +15,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{StringMatcher, StringPattern},
-    resource::tls::{Roots, SanMatcher, UpstreamTls},
+    resource::tls::{Identity, Roots, SanMatcher, UpstreamTls},
 };
 
 /// The certificate provider that every bootstrap of this mesh names, as in Istio.
@@ -39,7 +39,7 @@ impl Compiler<'_> {
         let given = rule.map(|tls| tls.subject_alt_names.as_slice()).unwrap_or_default();
         let sni = rule.and_then(|tls| tls.sni.clone()).unwrap_or_else(|| destination.name.sni());
         Some(UpstreamTls {
-            identity: Some(PROVIDER.into()),
+            identity: Some(Identity::Provider(PROVIDER.into())),
             roots: Roots::Provider(PROVIDER.into()),
             sans: self.server_names(destination, given),
             sni: Some(sni.into()),

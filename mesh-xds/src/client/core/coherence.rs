@@ -18,7 +18,7 @@ use crate::{
     server::Variant,
 };
 use ResourceType::{
-    Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
+    Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS, Secret as SDS,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -36,6 +36,7 @@ fn said(tag: usize, kind: ResourceType) -> Vec<AnyResource> {
         RDS => vec![routes("r", &[("t", &["one", "two"]), (&mark, &[])])],
         CDS => vec![cluster("one"), cluster("two")],
         EDS => vec![endpoints("one", port), endpoints("two", port)],
+        SDS => vec![],
     }
 }
 

@@ -1,5 +1,7 @@
 //! Many targets over one machine.
 
+mod secrets;
+
 use super::*;
 use crate::{
     bootstrap::{Bootstrap, ChannelCredentials, Node, ServerConfig},

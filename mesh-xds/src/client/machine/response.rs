@@ -24,7 +24,7 @@ use std::{
 const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 
-/// A resource that was read: its name, and its value unless it is the one in use.
+/// A resource that was read: its name, and its value with the mark of its bytes unless it is the one in use.
 type Read<R> = Result<(Name, Option<(R, Bytes)>), Unparsable>;
 
 impl<P: Parse> Machine<P> {
@@ -72,7 +72,7 @@ impl<P: Parse> Machine<P> {
         if incoming.complete {
             let entries = self.types[kind as usize].entries.iter();
             repeated.extend(
-                entries.filter_map(|(name, entry)| Some((entry.good.as_ref()?.body.clone(), name.clone()))),
+                entries.filter_map(|(name, entry)| Some((entry.good.as_ref()?.mark.clone(), name.clone()))),
             );
         }
         for IncomingResource { name: said, version, ttl, body } in incoming.resources {
@@ -108,13 +108,13 @@ impl<P: Parse> Machine<P> {
             let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
             let changed = match result {
                 Ok((_, None)) => entry.accept(None, version, now),
-                Ok((_, Some((new, body)))) => match &entry.good {
-                    Some(good) if good.body == body => entry.accept(None, version, now),
+                Ok((_, Some((new, mark)))) => match &entry.good {
+                    Some(good) if good.mark == mark => entry.accept(None, version, now),
                     Some(good) => {
                         let new = self.parse.share(new, &good.resource);
-                        entry.accept(Some((new, body)), version, now)
+                        entry.accept(Some((new, mark)), version, now)
                     }
-                    None => entry.accept(Some((new, body)), version, now),
+                    None => entry.accept(Some((new, mark)), version, now),
                 },
                 Err(Unparsable { why, .. }) => {
                     let cause = XdsErrorCause::Rejected(why.into());
@@ -193,7 +193,9 @@ impl<P: Parse> Machine<P> {
     /// Whether these bytes are what is in use under a name.
     fn holds(&self, kind: ResourceType, name: &str, body: &Bytes) -> bool {
         let entry = self.types[kind as usize].entries.get(name);
-        entry.and_then(|entry| entry.good.as_ref()).is_some_and(|good| good.body == *body)
+        entry
+            .and_then(|entry| entry.good.as_ref())
+            .is_some_and(|good| good.mark == self.parse.mark(kind, body))
     }
 
     fn parse(
@@ -219,7 +221,8 @@ impl<P: Parse> Machine<P> {
                 if said.as_ref().is_some_and(|said| *said != own) {
                     return Err(unparsable(format!("the resource calls itself {own}")));
                 }
-                Ok((own, Some((resource, body))))
+                let mark = self.parse.mark(kind, &body);
+                Ok((own, Some((resource, mark))))
             }
             Ok(Err(error)) => {
                 let own = error.name.map(|own| canonical(kind, &own));

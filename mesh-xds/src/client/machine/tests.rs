@@ -326,7 +326,7 @@ fn unknown_and_unasked_types_are_not_answered() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(CDS, "a")]);
     let out = script.on(Input::Response(Response::Sotw(proto::DiscoveryResponse {
-        type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".into(),
+        type_url: "type.googleapis.com/envoy.service.runtime.v3.Runtime".into(),
         ..Default::default()
     })));
     assert!(out.requests.is_empty());

@@ -95,7 +95,8 @@ pub(super) fn encode(owner: &Owner, records: &BTreeMap<Key, Record>) -> Vec<u8> 
     let file = File {
         node: owner.node.clone(),
         servers: owner.servers.clone(),
-        resources: records.iter().map(entry).collect(),
+        // Nobody hands a secret over; none would be written.
+        resources: records.iter().filter(|((kind, _), _)| kind.is_public()).map(entry).collect(),
     };
     seal(&file.encode_to_vec())
 }
@@ -127,7 +128,7 @@ fn decode(owner: &Owner, bytes: &[u8]) -> Result<BTreeMap<Key, Record>, String> 
         return Err(format!("it is of node {} at {}", file.node, file.servers.join(", ")));
     }
     let record = |entry: Entry| {
-        let kind = ResourceType::from_url(&entry.type_url)?;
+        let kind = ResourceType::from_url(&entry.type_url).filter(|kind| kind.is_public())?;
         let record = Record {
             version: entry.version.into(),
             body: entry.body,

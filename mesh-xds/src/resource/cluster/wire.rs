@@ -48,13 +48,16 @@ impl Resource for Cluster {
     }
 
     fn references(&self) -> Vec<(ResourceType, Name)> {
-        match &self.discovery {
+        let mut all: Vec<_> = match &self.discovery {
             Discovery::Eds(service) => vec![(ResourceType::ClusterLoadAssignment, service.clone())],
             Discovery::Aggregate(clusters) => {
                 clusters.iter().map(|name| (ResourceType::Cluster, name.clone())).collect()
             }
             Discovery::Static(_) | Discovery::StrictDns(_) | Discovery::LogicalDns(_) => Vec::new(),
-        }
+        };
+        let secrets = self.tls.iter().flat_map(|tls| tls.secrets());
+        all.extend(secrets.map(|name| (ResourceType::Secret, name.clone())));
+        all
     }
 }
 

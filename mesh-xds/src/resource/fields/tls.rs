@@ -1,6 +1,4 @@
-//! TLS contexts (gRFC A29, A82, A86, A101). There is no `Secret` resource, see [`resource::tls`].
-//!
-//! [`resource::tls`]: crate::resource::tls
+//! TLS contexts (gRFC A29, A82, A86, A101), and the secrets that those of clients may name (Envoy's SDS).
 
 use super::{Message, ignored, needs, rejected, supported};
 use crate::resource::Feature;
@@ -8,13 +6,15 @@ use envoy_types::pb::envoy::extensions::transport_sockets::{
     http_11_proxy::v3::Http11ProxyUpstreamTransport,
     tls::v3::{
         CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
-        DownstreamTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
-        common_tls_context::CombinedCertificateValidationContext,
+        DownstreamTlsContext, SdsSecretConfig, Secret, SubjectAltNameMatcher, TlsCertificate,
+        UpstreamTlsContext, common_tls_context::CombinedCertificateValidationContext,
     },
 };
 
 pub(super) const MESSAGES: &[&Message] =
-    &[&UPSTREAM, &DOWNSTREAM, &COMMON, &COMBINED, &VALIDATION, &PROVIDER, &SAN, &HTTP_CONNECT];
+    &[&UPSTREAM, &DOWNSTREAM, &COMMON, &COMBINED, &VALIDATION, &PROVIDER, &SDS, &SAN, &HTTP_CONNECT];
+
+pub(super) const SECRETS: &[&Message] = &[&SECRET, &CERTIFICATE, &SECRET_VALIDATION];
 
 const A_PROVIDER: &str = "a certificate provider of the bootstrap holds keys and roots";
 const LIBRARY: &str = "TLS 1.2 and 1.3 as rustls has them";
@@ -60,16 +60,15 @@ pub(in crate::resource) static COMMON: Message = Message::of::<CommonTlsContext>
             "A29",
             "",
         ),
-        rejected(
-            "tls_certificates tls_certificate_sds_secret_configs tls_certificate_certificate_provider",
-            "A29",
-            A_PROVIDER,
+        needs(
+            Feature::Sds,
+            "tls_certificate_sds_secret_configs",
+            "Envoy",
+            "of clients; one; where no provider is named",
         ),
-        rejected(
-            "validation_context_sds_secret_config validation_context_certificate_provider",
-            "A29",
-            A_PROVIDER,
-        ),
+        needs(Feature::Sds, "validation_context_sds_secret_config", "Envoy", "of clients"),
+        rejected("tls_certificates tls_certificate_certificate_provider", "A29", A_PROVIDER),
+        rejected("validation_context_certificate_provider", "A29", A_PROVIDER),
         rejected("tls_params custom_handshaker custom_tls_certificate_selector", "A29", ""),
         ignored("alpn_protocols", "A29", "h2, always"),
         ignored("key_log", "A29", "keys of connections are written nowhere"),
@@ -81,11 +80,14 @@ pub(in crate::resource) static COMBINED: Message = Message::of::<CombinedCertifi
     &[
         supported("default_validation_context", "A29", ""),
         supported("validation_context_certificate_provider_instance", "A29", "deprecated; where no other is"),
-        rejected(
-            "validation_context_sds_secret_config validation_context_certificate_provider",
-            "A29",
-            A_PROVIDER,
+        needs(
+            Feature::Sds,
+            "validation_context_sds_secret_config",
+            "Envoy",
+            "of clients; where no provider is named; its SAN matchers are added to those of \
+             default_validation_context",
         ),
+        rejected("validation_context_certificate_provider", "A29", A_PROVIDER),
     ],
 );
 
@@ -123,6 +125,61 @@ pub(in crate::resource) static PROVIDER: Message = Message::of::<CertificateProv
     &[
         supported("instance_name", "A29", ""),
         ignored("certificate_name", "A29", "an instance has one certificate and one set of roots"),
+    ],
+);
+
+pub(in crate::resource) static SDS: Message = Message::of::<SdsSecretConfig>(
+    "",
+    &[
+        supported("name", "Envoy", "required"),
+        supported("sds_config", "Envoy", "required: `ads` or `self`; other sources are refused"),
+    ],
+);
+
+pub(in crate::resource) static SECRET: Message = Message::of::<Secret>(
+    "",
+    &[
+        supported("name", "Envoy", "required"),
+        supported("tls_certificate validation_context", "Envoy", ""),
+        rejected("session_ticket_keys", "Envoy", "TLS sessions are not resumed"),
+        rejected("generic_secret", "Envoy", "nothing uses one"),
+    ],
+);
+
+const INLINE: &str = "required: inline_bytes or inline_string, PEM; filename and environment_variable are refused, \
+                      since what is read on this machine is not for a control plane to say";
+
+pub(in crate::resource) static CERTIFICATE: Message = Message::of::<TlsCertificate>(
+    "",
+    &[
+        supported("certificate_chain", "Envoy", INLINE),
+        supported("private_key", "Envoy", "so too, not encrypted, and the key of the certificate"),
+        rejected("password pkcs12 private_key_provider tls_params", "Envoy", ""),
+        ignored("ocsp_staple signed_certificate_timestamp", "Envoy", "for servers"),
+        ignored("watched_directory", "Envoy", "no file is read"),
+    ],
+);
+
+pub(in crate::resource) static SECRET_VALIDATION: Message = Message::of::<CertificateValidationContext>(
+    "in a secret",
+    &[
+        supported("trusted_ca", "Envoy", INLINE),
+        supported("match_typed_subject_alt_names", "Envoy", "DNS, URI, EMAIL and IP_ADDRESS"),
+        supported("match_subject_alt_names", "Envoy", "deprecated; where the other is not"),
+        rejected(
+            "verify_certificate_spki verify_certificate_hash require_signed_certificate_timestamp crl \
+             custom_validator_config max_verify_depth",
+            "Envoy",
+            "",
+        ),
+        rejected("ca_certificate_provider_instance system_root_certs", "Envoy", "the cluster may name them"),
+        ignored("watched_directory", "Envoy", "no file is read"),
+        ignored(
+            "allow_expired_certificate trust_chain_verification only_verify_leaf_cert_crl \
+             suppress_client_ca_list",
+            "Envoy",
+            "certificates are verified as strictly as without",
+        ),
     ],
 );
 

@@ -12,6 +12,7 @@ pub(crate) use cluster::cluster;
 pub(crate) use endpoint::assignment;
 pub(crate) use listener::listener;
 pub(crate) use route::route_configuration;
+pub(crate) use tls::secret;
 
 use crate::{
     matcher::{Fraction, HeaderMatch, HeaderMatcher, HeaderOrPseudo, PathMatcher, StringMatcher},

@@ -13,7 +13,7 @@ use crate::{
         rbac::RbacAction,
         retry::RetryPolicy,
         route::{Destination, Forward, RouteAction},
-        tls::Roots,
+        tls::{Identity, Roots},
     },
 };
 use ResourceType::{
@@ -133,8 +133,8 @@ const ACCEPTED: &[Accepted] = &[
         assert_eq!(cluster.circuit_breakers.max_requests, 100);
         let tls = cluster.tls.as_ref().unwrap();
         assert_eq!(
-            (tls.identity.as_deref(), &tls.roots),
-            (Some("default"), &Roots::Provider("default".into()))
+            (&tls.identity, &tls.roots),
+            (&Some(Identity::Provider("default".into())), &Roots::Provider("default".into()))
         );
         assert!(tls.sans[0].name.matches("spiffe://cluster.local/ns/default/sa/reviews"));
     }),
@@ -233,8 +233,8 @@ const ACCEPTED: &[Accepted] = &[
     ("go-cluster-mtls", CDS, |resource| {
         let tls = cluster(resource).tls.as_ref().unwrap();
         assert_eq!(
-            (tls.identity.as_deref(), &tls.roots),
-            (Some(GO_CLIENT), &Roots::Provider(GO_CLIENT.into()))
+            (&tls.identity, &tls.roots),
+            (&Some(Identity::Provider(GO_CLIENT.into())), &Roots::Provider(GO_CLIENT.into()))
         );
     }),
     ("go-cluster-ring-hash-lrs", CDS, |resource| {

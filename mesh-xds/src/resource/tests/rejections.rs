@@ -7,6 +7,7 @@ mod endpoint;
 mod filter;
 mod listener;
 mod route;
+mod secret;
 
 use super::{super::*, context};
 use crate::resource as model;

@@ -6,16 +6,18 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
-use super::{DownstreamTls, Roots, SanKind, SanMatcher, UpstreamTls};
+use super::{DownstreamTls, Identity, Roots, SanKind, SanMatcher, UpstreamTls};
 use crate::{
     field_path::{Faults, Path},
-    resource::{ParseContext, wire},
+    name::Name,
+    resource::{Feature, ParseContext, wire},
 };
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{TransportSocket, transport_socket::ConfigType},
         extensions::transport_sockets::tls::v3::{
             self as proto, CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+            SdsSecretConfig,
             common_tls_context::{
                 CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
             },
@@ -24,8 +26,15 @@ use envoy_types::pb::{
     },
     google::protobuf::BoolValue,
 };
-use prost::{Message, Name};
+use prost::{Message, Name as MessageName};
 use std::sync::Arc;
+
+/// Whose side of a connection a context is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Client,
+    Server,
+}
 
 /// Name that gRPC and Envoy want the socket to have.
 const SOCKET: &str = "envoy.transport_sockets.tls";
@@ -42,8 +51,8 @@ pub(in crate::resource) fn upstream(
     let at = at.field("typed_config");
     let common_at = at.field("common_tls_context");
     let common = faults.required(&common_at, &tls.common_tls_context)?;
-    let identity = identity(common, context, &common_at, faults);
-    let validation = validation(common, context, &common_at, faults);
+    let identity = identity(common, Side::Client, context, &common_at, faults);
+    let validation = validation(common, Side::Client, context, &common_at, faults);
     if tls.sni.len() > MAX_SNI {
         faults.reject::<()>(&at.field("sni"), format!("is longer than {MAX_SNI} bytes"));
     }
@@ -51,7 +60,8 @@ pub(in crate::resource) fn upstream(
     let Some(roots) = roots else {
         return faults.reject(
             &common_at.field("validation_context"),
-            "names nothing to verify the server with: ca_certificate_provider_instance or system_root_certs",
+            "names nothing to verify the server with: ca_certificate_provider_instance, system_root_certs or a secret \
+             (SDS)",
         );
     };
     if roots == Roots::System && sans.is_empty() && !tls.auto_sni_san_validation {
@@ -89,8 +99,8 @@ pub(in crate::resource) fn downstream(
     }
     let common_at = at.field("common_tls_context");
     let common = faults.required(&common_at, &tls.common_tls_context)?;
-    let identity = identity(common, context, &common_at, faults);
-    let Validation { roots, sans } = validation(common, context, &common_at, faults)?;
+    let identity = identity(common, Side::Server, context, &common_at, faults);
+    let Validation { roots, sans } = validation(common, Side::Server, context, &common_at, faults)?;
     let validation_at = common_at.field("validation_context");
     if !sans.is_empty() {
         faults.reject::<()>(&validation_at, "SAN matchers are not used on servers; use authorization");
@@ -98,20 +108,21 @@ pub(in crate::resource) fn downstream(
     let client_roots = match roots {
         Some(Roots::System) => return faults.reject(&validation_at, "system_root_certs is for clients only"),
         Some(Roots::Provider(instance)) => Some(instance),
-        None => None,
+        // Refused where it stands.
+        Some(Roots::Secret(_)) | None => None,
     };
     let require_client_certificate = is_true(&tls.require_client_certificate);
     if require_client_certificate && client_roots.is_none() {
         let at = at.field("require_client_certificate");
         faults.reject::<()>(&at, "needs ca_certificate_provider_instance to verify clients with");
     }
-    let Some(identity) = identity? else {
+    let Some(Identity::Provider(identity)) = identity? else {
         return faults.reject(&common_at.field("tls_certificate_provider_instance"), "is required");
     };
     Some(DownstreamTls { identity, client_roots, require_client_certificate })
 }
 
-fn typed_config<M: Message + Name + Default>(
+fn typed_config<M: Message + MessageName + Default>(
     socket: &TransportSocket,
     at: &Path<'_>,
     faults: &mut Faults,
@@ -136,10 +147,11 @@ fn instance(name: &str, context: &ParseContext, at: &Path<'_>, faults: &mut Faul
 
 fn identity(
     common: &CommonTlsContext,
+    side: Side,
     context: &ParseContext,
     at: &Path<'_>,
     faults: &mut Faults,
-) -> Option<Option<Arc<str>>> {
+) -> Option<Option<Identity>> {
     for (unsupported, field) in [
         (common.tls_params.is_some(), "tls_params"),
         (common.custom_handshaker.is_some(), "custom_handshaker"),
@@ -151,15 +163,14 @@ fn identity(
     }
     if let Some(provider) = &common.tls_certificate_provider_instance {
         let at = at.field("tls_certificate_provider_instance");
-        return instance(&provider.instance_name, context, &at, faults).map(Some);
+        return instance(&provider.instance_name, context, &at, faults).map(Identity::Provider).map(Some);
     }
     if let Some(provider) = &common.tls_certificate_certificate_provider_instance {
         let at = at.field("tls_certificate_certificate_provider_instance");
-        return instance(&provider.instance_name, context, &at, faults).map(Some);
+        return instance(&provider.instance_name, context, &at, faults).map(Identity::Provider).map(Some);
     }
     for (unsupported, field) in [
         (!common.tls_certificates.is_empty(), "tls_certificates"),
-        (!common.tls_certificate_sds_secret_configs.is_empty(), "tls_certificate_sds_secret_configs"),
         (common.tls_certificate_certificate_provider.is_some(), "tls_certificate_certificate_provider"),
     ] {
         if unsupported {
@@ -168,7 +179,39 @@ fn identity(
             return faults.reject(&at.field(field), reason);
         }
     }
-    Some(None)
+    let list = at.field("tls_certificate_sds_secret_configs");
+    match common.tls_certificate_sds_secret_configs.as_slice() {
+        [] => Some(None),
+        [one] => secret(one, side, context, &list.index(0), faults).map(Identity::Secret).map(Some),
+        _ => faults.reject(&list, "has more than one certificate; a client shows one"),
+    }
+}
+
+/// The secret that is named, to be had where the context came from.
+fn secret(
+    config: &SdsSecretConfig,
+    side: Side,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Name> {
+    if side == Side::Server {
+        let reason = "is not supported on servers, whose certificate is their identity in the mesh: name a \
+                      certificate provider of the bootstrap";
+        return faults.reject(at, reason);
+    }
+    context.support.require(Feature::Sds, at, faults)?;
+    let source_at = at.field("sds_config");
+    if config.sds_config.is_none() {
+        let reason =
+            "is required: without it the secret is one of the bootstrap, which has none; say `ads` or `self`";
+        return faults.reject(&source_at, reason);
+    }
+    wire::require_ads(&config.sds_config, &source_at, faults)?;
+    if config.name.is_empty() {
+        return faults.reject(&at.field("name"), "is required");
+    }
+    Some(config.name.as_str().into())
 }
 
 struct Validation {
@@ -178,32 +221,38 @@ struct Validation {
 
 fn validation(
     common: &CommonTlsContext,
+    side: Side,
     context: &ParseContext,
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Validation> {
     let none = CertificateValidationContext::default();
     let combined_at = at.field("combined_validation_context");
-    let (validation, deprecated, field) = match &common.validation_context_type {
+    const SDS: &str = "validation_context_sds_secret_config";
+    let (validation, deprecated, sds, field) = match &common.validation_context_type {
         None => return Some(Validation { roots: None, sans: Vec::new() }),
         Some(ValidationContextType::ValidationContext(validation)) => {
-            (validation, None, "validation_context")
+            (validation, None, None, "validation_context")
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => (
             combined.default_validation_context.as_ref().unwrap_or(&none),
             combined.validation_context_certificate_provider_instance.as_ref(),
+            combined.validation_context_sds_secret_config.as_ref().map(|sds| (sds, combined_at.field(SDS))),
             "combined_validation_context.default_validation_context",
         ),
         Some(ValidationContextType::ValidationContextCertificateProviderInstance(provider)) => {
-            (&none, Some(provider), "validation_context_certificate_provider_instance")
+            (&none, Some(provider), None, "validation_context_certificate_provider_instance")
         }
-        Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => {
-            return faults.reject(&at.field("validation_context_sds_secret_config"), NAME_A_PROVIDER);
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(sds)) => {
+            (&none, None, Some((sds, at.field(SDS))), SDS)
         }
         Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
             return faults.reject(&at.field("validation_context_certificate_provider"), NAME_A_PROVIDER);
         }
     };
+    let plugin = matches!(&common.validation_context_type,
+        Some(ValidationContextType::CombinedValidationContext(combined))
+            if combined.validation_context_certificate_provider.is_some());
     let at = at.field(field);
     refuse_unsupported(validation, &at, faults);
     let provider = validation.ca_certificate_provider_instance.as_ref().map(|p| &p.instance_name);
@@ -212,32 +261,24 @@ fn validation(
             let at = at.field("ca_certificate_provider_instance");
             Some(Roots::Provider(instance(name, context, &at, faults)?))
         }
-        None if validation.system_root_certs.is_some() => Some(Roots::System),
-        None => {
-            // Nobody would be verified against what is meant.
-            if validation.trusted_ca.is_some() {
-                return faults.reject(&at.field("trusted_ca"), NAME_A_PROVIDER);
-            }
-            if let Some(ValidationContextType::CombinedValidationContext(combined)) =
-                &common.validation_context_type
-            {
-                for (unsupported, field) in [
-                    (
-                        combined.validation_context_sds_secret_config.is_some(),
-                        "validation_context_sds_secret_config",
-                    ),
-                    (
-                        combined.validation_context_certificate_provider.is_some(),
-                        "validation_context_certificate_provider",
-                    ),
-                ] {
-                    if unsupported {
-                        return faults.reject(&combined_at.field(field), NAME_A_PROVIDER);
-                    }
-                }
-            }
-            None
+        // Nobody would be verified against what is meant.
+        None if validation.trusted_ca.is_some() && validation.system_root_certs.is_none() => {
+            return faults.reject(&at.field("trusted_ca"), NAME_A_PROVIDER);
         }
+        None if validation.system_root_certs.is_some() => {
+            if let Some((_, at)) = sds {
+                return faults.reject(&at, "stands beside system_root_certs: which roots are meant?");
+            }
+            Some(Roots::System)
+        }
+        None if plugin => {
+            let at = combined_at.field("validation_context_certificate_provider");
+            return faults.reject(&at, NAME_A_PROVIDER);
+        }
+        None => match sds {
+            Some((sds, at)) => Some(Roots::Secret(secret(sds, side, context, &at, faults)?)),
+            None => None,
+        },
     };
     Some(Validation { roots, sans: sans(validation, &at, faults)? })
 }
@@ -246,7 +287,11 @@ const NAME_A_PROVIDER: &str = "is not supported: name a certificate provider of 
                                ca_certificate_provider_instance";
 
 /// What would make a check that is asked for one that is not made.
-fn refuse_unsupported(validation: &CertificateValidationContext, at: &Path<'_>, faults: &mut Faults) {
+pub(in crate::resource) fn refuse_unsupported(
+    validation: &CertificateValidationContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) {
     for (unsupported, field) in [
         (!validation.verify_certificate_spki.is_empty(), "verify_certificate_spki"),
         (!validation.verify_certificate_hash.is_empty(), "verify_certificate_hash"),
@@ -265,7 +310,7 @@ fn refuse_unsupported(validation: &CertificateValidationContext, at: &Path<'_>, 
 }
 
 /// The typed list wins over the deprecated one; types other than DNS, URI, email and IP cannot be matched.
-fn sans(
+pub(in crate::resource) fn sans(
     validation: &CertificateValidationContext,
     at: &Path<'_>,
     faults: &mut Faults,
@@ -292,10 +337,25 @@ fn sans(
 }
 
 pub(in crate::resource) fn upstream_proto(tls: &UpstreamTls) -> TransportSocket {
+    socket(&proto::UpstreamTlsContext {
+        common_tls_context: Some(common_proto(
+            tls.identity.as_ref(),
+            Some(&tls.roots),
+            sans_proto(&tls.sans),
+        )),
+        sni: tls.sni.as_deref().unwrap_or_default().into(),
+        auto_host_sni: tls.auto_host_sni,
+        auto_sni_san_validation: tls.auto_sni_san_validation,
+        ..Default::default()
+    })
+}
+
+/// A context with these matchers and nothing else.
+pub(in crate::resource) fn sans_proto(sans: &[SanMatcher]) -> CertificateValidationContext {
     // The older list, which every client reads, unless only the newer one can say it. That one goes before the
     // older, so that a matcher of any kind is then one of each.
     let plain = |san: &SanMatcher| wire::string_matcher_proto(&san.name);
-    let typed = tls.sans.iter().any(|san| san.kind.is_some());
+    let typed = sans.iter().any(|san| san.kind.is_some());
     let each = |san: &SanMatcher| {
         let kinds: Vec<SanKind> = san.kind.map_or(SanKind::ALL.into(), |kind| vec![kind]);
         let matcher = plain(san);
@@ -305,24 +365,17 @@ pub(in crate::resource) fn upstream_proto(tls: &UpstreamTls) -> TransportSocket 
             ..Default::default()
         })
     };
-    let validation = if typed {
+    if typed {
         CertificateValidationContext {
-            match_typed_subject_alt_names: tls.sans.iter().flat_map(each).collect(),
+            match_typed_subject_alt_names: sans.iter().flat_map(each).collect(),
             ..CertificateValidationContext::default()
         }
     } else {
         CertificateValidationContext {
-            match_subject_alt_names: tls.sans.iter().map(plain).collect(),
+            match_subject_alt_names: sans.iter().map(plain).collect(),
             ..CertificateValidationContext::default()
         }
-    };
-    socket(&proto::UpstreamTlsContext {
-        common_tls_context: Some(common_proto(tls.identity.as_ref(), Some(&tls.roots), validation)),
-        sni: tls.sni.as_deref().unwrap_or_default().into(),
-        auto_host_sni: tls.auto_host_sni,
-        auto_sni_san_validation: tls.auto_sni_san_validation,
-        ..Default::default()
-    })
+    }
 }
 
 const fn san_type(kind: SanKind) -> SanType {
@@ -335,16 +388,17 @@ const fn san_type(kind: SanKind) -> SanType {
 }
 
 pub(in crate::resource) fn downstream_proto(tls: &DownstreamTls) -> TransportSocket {
+    let identity = Identity::Provider(tls.identity.clone());
     let roots = tls.client_roots.clone().map(Roots::Provider);
     let validation = CertificateValidationContext::default();
     socket(&proto::DownstreamTlsContext {
-        common_tls_context: Some(common_proto(Some(&tls.identity), roots.as_ref(), validation)),
+        common_tls_context: Some(common_proto(Some(&identity), roots.as_ref(), validation)),
         require_client_certificate: Some(BoolValue { value: tls.require_client_certificate }),
         ..Default::default()
     })
 }
 
-fn socket<M: Message + Name>(context: &M) -> TransportSocket {
+fn socket<M: Message + MessageName>(context: &M) -> TransportSocket {
     TransportSocket { name: SOCKET.into(), config_type: Some(ConfigType::TypedConfig(wire::any(context))) }
 }
 
@@ -353,7 +407,7 @@ const IDENTITY_CERTIFICATE: &str = "default";
 const ROOT_CERTIFICATE: &str = "ROOTCA";
 
 fn common_proto(
-    identity: Option<&Arc<str>>,
+    identity: Option<&Identity>,
     roots: Option<&Roots>,
     mut validation: CertificateValidationContext,
 ) -> CommonTlsContext {
@@ -373,14 +427,25 @@ fn common_proto(
                 Some(deprecated(name, ROOT_CERTIFICATE));
         }
         Some(Roots::System) => validation.system_root_certs = Some(Default::default()),
+        Some(Roots::Secret(name)) => combined.validation_context_sds_secret_config = Some(sds_proto(name)),
         None => {}
     }
     combined.default_validation_context = Some(validation);
+    let (provider, secret) = match identity {
+        Some(Identity::Provider(instance)) => (Some(instance), None),
+        Some(Identity::Secret(name)) => (None, Some(name)),
+        None => (None, None),
+    };
     CommonTlsContext {
-        tls_certificate_provider_instance: identity.map(|name| current(name, IDENTITY_CERTIFICATE)),
-        tls_certificate_certificate_provider_instance: identity
+        tls_certificate_provider_instance: provider.map(|name| current(name, IDENTITY_CERTIFICATE)),
+        tls_certificate_certificate_provider_instance: provider
             .map(|name| deprecated(name, IDENTITY_CERTIFICATE)),
+        tls_certificate_sds_secret_configs: secret.map(sds_proto).into_iter().collect(),
         validation_context_type: roots.map(|_| ValidationContextType::CombinedValidationContext(combined)),
         ..CommonTlsContext::default()
     }
+}
+
+fn sds_proto(name: &Name) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_string(), sds_config: Some(wire::ads()) }
 }

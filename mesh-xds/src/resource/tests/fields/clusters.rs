@@ -22,7 +22,7 @@ use envoy_types::pb::{
                 load_balancing_policy::Policy,
             },
             core::v3::{
-                HealthCheck, TcpKeepalive, TransportSocket, TypedExtensionConfig,
+                DataSource, HealthCheck, TcpKeepalive, TransportSocket, TypedExtensionConfig, data_source,
                 health_check::{GrpcHealthCheck, HealthChecker, TcpHealthCheck},
                 transport_socket::ConfigType,
             },
@@ -372,6 +372,41 @@ fn upstream(change: impl FnOnce(&mut CommonTlsContext)) -> Vec<u8> {
     cluster::Cluster { transport_socket: socket(any(&context)), ..named() }.encode_to_vec()
 }
 
+/// A cluster that verifies servers by a secret.
+fn sds_roots() -> Vec<u8> {
+    let sds = tls::SdsSecretConfig { name: "s".into(), sds_config: Some(model::wire::ads()) };
+    upstream(|common| {
+        let combined = CombinedCertificateValidationContext {
+            validation_context_sds_secret_config: Some(sds),
+            ..Default::default()
+        };
+        common.validation_context_type = Some(ValidationContextType::CombinedValidationContext(combined));
+    })
+}
+
+/// PEM in form.
+#[expect(clippy::unnecessary_wraps, reason = "as fields have it")]
+fn inline(label: &str) -> Option<DataSource> {
+    let text = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+    Some(DataSource { specifier: Some(data_source::Specifier::InlineString(text)), ..Default::default() })
+}
+
+fn tls_certificate() -> Vec<u8> {
+    let certificate = tls::TlsCertificate {
+        certificate_chain: inline("CERTIFICATE"),
+        private_key: inline("PRIVATE KEY"),
+        ..Default::default()
+    };
+    tls::Secret { name: "s".into(), r#type: Some(tls::secret::Type::TlsCertificate(certificate)) }
+        .encode_to_vec()
+}
+
+fn validation_context() -> Vec<u8> {
+    let validation = CertificateValidationContext { trusted_ca: inline("CERTIFICATE"), ..Default::default() };
+    tls::Secret { name: "s".into(), r#type: Some(tls::secret::Type::ValidationContext(validation)) }
+        .encode_to_vec()
+}
+
 /// A server that verifies nobody.
 fn downstream() -> Vec<u8> {
     let combined = CombinedCertificateValidationContext {
@@ -392,6 +427,7 @@ fn downstream() -> Vec<u8> {
 fn tls_carriers() -> Vec<Carrier> {
     let client = |message, good, at| Carrier { message, kind: ResourceType::Cluster, good, at };
     let server = |message, at| Carrier { message, kind: ResourceType::Listener, good: downstream(), at };
+    let secret = |message, good, at| Carrier { message, kind: ResourceType::Secret, good, at };
     let proxied = cluster::Cluster {
         transport_socket: socket(any(&Http11ProxyUpstreamTransport::default())),
         ..named()
@@ -401,7 +437,11 @@ fn tls_carriers() -> Vec<Carrier> {
         client(&UPSTREAM, upstream(|_| {}), &[24, 3, 2]),
         server(&DOWNSTREAM, &[3, 6, 3, 2]),
         client(&COMMON, upstream(|_| {}), &[24, 3, 2, 1]),
-        server(&COMBINED, &[3, 6, 3, 2, 1, 8]),
+        client(&COMBINED, sds_roots(), &[24, 3, 2, 1, 8]),
+        client(&SDS, sds_roots(), &[24, 3, 2, 1, 8, 2]),
+        secret(&SECRET, tls_certificate(), &[]),
+        secret(&CERTIFICATE, tls_certificate(), &[2]),
+        secret(&SECRET_VALIDATION, validation_context(), &[4]),
         server(&VALIDATION, &[3, 6, 3, 2, 1, 8, 1]),
         client(&PROVIDER, identified, &[24, 3, 2, 1, 14]),
         client(&SAN, upstream(|_| {}), &[24, 3, 2, 1, 3, 15]),

@@ -1,9 +1,8 @@
-//! TLS contexts.
+//! TLS contexts, and the secrets that they name.
 
-use super::{some_text, string};
-use crate::resource::tls::*;
+use super::{name, some_text, string};
+use crate::resource::{secret::*, tls::*};
 use proptest::{collection::vec, option, prelude::*};
-use std::sync::Arc;
 
 pub(super) fn downstream_tls() -> impl Strategy<Value = DownstreamTls> {
     any::<(bool, bool)>().prop_map(|(verifies, requires)| DownstreamTls {
@@ -14,12 +13,14 @@ pub(super) fn downstream_tls() -> impl Strategy<Value = DownstreamTls> {
 }
 
 pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
-    let roots = prop_oneof![Just(Roots::Provider("default".into())), Just(Roots::System)];
-    let kind = prop_oneof![Just(SanKind::Dns), Just(SanKind::Uri), Just(SanKind::Email), Just(SanKind::Ip)];
-    let typed = (kind, string()).prop_map(|(kind, name)| SanMatcher { kind: Some(kind), name });
-    let sans = prop_oneof![vec(string().prop_map(SanMatcher::from), 0..3), vec(typed, 0..3)];
-    (option::of(Just(Arc::from("default"))), roots, sans.boxed(), option::of(some_text()), any::<[bool; 3]>())
-        .prop_map(|(identity, roots, sans, sni, flags)| UpstreamTls {
+    let roots = prop_oneof![
+        Just(Roots::Provider("default".into())),
+        Just(Roots::System),
+        name().prop_map(Roots::Secret)
+    ];
+    let identity = prop_oneof![Just(Identity::Provider("default".into())), name().prop_map(Identity::Secret)];
+    (option::of(identity), roots, sans(), option::of(some_text()), any::<[bool; 3]>()).prop_map(
+        |(identity, roots, sans, sni, flags)| UpstreamTls {
             identity,
             auto_sni_san_validation: flags[1] || roots == Roots::System && sans.is_empty(),
             roots,
@@ -27,5 +28,29 @@ pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
             sni,
             auto_host_sni: flags[0],
             only_mesh_endpoints: flags[2],
-        })
+        },
+    )
+}
+
+fn sans() -> BoxedStrategy<Vec<SanMatcher>> {
+    let kind = prop_oneof![Just(SanKind::Dns), Just(SanKind::Uri), Just(SanKind::Email), Just(SanKind::Ip)];
+    let typed = (kind, string()).prop_map(|(kind, name)| SanMatcher { kind: Some(kind), name });
+    prop_oneof![vec(string().prop_map(SanMatcher::from), 0..3), vec(typed, 0..3)].boxed()
+}
+
+/// PEM in form only: what is in it takes cryptography.
+fn pem(label: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    "([A-Za-z0-9+/]{4}){1,20}".prop_map(move |body| {
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n").into_bytes()
+    })
+}
+
+pub(crate) fn secret() -> impl Strategy<Value = Secret> {
+    let key = prop_oneof![pem("PRIVATE KEY"), pem("EC PRIVATE KEY")];
+    let certificate = (pem("CERTIFICATE"), key).prop_map(|(chain, key)| {
+        SecretContent::Certificate(TlsCertificate { chain: chain.into(), key: PrivateKey::new(&key) })
+    });
+    let validation = (pem("CERTIFICATE"), sans())
+        .prop_map(|(roots, sans)| SecretContent::Validation(ValidationContext { roots: roots.into(), sans }));
+    (name(), prop_oneof![certificate, validation]).prop_map(|(name, content)| Secret { name, content })
 }

@@ -40,7 +40,7 @@ use envoy_types::pb::{
 
 pub(super) fn good() -> pb::Cluster {
     let tls = model::tls::UpstreamTls {
-        identity: Some("default".into()),
+        identity: Some(model::tls::Identity::Provider("default".into())),
         roots: model::tls::Roots::Provider("default".into()),
         sans: vec![],
         sni: None,
@@ -267,8 +267,8 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                             Some(ValidationContextType::ValidationContextSdsSecretConfig(Default::default()));
                     });
                 },
-                at(".validation_context_sds_secret_config"),
-                "name a certificate provider",
+                at(".validation_context_sds_secret_config.sds_config"),
+                "required: without it",
             ),
             (
                 |m| validation(m, |c| c.verify_certificate_hash.push("00".into())),
@@ -286,8 +286,8 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                         ));
                     });
                 },
-                at(".combined_validation_context.validation_context_sds_secret_config"),
-                "name a certificate provider",
+                at(".combined_validation_context.validation_context_sds_secret_config.sds_config"),
+                "required: without it",
             ),
             (
                 |m| {
@@ -336,8 +336,8 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                         c.tls_certificate_sds_secret_configs.push(Default::default());
                     });
                 },
-                at(".tls_certificate_sds_secret_configs"),
-                "name a certificate provider",
+                at(".tls_certificate_sds_secret_configs[0].sds_config"),
+                "required: without it",
             ),
             (
                 |m| {
