@@ -203,7 +203,7 @@ fn over_ads(name: &str) -> SdsSecretConfig {
     sds(name, Some(ConfigSourceSpecifier::Ads(Default::default())))
 }
 
-fn socket(context: &(impl Message + MessageName)) -> Option<TransportSocket> {
+fn socket(context: &impl MessageName) -> Option<TransportSocket> {
     Some(TransportSocket {
         name: "s".into(),
         config_type: Some(ConfigType::TypedConfig(model::wire::any(context))),
