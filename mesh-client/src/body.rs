@@ -5,7 +5,7 @@
 //! headers or trailers, by an error, by the deadline, or as cancelled when the caller drops it.
 
 use crate::{
-    call::Place,
+    call::Late,
     cluster::{failure, track::Tracking},
     endpoint::{Endpoint, pump::Pumping},
     retry::replay::ReplayBody,
@@ -16,7 +16,6 @@ use http_body::{Body, Frame, SizeHint};
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tonic::Status;
@@ -100,13 +99,13 @@ impl TrackedBody {
     }
 }
 
-impl Place for TrackedBody {
-    fn place(&self) -> String {
-        let endpoint = self.tracking.as_ref().map(Tracking::endpoint);
-        let place = |endpoint: &Arc<Endpoint>| {
-            format!("cluster {}: endpoint {}: ", endpoint.cluster, endpoint.address)
-        };
-        endpoint.map(place).unwrap_or_default()
+impl Late for TrackedBody {
+    fn late(mut self) -> String {
+        let Some(tracking) = self.tracking.take() else { return String::new() };
+        let Endpoint { cluster, address, .. } = &**tracking.endpoint();
+        let place = format!("cluster {cluster}: endpoint {address}: ");
+        tracking.finish_late();
+        place
     }
 }
 

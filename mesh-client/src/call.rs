@@ -24,7 +24,7 @@ use tonic::Status;
 /// What attempts run on: a live cluster, or a fake of one in tests.
 pub(crate) trait Upstream: Send + Sync + 'static {
     /// Body of a response; its end is the end of the attempt.
-    type Body: Body<Data = Bytes, Error = Status> + Place + Unpin + Send + 'static;
+    type Body: Body<Data = Bytes, Error = Status> + Late + Unpin + Send + 'static;
     /// Held while a retry is in flight; counts against the cluster's retry limit.
     type RetryPermit: Send + Unpin + 'static;
     /// A request that was sent, up to the headers of its response. Dropping it abandons the request.
@@ -63,10 +63,11 @@ pub(crate) trait Upstream: Send + Sync + 'static {
     }
 }
 
-/// Where a response comes from, for the status of one that does not end.
-pub(crate) trait Place {
-    /// `cluster c: endpoint 10.0.0.7:9080: `; empty when it has ended.
-    fn place(&self) -> String;
+/// A response that may take too long.
+pub(crate) trait Late {
+    /// It has: that counts against whoever sends it. Where it comes from, for the status: `cluster c: endpoint
+    /// 10.0.0.7:9080: `; empty when it has ended.
+    fn late(self) -> String;
 }
 
 /// What became of a request at once.
@@ -183,9 +184,9 @@ impl<B, P> BoundedBody<B, P> {
     /// The end of a response that took too long.
     fn late(&mut self, by_deadline: bool) -> Status
     where
-        B: Place,
+        B: Late,
     {
-        let place = self.body.take().map(|body| body.place()).unwrap_or_default();
+        let place = self.body.take().map(Late::late).unwrap_or_default();
         self.permit = None;
         self.timers = None;
         match self.bounds.take() {
@@ -203,7 +204,7 @@ impl<B, P> BoundedBody<B, P> {
 
 impl<B, P> Body for BoundedBody<B, P>
 where
-    B: Body<Data = Bytes, Error = Status> + Place + Unpin,
+    B: Body<Data = Bytes, Error = Status> + Late + Unpin,
     P: Unpin,
 {
     type Data = Bytes;

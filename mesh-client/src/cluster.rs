@@ -40,6 +40,7 @@ use crate::{
     connector::Connect,
     endpoint::{Room, TlsConfigs},
     lb::Dice,
+    retry::replay::Budget,
 };
 use actor::{
     Actor,
@@ -80,6 +81,9 @@ pub(crate) struct ClusterDeps {
     pub(crate) health_service: Option<Arc<str>>,
 }
 
+/// Of a cluster's requests without a retry policy, so much is kept at most until their responses begin.
+const SPARES: usize = 16 << 20;
+
 /// gRPC's default of [`ClusterDeps::ring_size_cap`].
 pub(crate) const RING_SIZE_CAP: u32 = 4096;
 
@@ -103,6 +107,8 @@ struct Shared {
     dice: Dice,
     counters: Arc<Counters>,
     room: Arc<Room>,
+    /// Memory for requests that may be sent again though no policy says so.
+    spares: Arc<Budget>,
     /// Of calls that go to priorities they have not tried.
     asks: elsewhere::Asks,
     /// Present while the control plane wants to know.
@@ -207,7 +213,7 @@ impl Cluster {
     /// What calls hold of it: all of it is given back when they end. The endpoints' part is in
     /// [`Self::describe`]. For tests.
     #[cfg(test)]
-    pub(crate) fn guards(&self) -> [(&'static str, u64); 4] {
+    pub(crate) fn guards(&self) -> [(&'static str, u64); 5] {
         let in_progress = self.shared.load.load().as_ref().map_or(0, |load| load.in_progress());
         let counted =
             [RoutingPriority::Default, RoutingPriority::High].map(|of| self.shared.counters.held(of));
@@ -217,6 +223,7 @@ impl Cluster {
             ("pending", sum(|held| held.pending) + u64::from(self.shared.room.waiting())),
             ("retries", sum(|held| held.retries)),
             ("load in progress", in_progress),
+            ("bytes for retries", (SPARES - self.shared.spares.left()) as u64),
         ]
     }
 

@@ -31,6 +31,7 @@ use crate::{
         task::{Spec, Surroundings, Task, Want},
     },
     lb::{Dice, Picker, pick_first::PickFirst},
+    retry::replay::Budget,
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use describe::Question;
@@ -123,6 +124,7 @@ impl Actor {
             dice: Dice::new(deps.seed),
             counters: Arc::clone(&counters),
             room: Arc::default(),
+            spares: Budget::new(super::SPARES),
             asks: super::elsewhere::Asks::default(),
             load: ArcSwapOption::empty(),
             #[cfg(test)]

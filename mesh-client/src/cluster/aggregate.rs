@@ -138,7 +138,7 @@ impl Leaves {
             if !in_time {
                 let message = format!("deadline exceeded while waiting: {}", status.message());
                 let (status, kind) = (Status::deadline_exceeded(message), DeadlineExceeded);
-                return Err(AttemptError { status, kind, request: Some(back) });
+                return Err(AttemptError { status, kind, request: Some(back), spare: None });
             }
             request = *back;
         }
@@ -146,7 +146,7 @@ impl Leaves {
 
     fn unsent(&self, request: Request<CallBody>, reason: &str) -> AttemptError {
         let status = Status::unavailable(format!("cluster {}: {reason}", self.name));
-        AttemptError { status, kind: NoEndpoint, request: Some(Box::new(request)) }
+        AttemptError { status, kind: NoEndpoint, request: Some(Box::new(request)), spare: None }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
         conn::{Sent, Stream, Unsent},
         pump::Pumping,
     },
+    retry::spare::Spare,
 };
 use h2::client::ResponseFuture;
 use http::{Request, Response, uri::Authority};
@@ -46,8 +47,10 @@ const HAND_BACKS: u32 = 16;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttemptContext {
     /// End of this attempt, up to the response headers: the earlier of the call's deadline and the per-try
-    /// timeout. Whoever set it bounds the response body too; a body dropped after it counts as timed out.
+    /// timeout.
     pub(crate) deadline: Option<Instant>,
+    /// End of the response. Whoever set it bounds the response; one that is dropped after it counts as timed out.
+    pub(crate) ends: Option<Instant>,
     /// Wait though every endpoint failed (gRPC's wait-for-ready).
     pub(crate) wait_for_ready: bool,
     /// How often a pick is repeated to avoid an endpoint of `tried` (`previous_hosts`); 0: not avoided.
@@ -77,7 +80,8 @@ pub(crate) enum AttemptErrorKind {
     RefusedStream,
     /// The stream was reset or the connection lost; it may have been processed.
     Reset,
-    /// The caller's own request body failed. Not retried, not counted against an endpoint.
+    /// The caller's own request body failed, or its head is none that could be sent. Not retried, not counted against
+    /// an endpoint.
     RequestBody,
     /// A circuit breaker is open. Not retried, not counted against an endpoint.
     LocalOverflow,
@@ -89,6 +93,13 @@ pub(crate) enum AttemptErrorKind {
     DeadlineExceeded,
 }
 
+impl AttemptErrorKind {
+    /// The request was sent, or was to be, and no server has looked at it.
+    pub(crate) fn is_unprocessed(self) -> bool {
+        matches!(self, Self::NeverSent | Self::RefusedStream)
+    }
+}
+
 /// A failed attempt.
 pub(crate) struct AttemptError {
     /// For the caller: names cluster, endpoint and cause.
@@ -97,16 +108,19 @@ pub(crate) struct AttemptError {
     pub(crate) kind: AttemptErrorKind,
     /// The request, if it was not sent.
     pub(crate) request: Option<Box<Request<CallBody>>>,
+    /// What was kept of it, if it was sent and no server has processed it; none where a policy keeps it.
+    pub(crate) spare: Option<Box<Spare>>,
 }
 
 impl fmt::Debug for AttemptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { status, kind, request } = self;
-        let unsent = request.is_some();
+        let Self { status, kind, request, spare } = self;
+        let (unsent, spare) = (request.is_some(), spare.is_some());
         f.debug_struct("AttemptError")
             .field("kind", kind)
             .field("status", status)
             .field("unsent", &unsent)
+            .field("spare", &spare)
             .finish()
     }
 }
@@ -224,9 +238,13 @@ pub(crate) struct Exchange {
     response: ResponseFuture,
     /// Gone with the response.
     held: Option<(Tracking, Pumping)>,
+    /// Gone with the response, too.
+    spare: Option<Spare>,
     /// Among the requests of its connection.
     number: u64,
     deadline: Option<Instant>,
+    /// Of the response.
+    ends: Option<Instant>,
     /// Set when there is something to wait for.
     #[pin]
     timer: Option<Sleep>,
@@ -252,10 +270,17 @@ impl Future for Exchange {
         let Some((mut tracking, pumping)) = this.held.take() else { return Poll::Pending };
         Poll::Ready(match polled {
             Poll::Ready(Ok(mut response)) => {
-                tracking.on_headers(response.status(), response.headers_mut());
+                tracking.on_headers(response.status(), response.headers_mut(), *this.ends);
+                if let Some(spare) = this.spare.take() {
+                    spare.commit();
+                }
                 Ok(response.map(|incoming| TrackedBody::new(incoming, tracking, pumping)))
             }
-            Poll::Ready(Err(error)) => Err(tracking.failed(*this.number, &error)),
+            Poll::Ready(Err(error)) => {
+                let mut error = tracking.failed(*this.number, &error);
+                error.spare = this.spare.take().filter(|_| error.kind.is_unprocessed()).map(Box::new);
+                Err(error)
+            }
             Poll::Pending => Err(tracking.late()),
         })
     }
@@ -421,10 +446,11 @@ impl Shared {
                 rewrite_authority(&mut request, stream.endpoint(), &mut context.authority);
             }
             let tracking = Tracking::new(stream, permit, context.deadline);
-            match tracking.stream().send(request) {
-                Ok(Sent { response, pumping, number }) => {
-                    let (held, deadline) = (Some((tracking, pumping)), context.deadline);
-                    return Ok(Exchange { response, held, number, deadline, timer: None });
+            match tracking.stream().send(request, &self.spares) {
+                Ok(Sent { response, pumping, number, spare }) => {
+                    let (held, ends) = (Some((tracking, pumping)), context.ends);
+                    let deadline = context.deadline;
+                    return Ok(Exchange { response, held, spare, number, deadline, ends, timer: None });
                 }
                 Err(Unsent::Refused(back)) => {
                     tracking.finish_unsent();
@@ -433,8 +459,12 @@ impl Shared {
                 Err(Unsent::Lost(error)) => {
                     let status = failure::before_response(tracking.endpoint(), &error);
                     tracking.finish_unsent();
-                    let kind = AttemptErrorKind::NeverSent;
-                    return Err(Unstarted::Failed(AttemptError { status, kind, request: None }));
+                    let kind = match failure::is_misuse(&error) {
+                        true => AttemptErrorKind::RequestBody,
+                        false => AttemptErrorKind::NeverSent,
+                    };
+                    let error = AttemptError { status, kind, request: None, spare: None };
+                    return Err(Unstarted::Failed(error));
                 }
             }
         }
@@ -481,7 +511,8 @@ impl Shared {
     }
 
     fn unsent(&self, kind: AttemptErrorKind, reason: &str, request: Request<CallBody>) -> AttemptError {
-        AttemptError { status: self.status(kind, reason), kind, request: Some(Box::new(request)) }
+        let (status, request) = (self.status(kind, reason), Some(Box::new(request)));
+        AttemptError { status, kind, request, spare: None }
     }
 
     fn status(&self, kind: AttemptErrorKind, reason: &str) -> Status {

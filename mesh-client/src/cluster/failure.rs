@@ -8,10 +8,11 @@ use tonic::{Code, Status};
 
 /// What an error says about a request that was handed to a connection.
 pub(crate) fn classify(error: &h2::Error) -> AttemptErrorKind {
-    // A remote GOAWAY is only reported to streams that the peer said it did not process.
-    if (error.is_go_away() && error.is_remote()) || error.reason() == Some(Reason::REFUSED_STREAM) {
+    // Only the peer can say that it has not processed a stream. A remote GOAWAY is only reported to streams of which
+    // it said so.
+    if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
         AttemptErrorKind::RefusedStream
-    } else if is_own_reset(error) {
+    } else if is_misuse(error) || is_own_reset(error) {
         AttemptErrorKind::RequestBody
     } else {
         AttemptErrorKind::Reset
@@ -21,6 +22,11 @@ pub(crate) fn classify(error: &h2::Error) -> AttemptErrorKind {
 /// The stream was reset on this side, because the request's body failed: no fault of the endpoint.
 pub(crate) fn is_own_reset(error: &h2::Error) -> bool {
     error.is_reset() && !error.is_remote() && !error.is_library()
+}
+
+/// h2 does not take such a request, from nobody and on no connection.
+pub(crate) fn is_misuse(error: &h2::Error) -> bool {
+    error.reason().is_none() && !error.is_io()
 }
 
 /// The status of an attempt whose response never came.
@@ -60,7 +66,6 @@ fn code(error: &h2::Error) -> Code {
         Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
         Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
         Some(Reason::HTTP_1_1_REQUIRED) => Code::Unknown,
-        Some(_) => Code::Internal,
-        None => Code::Unavailable,
+        Some(_) | None => Code::Internal,
     }
 }

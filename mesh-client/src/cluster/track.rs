@@ -46,8 +46,10 @@ impl Tracking {
         self.stream.endpoint()
     }
 
-    /// Response headers came; if they say how it ended, that is it. What is wrong with them is put right.
-    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+    /// Response headers came; if they say how it ended, that is it. What is wrong with them is put right. `ends`: until
+    /// when the rest may come.
+    pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &mut HeaderMap, ends: Option<Instant>) {
+        self.deadline = ends;
         answer::headers(self.endpoint(), status, headers);
         if status != StatusCode::OK {
             self.record(Outcome::Http(status.as_u16()));
@@ -92,7 +94,7 @@ impl Tracking {
         } else {
             self.finish_with_error(error);
         }
-        AttemptError { status, kind, request: None }
+        AttemptError { status, kind, request: None, spare: None }
     }
 
     /// There was no response in time.
@@ -102,12 +104,17 @@ impl Tracking {
         let status = Status::deadline_exceeded(format!(
             "cluster {cluster}: endpoint {address}: no response before the deadline"
         ));
-        AttemptError { status, kind: AttemptErrorKind::DeadlineExceeded, request: None }
+        AttemptError { status, kind: AttemptErrorKind::DeadlineExceeded, request: None, spare: None }
     }
 
     /// It never reached the endpoint.
     pub(crate) fn finish_unsent(mut self) {
         self.recorded = true;
+    }
+
+    /// The rest of the response did not come in time.
+    pub(crate) fn finish_late(mut self) {
+        self.record(Outcome::TimedOut);
     }
 
     /// The caller let go: because the time was over, or for reasons of its own.

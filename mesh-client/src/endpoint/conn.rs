@@ -10,7 +10,12 @@ use super::{
 };
 use crate::{
     body::CallBody,
-    cluster::{breaker::Permit, outcome::Outcome},
+    cluster::{breaker::Permit, failure, outcome::Outcome},
+    retry::{
+        head::Head,
+        replay::{Budget, Kept},
+        spare::{self, Spare},
+    },
 };
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -220,6 +225,8 @@ pub(crate) struct Sent {
     pub(crate) pumping: Pumping,
     /// Its place among the requests of the connection.
     pub(crate) number: u64,
+    /// What is kept of it, if that was wanted and there is room.
+    pub(crate) spare: Option<Spare>,
 }
 
 /// One stream on a connection, counted until this is dropped.
@@ -242,8 +249,8 @@ impl Stream {
     }
 
     /// As [`Conn::send`].
-    pub(crate) fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
-        self.conn.send(request)
+    pub(crate) fn send(&self, request: Request<CallBody>, spares: &Arc<Budget>) -> Result<Sent, Unsent> {
+        self.conn.send(request, Some(spares))
     }
 
     /// Whether this request may have reached the peer.
@@ -261,7 +268,7 @@ pub(super) struct OwnStream {
 impl OwnStream {
     /// As [`Conn::send`].
     pub(super) fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
-        self.conn.send(request)
+        self.conn.send(request, None)
     }
 }
 
@@ -274,8 +281,8 @@ impl Drop for OwnStream {
 
 impl Conn {
     /// Hands a request to the connection, with as much of its body as there is; a connection that takes none
-    /// gives it back.
-    fn send(&self, request: Request<CallBody>) -> Result<Sent, Unsent> {
+    /// gives it back. Of one that nobody else has kept, what was sent is kept within the budget, if there is one.
+    fn send(&self, request: Request<CallBody>, spares: Option<&Arc<Budget>>) -> Result<Sent, Unsent> {
         let Self { line, runtime, .. } = self;
         let mut sender = line.lock();
         // None: nobody holds a `Conn` any more, which we do.
@@ -293,6 +300,8 @@ impl Conn {
             Poll::Pending => *sending = sending.clone(),
         }
         let (parts, body) = request.into_parts();
+        let spares = spares.filter(|_| matches!(body, CallBody::Tonic(_)));
+        let kept = spares.map(|_| Head::of(&parts.method, &parts.uri, &parts.headers));
         let mut head = Request::new(());
         *head.method_mut() = parts.method;
         *head.uri_mut() = self.complete(parts.uri);
@@ -301,12 +310,28 @@ impl Conn {
         strip(head.headers_mut());
         let ended = http_body::Body::is_end_stream(&body);
         // It was ready and the head is legal, so it is taken: unless the connection failed in between.
-        let (response, stream) = sending.send_request(head, ended).map_err(Unsent::Lost)?;
+        let (response, stream) = match sending.send_request(head, ended) {
+            Ok(sent) => sent,
+            Err(error) if failure::is_misuse(&error) => return Err(Unsent::Lost(error)),
+            Err(error) => {
+                line.open.store(false, Ordering::Relaxed);
+                return Err(match kept {
+                    Some(head) => Unsent::Refused(Box::new(head.request().map(|()| body))),
+                    None => Unsent::Lost(error),
+                });
+            }
+        };
         let number = line.sent.load(Ordering::Relaxed) + 1;
         line.sent.store(number, Ordering::Release);
         drop(sender);
-        let pumping = if ended { Pumping::none() } else { Pump::new(stream, body).start(runtime) };
-        Ok(Sent { response, pumping, number })
+        let (pumping, sent) = if ended {
+            (Pumping::none(), spares.map(|_| spare::Sent::Whole(Kept::default())))
+        } else {
+            Pump::new(stream, body).start(runtime, spares)
+        };
+        let spare = spares.zip(kept).zip(sent);
+        let spare = spare.and_then(|((budget, head), sent)| Spare::new(head, sent, budget));
+        Ok(Sent { response, pumping, number, spare })
     }
 }
 

@@ -2,15 +2,23 @@
 //!
 //! Promises: what is there at once goes at once, within the call that sends the request, and its last message
 //! carries the end of the stream; the rest is sent by a task that ends with the call, and holds one message at
-//! most beyond what flow control lets out.
+//! most beyond what flow control lets out. What has been sent of a body that is sent for the first time is kept, if
+//! that is wanted.
 
-use crate::body::CallBody;
+use crate::{
+    body::CallBody,
+    retry::{
+        replay::{Budget, Kept, Replay},
+        spare::Sent,
+    },
+};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 use tokio::{runtime::Handle, task::AbortHandle};
@@ -23,6 +31,10 @@ pub(super) struct Pump {
     held: Option<Bytes>,
     /// Nothing was sent so far.
     first: bool,
+    /// What was taken from the body, as long as it is kept.
+    kept: Option<Kept>,
+    /// All of the body was taken.
+    whole: bool,
 }
 
 /// The task that sends the rest of a body; it ends with this.
@@ -46,15 +58,35 @@ impl Drop for Pumping {
 
 impl Pump {
     pub(super) fn new(stream: SendStream<Bytes>, body: CallBody) -> Self {
-        Self { stream, body, held: None, first: true }
+        Self { stream, body, held: None, first: true, kept: None, whole: false }
     }
 
-    /// Sends what there is; a task sends the rest.
-    pub(super) fn start(mut self, runtime: &Handle) -> Pumping {
+    /// Sends what there is; a task sends the rest. What was sent is kept within this budget, if there is one.
+    pub(super) fn start(mut self, runtime: &Handle, budget: Option<&Arc<Budget>>) -> (Pumping, Option<Sent>) {
+        self.kept = budget.map(|_| Kept::default());
         // Whatever is not ready is polled again by the task, which can be woken.
         match Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(()) => Pumping::none(),
-            Poll::Pending => Pumping(Some(runtime.spawn(self).abort_handle())),
+            Poll::Ready(()) => (Pumping::none(), self.kept.filter(|_| self.whole).map(Sent::Whole)),
+            Poll::Pending => {
+                let open = budget.and_then(|budget| self.share(budget));
+                (Pumping(Some(runtime.spawn(self).abort_handle())), open)
+            }
+        }
+    }
+
+    /// From now on what is sent is kept beside this.
+    fn share(&mut self, budget: &Arc<Budget>) -> Option<Sent> {
+        let kept = self.kept.take()?;
+        let CallBody::Tonic(body) = &mut self.body else { return None };
+        match Replay::resume(std::mem::take(body), kept, budget) {
+            Ok((replay, going_on)) => {
+                self.body = CallBody::Replay(going_on);
+                Some(Sent::Open(replay))
+            }
+            Err(back) => {
+                *body = back;
+                None
+            }
         }
     }
 
@@ -106,6 +138,7 @@ impl Future for Pump {
             let held = this.held.take();
             match next {
                 Poll::Ready(None) => {
+                    this.whole = true;
                     let _ = this.send(held.unwrap_or_default(), true);
                     return Poll::Ready(());
                 }
@@ -114,7 +147,12 @@ impl Future for Pump {
                         return Poll::Ready(());
                     }
                     match frame.into_data() {
-                        Ok(data) => this.held = Some(data),
+                        Ok(data) => {
+                            if let Some(kept) = &mut this.kept {
+                                kept.push(data.clone());
+                            }
+                            this.held = Some(data);
+                        }
                         Err(frame) => {
                             if let Ok(trailers) = frame.into_trailers() {
                                 let _ = this.stream.send_trailers(trailers);

@@ -40,11 +40,11 @@ impl Budget {
         self.left.load(Relaxed)
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    pub(super) fn take(&self, bytes: usize) -> bool {
         self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub(super) fn give_back(&self, bytes: usize) {
         self.left.fetch_add(bytes, Relaxed);
     }
 }
@@ -67,13 +67,13 @@ pub(crate) struct ReplayBody {
 
 /// Messages in order. Most requests have one, for which no list is made.
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     first: Option<Bytes>,
     rest: Vec<Bytes>,
 }
 
 impl Kept {
-    fn push(&mut self, data: Bytes) {
+    pub(crate) fn push(&mut self, data: Bytes) {
         if self.first.is_none() {
             self.first = Some(data);
         } else {
@@ -95,6 +95,15 @@ impl Kept {
     fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.len()
     }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.iter().map(Bytes::len).sum()
+    }
+
+    /// The only message; without one, an empty one. None: there are several.
+    pub(super) fn only(&self) -> Option<&[u8]> {
+        self.rest.is_empty().then(|| self.first.as_deref().unwrap_or_default())
+    }
 }
 
 struct State {
@@ -102,6 +111,8 @@ struct State {
     budget: Arc<Budget>,
     kept: Kept,
     kept_bytes: usize,
+    /// How many of these the latest attempt has sent.
+    sent: usize,
     trailers: Option<HeaderMap>,
     ended: bool,
     failed: bool,
@@ -130,6 +141,17 @@ impl State {
     fn forget(&mut self) {
         self.kept = Kept::default();
         self.budget.give_back(std::mem::take(&mut self.kept_bytes));
+    }
+
+    /// Once nobody needs what is kept it is given back: a stream may last. `sent`: messages of these that the only
+    /// attempt has sent.
+    fn settle(&mut self, sent: usize) -> bool {
+        let done = self.committed && self.mirrors.is_empty() && sent >= self.kept.len();
+        if done {
+            self.open_ended = true;
+            self.forget();
+        }
+        done
     }
 
     /// Attempts beside one another look at the source again.
@@ -168,26 +190,59 @@ impl State {
     }
 }
 
+impl State {
+    fn new(source: tonic::body::Body, budget: Arc<Budget>) -> Self {
+        Self {
+            source,
+            budget,
+            kept: Kept::default(),
+            kept_bytes: 0,
+            sent: 0,
+            trailers: None,
+            ended: false,
+            failed: false,
+            open_ended: false,
+            committed: false,
+            attempt: 0,
+            oldest: 0,
+            only: None,
+            waiting: None,
+            mirrors: Vec::new(),
+        }
+    }
+}
+
 impl Replay {
     pub(crate) fn new(source: tonic::body::Body, budget: Arc<Budget>) -> Self {
-        Self {
-            shared: Arc::new(Mutex::new(State {
-                source,
-                budget,
-                kept: Kept::default(),
-                kept_bytes: 0,
-                trailers: None,
-                ended: false,
-                failed: false,
-                open_ended: false,
-                committed: false,
-                attempt: 0,
-                oldest: 0,
-                only: None,
-                waiting: None,
-                mirrors: Vec::new(),
-            })),
+        Self { shared: Arc::new(Mutex::new(State::new(source, budget))) }
+    }
+
+    /// A body that has been sent as a whole; none if there is no room for it.
+    pub(super) fn sent(kept: Kept, budget: &Arc<Budget>) -> Option<Self> {
+        let bytes = kept.bytes();
+        budget.take(bytes).then(|| {
+            let mut state = State::new(tonic::body::Body::empty(), Arc::clone(budget));
+            (state.kept, state.kept_bytes, state.ended) = (kept, bytes, true);
+            Self { shared: Arc::new(Mutex::new(state)) }
+        })
+    }
+
+    /// A body of which this has been taken already, and the attempt that has taken it. An error gives the body back:
+    /// there is no room for it.
+    pub(crate) fn resume(
+        source: tonic::body::Body,
+        kept: Kept,
+        budget: &Arc<Budget>,
+    ) -> Result<(Self, ReplayBody), tonic::body::Body> {
+        let (bytes, next) = (kept.bytes(), kept.len());
+        if bytes > CALL_LIMIT || !budget.take(bytes) {
+            return Err(source);
         }
+        let mut state = State::new(source, Arc::clone(budget));
+        (state.kept, state.kept_bytes, state.sent) = (kept, bytes, next);
+        (state.attempt, state.oldest) = (1, 1);
+        let shared = Arc::new(Mutex::new(state));
+        Ok((Self { shared: Arc::clone(&shared) }, ReplayBody { shared, attempt: 1, next }))
     }
 
     /// The whole body, once it has been sent; an error when it is too long, fails or is never sent whole.
@@ -205,6 +260,7 @@ impl Replay {
         }
         state.attempt += 1;
         state.oldest = state.attempt;
+        state.sent = 0;
         Some(ReplayBody { shared: self.shared.clone(), attempt: state.attempt, next: 0 })
     }
 
@@ -230,10 +286,23 @@ impl Replay {
         !state.open_ended && !state.failed
     }
 
-    /// There will be no further attempt: nothing more is kept, except for mirrors.
+    /// There will be no further attempt than the latest: nothing more is kept, except for mirrors.
     pub(crate) fn commit(&self) {
         let mut state = lock(&self.shared);
         state.committed = true;
+        // Beside one another the latest need not be the one that goes on.
+        if state.waiting.is_none() && state.trailers.is_none() {
+            let sent = state.sent;
+            state.settle(sent);
+        }
+    }
+
+    /// As [`Self::commit`], of attempts beside one another: of those, only this one goes on. They are counted from 1.
+    pub(crate) fn commit_to(&self, attempt: u32) {
+        let mut state = lock(&self.shared);
+        state.committed = true;
+        // Others may be about to read at this moment.
+        state.only.get_or_insert(attempt);
     }
 }
 
@@ -255,7 +324,12 @@ impl Body for ReplayBody {
         }
         if let Some(data) = state.kept.get(this.next) {
             this.next += 1;
+            state.sent = this.next;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        let kept = state.kept.len();
+        if state.settle(this.next) {
+            this.next -= kept;
         }
         if state.ended {
             let trailers = state.trailers.clone().filter(|_| this.next == state.kept.len());
@@ -279,6 +353,7 @@ impl Body for ReplayBody {
                         state.only = Some(this.attempt);
                     }
                     this.next = state.kept.len();
+                    state.sent = this.next;
                     if state.source.is_end_stream() {
                         state.end();
                     }
@@ -337,162 +412,4 @@ impl fmt::Debug for ReplayBody {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::stream;
-    use http_body_util::{BodyExt, StreamBody};
-
-    /// A body of these chunks, and how many of them have been taken.
-    fn body(chunks: Vec<Bytes>) -> (tonic::body::Body, Arc<AtomicUsize>) {
-        let taken = Arc::new(AtomicUsize::new(0));
-        let counter = taken.clone();
-        let frames = stream::iter(chunks.into_iter().map(move |chunk| {
-            counter.fetch_add(1, Relaxed);
-            Ok::<_, Status>(Frame::data(chunk))
-        }));
-        (tonic::body::Body::new(StreamBody::new(frames)), taken)
-    }
-
-    fn chunks(sizes: &[usize]) -> Vec<Bytes> {
-        sizes.iter().enumerate().map(|(i, size)| Bytes::from(vec![i as u8; *size])).collect()
-    }
-
-    async fn next(body: &mut ReplayBody) -> Option<Bytes> {
-        let frame = body.frame().await?;
-        frame.unwrap().into_data().ok()
-    }
-
-    #[tokio::test]
-    async fn every_attempt_sends_the_same_and_the_source_is_read_once() {
-        let (source, taken) = body(chunks(&[3, 5, 7]));
-        let replay = Replay::new(source, Budget::new(1000));
-        assert_eq!(taken.load(Relaxed), 0, "nothing is read before it is wanted");
-        let mut first = replay.attempt().unwrap();
-        assert_eq!(next(&mut first).await.unwrap().len(), 3);
-        assert_eq!(taken.load(Relaxed), 1);
-
-        let mut second = replay.attempt().unwrap();
-        assert!(first.frame().await.unwrap().is_err(), "the first attempt has lost the source");
-        let sent = (&mut second).collect().await.unwrap().to_bytes();
-        assert_eq!(sent.len(), 15);
-        let third = replay.attempt().unwrap().collect().await.unwrap().to_bytes();
-        assert_eq!(third, sent);
-        assert_eq!(taken.load(Relaxed), 3);
-    }
-
-    #[tokio::test]
-    async fn a_body_beyond_the_limit_flows_through_and_cannot_be_repeated() {
-        let sizes = vec![16 << 10; 64];
-        let (source, _) = body(chunks(&sizes));
-        let budget = Budget::new(10 << 20);
-        let replay = Replay::new(source, budget.clone());
-        let mut sent = 0;
-        let mut attempt = replay.attempt().unwrap();
-        while let Some(data) = next(&mut attempt).await {
-            sent += data.len();
-            assert!((10 << 20) - budget.left.load(Relaxed) <= CALL_LIMIT);
-        }
-        assert_eq!(sent, 1 << 20);
-        assert!(!replay.is_repeatable());
-        assert!(replay.attempt().is_none());
-        assert_eq!(budget.left.load(Relaxed), 10 << 20, "what was kept was dropped");
-    }
-
-    #[tokio::test]
-    async fn the_budget_is_shared_by_calls_and_given_back() {
-        let budget = Budget::new(100);
-        let one = Replay::new(body(chunks(&[80])).0, budget.clone());
-        let two = Replay::new(body(chunks(&[80])).0, budget.clone());
-        one.attempt().unwrap().collect().await.unwrap();
-        assert!(one.is_repeatable());
-        two.attempt().unwrap().collect().await.unwrap();
-        assert!(!two.is_repeatable(), "no budget was left for it");
-        drop(one);
-        assert_eq!(budget.left.load(Relaxed), 100);
-    }
-
-    #[tokio::test]
-    async fn attempts_beside_one_another_read_the_same_and_keep_it_once() {
-        let (source, taken) = body(chunks(&[3, 5, 7]));
-        let budget = Budget::new(15);
-        let replay = Replay::new(source, budget.clone());
-        let (mut one, mut other) = (replay.beside().unwrap(), replay.beside().unwrap());
-        assert_eq!(next(&mut one).await.unwrap().len(), 3);
-        assert_eq!(next(&mut other).await.unwrap().len(), 3);
-        assert_eq!(next(&mut other).await.unwrap().len(), 5);
-        let late = replay.beside().unwrap().collect().await.unwrap().to_bytes();
-        assert_eq!((late.len(), taken.load(Relaxed)), (15, 3));
-        assert_eq!(one.collect().await.unwrap().to_bytes().len(), 12);
-        assert_eq!(other.collect().await.unwrap().to_bytes().len(), 7);
-        assert_eq!(budget.left.load(Relaxed), 0);
-        drop(replay);
-        assert_eq!(budget.left.load(Relaxed), 15);
-    }
-
-    #[tokio::test]
-    async fn past_the_limit_the_attempt_that_is_furthest_goes_on_alone() {
-        let (source, _) = body(chunks(&[10, CALL_LIMIT, 10]));
-        let replay = Replay::new(source, Budget::new(1 << 20));
-        let (mut one, mut other) = (replay.beside().unwrap(), replay.beside().unwrap());
-        next(&mut one).await.unwrap();
-        next(&mut other).await.unwrap();
-        assert_eq!(next(&mut other).await.unwrap().len(), CALL_LIMIT);
-        assert!(one.frame().await.unwrap().is_err());
-        assert!(replay.beside().is_none() && !replay.is_failed());
-        assert_eq!(next(&mut other).await.unwrap().len(), 10);
-        assert!(next(&mut other).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_for_the_source_is_woken_though_the_one_it_would_wake_is_gone() {
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Result<Frame<Bytes>, Status>>();
-        let frames = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
-        let replay = Replay::new(tonic::body::Body::new(StreamBody::new(frames)), Budget::new(100));
-        let (mut one, mut other) = (replay.beside().unwrap(), replay.beside().unwrap());
-        let first = tokio::spawn(async move { next(&mut one).await });
-        tokio::task::yield_now().await;
-        let second = tokio::spawn(async move { next(&mut other).await });
-        tokio::task::yield_now().await;
-        second.abort();
-        assert!(second.await.unwrap_err().is_cancelled());
-        sender.send(Ok(Frame::data(Bytes::from_static(b"late")))).unwrap();
-        assert_eq!(first.await.unwrap().unwrap(), &b"late"[..]);
-    }
-
-    #[tokio::test]
-    async fn after_the_commit_nothing_more_is_kept() {
-        let budget = Budget::new(100);
-        let replay = Replay::new(body(chunks(&[10, 10])).0, budget.clone());
-        let mut attempt = replay.attempt().unwrap();
-        next(&mut attempt).await.unwrap();
-        replay.commit();
-        assert_eq!(next(&mut attempt).await.unwrap().len(), 10);
-        assert!(next(&mut attempt).await.is_none());
-        assert_eq!(budget.left.load(Relaxed), 100);
-    }
-
-    #[tokio::test]
-    async fn a_mirror_gets_the_whole_body_or_nothing() {
-        let replay = Replay::new(body(chunks(&[10, 20])).0, Budget::new(100));
-        let whole = replay.whole();
-        let mut attempt = replay.attempt().unwrap();
-        next(&mut attempt).await.unwrap();
-        replay.commit();
-        (&mut attempt).collect().await.unwrap();
-        assert_eq!(whole.await.unwrap().iter().map(Bytes::len).sum::<usize>(), 30);
-
-        let replay = Replay::new(body(chunks(&[CALL_LIMIT + 1])).0, Budget::new(1 << 20));
-        let whole = replay.whole();
-        replay.attempt().unwrap().collect().await.unwrap();
-        assert!(whole.await.is_err(), "longer than what is kept");
-    }
-
-    #[tokio::test]
-    async fn an_error_of_the_callers_body_ends_it_for_good() {
-        let frames = stream::iter([Err::<Frame<Bytes>, _>(Status::aborted("mine"))]);
-        let replay = Replay::new(tonic::body::Body::new(StreamBody::new(frames)), Budget::new(100));
-        let error = replay.attempt().unwrap().frame().await.unwrap().unwrap_err();
-        assert_eq!(error.message(), "mine");
-        assert!(!replay.is_repeatable());
-    }
-}
+mod tests;

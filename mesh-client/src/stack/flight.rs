@@ -2,8 +2,8 @@
 //!
 //! Everything up to handing the request to the endpoint's connection happens in [`Core::begin`], without a wait;
 //! what is left is a future that has a name and needs no box. Promises: no allocation, no lock and no task hop of
-//! its own; at most one look at the clock, and none without a deadline. A retry policy costs three allocations: what
-//! another attempt would need, its headers, and the kept body. Whatever else there is to do goes the long way:
+//! its own; at most one look at the clock, and none without a deadline. A retry policy costs two allocations: what
+//! another attempt would need, and the kept body. Whatever else there is to do goes the long way:
 //! [`Core::go_on`].
 
 use super::{
@@ -57,8 +57,6 @@ pub(crate) enum Slow<U: Upstream> {
 /// A request that waits to be sent.
 pub(crate) struct Waiting<U: Upstream> {
     request: Request<CallBody>,
-    context: AttemptContext,
-    cluster: Arc<U>,
     about: About<U>,
 }
 
@@ -68,6 +66,9 @@ pub(crate) struct About<U: Upstream> {
     deadline: Option<Deadline>,
     /// Applied to the response.
     rules: Option<Arc<[HeaderMutation]>>,
+    /// Where it goes, and with what: unless that is in `again`.
+    cluster: Arc<U>,
+    context: AttemptContext,
     /// For another attempt.
     again: Option<Box<Repeatable<U>>>,
 }
@@ -129,7 +130,13 @@ impl<U: Upstream> Core<U> {
     fn ended(&self, mut about: About<U>, result: Result<Response<U::Body>, AttemptError>) -> Ended<U> {
         let answer = match (about.again.take(), result) {
             (None, Ok(response)) => Ok(Answer { response, permit: None, idle: None }),
-            (None, Err(error)) => Err(self.over(&about.compiled, about.deadline, error, 1, None, None)),
+            (None, Err(error)) => {
+                let (cluster, context) = (about.cluster.clone(), std::mem::take(&mut about.context));
+                match self.unrepeated(&about.compiled, about.deadline, cluster, context, error) {
+                    Verdict::Over(answer) => answer,
+                    Verdict::Again(again, wait) => return Ended::Again(about, again, wait),
+                }
+            }
             (Some(again), result) => match self.judge(&about.compiled, about.deadline, again, result) {
                 Verdict::Over(answer) => answer,
                 Verdict::Again(again, wait) => return Ended::Again(about, again, wait),
@@ -155,8 +162,9 @@ impl<U: Upstream> Core<U> {
 
     /// Sends a request that waits, and sees it through.
     pub(super) async fn wait(&self, waiting: Waiting<U>) -> Result<Outcome<U>, Status> {
-        let Waiting { request, mut context, cluster, mut about } = waiting;
-        let context = about.again.as_mut().map_or(&mut context, |again| &mut again.context);
+        let Waiting { request, mut about } = waiting;
+        let About { cluster, context, again, .. } = &mut about;
+        let context = again.as_mut().map_or(context, |again| &mut again.context);
         let result = match cluster.begin_later(request, context).await {
             Ok(exchange) => exchange.await,
             Err(error) => Err(error),
@@ -224,16 +232,14 @@ impl<U: Upstream> Core<U> {
         let started = cluster.begin(request, again.as_mut().map_or(&mut context, |again| &mut again.context));
         let rules = (!choice.response.is_empty()).then(|| choice.response.clone());
         let cluster = cluster.clone();
-        let about = About { compiled, deadline, rules, again };
+        let about = About { compiled, deadline, rules, cluster, context, again };
         Ok(match started {
             Started::Sent(exchange) => Begun::Flight(Flight {
                 core: self.clone(),
                 about: Some(about),
                 attempt: Attempt::First(exchange),
             }),
-            Started::Later(request) => {
-                Begun::Slow(Slow::Waiting(Waiting { request, context, cluster, about }))
-            }
+            Started::Later(request) => Begun::Slow(Slow::Waiting(Waiting { request, about })),
             Started::Failed(error) => Begun::Slow(Slow::Failed(about, error)),
         })
     }

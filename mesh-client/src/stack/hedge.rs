@@ -18,7 +18,7 @@
 
 use super::{
     Call, RETRY_DENIED,
-    retry::{Answer, Head, SPENT, earlier, set_timeout},
+    retry::{Answer, SPENT, earlier, set_timeout},
 };
 use crate::{
     body::CallBody,
@@ -27,6 +27,7 @@ use crate::{
     context::PREVIOUS_ATTEMPTS,
     retry::{
         backoff::{self, Pushback},
+        head::Head,
         policy,
         replay::Replay,
     },
@@ -123,7 +124,7 @@ impl<U: Upstream> Call<'_, U> {
             policy,
             cluster: self.cluster()?.clone(),
             context,
-            head: Head::of(&parts),
+            head: Head::of(&parts.method, &parts.uri, &parts.headers),
             replay,
             running: FuturesUnordered::new(),
             attempts: Vec::new(),
@@ -164,6 +165,7 @@ impl<U: Upstream> Hedging<'_, U> {
 
     /// Sends an attempt; `previous`: in the place of one that had so many before it.
     fn send(&mut self, permit: Option<U::RetryPermit>, previous: Option<u32>) {
+        // It counts these as `ids` does.
         let Some(body) = self.replay.beside() else { return };
         let now = Instant::now();
         let deadline = self.call.deadline.map(|deadline| deadline.at);
@@ -273,7 +275,7 @@ impl<U: Upstream> Hedging<'_, U> {
         let index = self.attempts.iter().position(|attempt| attempt.id == id)?;
         let mut attempt = self.attempts.swap_remove(index);
         match self.judge(&outcome) {
-            Judged::Final => return Some(self.answer(outcome, attempt.permit)),
+            Judged::Final => return Some(self.answer(id, outcome, attempt.permit)),
             Judged::Unprocessed => {
                 self.transparent = true;
                 self.send(attempt.permit, Some(attempt.previous));
@@ -286,7 +288,7 @@ impl<U: Upstream> Hedging<'_, U> {
             Judged::Passed => {}
         }
         if self.attempts.is_empty() && self.due.is_empty() {
-            return Some(self.answer(outcome, attempt.permit));
+            return Some(self.answer(id, outcome, attempt.permit));
         }
         None
     }
@@ -302,8 +304,10 @@ impl<U: Upstream> Hedging<'_, U> {
             Err(error) => match error.kind {
                 // Superseded by an attempt that was further, unless the caller's own body failed.
                 AttemptErrorKind::RequestBody if self.replay.is_failed() => Judged::Final,
-                AttemptErrorKind::RefusedStream | AttemptErrorKind::NeverSent
-                    if !self.transparent && self.replay.is_repeatable() && !self.is_over() =>
+                kind if kind.is_unprocessed()
+                    && !(kind == AttemptErrorKind::RefusedStream && self.transparent)
+                    && self.replay.is_repeatable()
+                    && !self.is_over() =>
                 {
                     Judged::Unprocessed
                 }
@@ -352,12 +356,17 @@ impl<U: Upstream> Hedging<'_, U> {
         self.policy.as_ref().map(wait).unwrap_or_default()
     }
 
-    /// Ends the call so; whatever else is in flight is given up.
-    fn answer(&mut self, outcome: Outcome<U>, permit: Option<U::RetryPermit>) -> Result<Answer<U>, Status> {
+    /// Ends the call with this attempt; whatever else is in flight is given up.
+    fn answer(
+        &mut self,
+        id: u32,
+        outcome: Outcome<U>,
+        permit: Option<U::RetryPermit>,
+    ) -> Result<Answer<U>, Status> {
         self.running = FuturesUnordered::new();
         self.attempts.clear();
         self.due.clear();
-        self.replay.commit();
+        self.replay.commit_to(id);
         let failed = !matches!(self.judge(&outcome), Judged::Final);
         let denied = self.denied.filter(|_| failed);
         match outcome {

@@ -3,7 +3,7 @@
 //! A copy never delays, fails or changes the call. It is sent once the request has been sent whole; a
 //! request longer than what retries keep is not copied, nor one of too many at once. Both are counted.
 
-use super::Call;
+use super::{Call, retry::set_timeout};
 use crate::{
     body::CallBody,
     call::Upstream,
@@ -120,8 +120,14 @@ async fn copy<U: Upstream>(
     let Ok(Ok(whole)) = tokio::time::timeout_at(deadline, whole).await else { return false };
     let frames = whole.into_iter().map(|data: Bytes| Ok::<_, Infallible>(Frame::data(data)));
     let body = tonic::body::Body::new(StreamBody::new(stream::iter(frames)));
-    let request = Request::from_parts(parts, CallBody::Tonic(body));
-    let mut context = AttemptContext { deadline: Some(deadline), ..AttemptContext::default() };
+    let mut request = Request::from_parts(parts, CallBody::Tonic(body));
+    let now = Instant::now();
+    if deadline <= now {
+        return false;
+    }
+    set_timeout(&mut request, Some(deadline), || now);
+    let ends = Some(deadline);
+    let mut context = AttemptContext { deadline: ends, ends, ..AttemptContext::default() };
     let Ok(response) = cluster.attempt(request, &mut context).await else { return true };
     let mut body = pin!(response.into_body());
     let drain = async { while let Some(Ok(_)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {} };

@@ -1,7 +1,8 @@
 //! The attempts of a call: one, or as many as its retry policy allows (gRFC A6, A44).
 //!
-//! Nothing is buffered without a policy. A response with messages commits the call, as does a request too
-//! long to keep. A retry must find room in the cluster's budget and time before the deadline; when it does
+//! A request that no server has processed is sent again whatever the policy says, and without one (A6's transparent
+//! retries): at once and uncounted, once if a server refused it, and until the deadline if it was never written. A
+//! response with messages commits the call, as does a request too long to keep. A retry must find room in the cluster's budget and time before the deadline; when it does
 //! not, the failure that would have been hidden is returned, and says why it was not retried.
 
 use super::{Call, Core, RETRY_DENIED, deadline::Deadline};
@@ -13,13 +14,15 @@ use crate::{
     lb::Dice,
     retry::{
         backoff::{self, Pushback},
+        head::Head,
         policy,
         replay::Replay,
+        spare::Spare,
     },
     table::Compiled,
     timeout,
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request::Parts};
+use http::{HeaderValue, Request, Response, request::Parts};
 use mesh_xds::resource::retry::RetryPolicy;
 use std::{
     sync::Arc,
@@ -49,32 +52,6 @@ enum Next {
     Denied(&'static str),
 }
 
-/// The head of a request that may be sent again: less than a copy of it, since most are sent once.
-pub(super) struct Head {
-    method: Method,
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Head {
-    pub(super) fn of(parts: &Parts) -> Self {
-        let entry = |(name, value): (&HeaderName, &HeaderValue)| (name.clone(), value.clone());
-        let mut headers = Vec::with_capacity(parts.headers.len());
-        headers.extend(parts.headers.iter().map(entry));
-        Self { method: parts.method.clone(), uri: parts.uri.clone(), headers }
-    }
-
-    pub(super) fn request(&self) -> Request<()> {
-        let mut request = Request::new(());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        for (name, value) in &self.headers {
-            request.headers_mut().append(name, value.clone());
-        }
-        request
-    }
-}
-
 impl<U: Upstream> Call<'_, U> {
     /// The cluster, if there is one.
     pub(super) fn cluster(&self) -> Result<&Arc<U>, Status> {
@@ -88,6 +65,7 @@ impl<U: Upstream> Call<'_, U> {
     pub(super) fn context(&self) -> AttemptContext {
         AttemptContext {
             deadline: self.deadline.map(|deadline| deadline.at),
+            ends: self.deadline.map(|deadline| deadline.at),
             hash: self.hash,
             wait_for_ready: self.wait_for_ready,
             priority: self.forwarding.priority,
@@ -121,7 +99,7 @@ impl<U: Upstream> Call<'_, U> {
             cluster: cluster.clone(),
             context,
             policy: policy.cloned(),
-            head: Head::of(&parts),
+            head: Head::of(&parts.method, &parts.uri, &parts.headers),
             replay: Replay::new(body, self.core.budget.clone()),
             serves_retry: self.serves_retry,
             attempts: 0,
@@ -150,7 +128,15 @@ impl<U: Upstream> Call<'_, U> {
             set_timeout(&mut request, context.deadline, Instant::now);
             return match cluster.attempt(request, &mut context).await {
                 Ok(response) => Ok(Answer { response, permit: None, idle: None }),
-                Err(error) => Err(self.core.over(self.compiled, self.deadline, error, 1, None, None)),
+                Err(error) => {
+                    let (cluster, core) = (cluster.clone(), self.core);
+                    match core.unrepeated(self.compiled, self.deadline, cluster, context, error) {
+                        Verdict::Over(result) => result,
+                        Verdict::Again(again, wait) => {
+                            core.repeat(self.compiled, self.deadline, again, wait).await
+                        }
+                    }
+                }
             };
         }
         let (request, mut again) = self.repeatable(cluster, policy, parts, body, Instant::now())?;
@@ -169,7 +155,7 @@ pub(super) const SPENT: &str = "the request cannot be sent again";
 pub(super) struct Repeatable<U: Upstream> {
     pub(super) cluster: Arc<U>,
     pub(super) context: AttemptContext,
-    /// None: it is only copied.
+    /// None: it is only copied, or sent again if no server has processed it.
     policy: Option<Arc<RetryPolicy>>,
     head: Head,
     replay: Replay,
@@ -177,7 +163,7 @@ pub(super) struct Repeatable<U: Upstream> {
     serves_retry: bool,
     attempts: u32,
     retries: u32,
-    /// An attempt that no server had processed was repeated.
+    /// An attempt that a server had refused was repeated.
     transparent: bool,
     /// Held from the first retry on.
     permit: Option<U::RetryPermit>,
@@ -228,21 +214,22 @@ impl<U: Upstream> Repeatable<U> {
         dice: &Dice,
     ) -> Next {
         let Self { replay, retries, transparent, .. } = self;
-        let Some(policy) = &self.policy else { return Next::Over };
         let now = Instant::now;
         let is_over = || deadline.is_some_and(|deadline| deadline.at <= now());
+        if let Err(AttemptError { kind, .. }) = result
+            && kind.is_unprocessed()
+            && !(*kind == AttemptErrorKind::RefusedStream && *transparent)
+            && replay.is_repeatable()
+            && !is_over()
+        {
+            return Next::Transparent;
+        }
+        let Some(policy) = &self.policy else { return Next::Over };
         let (retriable, headers) = match result {
             Ok(response) => {
                 (policy::response(policy, response.status(), response.headers()), Some(response.headers()))
             }
-            Err(error) => {
-                let unprocessed =
-                    matches!(error.kind, AttemptErrorKind::RefusedStream | AttemptErrorKind::NeverSent);
-                if unprocessed && !transparent && replay.is_repeatable() && !is_over() {
-                    return Next::Transparent;
-                }
-                (policy::failure(policy.on, error.kind, error.status.code()), None)
-            }
+            Err(error) => (policy::failure(policy.on, error.kind, error.status.code()), None),
         };
         if !retriable || *retries >= policy.num_retries || is_over() {
             return Next::Over;
@@ -271,6 +258,34 @@ impl<U: Upstream> Repeatable<U> {
 }
 
 impl<U: Upstream> Core<U> {
+    /// What follows the failed attempt of a call that has no policy.
+    pub(super) fn unrepeated(
+        &self,
+        compiled: &Compiled<U>,
+        deadline: Option<Deadline>,
+        cluster: Arc<U>,
+        context: AttemptContext,
+        mut error: AttemptError,
+    ) -> Verdict<U> {
+        let spare = error.spare.take().and_then(|spare| Spare::into_parts(*spare, &self.budget));
+        let Some((head, replay)) = spare else {
+            return Verdict::Over(Err(self.over(compiled, deadline, error, 1, None, None)));
+        };
+        let again = Box::new(Repeatable {
+            cluster,
+            context,
+            policy: None,
+            head,
+            replay,
+            serves_retry: false,
+            attempts: 1,
+            retries: 0,
+            transparent: false,
+            permit: None,
+        });
+        self.judge(compiled, deadline, again, Err(error))
+    }
+
     /// What follows an attempt that ended so.
     pub(super) fn judge(
         &self,
@@ -283,7 +298,7 @@ impl<U: Upstream> Core<U> {
             Next::Over => None,
             Next::Denied(why) => Some(why),
             Next::Transparent => {
-                again.transparent = true;
+                again.transparent |= result.is_err_and(|error| error.kind == AttemptErrorKind::RefusedStream);
                 self.counters.transparent_retries.add_one();
                 return Verdict::Again(again, None);
             }
@@ -330,8 +345,10 @@ impl<U: Upstream> Core<U> {
         mut wait: Option<Duration>,
     ) -> Result<Answer<U>, Status> {
         loop {
-            if let Some(wait) = wait {
-                tokio::time::sleep(wait).await;
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                // Whoever finds out that a connection is gone gets a chance to, before it is picked again.
+                None => tokio::task::yield_now().await,
             }
             let Some(request) = again.request(None, deadline, Instant::now()) else {
                 return Err(self.explain(compiled, Status::internal(SPENT), again.attempts, None));

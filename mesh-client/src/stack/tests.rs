@@ -14,6 +14,11 @@ use crate::{
     call::{Started, Upstream},
     cluster::{AttemptContext, AttemptError, AttemptErrorKind},
     context::Incoming,
+    retry::{
+        head::Head,
+        replay::{Budget, Kept},
+        spare::{Sent, Spare},
+    },
     snapshot::State,
     table::{
         RouteTable,
@@ -86,6 +91,8 @@ struct World {
     permits: Arc<AtomicU32>,
     /// Attempts whose response body is alive.
     open: Arc<AtomicU32>,
+    /// For what is kept without a policy.
+    spares: Arc<Budget>,
 }
 
 struct Fake {
@@ -101,8 +108,8 @@ impl Drop for Permit {
     }
 }
 
-impl crate::call::Place for Body {
-    fn place(&self) -> String {
+impl crate::call::Late for Body {
+    fn late(self) -> String {
         String::new()
     }
 }
@@ -119,11 +126,13 @@ impl Upstream for Fake {
         Started::Sent(Box::pin(async move {
             let at = Instant::now() - world.began;
             let (parts, body) = request.into_parts();
+            let head = matches!(body, CallBody::Tonic(_))
+                .then(|| Head::of(&parts.method, &parts.uri, &parts.headers));
             let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
                 return Err(error(AttemptErrorKind::RequestBody));
             };
             let uri = parts.uri.to_string();
-            let seen = Seen { cluster, at, uri, headers: parts.headers, body, hash };
+            let seen = Seen { cluster, at, uri, headers: parts.headers, body: body.clone(), hash };
             world.seen.lock().unwrap().push(seen);
             let act = world.script.lock().unwrap().pop_front();
             let late = async {
@@ -132,10 +141,17 @@ impl Upstream for Fake {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let mut result = tokio::select! {
                 result = world.act(act) => result,
                 () = late => Err(error(AttemptErrorKind::DeadlineExceeded)),
+            };
+            if let (Err(error), Some(head)) = (&mut result, head) {
+                let mut kept = Kept::default();
+                kept.push(body);
+                let spare = Spare::new(head, Sent::Whole(kept), &world.spares);
+                error.spare = spare.filter(|_| error.kind.is_unprocessed()).map(Box::new);
             }
+            result
         }))
     }
 
@@ -211,7 +227,7 @@ fn error(kind: AttemptErrorKind) -> AttemptError {
         AttemptErrorKind::DeadlineExceeded => Status::deadline_exceeded("cluster c: no response"),
         kind => Status::unavailable(format!("cluster c: {kind:?}")),
     };
-    AttemptError { status, kind, request: None }
+    AttemptError { status, kind, request: None, spare: None }
 }
 
 /// A target over fake clusters.
@@ -234,6 +250,7 @@ impl Mesh {
             seen: Mutex::default(),
             permits: Arc::new(AtomicU32::new(3)),
             open: Arc::default(),
+            spares: Budget::new(1 << 20),
         });
         let settings = CallSettings {
             wait_for_ready: false,

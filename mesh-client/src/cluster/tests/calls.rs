@@ -140,6 +140,37 @@ async fn a_call_that_waits_for_a_response_ends_with_its_deadline() {
     assert!(error.request.is_none());
 }
 
+/// A per-try timeout ends with the headers: it does not make a cancelled stream an endpoint's fault.
+#[tokio::test(start_paused = true)]
+async fn a_response_has_as_much_time_as_the_call() {
+    let net = Net::default();
+    let [server] = net.servers();
+    server.answer(Answer::Hold);
+    let cluster = Config::of(&[1]).spawn(&net);
+    let endpoint = || {
+        let snapshot = cluster.shared.snapshot.load_full();
+        Arc::clone(snapshot.picker.pick(&cluster.shared.dice).unwrap())
+    };
+    let open = async |ends: Option<u64>| {
+        let ends = ends.map(|ends| Instant::now() + Duration::from_millis(ends));
+        let mut context = AttemptContext { ends, ..with_deadline(Duration::from_millis(100)) };
+        attempt(&cluster, &mut context).await.unwrap()
+    };
+    let response = open(None).await;
+    pass(Duration::from_millis(200)).await;
+    drop(response);
+    assert_eq!(endpoint().tally().take(), (0, 0), "cancelled");
+
+    let response = open(Some(150)).await;
+    pass(Duration::from_millis(200)).await;
+    drop(response);
+    assert_eq!(endpoint().tally().take(), (0, 1), "out of time");
+
+    let place = crate::call::Late::late(open(None).await.into_body());
+    assert_eq!(place, "cluster reviews: endpoint 127.0.0.1:1: ");
+    assert_eq!((endpoint().tally().take(), endpoint().in_flight()), ((0, 1), 0), "silent for too long");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dial_gives_up_after_the_connect_timeout_and_says_so() {
     let net = Net::default();

@@ -23,6 +23,7 @@
 //! | configuration tears | `mesh-xds/src/config/` |
 //! | servers restart: drained, killed | [`restarts`] |
 //! | calls are dropped anywhere | [`storms`] |
+//! | a server refuses streams, goes away, resets | [`unprocessed`] |
 //! | a peer stops, hangs up, talks nonsense | [`hostile`] |
 //! | any header, path, authority, status | [`anything`] |
 
@@ -32,6 +33,7 @@ mod hostile;
 mod restarts;
 mod script;
 mod storms;
+mod unprocessed;
 
 use super::{
     world::{Echo, Plane, ask, reviews},

@@ -26,6 +26,7 @@ async fn a_copy_is_sent_and_its_answer_forgotten() {
     assert_eq!(copies.len(), 1);
     assert_eq!(&copies[0].body[..], b"message");
     assert_eq!(copies[0].uri, "http://reviews:9080/r.Reviews/List");
+    assert_eq!(copies[0].headers["grpc-timeout"], "15000000u", "whoever serves it knows when nobody waits");
 }
 
 #[tokio::test(start_paused = true)]

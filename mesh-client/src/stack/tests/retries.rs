@@ -1,7 +1,11 @@
 //! What is tried again, when, and with what.
 
 use super::*;
-use mesh_xds::resource::retry::{RateLimitedBackOff, ResetFormat};
+use mesh_xds::resource::{
+    fault::Fault,
+    filter::{FilterConfig, HttpFilter},
+    retry::{RateLimitedBackOff, ResetFormat},
+};
 
 const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
 
@@ -157,6 +161,50 @@ async fn a_request_that_no_server_processed_is_sent_again_once_without_counting(
     assert_eq!(mesh.call(request(None)).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(mesh.seen().len(), 2);
     assert_eq!(mesh.core.counters.read().transparent_retries, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_policy_too_what_no_server_processed_is_sent_again() {
+    let (refused, unsent) =
+        (Act::Fail(AttemptErrorKind::RefusedStream), Act::Fail(AttemptErrorKind::NeverSent));
+    for faults in [false, true] {
+        let of = |script: Vec<Act>| {
+            let mut http = http();
+            if faults {
+                // It makes it the long way.
+                let fault = Fault { delay: None, abort: None, headers: Vec::new(), max_active: None };
+                let config = FilterConfig::Fault(Arc::new(fault));
+                http.filters.insert(0, HttpFilter { name: "fault".into(), config, disabled: false });
+            }
+            Mesh::new(&config(http, vec![route(PathMatcher::any(), forward("c"))]), script)
+        };
+        let mesh = of(vec![refused.clone()]);
+        assert_eq!(code(&mesh.call(request(Some("1S"))).await.unwrap()), Code::Ok);
+        let seen = mesh.seen();
+        assert_eq!((seen.len(), mesh.elapsed()), (2, ms(0)), "at once");
+        assert_eq!((&seen[1].body[..], &seen[1].uri), (&b"message"[..], &seen[0].uri));
+        assert_eq!(seen[1].headers, seen[0].headers, "nothing says that it is another attempt");
+        assert_eq!(mesh.core.counters.read().transparent_retries, 1);
+
+        let mesh = of(vec![refused.clone(); 2]);
+        let error = mesh.call(request(None)).await.unwrap_err();
+        assert_eq!((error.code(), mesh.seen().len()), (Code::Unavailable, 2), "once");
+        assert!(error.message().contains("(attempt 2)"), "{error}");
+
+        // What was never written, as long as there is time; and a refusal between.
+        let script = vec![unsent.clone(), unsent.clone(), refused.clone(), unsent.clone(), unsent.clone()];
+        let mesh = of(script);
+        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+        assert_eq!((mesh.seen().len(), mesh.core.counters.read().transparent_retries), (6, 5));
+
+        // What may have been processed is not.
+        for kind in [AttemptErrorKind::Reset, AttemptErrorKind::NoEndpoint, AttemptErrorKind::LocalOverflow] {
+            let mesh = of(vec![Act::Fail(kind)]);
+            assert_eq!(mesh.call(request(None)).await.unwrap_err().code(), Code::Unavailable, "{kind:?}");
+            assert_eq!(mesh.seen().len(), 1, "{kind:?}");
+        }
+        assert_eq!(mesh.world.spares.left(), 1 << 20);
+    }
 }
 
 #[tokio::test(start_paused = true)]

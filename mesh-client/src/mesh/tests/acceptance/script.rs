@@ -118,19 +118,25 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// This answer to the first request.
+    /// This answer to every request.
     pub(super) fn answering(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self { hello: hello(), answer: Arc::new(answer), most: usize::MAX, then: Then::Stop }
     }
 
     async fn play(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let first = self.hello.len().min(self.most);
-        stream.write_all(&self.hello[..first]).await?;
-        if first == self.hello.len() && self.most > first {
+        let mut said = self.hello.len().min(self.most);
+        stream.write_all(&self.hello[..said]).await?;
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await?;
+        while said < self.most {
             let id = request(&mut stream).await?;
             let answer = (self.answer)(id);
-            let rest = answer.len().min(self.most - first);
+            let rest = answer.len().min(self.most - said);
             stream.write_all(&answer[..rest]).await?;
+            said += rest;
+            if self.then != Then::Stop {
+                break;
+            }
         }
         match self.then {
             Then::Close => return Ok(()),
@@ -146,8 +152,6 @@ impl Script {
 
 /// Reads until a request has ended; its stream.
 async fn request(stream: &mut TcpStream) -> std::io::Result<u32> {
-    let mut preface = [0; 24];
-    stream.read_exact(&mut preface).await?;
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await?;

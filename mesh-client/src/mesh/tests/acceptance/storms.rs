@@ -80,6 +80,7 @@ fn at_once(mesh: &Mesh) -> Vec<(String, u64)> {
     let by_tasks = ["copies", "bytes for retries"];
     let mut held = held(mesh);
     held.retain(|(what, _)| !by_tasks.iter().any(|task| what.ends_with(task)));
+    held.retain(|(what, _)| !what.starts_with(&format!("cluster {COPIES}: ")));
     held
 }
 
@@ -91,6 +92,8 @@ struct World {
     _servers: (Vec<Echo>, Vec<Scripted>),
 }
 
+/// Where copies go, and nothing else.
+const COPIES: &str = "copies";
 const CLUSTERS: [&str; 6] = ["good", "bad", "silent", "half", "refuses", "none"];
 
 async fn world(change: impl FnOnce(world::Published) -> world::Published) -> World {
@@ -102,7 +105,7 @@ async fn world(change: impl FnOnce(world::Published) -> world::Published) -> Wor
         [echoes[0].address, echoes[1].address, echoes[2].address, half.address, world::free_address()];
     let mut clusters: Vec<_> =
         CLUSTERS.into_iter().zip(addresses).map(|(name, address)| (name, vec![address])).collect();
-    clusters.push(("none", vec![]));
+    clusters.extend([("none", vec![]), (COPIES, vec![echoes[0].address])]);
     plane.publish(&change(reviews([]).and(clusters).by_header().reported()));
     let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).seed(SEED).build().unwrap();
     let channel = mesh.channel("reviews:9080").unwrap();
@@ -146,7 +149,7 @@ async fn a_storm_over_retries_and_mirrors_leaves_nothing_when_the_mirrors_have_e
         let mut config = retried(config);
         config.forward(|forward| {
             let mirror = Mirror {
-                cluster: "good".into(),
+                cluster: COPIES.into(),
                 fraction: Fraction::per_million(300_000),
                 shadow_host: false,
             };
