@@ -5,9 +5,10 @@
 //! every client that is connected, and what of each type it holds. Neither tells a secret, and neither is for
 //! strangers: who may ask is decided by whoever serves it.
 
+mod nodes;
+
 use crate::{
     client::{ErrorStatus, ResourceState, ResourceStatus, WeakClient, XdsClient},
-    matcher::StringMatcher,
     name::ResourceType,
     server::{StreamStatus, TypeStatus},
 };
@@ -22,12 +23,12 @@ use envoy_types::pb::{
                 ClientStatusDiscoveryService, ClientStatusDiscoveryServiceServer,
             },
         },
-        r#type::matcher::v3::{NodeMatcher, string_matcher::MatchPattern},
     },
     google::protobuf::{Any, Timestamp},
 };
 use futures_util::{Stream, StreamExt, stream};
 use http::Extensions;
+use nodes::NodeMatchers;
 use prost::Message;
 use std::{fmt, pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
@@ -205,37 +206,10 @@ impl Clients for StreamsStatus {
         request: &ClientStatusRequest,
     ) -> Result<Vec<ClientConfig>, Status> {
         (self.admit)(extensions)?;
-        let matchers = request.node_matchers.iter().enumerate().map(|(i, matcher)| {
-            matcher_of(matcher).map_err(|why| Status::invalid_argument(format!("node_matchers[{i}].{why}")))
-        });
-        let matchers = matchers.collect::<Result<Vec<_>, _>>()?;
-        let wanted = |stream: &StreamStatus| {
-            matchers.is_empty() || matchers.iter().any(|matcher| matcher.matches(&stream.node))
-        };
-        Ok((self.streams)().into_iter().filter(wanted).map(of_stream).collect())
+        let matchers = NodeMatchers::read(&request.node_matchers).map_err(Status::invalid_argument)?;
+        let streams = (self.streams)().into_iter();
+        Ok(streams.filter(|stream| matchers.select(&stream.said)).map(of_stream).collect())
     }
-}
-
-/// By id; a matcher of anything else would select too much if it were passed over.
-fn matcher_of(matcher: &NodeMatcher) -> Result<StringMatcher, String> {
-    if !matcher.node_metadatas.is_empty() {
-        return Err("node_metadatas: matching on metadata is not supported; use node_id".to_owned());
-    }
-    let Some(id) = &matcher.node_id else { return Err("node_id: is required".to_owned()) };
-    let fold = id.ignore_case;
-    let built = match &id.match_pattern {
-        Some(MatchPattern::Exact(text)) => return Ok(StringMatcher::exact(text, fold)),
-        Some(MatchPattern::Prefix(text)) => StringMatcher::prefix(text, fold),
-        Some(MatchPattern::Suffix(text)) => StringMatcher::suffix(text, fold),
-        Some(MatchPattern::Contains(text)) => StringMatcher::contains(text, fold),
-        Some(MatchPattern::SafeRegex(regex)) => StringMatcher::regex(&regex.regex),
-        _ => {
-            return Err(
-                "node_id: one of exact, prefix, suffix, contains and safe_regex is required".to_owned()
-            );
-        }
-    };
-    built.map_err(|error| format!("node_id: {error}"))
 }
 
 fn of_stream(stream: StreamStatus) -> ClientConfig {

@@ -7,15 +7,18 @@
 //! - what is rejected was never acknowledged, and a good resource was never lost to a bad one;
 //! - no type ever had two responses outstanding, and nothing queued up;
 //! - nothing was added before what it may depend on, and nothing removed within its grace;
+//! - nothing was used beyond its time to live, and nothing given up before;
 //! - [`Outputs::changed`](crate::client::Outputs) named everything that changed.
 //!
 //! `MESH_MODEL_CASES` runs more of them, `MESH_MODEL_SEED` begins with another.
 
 pub(crate) mod event;
+pub(crate) mod lives;
 mod order;
 pub(crate) mod scripts;
 pub(crate) mod server;
 pub(crate) mod transport;
+mod wildcard;
 pub(crate) mod world;
 
 use crate::server::Variant;
@@ -49,7 +52,8 @@ fn run(setup: &Setup, events: &[Event]) {
 /// With everything delivered after each event, the variants cannot be told apart. (While the server is away they
 /// can: by when they try again.)
 fn compare([sotw, delta]: &[World; 2]) {
-    if !sotw.server_is_up() {
+    // A complete response renews the times to live of all that it repeats.
+    if !sotw.server_is_up() || sotw.has_lives() {
         return;
     }
     let (sotw, delta) = (sotw.seen(), delta.seen());

@@ -32,8 +32,9 @@ pub(super) struct ControlPlaneConnector {
     own: Mutex<HashMap<Files, WorkloadIdentity>>,
     /// Each read once for all control planes.
     tokens: Mutex<HashMap<PathBuf, Arc<TokenFile>>>,
-    /// The latest channel of ADS, by the server's address: load reports use the same connection.
-    latest: Mutex<HashMap<String, Channel>>,
+    /// The latest channel of ADS: load reports use the same connection. Of what is told a server, its credentials
+    /// count as much as its address.
+    latest: Mutex<HashMap<ServerConfig, Channel>>,
 }
 
 /// Certificate, key and roots, and how often they are read.
@@ -145,12 +146,12 @@ impl Connector for ControlPlaneConnector {
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String> {
         let channel = self.channel(server)?;
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.insert(server.address.clone(), channel.clone());
+        latest.insert(server.clone(), channel.clone());
         Ok(channel)
     }
 
     fn shared(&self, server: &ServerConfig) -> Result<Channel, String> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).get(&server.address).cloned();
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned();
         latest.map_or_else(|| self.connect(server), Ok)
     }
 
@@ -216,6 +217,41 @@ mod tests {
         assert!(
             with(Some("/nowhere/roots.pem"), Some("/nowhere/map.json"), None).contains("/nowhere/map.json")
         );
+    }
+
+    #[tokio::test]
+    async fn files_are_watched_once_and_a_channel_is_shared_with_the_same_credentials_only() {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let bundles = Authority::in_memory(&domain).unwrap().bundles();
+        let root = BASE64_STANDARD.encode(&bundles.roots(&domain).unwrap().certificates()[0]);
+        let roots =
+            file("roots", &format!("-----BEGIN CERTIFICATE-----\n{root}\n-----END CERTIFICATE-----\n"));
+        let with = |address: &str, identity: Option<(PathBuf, PathBuf)>| {
+            let credentials = ChannelCredentials::Tls {
+                ca_certificate_file: Some(roots.clone()),
+                spiffe_trust_bundle_map_file: None,
+                identity,
+                refresh_interval: Duration::from_secs(600),
+            };
+            ServerConfig::new(address, credentials).unwrap()
+        };
+        let own = || Some(("/nowhere/cert.pem".into(), "/nowhere/key.pem".into()));
+        let connector = ControlPlaneConnector::new(None);
+        for _ in 0..3 {
+            connector.connect(&with("one:1", own())).unwrap();
+            connector.connect(&with("two:1", own())).unwrap();
+        }
+        assert_eq!(connector.own.lock().unwrap().len(), 1, "one watch, however many connections");
+        let channels = || connector.latest.lock().unwrap().len();
+        assert_eq!(channels(), 2);
+        connector.shared(&with("one:1", own())).unwrap();
+        assert_eq!(channels(), 2, "the one of ADS");
+        connector.shared(&with("one:1", None)).unwrap();
+        assert_eq!(channels(), 3, "another identity is another connection");
+        // Roots are read for each connection.
+        std::fs::remove_file(&roots).unwrap();
+        let why = connector.connect(&with("one:1", own())).unwrap_err();
+        assert!(why.contains("roots"), "{why}");
     }
 
     /// A temporary file of this content.

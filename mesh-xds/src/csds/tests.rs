@@ -1,8 +1,14 @@
 //! What is told of each state, to whom.
 
 use super::*;
-use crate::server::{NackStatus, Variant};
-use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher as StringMatcherProto};
+use crate::server::{NackStatus, Node as ServerNode, Variant};
+use envoy_types::pb::envoy::r#type::matcher::v3::{
+    DoubleMatcher, NodeMatcher, RegexMatcher, StringMatcher as StringMatcherProto, StructMatcher,
+    ValueMatcher,
+    string_matcher::MatchPattern,
+    struct_matcher::{PathSegment, path_segment::Segment},
+    value_matcher::MatchPattern as ValuePattern,
+};
 
 fn status(state: ResourceState) -> ResourceStatus {
     ResourceStatus {
@@ -67,8 +73,14 @@ fn of(kind: &'static str, change: impl FnOnce(&mut TypeStatus)) -> TypeStatus {
 }
 
 fn streams() -> Vec<StreamStatus> {
-    let stream = |id, node: &str, types| StreamStatus {
+    let said = |node: &str, labels: &[(&str, &str)]| ServerNode {
+        id: node.into(),
+        metadata: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        ..ServerNode::default()
+    };
+    let stream = |id, node: &str, labels, types| StreamStatus {
         id,
+        said: said(node, labels).into(),
         node: node.into(),
         cluster: "reviews".into(),
         user_agent: "gRPC Go".into(),
@@ -89,7 +101,12 @@ fn streams() -> Vec<StreamStatus> {
         of("LDS", |_| {}),
         of("RDS", |kind| kind.sent_revision = None),
     ];
-    vec![stream(1, "sidecar~a", types), stream(2, "sidecar~b", vec![]), stream(3, "router~c", vec![])]
+    let a: &[_] = &[("NAMESPACE", "shop"), ("LABELS.app.kubernetes.io/name", "reviews"), ("DEBUG", "true")];
+    vec![
+        stream(1, "sidecar~a", a, types),
+        stream(2, "sidecar~b", &[("NAMESPACE", "shop"), ("DEBUG", "false")], vec![]),
+        stream(3, "router~c", &[], vec![]),
+    ]
 }
 
 fn by_id(pattern: Option<MatchPattern>) -> NodeMatcher {
@@ -135,7 +152,7 @@ fn a_control_plane_tells_of_each_type_and_of_what_was_rejected() {
 }
 
 #[test]
-fn nodes_are_selected_by_their_id_and_by_nothing_else() {
+fn nodes_are_selected_by_their_id() {
     let exact = by_id(Some(MatchPattern::Exact("router~c".into())));
     let prefix = by_id(Some(MatchPattern::Prefix("sidecar~".into())));
     let regex = |regex: &str| {
@@ -145,15 +162,76 @@ fn nodes_are_selected_by_their_id_and_by_nothing_else() {
     assert_eq!(told(vec![exact.clone()]).unwrap(), ["router~c"]);
     assert_eq!(told(vec![exact, prefix]).unwrap().len(), 3, "any of them");
     assert_eq!(told(vec![regex("sidecar~[b-z]")]).unwrap(), ["sidecar~b"]);
-    let metadata = NodeMatcher { node_metadatas: vec![Default::default()], ..by_id(None) };
+    let ignoring_case = |pattern| {
+        let id = StringMatcherProto { match_pattern: Some(pattern), ignore_case: true };
+        NodeMatcher { node_id: Some(id), node_metadatas: vec![] }
+    };
+    for pattern in [
+        MatchPattern::Exact("ROUTER~C".into()),
+        MatchPattern::Prefix("Router".into()),
+        MatchPattern::Suffix("~C".into()),
+        MatchPattern::Contains("OUT".into()),
+    ] {
+        assert_eq!(told(vec![ignoring_case(pattern)]).unwrap(), ["router~c"]);
+    }
     for (matcher, why) in [
-        (metadata, "node_matchers[0].node_metadatas"),
-        (NodeMatcher::default(), "node_matchers[0].node_id: is required"),
+        (NodeMatcher::default(), "node_matchers[0]: one of node_id and node_metadatas is required"),
         (by_id(None), "one of exact"),
         (regex("("), "node_matchers[0].node_id: "),
     ] {
         let status = told(vec![matcher]).unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().contains(why), "{status}");
+    }
+}
+
+fn by_metadata(path: &[&str], value: Option<ValuePattern>) -> StructMatcher {
+    let segment = |key: &&str| PathSegment { segment: Some(Segment::Key((*key).to_owned())) };
+    StructMatcher {
+        path: path.iter().map(segment).collect(),
+        value: value.map(|pattern| ValueMatcher { match_pattern: Some(pattern) }),
+    }
+}
+
+fn text(pattern: MatchPattern) -> Option<ValuePattern> {
+    let matcher = StringMatcherProto { match_pattern: Some(pattern), ignore_case: false };
+    Some(ValuePattern::StringMatch(matcher))
+}
+
+#[test]
+fn nodes_are_selected_by_their_metadata_too_and_every_word_of_a_matcher_counts() {
+    let with = |node_metadatas| NodeMatcher { node_id: None, node_metadatas };
+    let shop = || by_metadata(&["NAMESPACE"], text(MatchPattern::Exact("shop".into())));
+    let name =
+        || by_metadata(&["LABELS", "app.kubernetes.io/name"], text(MatchPattern::Prefix("rev".into())));
+    let debug = |flag| by_metadata(&["DEBUG"], Some(ValuePattern::BoolMatch(flag)));
+    let present = |is| by_metadata(&["NAMESPACE"], Some(ValuePattern::PresentMatch(is)));
+    assert_eq!(told(vec![with(vec![shop()])]).unwrap(), ["sidecar~a", "sidecar~b"]);
+    assert_eq!(told(vec![with(vec![name()])]).unwrap(), ["sidecar~a"]);
+    assert_eq!(told(vec![with(vec![shop(), debug(false)])]).unwrap(), ["sidecar~b"]);
+    assert_eq!(
+        told(vec![with(vec![name()]), with(vec![present(false)])]).unwrap(),
+        ["sidecar~a", "router~c"]
+    );
+    assert_eq!(told(vec![with(vec![present(true)])]).unwrap().len(), 2);
+    let both = NodeMatcher { node_metadatas: vec![shop()], ..by_id(Some(MatchPattern::Suffix("b".into()))) };
+    assert_eq!(told(vec![both]).unwrap(), ["sidecar~b"]);
+
+    let number = ValuePattern::DoubleMatch(DoubleMatcher::default());
+    for (matcher, why) in [
+        (by_metadata(&[], text(MatchPattern::Exact("x".into()))), "node_metadatas[0].path: "),
+        (by_metadata(&["a", "b", "c"], text(MatchPattern::Exact("x".into()))), "kept two levels deep"),
+        (
+            StructMatcher { path: vec![PathSegment { segment: None }], value: None },
+            "path[0]: key is required",
+        ),
+        (by_metadata(&["a"], None), "value: is required"),
+        (by_metadata(&["a"], Some(number)), "only string_match, bool_match and present_match"),
+        (by_metadata(&["a"], text(MatchPattern::Prefix(String::new()))), "value.string_match: "),
+    ] {
+        let status = told(vec![with(vec![shop()]), with(vec![matcher])]).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().starts_with("node_matchers[1].node_metadatas[0]."), "{status}");
         assert!(status.message().contains(why), "{status}");
     }
 }

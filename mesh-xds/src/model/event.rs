@@ -13,6 +13,8 @@ pub(crate) struct Setup {
     pub(crate) timer_is_transient: bool,
     pub(crate) peer: Peer,
     pub(crate) claim: Claim,
+    /// Seconds that some values live; 0: for ever.
+    pub(crate) ttl: u8,
     /// Everything is delivered after each event.
     pub(crate) lockstep: bool,
 }
@@ -51,6 +53,8 @@ pub(crate) enum Event {
     Start { back: u8 },
     /// The client starts anew, and watches what it did.
     Forget,
+    /// The hearts of the resources of a type beat.
+    Beat(ResourceType),
     /// Milliseconds pass.
     Pass(u16),
 }
@@ -93,6 +97,7 @@ impl Script<Setup, Event> {
             timer_is_transient: random.u8(..4) == 0,
             peer: random.choice([Peer::Ours, Peer::Ours, Peer::Foreign, Peer::Envoy]).unwrap(),
             claim: random.choice([Claim::Anything, Claim::Exact, Claim::Prefix, Claim::TooMuch]).unwrap(),
+            ttl: if random.u8(..4) == 0 { random.u8(1..10) } else { 0 },
             lockstep: random.u8(..8) == 0,
         };
         // Most are short, which finds as much sooner.
@@ -122,6 +127,7 @@ impl Event {
             54..56 => Self::Start { back: random.u8(..4) },
             56 => Self::Forget,
             57 => Self::Pass(random.u16(3_000..40_000)),
+            58 | 59 => Self::Beat(random.choice(ResourceType::ALL).unwrap()),
             _ => Self::Pass(random.u16(..3_000)),
         }
     }

@@ -20,7 +20,7 @@ use std::{
 /// What a client holds, by what it was sent.
 #[derive(Default)]
 pub(super) struct Order {
-    sent: BTreeMap<(ResourceType, Name), Arc<str>>,
+    pub(super) sent: BTreeMap<(ResourceType, Name), Arc<str>>,
     /// Since when something that it was sent is no longer there.
     gone: BTreeMap<(ResourceType, Name), Instant>,
     /// Types that the client asked for.

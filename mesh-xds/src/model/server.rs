@@ -31,6 +31,8 @@ pub(crate) enum Claim {
 pub(crate) struct Shelf {
     revision: Arc<str>,
     claim: Claim,
+    /// Wildcards do not list the last of the names; it can be asked for.
+    pub(crate) hides: bool,
     pub(crate) resources: BTreeMap<event::Key, u8>,
 }
 
@@ -71,8 +73,8 @@ impl Shelf {
 
     /// What comes after it, so far with the same resources.
     pub(crate) fn next(&self, revision: usize) -> Self {
-        let Self { claim, ref resources, .. } = *self;
-        Self { revision: format!("r{revision}").into(), claim, resources: resources.clone() }
+        let Self { claim, hides, ref resources, .. } = *self;
+        Self { revision: format!("r{revision}").into(), claim, hides, resources: resources.clone() }
     }
 
     pub(crate) fn revision(&self) -> Arc<str> {
@@ -93,7 +95,7 @@ impl View for Shelf {
     fn names(&self, kind: ResourceType) -> Vec<Name> {
         self.resources
             .keys()
-            .filter(|(other, _)| *other == kind)
+            .filter(|(other, name)| *other == kind && !(self.hides && *name == event::NAMES - 1))
             .map(|(_, name)| event::name(*name))
             .collect()
     }

@@ -1,5 +1,6 @@
 //! One stream: messages under way, and what both variants of a message say.
 
+use super::lives::Beat;
 use crate::{
     client::{Request, Response},
     name::ResourceType,
@@ -12,6 +13,8 @@ pub(crate) enum Down {
     /// The server accepted the stream.
     Established,
     Response(Response),
+    /// Hearts beat.
+    Beat(Beat),
 }
 
 #[derive(Default)]
@@ -31,7 +34,13 @@ impl Transport {
 
     /// Takes the next message to the client; of a type, if there is one.
     pub(crate) fn take_down(&mut self, kind: Option<ResourceType>) -> Option<Down> {
-        let of = |kind: ResourceType| move |down: &Down| matches!(down, Down::Response(r) if Said::of(r).type_url == kind.url());
+        let of = |kind: ResourceType| {
+            move |down: &Down| match down {
+                Down::Established => false,
+                Down::Response(response) => Said::of(response).type_url == kind.url(),
+                Down::Beat(beat) => beat.kind == kind,
+            }
+        };
         let at = kind.and_then(|kind| self.down.iter().position(of(kind)));
         let at = if matches!(self.down.front(), Some(Down::Established)) { 0 } else { at.unwrap_or(0) };
         self.down.remove(at)

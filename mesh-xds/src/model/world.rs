@@ -2,6 +2,7 @@
 
 use super::{
     event::{Event, Key, NAMES, Peer, Setup, VALUES, name, value},
+    lives::{Beat, Lives},
     order::Order,
     scripts::fail,
     server::{Given, Server, Shelf, version},
@@ -30,8 +31,10 @@ enum Link {
         server: Box<Server>,
         shown: Arc<Shelf>,
         transport: Transport,
-        order: Order,
+        order: Box<Order>,
         types: BTreeSet<String>,
+        /// Nonce and version of the last response of each type.
+        last: BTreeMap<ResourceType, (String, String)>,
     },
 }
 
@@ -69,6 +72,15 @@ pub(crate) struct World {
     spoiled: BTreeSet<(ResourceType, Name)>,
     /// Last accepted version of each type.
     accepted: BTreeMap<String, String>,
+    lives: Lives,
+}
+
+/// The response that the client takes, and whether it has to reject it.
+struct Taken {
+    type_url: String,
+    nonce: String,
+    version: String,
+    is_bad: bool,
 }
 
 impl World {
@@ -86,6 +98,7 @@ impl World {
             seen: BTreeMap::new(),
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
+            lives: Lives::new(setup.ttl),
         };
         world.note_spoiled();
         world
@@ -136,11 +149,13 @@ impl World {
                 self.link = Link::None;
                 self.client = machine(self.variant, &self.setup);
                 self.accepted.clear();
+                self.lives.forget();
                 self.seen.clear();
                 let watched = self.watched.iter();
                 let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
                 self.client(client::Input::Interest { add, remove: vec![] });
             }
+            Event::Beat(kind) => self.beat(*kind),
             Event::Pass(millis) => {
                 self.now += Duration::from_millis((*millis).into());
                 self.tick();
@@ -219,8 +234,9 @@ impl World {
                 self.behind = false;
                 let mut transport = Transport::default();
                 transport.down.push_back(Down::Established);
-                let order = Order::default();
-                self.link = Link::Open { server, shown, transport, order, types: BTreeSet::new() };
+                let order = Box::<Order>::default();
+                let (types, last) = (BTreeSet::new(), BTreeMap::new());
+                self.link = Link::Open { server, shown, transport, order, types, last };
                 // The version of a type outlives the stream as long as something of the type is held.
                 let watched = &self.watched;
                 self.accepted.retain(|url, _| watched.keys().any(|(kind, _)| kind.url() == url));
@@ -249,6 +265,7 @@ impl World {
                     None => return false,
                     Some(Down::Established) => self.client(client::Input::Established),
                     Some(Down::Response(response)) => self.client(client::Input::Response(response)),
+                    Some(Down::Beat(beat)) => self.beats(&beat),
                 }
                 true
             }
@@ -257,11 +274,15 @@ impl World {
 
     /// Judges what the server gave out, and sends it.
     fn given(&mut self, given: Given) {
-        let Link::Open { server, shown, transport, order, .. } = &mut self.link else { return };
+        let Link::Open { server, shown, transport, order, last, .. } = &mut self.link else { return };
         let says_removals = self.variant == Variant::Delta || self.setup.peer == Peer::Ours;
         order.judge(self.variant, says_removals, server, shown, &given.responses, self.now);
         if given.responses.is_empty() {
             return;
+        }
+        for response in &given.responses {
+            let said = Said::of(response);
+            last.insert(said.kind(), (said.nonce.to_owned(), said.version.to_owned()));
         }
         transport.down.extend(given.responses.into_iter().map(Down::Response));
         for status in server.stream().types(self.now) {
@@ -273,13 +294,62 @@ impl World {
 
     /// Advances the client, and judges what it does.
     fn client(&mut self, input: client::Input) {
-        let response = match &input {
-            client::Input::Response(response) => Some(response.clone()),
-            _ => None,
+        let client::Input::Response(response) = input else { return self.on(input, None) };
+        let said = Said::of(&response);
+        if self.is_asked(said.type_url) {
+            self.lives.took(&said, self.now);
+        }
+        let taken = Taken {
+            type_url: said.type_url.to_owned(),
+            nonce: said.nonce.to_owned(),
+            version: said.version.to_owned(),
+            is_bad: said.is_bad(),
         };
+        self.on(client::Input::Response(self.lives.dress(response)), Some(taken));
+    }
+
+    /// Whether the client asked for a type on this stream.
+    fn is_asked(&self, type_url: &str) -> bool {
+        matches!(&self.link, Link::Open { types, .. } if types.contains(type_url))
+    }
+
+    /// The control plane lets the hearts beat of what it sent.
+    fn beat(&mut self, kind: ResourceType) {
+        let Link::Open { transport, order, last, .. } = &mut self.link else { return };
+        let Some((nonce, version)) = last.get(&kind).filter(|_| self.lives.ttl.is_some()) else { return };
+        let all = order.sent.iter().filter(|((other, _), _)| *other == kind);
+        let all = all.map(|((_, name), value)| (name.clone(), value.clone())).collect();
+        let all = Beat::of(self.variant, kind, all);
+        if !all.is_empty() {
+            let (nonce, version) = (nonce.clone(), version.clone());
+            transport.down.push_back(Down::Beat(Beat { kind, nonce, version, all }));
+        }
+    }
+
+    /// The client hears of that.
+    fn beats(&mut self, beat: &Beat) {
+        let mut is_bad = false;
+        if self.is_asked(beat.kind.url()) {
+            let known = |name: &Name| {
+                let is_watched = self.watched.contains_key(&(beat.kind, name.clone()));
+                is_watched.then(|| self.client.known(beat.kind, name))
+            };
+            is_bad = self.lives.beats(self.variant, beat, self.now, known);
+        }
+        let taken = Taken {
+            type_url: beat.kind.url().to_owned(),
+            nonce: beat.nonce.clone(),
+            version: beat.version.clone(),
+            is_bad,
+        };
+        let response = beat.response(self.variant, self.lives.ttl.unwrap());
+        self.on(client::Input::Response(response), Some(taken));
+    }
+
+    fn on(&mut self, input: client::Input, taken: Option<Taken>) {
         let outputs = self.client.on(self.now, input);
-        if let Some(response) = &response {
-            self.answered(&Said::of(response), &outputs.requests);
+        if let Some(taken) = &taken {
+            self.answered(taken, &outputs.requests);
         }
         for request in &outputs.requests {
             self.asked(request);
@@ -298,19 +368,26 @@ impl World {
             }
             self.link = Link::Connecting;
         }
+        if self.lives.ttl.is_some() {
+            for key in self.watched.keys() {
+                let known = self.client.known(key.0, &key.1);
+                self.lives.judge(key, &known, self.now);
+            }
+        }
     }
 
     /// A response is answered once, for what it is.
-    fn answered(&mut self, said: &Said<'_>, requests: &[Request]) {
+    fn answered(&mut self, taken: &Taken, requests: &[Request]) {
         let Link::Open { types, .. } = &self.link else { return };
-        let those = requests.iter().filter(|request| type_url(request) == said.type_url);
-        let answers: Vec<_> = those.map(answer).filter(|(nonce, _)| *nonce == said.nonce).collect();
-        let expected = if types.contains(said.type_url) { vec![(said.nonce, said.is_bad())] } else { vec![] };
+        let Taken { type_url: url, nonce, version, is_bad } = taken;
+        let those = requests.iter().filter(|request| type_url(request) == url);
+        let answers: Vec<_> = those.map(answer).filter(|(answered, _)| answered == nonce).collect();
+        let expected = if types.contains(url) { vec![(nonce.as_str(), *is_bad)] } else { vec![] };
         if answers != expected {
-            fail(format!("{} {}: it answers {answers:?}", said.type_url, said.nonce));
+            fail(format!("{url} {nonce}: it answers {answers:?}"));
         }
-        if !said.is_bad() {
-            self.accepted.insert(said.type_url.to_owned(), said.version.to_owned());
+        if !is_bad {
+            self.accepted.insert(url.clone(), version.clone());
         }
     }
 
@@ -354,7 +431,8 @@ impl World {
         let was_good = matches!(self.seen.get(&key), Some(Known::Good { .. }));
         let is_good = matches!(known, Known::Good { .. });
         // To go by the control plane's word is what `fail_on_data_errors` is for.
-        if was_good && !is_good && !(self.setup.fail_on_data_errors && self.spoiled.contains(&key)) {
+        let may_go = self.setup.fail_on_data_errors && self.spoiled.contains(&key);
+        if was_good && !is_good && !may_go && !self.lives.is_over(&key, self.now) {
             fail(format!("{} {} was lost: {known:?}", key.0, key.1));
         }
         // Nothing older is under way, and nothing that the server has not heard of.
@@ -396,6 +474,10 @@ impl World {
         fail("it does not come to rest".to_owned());
     }
 
+    pub(crate) fn has_lives(&self) -> bool {
+        self.lives.ttl.is_some()
+    }
+
     pub(crate) fn server_is_up(&self) -> bool {
         self.server_is_up
     }
@@ -425,11 +507,14 @@ impl World {
                     rejecting = true;
                     let trouble = Trouble::Rejected(bad.clone());
                     match &known {
-                        Seen::Nothing(why) => *why == trouble,
+                        Seen::Nothing(why) => {
+                            *why == trouble || (self.has_lives() && *why == Trouble::Absent)
+                        }
                         Seen::Good(_, why) => keeps && why.as_ref() == Some(&trouble),
                         Seen::Pending => false,
                     }
                 }
+                Some(good) if self.lives.has_ended(good) => known == Seen::Nothing(Trouble::Absent),
                 Some(good) => known == Seen::Good(good.clone(), None),
                 // A deletion that cannot be said is not heard of.
                 None if self.variant == Variant::Sotw

@@ -104,6 +104,7 @@ impl Delta {
         now: Instant,
     ) -> Result<(), Status> {
         self.stream.admit(kind, &request.resource_names_subscribe, false)?;
+        self.stream.spells(kind, &request.resource_names_unsubscribe)?;
         let limit = self.stream.settings.max_subscriptions;
         if request.resource_names_unsubscribe.len() > limit {
             return Err(Status::resource_exhausted(format!(
@@ -127,7 +128,12 @@ impl Delta {
         let mut scan = first;
         for name in request.resource_names_subscribe {
             if name == "*" {
-                scan |= !std::mem::replace(&mut subscription.wildcard, true);
+                if !subscription.wildcard {
+                    subscription.begin_wildcard();
+                    scan = true;
+                    // Who asks for everything waits for an answer even when there is nothing.
+                    subscription.must_answer = true;
+                }
                 continue;
             }
             let name: Name = name.into();
@@ -136,6 +142,7 @@ impl Delta {
             subscription.names.insert(name.clone());
             looks.insert(name);
         }
+        let mut unnamed = BTreeSet::new();
         for name in request.resource_names_unsubscribe {
             if name == "*" {
                 subscription.end_wildcard();
@@ -144,11 +151,29 @@ impl Delta {
             subscription.names.remove(name.as_str());
             subscription.forget(&name);
             looks.remove(name.as_str());
-            if subscription.wildcard {
-                // The client dropped it, and the wildcard still covers it.
-                looks.insert(name.into());
+            unnamed.insert(Name::from(name));
+        }
+        if subscription.wildcard && !unnamed.is_empty() {
+            // Only the server knows whether the wildcard covers them, and the client waits to hear of each.
+            let covered: BTreeSet<Name> = self.stream.view.names(kind).into_iter().collect();
+            let subscription = self.stream.of(kind);
+            for name in unnamed {
+                if covered.contains(&name) {
+                    // Sent again; it counts as held, so that it is not forgotten if it goes before.
+                    subscription.hold(name.clone(), Arc::default());
+                    looks.insert(name);
+                } else {
+                    subscription.deny(name);
+                }
+            }
+            // A client that does not answer is not told, and the names would pile up.
+            if subscription.untold() > 2 * limit {
+                return Err(Status::resource_exhausted(format!(
+                    "answers about more names than twice the limit of {limit} subscriptions wait for this client"
+                )));
             }
         }
+        let subscription = self.stream.of(kind);
         if first {
             for (name, version) in request.initial_resource_versions {
                 if subscription.wildcard || subscription.names.contains(name.as_str()) {

@@ -81,6 +81,8 @@ impl Sotw {
     /// again.
     fn crossed(&mut self, kind: ResourceType, names: &[String], now: Instant) {
         let subscription = self.stream.of(kind);
+        // Who has named something once means nothing by an empty list from then on.
+        subscription.implicit &= names.is_empty();
         if subscription.wildcard {
             return;
         }
@@ -110,7 +112,9 @@ impl Sotw {
         if wildcard != subscription.wildcard {
             self.stream.charge(now)?;
             // Under the wildcard nothing that it covered is forgotten; then it ends.
-            self.replace_names(kind, names);
+            for name in self.replace_names(kind, names) {
+                self.stream.of(kind).send_again(&name);
+            }
             let subscription = self.stream.of(kind);
             if wildcard {
                 subscription.wildcard = true;
@@ -141,6 +145,8 @@ impl Sotw {
             return Ok(());
         }
         for name in self.replace_names(kind, names) {
+            // What is named now may be held by the wildcard, and is waited for all the same.
+            self.stream.of(kind).send_again(&name);
             self.stream.look(kind, name, now);
         }
         Ok(())
@@ -165,14 +171,23 @@ impl Sotw {
                 }
             }
         }
-        for gone in before.difference(&now) {
-            if subscription.wildcard {
-                subscription.unname(gone);
+        let gone: Vec<_> = before.difference(&now).cloned().collect();
+        subscription.names = now;
+        let is_covered: BTreeSet<Name> = if subscription.wildcard && !gone.is_empty() {
+            self.stream.view.names(kind).into_iter().collect()
+        } else {
+            BTreeSet::new()
+        };
+        let subscription = self.stream.of(kind);
+        for gone in gone {
+            if is_covered.contains(&gone) {
+                subscription.unname(&gone);
             } else {
-                subscription.forget(gone);
+                // Under a wildcard only a list without it says that it is no part of that.
+                subscription.must_answer |= subscription.wildcard && subscription.holds(&gone);
+                subscription.forget(&gone);
             }
         }
-        subscription.names = now;
         added
     }
 }

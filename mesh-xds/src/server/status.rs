@@ -1,5 +1,6 @@
 //! What a stream looks like from outside: for `/debug/syncz` and `proxy-status`.
 
+use super::Node;
 use crate::name::Name;
 use serde::Serialize;
 use std::{sync::Arc, time::SystemTime};
@@ -25,6 +26,9 @@ pub struct StreamStatus {
     pub cluster: Arc<str>,
     /// What the client calls itself.
     pub user_agent: Arc<str>,
+    /// All that the client said of itself.
+    #[serde(skip)]
+    pub said: Arc<Node>,
     /// Who the peer was authenticated as.
     pub peer: Arc<str>,
     /// Seconds since the epoch.

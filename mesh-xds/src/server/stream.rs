@@ -209,8 +209,8 @@ impl Stream {
         (answer, rejection)
     }
 
-    /// Refuses names that are too long, and more names than a stream may have.
-    pub(super) fn admit(&self, kind: ResourceType, names: &[String], replaces: bool) -> Result<(), Status> {
+    /// Refuses names that are too long.
+    pub(super) fn spells(&self, kind: ResourceType, names: &[String]) -> Result<(), Status> {
         if let Some(long) = names.iter().find(|name| name.len() > self.settings.max_name_length) {
             return Err(Status::invalid_argument(format!(
                 "a {kind} name of {} bytes is longer than the limit of {}",
@@ -218,13 +218,20 @@ impl Stream {
                 self.settings.max_name_length
             )));
         }
+        Ok(())
+    }
+
+    /// Refuses names that are too long, and more names than a stream may have.
+    pub(super) fn admit(&self, kind: ResourceType, names: &[String], replaces: bool) -> Result<(), Status> {
+        self.spells(kind, names)?;
         let present = |i: usize| self.types.get(i).map_or(0, |s| s.names.len());
         let others: usize = (0..self.types.len()).filter(|i| *i != kind as usize).map(present).sum();
         let known = &self.types[kind as usize].names;
+        let named = names.iter().filter(|name| *name != "*");
         let here = if replaces {
-            names.len()
+            named.count()
         } else {
-            known.len() + names.iter().filter(|name| !known.contains(name.as_str())).count()
+            known.len() + named.filter(|name| !known.contains(name.as_str())).count()
         };
         let wanted = others + here;
         if wanted > self.settings.max_subscriptions {

@@ -75,6 +75,8 @@ pub(super) struct Subscription {
     changed: BTreeSet<Name>,
     /// Subscribed by name, not in the view, and the client does not know.
     missing: BTreeSet<Name>,
+    /// Not subscribed, neither by name nor by wildcard, and the client waits to hear so.
+    denied: BTreeSet<Name>,
     /// Names of which the client knows that they are missing.
     told: BTreeSet<Name>,
     /// Held, not in the view any more; when the client is to be told.
@@ -100,6 +102,7 @@ impl Subscription {
             held: BTreeMap::new(),
             changed: BTreeSet::new(),
             missing: BTreeSet::new(),
+            denied: BTreeSet::new(),
             told: BTreeSet::new(),
             leaving: BTreeMap::new(),
             must_answer: false,
@@ -117,11 +120,17 @@ impl Subscription {
         self.changed.clear();
         self.missing.clear();
         let mut names: BTreeSet<Name> = self.names.iter().chain(self.held.keys()).cloned().collect();
-        if self.wildcard {
-            names.extend(view.names(self.kind));
-        }
+        let listed: BTreeSet<Name> =
+            if self.wildcard { view.names(self.kind).into_iter().collect() } else { BTreeSet::new() };
+        names.extend(listed.iter().cloned());
         for name in names {
-            self.look(view, name, now, grace);
+            if self.wildcard && !listed.contains(&name) && !self.names.contains(&name) {
+                // There may be one, for who asks for it by name.
+                self.changed.remove(&name);
+                self.leaving.entry(name).or_insert(now + grace);
+            } else {
+                self.look(view, name, now, grace);
+            }
         }
     }
 
@@ -131,6 +140,10 @@ impl Subscription {
             self.leaving.remove(&name);
             self.told.remove(&name);
             self.missing.remove(&name);
+            if self.denied.remove(&name) {
+                // It waits to hear of it, and still does if it goes before it is sent.
+                self.hold(name.clone(), Arc::default());
+            }
             if self.held.get(&name).is_some_and(|held| held.version == encoded.version) {
                 self.changed.remove(&name);
             } else if self.wildcard || self.names.contains(&name) {
@@ -148,7 +161,10 @@ impl Subscription {
 
     /// Looks at one name that may have changed, if the client cares for it.
     pub(super) fn touch(&mut self, view: &dyn View, name: &Name, now: Instant, grace: Duration) {
-        if self.names.contains(name) || self.held.contains_key(name) || self.changed.contains(name) {
+        if self.wildcard && self.leaving.contains_key(name) {
+            // Whether it is back for a wildcard, the view says.
+            self.scan(view, now, grace);
+        } else if self.names.contains(name) || self.held.contains_key(name) || self.changed.contains(name) {
             self.look(view, name.clone(), now, grace);
         } else if self.wildcard && view.resource(self.kind, name).is_some() {
             // Something new, or a further name of something old: the view says which.
@@ -182,9 +198,29 @@ impl Subscription {
         self.held.remove(name);
         self.changed.remove(name);
         self.missing.remove(name);
+        self.denied.remove(name);
         self.told.remove(name);
         self.leaving.remove(name);
         self.refused.remove(name);
+    }
+
+    /// The client no longer names `name`, and its wildcard does not cover it: that has to be told.
+    pub(super) fn deny(&mut self, name: Name) {
+        self.denied.insert(name);
+    }
+
+    /// A wildcard begins. What is under way to the client, and was given up before it could arrive, will be taken for
+    /// a part of it; the next comparison with the view says whether it is.
+    pub(super) fn begin_wildcard(&mut self) {
+        self.wildcard = true;
+        let sent = self.outstanding.iter().flat_map(|outstanding| &outstanding.names);
+        let given_up = sent.filter(|name| !self.names.contains(*name) && !self.held.contains_key(*name));
+        self.denied.extend(given_up.cloned());
+    }
+
+    /// How many such names the client has not been told of.
+    pub(super) fn untold(&self) -> usize {
+        self.denied.len()
     }
 
     /// The client no longer names `name`, which its wildcard covers if it is there; that it is not there is
@@ -205,6 +241,7 @@ impl Subscription {
     /// Ends a wildcard: what is not subscribed by name is forgotten.
     pub(super) fn end_wildcard(&mut self) {
         self.wildcard = false;
+        self.denied.clear();
         let names = &self.names;
         self.held.retain(|name, _| names.contains(name));
         self.changed.retain(|name| names.contains(name));
@@ -250,7 +287,7 @@ impl Subscription {
 
     /// Whether the client lacks something that is in the view, or does not know that something is not.
     pub(super) fn is_behind(&self) -> bool {
-        self.must_answer || !self.changed.is_empty() || !self.missing.is_empty()
+        self.must_answer || !self.changed.is_empty() || !self.missing.is_empty() || !self.denied.is_empty()
     }
 
     /// When the response that awaits an answer was sent.
@@ -280,6 +317,7 @@ impl Subscription {
         }
         batch.missing = std::mem::take(&mut self.missing).into_iter().collect();
         self.told.extend(batch.missing.iter().cloned());
+        batch.missing.extend(std::mem::take(&mut self.denied));
         batch
     }
 
@@ -301,6 +339,11 @@ impl Subscription {
     /// Everything that the client holds, for a response that has to be complete.
     pub(super) fn complete(&self) -> impl Iterator<Item = &Arc<Encoded>> {
         self.held.values().filter_map(|held| held.encoded.as_ref())
+    }
+
+    /// Whether the client was sent `name`, as far as it still matters.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.held.contains_key(name)
     }
 
     /// Names of everything that the client holds.

@@ -320,7 +320,7 @@ impl<V: Views, Q> Opening<V, Q> {
                 settings.max_node_bytes
             )));
         }
-        let node = read_node(node);
+        let node = Arc::new(read_node(node));
         let turn = tokio::select! {
             turn = self.shared.turns.clone().acquire_owned() => turn.ok(),
             () = tokio::time::sleep(settings.admission_timeout) => {
@@ -368,22 +368,23 @@ impl<V> Shared<V> {
     fn register<P: Protocol>(
         self: Arc<Self>,
         machine: &Arc<Mutex<P>>,
-        node: &Node,
+        node: &Arc<Node>,
         remote: Arc<str>,
     ) -> Registration<V> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let started = now();
         let machine = machine.clone();
-        let (name, cluster, user_agent) = (node.id.clone(), node.cluster.clone(), node.user_agent.clone());
+        let said = node.clone();
         let status = move || {
             let now = now();
             let machine = lock(&machine);
             let stream = machine.stream();
             StreamStatus {
                 id,
-                node: name.clone(),
-                cluster: cluster.clone(),
-                user_agent: user_agent.clone(),
+                node: said.id.clone(),
+                cluster: said.cluster.clone(),
+                user_agent: said.user_agent.clone(),
+                said: said.clone(),
                 peer: remote.clone(),
                 connected_since: epoch_seconds(now.saturating_duration_since(started)),
                 variant: P::VARIANT,
@@ -424,7 +425,7 @@ impl<V> Drop for Registration<V> {
 struct Serving<V: Views, P: Protocol> {
     registration: Registration<V>,
     machine: Arc<Mutex<P>>,
-    node: Node,
+    node: Arc<Node>,
     peer: V::Peer,
     /// The latest; the machine's, too.
     view: Arc<dyn View>,

@@ -167,9 +167,19 @@ fn sotw_an_initial_empty_list_is_a_wildcard_and_a_later_one_is_not() {
     assert_eq!(envoy.ask(LDS, "", &[]), ["LDS r1#1 a=1 b=1"]);
     assert_eq!(envoy.ask(LDS, "1", &[]), NOTHING, "still a wildcard");
     assert_eq!(envoy.view(Toys::of(2, &[(LDS, "a", "1"), (LDS, "b", "1"), (LDS, "c", "1")])).len(), 1);
-    assert_eq!(envoy.ask(LDS, "2", &["a"]), NOTHING, "named now");
+    assert_eq!(envoy.ask(LDS, "2", &["a"]), ["LDS r2#3 a=1"], "named now, and waited for");
+    envoy.ask(LDS, "3", &["a"]);
     assert_eq!(envoy.view(Toys::of(3, &[(LDS, "a", "1"), (LDS, "b", "3"), (LDS, "c", "1")])), NOTHING);
-    assert_eq!(envoy.ask(LDS, "2", &["*", "a"]), ["LDS r3#3 a=1 b=3 c=1"], "an explicit wildcard");
+    assert_eq!(envoy.ask(LDS, "3", &["*", "a"]), ["LDS r3#4 a=1 b=3 c=1"], "an explicit wildcard");
+    envoy.ask(LDS, "4", &["*", "a"]);
+    assert_eq!(
+        envoy.ask(LDS, "4", &["*", "a", "b"]),
+        ["LDS r3#5 a=1 b=3 c=1"],
+        "whoever names it waits for it"
+    );
+    envoy.ask(LDS, "5", &["*", "a", "b"]);
+    assert_eq!(envoy.ask(LDS, "5", &[]), NOTHING, "after names, no names are none");
+    assert_eq!(envoy.view(Toys::of(4, &[(LDS, "a", "4")])), NOTHING);
 
     let mut grpc = Script::<Sotw>::new(false, view());
     grpc.ask(LDS, "", &["a"]);
@@ -177,6 +187,13 @@ fn sotw_an_initial_empty_list_is_a_wildcard_and_a_later_one_is_not() {
     assert_eq!(grpc.view(Toys::of(2, &[(LDS, "a", "2"), (LDS, "b", "2")])), NOTHING);
     assert_eq!(grpc.ask(LDS, "1", &["a"]), ["LDS r2#2 a=2"]);
     assert_eq!(grpc.ask(RDS, "", &[]), NOTHING, "routes have no wildcard");
+}
+
+#[test]
+fn sotw_what_is_named_no_more_and_no_part_of_the_wildcard_goes_from_the_list() {
+    let mut script = Script::<Sotw>::new(false, on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]));
+    assert_eq!(script.ask(CDS, "", &["*", "on-demand"]), ["CDS r1#1 a=1 on-demand=1"]);
+    assert_eq!(script.ask(CDS, "1", &["*"]), ["CDS r1#2 a=1"]);
 }
 
 #[test]
@@ -402,6 +419,140 @@ fn delta_wildcards_begin_and_end() {
     assert_eq!(script.ask(CDS, "", &[], &["a"]), ["CDS r3#6 a=1"], "dropped, but the wildcard covers it");
 }
 
+/// A view where names that no wildcard lists can be asked for.
+struct OnDemand(Toys);
+
+impl View for OnDemand {
+    fn revision(&self) -> Arc<str> {
+        self.0.revision()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        self.0.resource(kind, name)
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<crate::name::Name> {
+        self.0.names(kind).into_iter().filter(|name| !name.starts_with("on-demand")).collect()
+    }
+}
+
+fn on_demand(resources: &[(ResourceType, &str, &str)]) -> Arc<dyn View> {
+    let of = |(kind, name, value): &(ResourceType, &str, &str)| ((*kind, (*name).into()), (*value).into());
+    Arc::new(OnDemand(Toys { revision: 1, resources: resources.iter().map(of).collect() }))
+}
+
+#[test]
+fn delta_what_is_named_no_more_is_sent_or_denied_under_a_wildcard() {
+    let view = on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]);
+    let mut script = Script::<Delta>::new(false, view);
+    assert_eq!(script.ask(CDS, "", &["*", "on-demand", "gone"], &[]), ["CDS r1#1 a=1 on-demand=1 -gone"]);
+    script.ask(CDS, "1", &[], &[]);
+    let unnamed = ["a", "on-demand", "gone", "never"];
+    assert_eq!(
+        script.ask(CDS, "", &[], &unnamed),
+        ["CDS r1#2 a=1 -gone -never -on-demand"],
+        "the client waits for each, and only the server knows"
+    );
+    script.ask(CDS, "2", &[], &[]);
+    let next = on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "2"), (CDS, "gone", "1")]);
+    assert_eq!(script.view(next), ["CDS r1#3 gone=1"], "the wildcard covers it now");
+}
+
+/// Found by the model of wildcards.
+#[test]
+fn sotw_names_in_a_request_that_crosses_a_response_end_the_legacy_wildcard_all_the_same() {
+    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(LDS, "a", "1")]));
+    assert_eq!(script.ask(LDS, "", &[]), ["LDS r1#1 a=1"]);
+    script.ask(LDS, "1", &[]);
+    assert_eq!(script.view(Toys::of(2, &[(LDS, "a", "2")])), ["LDS r2#2 a=2"]);
+    assert_eq!(script.ask(LDS, "1", &["a"]), NOTHING);
+    assert_eq!(script.ask(LDS, "2", &[]), NOTHING);
+    assert_eq!(script.view(Toys::of(3, &[(LDS, "a", "3")])), NOTHING, "it has unsubscribed from everything");
+}
+
+/// Found by the model of wildcards.
+#[test]
+fn delta_what_is_under_way_when_a_wildcard_begins_is_denied_unless_it_is_a_part_of_it() {
+    let mut script = Script::<Delta>::new(false, on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]));
+    assert_eq!(script.ask(CDS, "", &["a", "on-demand"], &[]), ["CDS r1#1 a=1 on-demand=1"]);
+    script.ask(CDS, "", &[], &["a", "on-demand"]);
+    script.ask(CDS, "", &["*"], &[]);
+    assert_eq!(script.ask(CDS, "1", &[], &[]), ["CDS r1#2 a=1 -on-demand"]);
+}
+
+/// Found by the model of wildcards.
+#[test]
+fn delta_what_is_named_no_more_and_goes_before_it_is_sent_again_is_told() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    script.ask(CDS, "", &["*"], &[]);
+    assert_eq!(script.ask(CDS, "", &[], &["b"]), NOTHING, "one is outstanding");
+    assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "1")])), NOTHING);
+    assert_eq!(script.ask(CDS, "1", &[], &[]), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["CDS r2#2 -b"]);
+}
+
+#[test]
+fn delta_what_goes_and_is_named_no_more_within_its_grace_is_denied_at_once() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    script.ask(CDS, "", &["*", "b"], &[]);
+    script.ask(CDS, "1", &[], &[]);
+    assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "1")])), NOTHING);
+    assert_eq!(script.ask(CDS, "", &[], &["b"]), ["CDS r2#2 -b"]);
+    script.ask(CDS, "2", &[], &[]);
+    assert_eq!(script.pass(Duration::from_secs(60)), NOTHING, "said once");
+}
+
+#[test]
+fn delta_a_wildcard_that_begins_later_is_answered_even_if_there_is_nothing() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[]));
+    assert_eq!(script.ask(CDS, "", &["a"], &[]), ["CDS r1#1 -a"]);
+    script.ask(CDS, "1", &[], &[]);
+    assert_eq!(script.ask(CDS, "", &["*"], &[]), ["CDS r1#2"]);
+}
+
+#[test]
+fn delta_one_request_may_end_and_begin_subscriptions() {
+    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    script.ask(CDS, "", &["a"], &[]);
+    script.ask(CDS, "1", &[], &[]);
+    assert_eq!(script.ask(CDS, "", &["a", "b"], &["a"]), ["CDS r1#2 b=1"], "what ends it comes last");
+    script.ask(CDS, "2", &[], &[]);
+    assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "2"), (CDS, "b", "1")])), NOTHING);
+    assert_eq!(script.ask(CDS, "", &["*"], &["*"]), ["CDS r2#3"], "nothing of what is there");
+    script.ask(CDS, "3", &[], &[]);
+    assert_eq!(script.ask(CDS, "", &["a"], &[]), ["CDS r2#4 a=2"]);
+}
+
+#[test]
+fn delta_what_went_and_came_back_is_sent_unless_nobody_heard() {
+    let both = |revision, a: &str| Toys::of(revision, &[(CDS, "a", a), (CDS, "b", "1")]);
+    let mut script = Script::<Delta>::new(false, both(1, "1"));
+    script.ask(CDS, "", &["a", "b"], &[]);
+    script.ask(CDS, "1", &[], &[]);
+    let without = |revision| Toys::of(revision, &[(CDS, "b", "1")]);
+    assert_eq!(script.view(without(2)), NOTHING);
+    assert_eq!(script.view(both(3, "1")), NOTHING, "it was never told that it went");
+    assert_eq!(script.view(without(4)), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["CDS r4#2 -a"]);
+    // Before the answer: the version that it had is what it lacks.
+    assert_eq!(script.view(both(5, "1")), NOTHING);
+    assert_eq!(script.ask(CDS, "2", &[], &[]), ["CDS r5#3 a=1"]);
+}
+
+#[test]
+fn delta_a_client_comes_back_to_a_wildcard_with_what_it_has() {
+    let mut script =
+        Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "1"), (CDS, "old", "2")]));
+    let versions = [("same", "h:1"), ("old", "h:1"), ("gone", "h:1")];
+    let request = proto::DeltaDiscoveryRequest {
+        initial_resource_versions: versions.map(|(name, version)| (name.into(), version.into())).into(),
+        ..delta(CDS, "", &[], &[])
+    };
+    assert_eq!(script.on(Input::Request(request)), ["CDS r5#1 new=1 old=2"]);
+    script.ask(CDS, "1", &[], &[]);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["CDS r5#2 -gone"]);
+}
+
 #[test]
 fn what_is_dropped_together_with_the_wildcard_is_not_sent() {
     let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1")]));
@@ -499,6 +650,12 @@ fn too_much_is_refused() {
     assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()));
     assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()), "known ones are not counted twice");
     assert_eq!(on(delta(CDS, "", &["d"], &[])), Err(tonic::Code::ResourceExhausted));
+    assert_eq!(on(delta(CDS, "", &[], &["abcdef"])), Err(tonic::Code::InvalidArgument));
+    // Answers that nobody takes do not pile up.
+    assert_eq!(on(delta(EDS, "", &["*"], &["a", "b", "c"])), Ok(()), "a wildcard is no name");
+    assert_eq!(on(delta(EDS, "", &[], &["d", "e", "f"])), Ok(()));
+    assert_eq!(on(delta(EDS, "", &[], &["g", "h", "i"])), Ok(()));
+    assert_eq!(on(delta(EDS, "", &[], &["j", "k", "l"])), Err(tonic::Code::ResourceExhausted));
 }
 
 #[test]

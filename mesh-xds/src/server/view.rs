@@ -62,7 +62,8 @@ pub trait View: Any + Send + Sync {
     /// the client.
     fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>>;
 
-    /// What a wildcard subscription of this node stands for, sorted.
+    /// What a wildcard subscription of this node stands for, sorted. Of a name in it there is a resource, and one that
+    /// was in it stays in it as long as there is.
     fn names(&self, kind: ResourceType) -> Vec<Name>;
 
     /// How it may differ from a view that this node was shown before. Claiming too much costs time, claiming

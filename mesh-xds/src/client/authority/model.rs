@@ -262,6 +262,7 @@ impl World {
                     None => return false,
                     Some(Down::Established) => self.on(server, Input::Established),
                     Some(Down::Response(response)) => self.on(server, Input::Response(response)),
+                    Some(Down::Beat(_)) => fail("no heart beats here".to_owned()),
                 }
                 true
             }

@@ -104,7 +104,11 @@ impl<P: Parse> Machine<P> {
                 }
             };
             let Some(name) = name else { continue };
-            mentioned.insert(name.clone());
+            if !mentioned.insert(name.clone()) {
+                // Which of them is meant nobody can tell; the first counts.
+                faults.add(kind, Some(&name), "it is in the response more than once");
+                continue;
+            }
             let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
             let changed = match result {
                 Ok((_, None)) => entry.accept(None, version, now),

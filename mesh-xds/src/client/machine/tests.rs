@@ -300,6 +300,23 @@ fn a_resource_over_the_limit_is_rejected_unread() {
 }
 
 #[test]
+fn a_resource_that_is_twice_in_a_response_is_a_fault_and_the_first_counts() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "a"), (CDS, "b")]);
+        let outputs = match variant {
+            Variant::Sotw => script.sotw(CDS, "v1", &["a=1", "b=1", "a=2"]),
+            Variant::Delta => {
+                let of = |name: &str, value: &str| wrapper(CDS, name, value, &format!("{name}={value}"));
+                script.delta(CDS, vec![of("a", "1"), of("b", "1"), of("a", "2")], &[])
+            }
+        };
+        assert_eq!(&*outputs.rejected.unwrap(), "Cluster a: it is in the response more than once");
+        assert_eq!((script.known(CDS, "a"), script.known(CDS, "b")), ("1".into(), "1".into()));
+    }
+}
+
+#[test]
 fn an_unchanged_resource_is_not_news() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(LDS, "a"), (EDS, "e")]);
