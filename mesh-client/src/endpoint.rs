@@ -120,12 +120,12 @@ pub(crate) struct Endpoint {
     max_connections: AtomicU32,
     /// Streams on a connection at most; 0: as the peer says.
     max_streams: AtomicU32,
-    /// Requests on a connection before it is replaced; 0: any number.
+    /// Requests on a connection before it is replaced.
     max_requests: AtomicU32,
     room: Arc<Room>,
 }
 
-/// Where calls of a cluster wait when every connection has as many streams as it may.
+/// Where calls of a cluster wait when every connection has as many streams as it may, or takes nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     waiting: AtomicU32,
@@ -171,7 +171,7 @@ impl Drop for WaitingForRoom {
 #[derive(Debug)]
 pub(crate) enum Reserved {
     Stream(Stream),
-    /// Every connection has as many streams as configured.
+    /// Every connection has as many streams as it may, or takes nothing.
     Full,
     /// No connection: lost since the picker was built.
     Gone,
@@ -204,7 +204,7 @@ impl Endpoint {
             priority: AtomicUsize::new(0),
             max_connections: AtomicU32::new(1),
             max_streams: AtomicU32::new(0),
-            max_requests: AtomicU32::new(0),
+            max_requests: AtomicU32::new(task::MOST_REQUESTS),
             room,
         }
     }
@@ -225,6 +225,12 @@ impl Endpoint {
 
     pub(crate) fn set_priority(&self, priority: usize) {
         self.priority.store(priority, Relaxed);
+    }
+
+    /// Pretends that so many requests have begun on each of its connections.
+    #[cfg(test)]
+    pub(crate) fn wear(&self, requests: u32) {
+        self.connections.load().iter().for_each(|conn| conn.wear(requests));
     }
 
     /// Pretends that so many attempts are in flight.
@@ -281,8 +287,15 @@ impl Endpoint {
     /// A stream on the least used connection.
     pub(crate) fn reserve(&self) -> Reserved {
         let connections = self.connections.load();
-        let open = connections.iter().filter(|conn| !conn.is_closed());
-        let Some(conn) = open.min_by_key(|conn| conn.streams()) else { return Reserved::Gone };
+        let mut held_up = false;
+        let open = connections.iter().filter(|conn| !conn.is_closed()).filter(|conn| {
+            let this = conn.is_held_up();
+            held_up |= this;
+            !this
+        });
+        let Some(conn) = open.min_by_key(|conn| conn.streams()) else {
+            return if held_up { Reserved::Full } else { Reserved::Gone };
+        };
         let cap = self.cap(conn);
         if conn.streams() >= cap
             && connections.len() < usize::try_from(self.max_connections.load(Relaxed)).unwrap_or(1)

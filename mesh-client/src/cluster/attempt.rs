@@ -136,7 +136,7 @@ enum Unstarted {
 /// What a look at the snapshot gave.
 pub(super) enum Choice {
     Go(Stream, Permit),
-    /// Every connection has as many streams as it may; this endpoint's among them.
+    /// Every connection has as many streams as it may, or takes nothing; this endpoint's among them.
     Busy(SocketAddr),
     /// Nothing is ready, but something may be soon.
     Later,
@@ -419,7 +419,7 @@ impl Shared {
         match busy {
             Some(address) => format!(
                 "deadline exceeded while waiting: every connection, endpoint {address}'s among them, has as many \
-                 streams as it may"
+                 streams as it may, or takes nothing"
             ),
             None => format!("deadline exceeded while waiting: {}", self.snapshot.load().hope.reason()),
         }

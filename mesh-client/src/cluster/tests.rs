@@ -8,6 +8,7 @@ mod client_health;
 mod describe;
 mod elsewhere;
 mod empty;
+mod floods;
 mod hashing;
 mod health;
 mod names;

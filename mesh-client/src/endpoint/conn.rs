@@ -5,8 +5,8 @@
 //! that after it no request can slip onto a connection that is about to end.
 
 use super::{
-    Endpoint,
-    pump::{Pump, Pumping},
+    Endpoint, Room,
+    pump::{Pump, Pumping, Started},
 };
 use crate::{
     body::CallBody,
@@ -25,12 +25,18 @@ use http::{
 };
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
 };
 use tokio::runtime::Handle;
+
+/// While a socket takes nothing, no more than this is handed to h2 (and what one request has at once): what calls leave
+/// behind that are given up meanwhile is kept there.
+const MOST_UNWRITTEN: u64 = 16 << 20;
+/// What h2 keeps of a request beside its messages, about.
+const OF_A_REQUEST: u64 = 1 << 10;
 
 /// What a connection's calls and its driver share.
 pub(crate) struct Line {
@@ -41,6 +47,13 @@ pub(crate) struct Line {
     sent: AtomicU64,
     /// Of those, the first that have been written to the socket for certain.
     written: AtomicU64,
+    /// The same in bytes.
+    bytes_sent: AtomicU64,
+    bytes_written: AtomicU64,
+    /// The socket takes nothing.
+    blocked: AtomicBool,
+    /// Where calls wait for this connection.
+    room: OnceLock<Arc<Room>>,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS.
     peer_limit: AtomicU32,
     /// Open, or about to be.
@@ -56,6 +69,10 @@ impl Line {
             open: AtomicBool::new(true),
             sent: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            room: OnceLock::new(),
             peer_limit: AtomicU32::new(u32::MAX),
             streams: AtomicU32::new(0),
             own: AtomicU32::new(0),
@@ -73,28 +90,76 @@ impl Line {
         self.open.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Acquire)
+    /// What has been handed over by now.
+    pub(super) fn sent(&self) -> Handed {
+        Handed { bytes: self.bytes_sent.load(Ordering::Relaxed), requests: self.sent.load(Ordering::Acquire) }
     }
 
-    /// The first `requests` of them are on their way.
-    pub(super) fn set_written(&self, requests: u64) {
-        self.written.store(requests, Ordering::Release);
+    /// This is on its way.
+    pub(super) fn set_written(&self, handed: Handed) {
+        let held_up = self.is_held_up();
+        self.written.store(handed.requests, Ordering::Release);
+        self.bytes_written.store(handed.bytes, Ordering::Relaxed);
+        if self.blocked.load(Ordering::Relaxed) {
+            self.blocked.store(false, Ordering::Relaxed);
+        }
+        if held_up {
+            self.tell_waiting();
+        }
+    }
+
+    /// The socket takes nothing for now.
+    pub(super) fn set_blocked(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes no request for now: what was handed over before is not being written.
+    fn is_held_up(&self) -> bool {
+        let unwritten =
+            || self.bytes_sent.load(Ordering::Relaxed) - self.bytes_written.load(Ordering::Relaxed);
+        self.blocked.load(Ordering::Relaxed) && unwritten() >= MOST_UNWRITTEN
     }
 
     pub(super) fn set_peer_limit(&self, streams: usize) {
-        self.peer_limit.store(u32::try_from(streams).unwrap_or(u32::MAX), Ordering::Relaxed);
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        if streams > self.peer_limit.swap(streams, Ordering::Relaxed) {
+            self.tell_waiting();
+        }
+    }
+
+    /// Nobody has begun to use it: it is no [`Conn`], and its sender is here.
+    pub(super) fn is_unused(&self) -> bool {
+        self.room.get().is_none() && self.lock().is_some()
+    }
+
+    /// There is room again.
+    fn tell_waiting(&self) {
+        if let Some(room) = self.room.get() {
+            room.freed.notify_waiters();
+        }
+    }
+
+    /// Streams that wait for an answer.
+    pub(super) fn open_streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed).saturating_add(self.own.load(Ordering::Relaxed))
     }
 
     /// Somebody waits for an answer.
     pub(super) fn is_busy(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) + self.own.load(Ordering::Relaxed) > 0
+        self.open_streams() > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
         // h2 leaves nothing half done that a panic could expose here.
         self.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a connection was given to write.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handed {
+    pub(super) requests: u64,
+    bytes: u64,
 }
 
 /// A connection that takes calls. It lives until its last stream ends, even when it is no longer offered.
@@ -130,6 +195,8 @@ impl Conn {
         scheme: Scheme,
         permit: Option<Permit>,
     ) -> Self {
+        // It is this endpoint's from the first.
+        let _ = line.room.set(Arc::clone(&endpoint.room));
         Self {
             line,
             endpoint,
@@ -143,6 +210,17 @@ impl Conn {
     /// The connection ended or will take no more streams.
     pub(crate) fn is_closed(&self) -> bool {
         !self.line.open.load(Ordering::Relaxed)
+    }
+
+    /// It takes no request for now.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.line.is_held_up()
+    }
+
+    /// Pretends that so many requests have begun.
+    #[cfg(test)]
+    pub(super) fn wear(&self, requests: u32) {
+        self.requests.store(requests, Ordering::Relaxed);
     }
 
     pub(crate) fn streams(&self) -> u32 {
@@ -324,11 +402,13 @@ impl Conn {
         let number = line.sent.load(Ordering::Relaxed) + 1;
         line.sent.store(number, Ordering::Release);
         drop(sender);
-        let (pumping, sent) = if ended {
-            (Pumping::none(), spares.map(|_| spare::Sent::Whole(Kept::default())))
+        let Started { pumping, bytes, kept: sent } = if ended {
+            let kept = spares.map(|_| spare::Sent::Whole(Kept::default()));
+            Started { pumping: Pumping::none(), bytes: 0, kept }
         } else {
             Pump::new(stream, body).start(runtime, spares)
         };
+        line.bytes_sent.fetch_add(OF_A_REQUEST + bytes, Ordering::Relaxed);
         let spare = spares.zip(kept).zip(sent);
         let spare = spare.and_then(|((budget, head), sent)| Spare::new(head, sent, budget));
         Ok(Sent { response, pumping, number, spare })

@@ -29,6 +29,10 @@ const CONNECTION_WINDOW: u32 = 5 << 20;
 const FIRST_STREAMS: usize = 100;
 /// Of response headers.
 const HEADER_LIST: u32 = 16 << 10;
+/// How far short messages that nobody has read yet may fall short of 256 bytes each, together: h2 ends a connection
+/// beyond that, since each costs it about that much, whatever its length. Its own default is reached by a reader that is
+/// 10,000 messages behind, which would cost all other calls of the connection; by this one at 65,000.
+const SHORT_FRAMES: usize = 16 << 20;
 
 /// How to reach an endpoint.
 #[derive(Clone)]
@@ -127,6 +131,7 @@ impl Dialler {
             )
             .initial_max_send_streams(FIRST_STREAMS)
             .max_header_list_size(HEADER_LIST)
+            .data_frame_budget(SHORT_FRAMES)
             .enable_push(false);
         let handshake = builder.handshake(io).await;
         let (sender, mut h2) = handshake.map_err(|error| explain(&error, &seen))?;

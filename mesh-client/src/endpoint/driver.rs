@@ -4,10 +4,11 @@
 //! would follow the answer to that server's PING, too late to be accepted. So [`Watched`] keeps the GOAWAY, or the
 //! end of the connection, until the driver has closed the line to new requests and has written those that it has:
 //! a request either reaches the server before the answer to its PING, or goes to another connection. When the
-//! driver has ended or is dropped, what is left goes on in a task of its own until the open streams end.
+//! driver has ended or is dropped, what is left goes on in a task of its own until the open streams end; a connection
+//! that nobody has begun to use ends at once.
 
 use super::{
-    conn::Line,
+    conn::{Handed, Line},
     connect::explain,
     io::{ENHANCE_YOUR_CALM, Seen, Watched},
 };
@@ -38,6 +39,8 @@ struct Wire {
     seen: Arc<Seen>,
     line: Arc<Line>,
     keepalive: Option<Keepalive>,
+    /// Requests of which the peer may answer.
+    granted: u64,
 }
 
 impl Driver {
@@ -48,7 +51,7 @@ impl Driver {
         line: Arc<Line>,
         keepalive: Option<Keepalive>,
     ) -> Self {
-        Self { wire: Some(Wire { h2, seen, line, keepalive }), runtime: Handle::current() }
+        Self { wire: Some(Wire { h2, seen, line, keepalive, granted: 0 }), runtime: Handle::current() }
     }
 
     /// Ends when the peer's SETTINGS have arrived: it speaks HTTP/2 and, under TLS, accepted our certificate. An
@@ -95,7 +98,8 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(mut wire) = self.wire.take() {
+        // One that nobody has used is dropped: a dial that took too long, or that another address has won.
+        if let Some(mut wire) = self.wire.take().filter(|wire| !wire.line.is_unused()) {
             // Ends with the streams that are open: the line, or its last holder, lets no more in.
             self.runtime.spawn(async move { std::future::poll_fn(|cx| wire.poll(cx)).await });
         }
@@ -113,6 +117,7 @@ impl Wire {
                 return Poll::Ready("keep-alive timed out".to_owned());
             }
             let sent = self.line.sent();
+            self.grant(sent.requests);
             let polled = Pin::new(&mut self.h2).poll(cx);
             if self.seen.take_new_settings() {
                 self.line.set_peer_limit(self.h2.max_concurrent_send_streams());
@@ -121,8 +126,15 @@ impl Wire {
                 self.line.close();
                 return Poll::Ready(self.end(result));
             }
-            if !self.seen.is_blocked() {
-                self.line.set_written(sent);
+            self.wrote(sent);
+            if self.seen.is_flooded() {
+                // Requests that were handed over meanwhile may have answers among those.
+                self.grant(self.line.sent().requests);
+                if self.seen.is_flooded() {
+                    self.line.close();
+                    return Poll::Ready("the peer sends headers of responses without end".to_owned());
+                }
+                continue;
             }
             if !self.seen.is_parting() {
                 return Poll::Pending;
@@ -133,10 +145,23 @@ impl Wire {
             if let Poll::Ready(result) = Pin::new(&mut self.h2).poll(cx) {
                 return Poll::Ready(self.end(result));
             }
-            if !self.seen.is_blocked() {
-                self.line.set_written(sent);
-            }
+            self.wrote(sent);
             self.seen.part();
+        }
+    }
+
+    /// Of the requests that were handed over by now each may be answered.
+    fn grant(&mut self, requests: u64) {
+        self.seen.grant(requests - self.granted, self.line.open_streams());
+        self.granted = requests;
+    }
+
+    /// What was handed over by then is written, unless the socket takes nothing.
+    fn wrote(&self, handed: Handed) {
+        if self.seen.is_blocked() {
+            self.line.set_blocked();
+        } else {
+            self.line.set_written(handed);
         }
     }
 

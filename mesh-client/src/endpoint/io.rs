@@ -2,14 +2,14 @@
 //!
 //! h2 does not say when the peer's SETTINGS arrived, nor that it sent GOAWAY while streams are open, nor which error
 //! ended the stream of bytes. [`Watched`] follows the frame headers that are read and tells. It also stops in front
-//! of a GOAWAY and of the end, until the driver has prepared for it.
+//! of a GOAWAY and of the end, until the driver has prepared for it, and where a peer floods with header blocks.
 
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -23,8 +23,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub type BoxIo = Box<dyn Io>;
 
 const HEADER: usize = 9;
+const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
+const END_STREAM: u8 = 0x1;
+/// Beginnings of responses that come though no request is left to be answered by them: informational ones, and late ones
+/// of requests that were given up.
+const UNASKED: u64 = 8 << 10;
 /// Error code of a GOAWAY that answers too many pings.
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 0xb;
 
@@ -42,9 +47,25 @@ pub(crate) struct Seen {
     blocked: AtomicBool,
     parting: AtomicBool,
     parted: AtomicBool,
+    /// Header blocks that end no stream.
+    beginnings: AtomicU64,
+    /// How many of them there may be.
+    granted: AtomicU64,
 }
 
 impl Seen {
+    /// This many requests more are on their way, and as many as `open` are not answered yet.
+    pub(crate) fn grant(&self, requests: u64, open: u32) {
+        let most = self.beginnings.load(Relaxed) + u64::from(open) + UNASKED;
+        self.granted.store((self.granted.load(Relaxed) + requests).min(most), Relaxed);
+    }
+
+    /// There are more beginnings of responses than may be: nothing is read until some are granted. h2 keeps each until
+    /// its call asks, and flow control does not hold them back.
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.beginnings.load(Relaxed) > self.granted.load(Relaxed)
+    }
+
     /// The peer's SETTINGS have arrived.
     pub(crate) fn settings(&self) -> bool {
         self.settings.load(Relaxed)
@@ -110,7 +131,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     pub(crate) fn new(io: BoxIo) -> (Self, Arc<Seen>) {
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen { granted: AtomicU64::new(UNASKED), ..Seen::default() });
         let (frame, kept) = ([0; HEADER + 8], Vec::new());
         (Self { io, seen: Arc::clone(&seen), frame, have: 0, skip: 0, kept, end: None }, seen)
     }
@@ -161,8 +182,11 @@ impl Watched {
     }
 
     fn finish_header(&mut self) {
-        let [.., w, x, y, z] = self.frame;
+        let [_, _, _, _, flags, .., w, x, y, z] = self.frame;
         match self.kind() {
+            HEADERS if flags & END_STREAM == 0 => {
+                self.seen.beginnings.store(self.seen.beginnings.load(Relaxed) + 1, Relaxed);
+            }
             SETTINGS => {
                 self.seen.settings.store(true, Relaxed);
                 self.seen.new_settings.store(true, Relaxed);
@@ -206,6 +230,10 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.seen.is_flooded() {
+            // As below.
+            return Poll::Pending;
+        }
         if self.seen.parting.load(Relaxed) {
             if !self.seen.parted.load(Relaxed) {
                 // The driver polls again once it lets the connection part: nobody needs to be woken.
@@ -315,6 +343,37 @@ mod tests {
             }
             assert_eq!(seen.goaway_code(), Some(ENHANCE_YOUR_CALM));
             assert_eq!((watched.have, watched.skip), (0, 0));
+        }
+    }
+
+    #[test]
+    fn as_many_responses_begin_as_were_asked_for_and_some_more() {
+        let (mut watched, seen) = Watched::new(Box::new(tokio::io::empty()));
+        let begin = |watched: &mut Watched, count: u64| {
+            let mut bytes = frame(HEADERS, &[0; 5]);
+            for _ in 0..count {
+                watched.watch(&bytes);
+            }
+            // Of trailers there is one for a stream: h2 sees to that.
+            bytes[4] = END_STREAM;
+            watched.watch(&bytes);
+            seen.is_flooded()
+        };
+        seen.grant(0, 0);
+        assert!(!begin(&mut watched, UNASKED));
+        assert!(begin(&mut watched, 1));
+        seen.grant(1, 1);
+        assert!(!seen.is_flooded());
+        // What was granted and not used is forgotten with the streams.
+        seen.grant(1_000_000, 10);
+        seen.grant(0, 10);
+        assert!(!begin(&mut watched, UNASKED + 10));
+        assert!(begin(&mut watched, 1));
+        // Whatever is answered once never ends.
+        seen.grant(1, 0);
+        for _ in 0..100_000 {
+            seen.grant(1, 1);
+            assert!(!begin(&mut watched, 1));
         }
     }
 

@@ -35,6 +35,17 @@ pub(super) struct Pump {
     kept: Option<Kept>,
     /// All of the body was taken.
     whole: bool,
+    /// Taken from it so far.
+    bytes: u64,
+}
+
+/// What became of a body at once.
+pub(super) struct Started {
+    pub(super) pumping: Pumping,
+    /// Handed to h2.
+    pub(super) bytes: u64,
+    /// What is kept of that.
+    pub(super) kept: Option<Sent>,
 }
 
 /// The task that sends the rest of a body; it ends with this.
@@ -58,18 +69,21 @@ impl Drop for Pumping {
 
 impl Pump {
     pub(super) fn new(stream: SendStream<Bytes>, body: CallBody) -> Self {
-        Self { stream, body, held: None, first: true, kept: None, whole: false }
+        Self { stream, body, held: None, first: true, kept: None, whole: false, bytes: 0 }
     }
 
     /// Sends what there is; a task sends the rest. What was sent is kept within this budget, if there is one.
-    pub(super) fn start(mut self, runtime: &Handle, budget: Option<&Arc<Budget>>) -> (Pumping, Option<Sent>) {
+    pub(super) fn start(mut self, runtime: &Handle, budget: Option<&Arc<Budget>>) -> Started {
         self.kept = budget.map(|_| Kept::default());
         // Whatever is not ready is polled again by the task, which can be woken.
         match Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(()) => (Pumping::none(), self.kept.filter(|_| self.whole).map(Sent::Whole)),
+            Poll::Ready(()) => {
+                let kept = self.kept.filter(|_| self.whole).map(Sent::Whole);
+                Started { pumping: Pumping::none(), bytes: self.bytes, kept }
+            }
             Poll::Pending => {
-                let open = budget.and_then(|budget| self.share(budget));
-                (Pumping(Some(runtime.spawn(self).abort_handle())), open)
+                let (bytes, kept) = (self.bytes, budget.and_then(|budget| self.share(budget)));
+                Started { pumping: Pumping(Some(runtime.spawn(self).abort_handle())), bytes, kept }
             }
         }
     }
@@ -148,6 +162,7 @@ impl Future for Pump {
                     }
                     match frame.into_data() {
                         Ok(data) => {
+                            this.bytes = this.bytes.saturating_add(data.len() as u64);
                             if let Some(kept) = &mut this.kept {
                                 kept.push(data.clone());
                             }

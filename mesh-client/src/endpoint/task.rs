@@ -35,6 +35,10 @@ const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// No connection is replaced for its age before this.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
+/// No connection is kept for more requests: HTTP/2 numbers 2^30 of them, and the rest is for those that come while another
+/// connection is made.
+pub(super) const MOST_REQUESTS: u32 = (1 << 30) - (1 << 20);
+
 /// What an endpoint is told; a change of it is all that reaches the task from above.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Spec {
@@ -237,7 +241,11 @@ impl Task {
         let connections = cluster.circuit_breakers.max_connections_per_endpoint;
         endpoint.max_connections.store(connections.clamp(1, 10), Relaxed);
         endpoint.max_streams.store(cluster.connection.max_concurrent_streams.unwrap_or(0), Relaxed);
-        endpoint.max_requests.store(cluster.connection.max_requests_per_connection, Relaxed);
+        let requests = match cluster.connection.max_requests_per_connection {
+            0 => MOST_REQUESTS,
+            requests => requests.min(MOST_REQUESTS),
+        };
+        endpoint.max_requests.store(requests, Relaxed);
         endpoint.balance_by(&cluster.lb);
         let authority = self.current.endpoint.hostname.as_ref().and_then(|name| name.parse().ok());
         endpoint.authority.store(authority.map(Arc::new));
@@ -248,7 +256,7 @@ impl Task {
             self.feed(Input::Kicked);
         }
         let limit = self.endpoint.max_requests.load(Relaxed);
-        if limit > 0 && self.live.iter().any(|live| !live.worn && live.conn.requests() >= limit) {
+        if self.live.iter().any(|live| !live.worn && live.conn.requests() >= limit) {
             for live in self.live.iter_mut().filter(|live| live.conn.requests() >= limit) {
                 live.worn = true;
             }
@@ -286,9 +294,16 @@ impl Task {
                 return self.feed(Input::DialFailed(reason.into()));
             }
         };
-        let permit = self.extra.take().or_else(|| self.around.counters.connection(None, true));
+        // A dial that was repeated asks anew: the permit of the failed one may have gone to another endpoint.
+        let limit = self.current.cluster.circuit_breakers.max_connections;
+        let first = self.live.iter().all(|live| live.worn);
+        let Some(permit) = self.extra.take().or_else(|| self.around.counters.connection(limit, first)) else {
+            // Nobody has begun to use it.
+            self.machine.on(Instant::now(), Input::Dialled, &mut self.rng);
+            return self.feed(Input::IdledOut);
+        };
         let endpoint = Arc::clone(&self.endpoint);
-        let conn = Arc::new(Conn::new(dialled.line, endpoint, dialled.scheme, permit));
+        let conn = Arc::new(Conn::new(dialled.line, endpoint, dialled.scheme, Some(permit)));
         let (id, now) = (self.next_id, Instant::now());
         self.next_id += 1;
         self.drivers.spawn(drive(id, dialled.driver));

@@ -463,6 +463,38 @@ async fn calls_beyond_the_streams_of_a_connection_wait_or_get_another_connection
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_further_connection_whose_dial_is_repeated_stays_within_the_limit() {
+    let net = Net::default();
+    let [server] = net.servers();
+    server.max_streams.store(1, SeqCst);
+    server.answer(Answer::Hold);
+    let mut config = Config::of(&[1]);
+    config.cluster.circuit_breakers.max_connections_per_endpoint = 2;
+    config.cluster.circuit_breakers.max_connections = Some(2);
+    let cluster = config.spawn(&net);
+    let held = attempt(&cluster, &mut AttemptContext::default()).await.unwrap();
+    server.door(Door::Refuses);
+    let waiting = {
+        let cluster = Arc::clone(&cluster);
+        tokio::spawn(async move { call(&cluster).await })
+    };
+    rest().await;
+    assert_eq!(server.dials(), 2, "for the call that waits");
+    // Meanwhile another endpoint has its second connection.
+    let counters = &cluster.shared.counters;
+    let other = counters.connection(Some(2), false).unwrap();
+    server.door(Door::Open);
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(server.dials(), 3);
+    assert!(counters.connection(Some(3), false).is_some(), "two are counted");
+    assert!(!waiting.is_finished());
+    server.answer(Answer::Status(Code::Ok));
+    drop((other, held));
+    waiting.await.unwrap().unwrap();
+    assert!(counters.connection(Some(2), false).is_some(), "one is");
+}
+
+#[tokio::test(start_paused = true)]
 async fn configured_streams_bound_a_connection_too() {
     let net = Net::default();
     let [server] = net.servers();
@@ -475,7 +507,7 @@ async fn configured_streams_bound_a_connection_too() {
     assert_eq!(
         error.status.message(),
         "cluster reviews: deadline exceeded while waiting: every connection, endpoint 127.0.0.1:1's among \
-         them, has as many streams as it may"
+         them, has as many streams as it may, or takes nothing"
     );
     drop(held);
     assert!(attempt(&cluster, &mut with_deadline(Duration::from_secs(1))).await.is_ok());

@@ -172,6 +172,22 @@ async fn a_connection_that_is_old_or_has_served_enough_is_replaced_under_calls()
     assert_eq!(server.dials(), 5);
 }
 
+/// HTTP/2 numbers the streams of a connection once: a day at 10,000 requests a second.
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_replaced_before_its_stream_numbers_end() {
+    let net = Net::default();
+    let [server] = net.servers();
+    let cluster = Config::of(&[1]).spawn(&net);
+    assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
+    let snapshot = cluster.shared.snapshot.load_full();
+    snapshot.picker.pick(&cluster.shared.dice).unwrap().wear((1 << 30) - (1 << 20) - 2);
+    for dials in [1, 2, 2] {
+        assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
+        rest().await;
+        assert_eq!(server.dials(), dials);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_old_connection_serves_on_while_its_replacement_cannot_be_made() {
     let net = Net::default();

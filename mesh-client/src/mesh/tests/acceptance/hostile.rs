@@ -230,6 +230,13 @@ async fn every_code_of_a_reset_stream_has_its_status() {
     all(cases).await;
 }
 
+/// Trailers that do not fit into one frame.
+fn trailers_in_two(id: u32, trailers: &[(&str, &[u8])]) -> Vec<u8> {
+    let block = block(trailers);
+    let (one, other) = block.split_at(block.len() / 2);
+    [frame(HEADERS, END_STREAM, id, one), frame(CONTINUATION, END_HEADERS, id, other)].concat()
+}
+
 #[tokio::test]
 async fn floods_are_borne_or_ended() {
     fn flood(count: usize, frame: Vec<u8>) -> impl Fn(u32) -> Vec<u8> {
@@ -248,6 +255,10 @@ async fn floods_are_borne_or_ended() {
         case("hints", borne, |id| {
             [headers(0, id, &[(":status", b"103")]).repeat(5_000), answer(id)].concat()
         }),
+        // Informational responses are not held back by flow control.
+        case("endless-hints", Wanted::Failure, |id| {
+            [headers(0, id, &[(":status", b"103")]).repeat(30_000), answer(id)].concat()
+        }),
         case("empty-data", Wanted::Failure, |id| {
             let end = trailers(id, &[("grpc-status", b"0")]);
             [begin(id), frame(DATA, 0, id, &[]).repeat(20_000), end].concat()
@@ -260,11 +271,44 @@ async fn floods_are_borne_or_ended() {
             let more = frame(CONTINUATION, 0, id, &block(&[("x", &[b'a'; 8_000])]));
             [frame(HEADERS, 0, id, &block(&[(":status", b"200")])), more.repeat(500)].concat()
         }),
+        // What is beyond the limit is not kept, be it the status.
+        case("trailers-too-large", Wanted::Said(Code::NotFound, "gone"), |id| {
+            let long: [(&str, &[u8]); 3] =
+                [("grpc-status", b"5"), ("grpc-message", b"gone"), ("x", &[b'a'; 20_000])];
+            [begin(id), trailers_in_two(id, &long)].concat()
+        }),
+        case("status-beyond-the-limit", Wanted::Code(Code::Unknown), |id| {
+            let long: [(&str, &[u8]); 2] = [("x", &[b'a'; 20_000]), ("grpc-status", b"0")];
+            [begin(id), trailers_in_two(id, &long)].concat()
+        }),
         case("headers-too-large", Wanted::Failure, |id| {
             headers(0, id, &[(":status", b"200"), ("x", &[b'a'; 16_000]), ("y", b"b")])
         }),
     ])
     .await;
+}
+
+/// What a reader of short messages does not read in time is its own affair, and no other call's on that connection.
+#[tokio::test]
+async fn a_reader_that_is_40_000_messages_behind_harms_nobody() {
+    const MESSAGES: usize = 40_000;
+    let short = |id| frame(DATA, 0, id, &[0, 0, 0, 0, 5, b'h', b'e', b'l', b'l', b'o']);
+    let peer = Scripted::start(Script::answering(move |id| match id {
+        1 => [begin(id), short(id).repeat(MESSAGES), trailers(id, &[("grpc-status", b"0")])].concat(),
+        id => answer(id),
+    }))
+    .await;
+    let plane = Plane::start().await;
+    plane.publish(&reviews([("v1", vec![peer.address])]));
+    let mesh = plane.join();
+    let mut channel = mesh.channel("reviews:9080").unwrap();
+    let slow = within(channel.call(request("v1", LONG))).await.unwrap();
+    // Its answer comes after all those messages.
+    assert_eq!(within(status(channel.clone(), request("v1", LONG))).await.code(), Code::Ok);
+    let read = within(slow.into_body().collect()).await.unwrap();
+    assert_eq!(read.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!((read.to_bytes().len(), peer.accepted()), (10 * MESSAGES, 1));
+    at_rest(&mesh).await;
 }
 
 #[tokio::test]
