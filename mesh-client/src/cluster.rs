@@ -28,6 +28,7 @@ mod standing;
 mod subset;
 pub(crate) mod track;
 mod weighed;
+pub(crate) mod zones;
 
 pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
@@ -79,6 +80,8 @@ pub(crate) struct ClusterDeps {
     pub(crate) empty_endpoints: EmptyEndpoints,
     /// The service that endpoints are to say the health of (gRFC A17).
     pub(crate) health_service: Option<Arc<str>>,
+    /// Where the callers are, for zone-aware routing.
+    pub(crate) callers: zones::Watched,
 }
 
 /// Of a cluster's requests without a retry policy, so much is kept at most until their responses begin.

@@ -19,7 +19,7 @@ pub(crate) mod weighted;
 use crate::endpoint::Endpoint;
 use draw::Draw;
 use hashed::{Hashed, Hit};
-use mesh_xds::resource::cluster::{Cluster, LbPolicy, LocalityLb};
+use mesh_xds::resource::cluster::{Cluster, LbPolicy};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -51,10 +51,7 @@ impl Dice {
 /// What a cluster asks of its balancing that is not here. The parser rejects such clusters (this crate's
 /// features say what it has); should one come nevertheless, its calls fail with this, and none goes astray.
 pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
-    let lacks = [
-        (matches!(cluster.lb_options.localities, LocalityLb::ZoneAware(_)), "zone-aware routing"),
-        (cluster.http_connect.is_some(), "HTTP CONNECT"),
-    ];
+    let lacks = [(cluster.http_connect.is_some(), "HTTP CONNECT")];
     lacks.into_iter().find_map(|(asked_for, what)| asked_for.then_some(what))
 }
 

@@ -12,7 +12,7 @@ pub use status::{BreakerStatus, ClusterStatus, IdentityStatus, LoadReportStatus,
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, breaker::Breakers, names},
+    cluster::{ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, breaker::Breakers, names, zones},
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
@@ -28,6 +28,7 @@ use mesh_xds::{
     client::{CacheSettings, ClientSettings, XdsClient},
     csds::{CsdsServer, OwnStatus},
     lrs::{LoadReporter, LoadStore},
+    name::Name,
     resource::{Feature, Support},
 };
 use serde_json::{Map, Value};
@@ -37,6 +38,8 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Certificate provider that the control plane is shown the certificate of.
 const DEFAULT_PROVIDER: &str = "default";
@@ -57,6 +60,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::ClientSideWeightedRoundRobin,
     Feature::RandomSubsetting,
     Feature::SlowStart,
+    Feature::ZoneAware,
     Feature::HealthChecks,
     Feature::HashPolicies,
     Feature::Hedging,
@@ -139,6 +143,8 @@ struct Inner {
     seed: u64,
     /// Targets in use, so that two channels to one share everything.
     targets: Mutex<Targets>,
+    /// Follows the local cluster.
+    _callers: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Default)]
@@ -315,6 +321,7 @@ pub struct MeshBuilder {
     ring_size_cap: Option<u32>,
     empty_endpoints: EmptyEndpoints,
     health_service: Option<Arc<str>>,
+    local_cluster: Option<Name>,
     connect: Option<Arc<dyn Connect>>,
 }
 
@@ -455,6 +462,15 @@ impl MeshBuilder {
         self
     }
 
+    /// The cluster that this process is an endpoint of (Envoy's `local_cluster_name`), as the control plane calls it.
+    /// Clusters with zone-aware routing compare its endpoints with their own, locality by locality, to keep calls in
+    /// this process's locality, which is the one of the bootstrap's node. Without it such clusters balance over all
+    /// localities alike, and explanations say why.
+    pub fn local_cluster(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.local_cluster = Some(name.into());
+        self
+    }
+
     /// Connections to endpoints are opened by this: a [`Connect`], or a function from an address to a future of a
     /// stream of bytes. TLS and the verification of the peer stay the mesh's, over whatever it opens. The
     /// connections to control planes are not its business. Default: [`Tcp`].
@@ -501,6 +517,9 @@ impl MeshBuilder {
         let providers = Arc::new(providers);
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let loads = Arc::<LoadStore>::default();
+        let unknown = |name: &Name| Err(format!("the local cluster `{name}` is not known yet").into());
+        let local = self.local_cluster.map(|name| (watch::Sender::new(unknown(&name)), name));
+        let callers = local.as_ref().map(|(callers, _)| callers.subscribe());
         let deps = ClusterDeps {
             tls: providers.clone(),
             connect: self.connect.unwrap_or_else(|| Arc::new(Tcp)),
@@ -511,11 +530,16 @@ impl MeshBuilder {
             ring_size_cap: self.ring_size_cap.unwrap_or(RING_SIZE_CAP).max(1),
             empty_endpoints: self.empty_endpoints,
             health_service: self.health_service,
+            callers,
         };
         let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
         let backoff = settings.backoff.clone();
         let xds = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);
         let reporter = LoadReporter::spawn(loads, &xds, connector.clone(), backoff);
+        let own = bootstrap.node.locality.clone();
+        let callers = local.map(|(callers, name)| {
+            AbortOnDropHandle::new(tokio::spawn(zones::follow(own, xds.subscribe_cluster(&name), callers)))
+        });
         let subscribed = xds.clone();
         let clusters = Registry::new(deps, Box::new(move |name| subscribed.subscribe_cluster(name)));
         Ok(Mesh(Arc::new(Inner {
@@ -535,6 +559,7 @@ impl MeshBuilder {
             outbound: self.outbound,
             seed,
             targets: Mutex::default(),
+            _callers: callers,
         })))
     }
 }

@@ -181,6 +181,8 @@ pub struct ClusterState {
     pub priority: Option<usize>,
     /// Why no endpoint can be picked; absent when one can.
     pub unavailable: Option<Arc<str>>,
+    /// Shares of the localities of the first priority, or why they have none; where zone-aware routing is the option.
+    pub zone_routing: Option<Arc<str>>,
 }
 
 /// An endpoint, and whether a call would go there.

@@ -258,3 +258,15 @@ pub struct Locality {
     /// Part of a zone: a rack.
     pub sub_zone: Arc<str>,
 }
+
+/// `region/zone/sub-zone`, without what is empty at the end.
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: [&str; 3] = [&self.region, &self.zone, &self.sub_zone];
+        let known = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
+        for (index, part) in parts.iter().take(known).enumerate() {
+            write!(f, "{}{part}", if index > 0 { "/" } else { "" })?;
+        }
+        Ok(())
+    }
+}

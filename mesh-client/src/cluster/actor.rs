@@ -22,7 +22,7 @@ use super::{
     priority::{Aggregate, Priorities},
     slots::{Id, Slot, Slots},
     snapshot::{Hope, Snapshot},
-    subset,
+    subset, zones,
 };
 use crate::{
     endpoint::{
@@ -40,7 +40,7 @@ use health::Health;
 use mesh_xds::{
     config::ClusterConfig,
     lrs::LoadStore,
-    resource::cluster::{Discovery, HostPort, TcpKeepalive},
+    resource::cluster::{Discovery, HostPort, LocalityLb, TcpKeepalive},
 };
 use settle::Populated;
 use spread::Balancers;
@@ -98,6 +98,9 @@ pub(crate) struct Actor {
     warned: bool,
     loads: Arc<LoadStore>,
     health: Health,
+    callers: zones::Watched,
+    /// See [`spread`]; for explanations.
+    zone_routing: Option<Arc<str>>,
 }
 
 impl Actor {
@@ -170,6 +173,8 @@ impl Actor {
             warned: false,
             loads: Arc::clone(&deps.loads),
             health: Health::default(),
+            callers: deps.callers.clone(),
+            zone_routing: None,
         };
         actor.configure(config);
         actor.settle();
@@ -210,6 +215,11 @@ impl Actor {
                 Ok(()) = self.asks.changed() => {
                     let wanted = *self.asks.borrow_and_update();
                     self.on_asked(wanted);
+                }
+                () = callers_changed(&mut self.callers) => {
+                    if !matches!(self.config.cluster.lb_options.localities, LocalityLb::ZoneAware(_)) {
+                        continue;
+                    }
                 }
                 Some(answer) = self.lookups.join_next() => {
                     if !answer.is_ok_and(|(host, answer)| self.on_answer(&host, answer)) {
@@ -490,4 +500,15 @@ impl Actor {
     pub(super) fn slots(&mut self) -> &mut Slots {
         &mut self.slots
     }
+}
+
+/// Ends when other callers are known.
+async fn callers_changed(callers: &mut zones::Watched) {
+    if let Some(callers) = callers
+        && callers.changed().await.is_ok()
+    {
+        return;
+    }
+    // There are none, or the mesh is gone, and this with it soon.
+    std::future::pending().await
 }

@@ -14,6 +14,8 @@ use std::{ops::Deref, sync::Arc};
 /// One priority, with how its endpoints are judged.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
+    /// Of the priority.
+    pub(crate) index: usize,
     pub(crate) priority: &'a Priority,
     pub(crate) tier: &'a Tier,
     pub(crate) slots: &'a Slots,

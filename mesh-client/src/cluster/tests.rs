@@ -18,3 +18,4 @@ mod scale;
 mod tcp;
 mod tls;
 mod weighted;
+mod zones;

@@ -9,6 +9,7 @@ mod load;
 mod resilience;
 mod weighted;
 mod world;
+mod zones;
 
 use super::*;
 use crate::{WaitForReady, registration::proto::workload_registration_client::WorkloadRegistrationClient};

@@ -4,7 +4,6 @@ use super::{Cluster, Endpoint, Place, Setting, balancing};
 use crate::{
     config::{ClusterConfig, XdsConfig, XdsError},
     resource::{
-        Locality,
         cluster::{
             CircuitBreakers, Cluster as Configured, ConnectionOptions, Consecutive, HealthCheck, HealthProbe,
             HttpConnect, LocalOrigin, OutlierDetection, Thresholds,
@@ -342,7 +341,7 @@ fn endpoints(cluster: &Configured, assignment: &ClusterLoadAssignment) -> Vec<En
                 endpoints.push(Endpoint {
                     address: endpoint.address(),
                     priority: index,
-                    locality: place(&locality.locality),
+                    locality: locality.locality.to_string(),
                     locality_weight: locality.weight.get(),
                     weight: endpoint.weight.get(),
                     health: health(endpoint.health),
@@ -367,12 +366,4 @@ fn health(health: HealthStatus) -> &'static str {
         HealthStatus::Draining => "draining",
         HealthStatus::Unhealthy => "unhealthy",
     }
-}
-
-fn place(locality: &Locality) -> String {
-    let Locality { region, zone, sub_zone } = locality;
-    let parts = [region, zone, sub_zone];
-    let parts: Vec<&str> =
-        parts.into_iter().map(|part| &**part).take_while(|part| !part.is_empty()).collect();
-    parts.join("/")
 }

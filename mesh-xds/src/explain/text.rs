@@ -163,6 +163,9 @@ fn cluster(f: &mut Formatter<'_>, cluster: &Cluster) -> fmt::Result {
             write!(f, ", {why}")?;
         }
         f.write_char('\n')?;
+        if let Some(zones) = &state.zone_routing {
+            writeln!(f, "  zone-aware routing: {zones}")?;
+        }
     }
     if let Some(note) = &cluster.note {
         writeln!(f, "  note: {note}")?;

@@ -89,6 +89,7 @@ impl Actor {
             refused: counters.held(RoutingPriority::Default).refused + high.refused,
             priority: current,
             unavailable,
+            zone_routing: self.zone_routing.clone(),
         };
         Description { config: Arc::clone(&self.config), state, endpoints }
     }

@@ -19,7 +19,10 @@ use crate::{
 };
 use mesh_xds::{
     config::ClusterConfig,
-    resource::{cluster::LbPolicy, endpoint::Priority},
+    resource::{
+        cluster::{LbPolicy, LocalityLb, ZoneAware},
+        endpoint::Priority,
+    },
 };
 use std::{collections::HashSet, sync::Arc};
 use tokio::time::Instant;
@@ -51,7 +54,8 @@ impl Actor {
         loads: &Loads,
     ) -> Option<View<'a>> {
         let tier = self.slots.tiers().get(index)?;
-        Some(View { priority, tier, slots: &self.slots, judge: self.judge(tier, !loads.is_enough) })
+        let judge = self.judge(tier, !loads.is_enough);
+        Some(View { index, priority, tier, slots: &self.slots, judge })
     }
 
     fn views<'a>(
@@ -256,7 +260,16 @@ impl Actor {
         let hope = if let Some(lacking) = lacking {
             Hope::Fail(format!("this client does not have {lacking}, which the cluster asks for").into())
         } else if picker.ready() == 0 {
-            self.hope(priorities, loads)
+            match self.hope(priorities, loads) {
+                hope if !self.fails_in_panic(priorities, loads) => hope,
+                hope => Hope::Fail(
+                    format!(
+                        "in panic calls fail (zone_aware_lb_config.fail_traffic_on_panic): {}",
+                        hope.reason()
+                    )
+                    .into(),
+                ),
+            }
         } else {
             Hope::Wait("connections were lost a moment ago".into())
         };
@@ -273,6 +286,12 @@ impl Actor {
         #[cfg(test)]
         self.shared.published.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.shared.changed.send_replace(());
+    }
+
+    fn fails_in_panic(&self, priorities: &[Priority], loads: &Loads) -> bool {
+        let localities = self.config.cluster.lb_options.localities;
+        matches!(localities, LocalityLb::ZoneAware(ZoneAware { fail_traffic_on_panic: true, .. }))
+            && self.views(priorities, loads).any(|(_, view)| view.is_panicking())
     }
 
     /// A picker by hash: by the priorities' shares, and where nobody who has a share can be hoped for, over the

@@ -11,13 +11,14 @@ use crate::{
         slots::Slots,
         spill::Loads,
         standing::{Judge, Link, Standing},
+        zones,
     },
     endpoint::Endpoint,
     lb::{Balancer, Group, Picker, pick_first::PickFirst, slow_start, weighted::Weights},
 };
 use mesh_xds::{
     config::ClusterConfig,
-    resource::cluster::{Cluster, LbPolicy, LocalityLb},
+    resource::cluster::{Cluster, LbPolicy, LocalityLb, ZoneAware},
 };
 use std::{collections::HashMap, net::SocketAddr, ops::Range, sync::Arc};
 use tokio::time::Instant;
@@ -95,19 +96,60 @@ pub(super) struct Making<'a> {
     balancers: Balancers,
     /// When weights change though nothing happens.
     reweigh_at: Option<Instant>,
+    callers: Option<zones::Known>,
+    /// How zones share the calls, or why they do not; where that is the option.
+    zone_routing: Option<Arc<str>>,
 }
 
 impl Making<'_> {
     /// The ready endpoints of a class by locality, or as one list, as the cluster's options have it.
     pub(super) fn groups(&mut self, view: &View<'_>, class: Class) -> Vec<Group> {
         let zones = view.tier.zones.clone();
-        if self.cluster.lb_options.localities == LocalityLb::Flat {
+        match self.cluster.lb_options.localities {
+            LocalityLb::Flat => vec![(1, self.balancer(zones, class, view.judge))],
+            LocalityLb::Weighted => {
+                let weights = view.priority.localities.iter().map(|locality| locality.weight.get());
+                let of_zone = |(zone, weight)| (weight, self.balancer(zone..zone + 1, class, view.judge));
+                zones.zip(weights).map(of_zone).collect()
+            }
+            LocalityLb::ZoneAware(settings) => self.zone_aware(&settings, view, class),
+        }
+    }
+
+    /// Only of the first priority, and while it does not panic, as in Envoy.
+    fn zone_aware(&mut self, settings: &ZoneAware, view: &View<'_>, class: Class) -> Vec<Group> {
+        if view.is_panicking() && settings.fail_traffic_on_panic {
+            self.zone_routing = Some("calls fail in panic (fail_traffic_on_panic)".into());
+            return Vec::new();
+        }
+        let zones = view.tier.zones.clone();
+        if view.index > 0 || class != Class::Better {
             return vec![(1, self.balancer(zones, class, view.judge))];
         }
-        let localities = zones.zip(&view.priority.localities);
-        localities
-            .map(|(zone, locality)| (locality.weight.get(), self.balancer(zone..zone + 1, class, view.judge)))
-            .collect()
+        let ready = zones.clone().zip(&view.priority.localities).map(|(zone, locality)| {
+            let positions = self.slots.zones(zone..zone + 1).first().map(|zone| zone.positions.clone());
+            let standings = self.slots.standings(positions.unwrap_or_default());
+            let ready = standings.iter().filter(|standing| class.has(view.judge, **standing));
+            (&locality.locality, ready.count() as u64)
+        });
+        let ready: Vec<_> = ready.collect();
+        match zones::plan(settings, self.callers.as_ref(), &ready) {
+            Err(reason) => {
+                self.zone_routing = Some(format!("off: {reason}").into());
+                vec![(1, self.balancer(zones, class, view.judge))]
+            }
+            Ok(plan) => {
+                self.zone_routing = Some(plan.describe(&ready).into());
+                let mut groups = Vec::new();
+                for (zone, share) in zones.clone().zip(&plan.localities).filter(|(_, share)| **share > 0) {
+                    groups.push((*share, self.balancer(zone..zone + 1, class, view.judge)));
+                }
+                if plan.all > 0 {
+                    groups.push((plan.all, self.balancer(zones, class, view.judge)));
+                }
+                groups
+            }
+        }
     }
 
     /// Those that are not degraded, else those that are.
@@ -212,10 +254,13 @@ impl Actor {
             now: Instant::now(),
             balancers,
             reweigh_at: self.reweigh_at,
+            callers: self.callers.as_ref().map(|callers| callers.borrow().clone()),
+            zone_routing: None,
         };
         let made = make(self, &mut making);
-        let Making { rng, balancers, reweigh_at, .. } = making;
+        let Making { rng, balancers, reweigh_at, zone_routing, .. } = making;
         (self.rng, self.balancers, self.reweigh_at) = (rng, balancers, reweigh_at);
+        self.zone_routing = zone_routing;
         made
     }
 

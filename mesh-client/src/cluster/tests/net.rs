@@ -533,6 +533,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
         ring_size_cap: crate::cluster::RING_SIZE_CAP,
         empty_endpoints: crate::EmptyEndpoints::Fail,
         health_service: None,
+        callers: None,
     }
 }
 

@@ -106,6 +106,7 @@ async fn endpoints_that_refuse_join_and_drain_under_load_cost_no_call() {
         ring_size_cap: crate::cluster::RING_SIZE_CAP,
         empty_endpoints: crate::EmptyEndpoints::Fail,
         health_service: None,
+        callers: None,
     };
     let cluster = spawn(config(&[first.address, second.address, closed]).build(), &deps);
     let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));

@@ -230,7 +230,12 @@ pub(in crate::resource) static COMMON_LB: Message = Message::of::<CommonLbConfig
     "",
     &[
         supported("healthy_panic_threshold", "Envoy", "default 0: never (gRPC has no panic mode)"),
-        needs(Feature::ZoneAware, "zone_aware_lb_config", "Envoy", "refused otherwise"),
+        needs(
+            Feature::ZoneAware,
+            "zone_aware_lb_config",
+            "Envoy",
+            "of the cluster that the program says it belongs to",
+        ),
         ignored("locality_weighted_lb_config", "A27", "what gRPC does anyway"),
         supported("override_host_status", "A55", "other statuses than the usable ones are left out"),
         supported("consistent_hashing_lb_config", "Envoy", "with RING_HASH and MAGLEV"),
