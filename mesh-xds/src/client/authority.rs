@@ -138,6 +138,8 @@ pub(super) struct Accepted<R> {
     pub(super) server: Arc<str>,
     /// It can still change its mind: a stream is open.
     pub(super) is_open: bool,
+    /// It has spoken of everything that is watched of the authority.
+    pub(super) is_whole: bool,
     /// Version, bytes and value; `None`: it does not exist.
     pub(super) good: Option<(Arc<str>, Bytes, R)>,
 }
@@ -493,11 +495,18 @@ impl<P: Parse> Federation<P> {
         for authority in &self.authorities {
             let Some(server) = authority.server().and_then(|id| self.servers.get(id)) else { continue };
             let is_open = server.machine.link().0;
-            for (kind, name) in authority.interest.keys().filter(|(kind, _)| kind.is_public()) {
+            let public = || authority.interest.keys().filter(|(kind, _)| kind.is_public());
+            let spoken = |(kind, name): &Key| {
+                matches!(server.machine.known(*kind, name), Known::Good { .. })
+                    || server.machine.is_gone(*kind, name)
+            };
+            let is_whole = public().all(spoken);
+            for (kind, name) in public() {
                 let accepted = |good| Accepted {
                     key: (*kind, name.clone()),
                     server: server.config.to_string().into(),
                     is_open,
+                    is_whole,
                     good,
                 };
                 match server.machine.good(*kind, name) {

@@ -88,5 +88,20 @@ impl<R> Stored<R> {
     }
 }
 
+/// What a process reads that starts at `now`, of what a writer had to write then.
+#[cfg(test)]
+pub(super) fn rewritten<R>(
+    writer: &Writer,
+    now: f64,
+    parse: impl Fn(crate::name::ResourceType, &Bytes) -> Result<(crate::name::Name, R), super::Unparsable>,
+) -> Stored<R> {
+    let bytes = file::encode(&writer.owner, &writer.records);
+    let records = file::decode(&writer.owner, &bytes).expect("what was written is read");
+    let parse = |kind, body: &Bytes, _: &str| parse(kind, body);
+    let (stored, faults) = file::revive(records, "disk".into(), writer.settings.max_age, now, parse);
+    assert_eq!(faults, [""; 0]);
+    stored
+}
+
 #[cfg(test)]
 mod tests;

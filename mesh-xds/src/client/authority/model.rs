@@ -1,12 +1,18 @@
-//! Several control planes with different configurations, under random outages, against a model.
+//! Several control planes with different configurations, under random outages, against a model; and a client that
+//! starts anew, with the file that it wrote at some moment or without it.
 //!
-//! Whatever happens: at no moment do watchers hold resources of two control planes; nobody is left waiting while
-//! one of them can be reached; and when all are back, and everything is delivered, they hold what the first has.
+//! Whatever happens: at no moment do watchers hold resources of two control planes, those on disk included; nobody is
+//! left waiting while one of them can be reached; a client that finds nobody uses what is on disk, and nothing that
+//! was not written; and when all are back, and everything is delivered, watchers hold what the first has.
 
 use super::*;
 use crate::{
     bootstrap::{ChannelCredentials, Node},
-    client::{machine::Settings, store::Kept, testing},
+    client::{
+        machine::Settings,
+        store::{CacheSettings, Kept, Owner, Record, Writer, rewritten},
+        testing,
+    },
     model::{
         event::{self, Peer, name, value},
         scripts::{Script, explore, fail},
@@ -51,6 +57,12 @@ enum Event {
     Pass(u16),
     /// Everything is delivered, and some minutes pass.
     Rest,
+    /// What is known is written to disk.
+    Write,
+    /// The client starts anew, and watches what it did; the file is there, or is not.
+    Restart {
+        kept: bool,
+    },
 }
 
 fn key(random: &mut Rng) -> event::Key {
@@ -84,6 +96,13 @@ fn script(random: &mut Rng) -> Script<Setup, Event> {
             24..27 => Event::Start(server),
             27 => Event::Rest,
             28 => Event::Pass(random.u16(3_000..40_000)),
+            29 => {
+                if random.bool() {
+                    Event::Write
+                } else {
+                    Event::Restart { kept: random.u8(..4) > 0 }
+                }
+            }
             _ => Event::Pass(random.u16(..3_000)),
         }
     });
@@ -111,37 +130,57 @@ struct World {
     remotes: [Remote; SERVERS],
     watched: BTreeMap<Key, u32>,
     seen: BTreeMap<Key, Known<Arc<str>>>,
+    setup: Setup,
+    started: Instant,
+    writer: Writer,
+    /// What was written last, and what was there when the client started.
+    disk: BTreeMap<Key, Record>,
+    found: BTreeMap<Key, Record>,
+    /// Some control plane has answered since the client started.
+    answered: bool,
+}
+
+/// When the clock of the world begins, in seconds since the epoch.
+const NOW: f64 = 1e6;
+
+fn writer(records: BTreeMap<Key, Record>) -> Writer {
+    let owner = Owner { node: "me".into(), servers: vec!["any".into()] };
+    Writer::new(CacheSettings::new("nowhere"), owner, records)
+}
+
+/// A client that has just started.
+fn federation(setup: &Setup, stored: Stored<Arc<str>>) -> Federation<testing::Toy> {
+    let server = |id: usize| ServerConfig::new(&format!("cp{id}:1"), ChannelCredentials::Insecure).unwrap();
+    let mut bootstrap = Bootstrap::new(server(0), Node::default());
+    bootstrap.servers = (0..SERVERS).map(server).collect();
+    let mut plan = Plan::new(&bootstrap);
+    plan.authorities[0].always = setup.always;
+    Federation::new(plan, stored, |config: &ServerConfig| {
+        let id = (0..SERVERS).find(|id| server(*id) == *config).unwrap();
+        let variant = setup.variants[id];
+        let seed = setup.seed.wrapping_add(id as u64);
+        let settings = testing::settings(variant);
+        Machine::new(testing::Toy, Settings { server: config.address.as_str().into(), seed, ..settings })
+    })
 }
 
 impl World {
     fn new(setup: &Setup) -> Self {
-        let server =
-            |id: usize| ServerConfig::new(&format!("cp{id}:1"), ChannelCredentials::Insecure).unwrap();
-        let mut bootstrap = Bootstrap::new(server(0), Node::default());
-        bootstrap.servers = (0..SERVERS).map(server).collect();
-        let mut plan = Plan::new(&bootstrap);
-        plan.authorities[0].always = setup.always;
         let kept = |(kind, index): &event::Key| {
             let resource = value(VALUES * SERVERS as u8);
             let kept = Kept {
                 body: format!("{}={resource}", name(*index)).into_bytes().into(),
                 resource,
                 version: "old".into(),
-                server: "cp0:1".into(),
-                confirmed: 0.0,
+                server: "cp3:1".into(),
+                confirmed: NOW,
             };
             ((*kind, name(*index)), kept)
         };
         let stored = Stored::of(setup.stored.iter().map(kept).collect(), "disk", 60);
-        let machine = |config: &ServerConfig| {
-            let id = (0..SERVERS).find(|id| server(*id) == *config).unwrap();
-            let variant = setup.variants[id];
-            let seed = setup.seed.wrapping_add(id as u64);
-            Machine::new(
-                testing::Toy,
-                Settings { server: config.address.as_str().into(), seed, ..testing::settings(variant) },
-            )
-        };
+        let records = stored.records();
+        let writer = writer(records.clone());
+        let started = Instant::now();
         let remote = |variant| Remote {
             variant,
             is_up: true,
@@ -150,11 +189,17 @@ impl World {
             link: Link::None,
         };
         Self {
-            federation: Federation::new(plan, stored, machine),
-            now: Instant::now(),
+            federation: federation(setup, stored),
+            now: started,
             remotes: setup.variants.map(remote),
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
+            setup: setup.clone(),
+            started,
+            disk: records.clone(),
+            found: records,
+            writer,
+            answered: false,
         }
     }
 
@@ -209,6 +254,8 @@ impl World {
                 self.tick();
             }
             Event::Rest => self.rest(),
+            Event::Write => self.disk = self.writer.records.clone(),
+            Event::Restart { kept } => self.restart(*kept),
         }
     }
 
@@ -261,7 +308,10 @@ impl World {
                 match transport.take_down(None) {
                     None => return false,
                     Some(Down::Established) => self.on(server, Input::Established),
-                    Some(Down::Response(response)) => self.on(server, Input::Response(response)),
+                    Some(Down::Response(response)) => {
+                        self.answered = true;
+                        self.on(server, Input::Response(response));
+                    }
                     Some(Down::Beat(_)) => fail("no heart beats here".to_owned()),
                 }
                 true
@@ -285,9 +335,19 @@ impl World {
             let known = self.federation.known(key.0, &key.1);
             self.seen.insert(key, known);
         }
+        let now = self.epoch();
+        self.writer.learn(self.federation.accepted(), &testing::Toy, now);
         let mut from = None;
         for (kind, name) in self.watched.keys() {
             let known = self.federation.known(*kind, name);
+            if self.federation.is_stored()
+                && let Known::Good { resource, .. } = &known
+            {
+                let found = self.found.get(&(*kind, name.clone()));
+                if found.is_none_or(|record| record.body != format!("{name}={resource}")) {
+                    fail(format!("{kind} {name}={resource} is not what was on disk: {found:?}"));
+                }
+            }
             if self.seen.get(&(*kind, name.clone())) != Some(&known) {
                 fail(format!("{kind} {name}: nobody heard of {known:?}"));
             }
@@ -298,6 +358,36 @@ impl World {
                 }
             }
         }
+    }
+
+    fn epoch(&self) -> f64 {
+        NOW + self.now.saturating_duration_since(self.started).as_secs_f64()
+    }
+
+    /// The client ends, and another one starts with what is on disk.
+    fn restart(&mut self, kept: bool) {
+        for remote in &mut self.remotes {
+            remote.link = Link::None;
+        }
+        if !kept {
+            self.disk.clear();
+        }
+        let servers: BTreeSet<_> = self.disk.values().map(|record| &record.server).collect();
+        if servers.len() > 1 {
+            fail(format!("what is on disk is of {servers:?}"));
+        }
+        self.writer = writer(std::mem::take(&mut self.disk));
+        let stored = rewritten(&self.writer, self.epoch(), |kind, body| testing::Toy.parse(kind, body));
+        self.disk = stored.records();
+        self.found.clone_from(&self.disk);
+        self.writer = writer(self.disk.clone());
+        self.federation = federation(&self.setup, stored);
+        self.seen.clear();
+        self.answered = false;
+        let watched = self.watched.iter();
+        let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
+        let actions = self.federation.interest(self.now, add, vec![]);
+        self.act(actions);
     }
 
     /// Lets everything be delivered, for some minutes: as long as it takes to give up on silence, and for every
@@ -315,7 +405,7 @@ impl World {
             let next = self.federation.deadline().into_iter().chain(serving).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 self.now = end;
-                self.answered();
+                self.check_answers();
                 return;
             };
             if next <= self.now {
@@ -333,7 +423,18 @@ impl World {
     }
 
     /// Nobody waits while there is somebody to ask.
-    fn answered(&self) {
+    fn check_answers(&self) {
+        let is_there = self.watched.keys().any(|key| self.found.contains_key(key));
+        // What a control plane was silent about counts as absent, as in gRPC.
+        let lacks = |(kind, name): &Key| match self.federation.known(*kind, name) {
+            Known::Bad(error) => !matches!(error.cause, XdsErrorCause::DoesNotExist(_)),
+            known => known == Known::Pending,
+        };
+        let is_there = is_there && self.watched.keys().any(lacks);
+        let is_alone = !self.answered && self.remotes.iter().all(|remote| !remote.is_up);
+        if is_there && is_alone && !self.federation.is_stored() {
+            fail("what is on disk is not used, and nobody is there".to_owned());
+        }
         if self.federation.is_stored() || self.watched.is_empty() {
             return;
         }

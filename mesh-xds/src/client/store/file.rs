@@ -108,7 +108,7 @@ pub(super) fn seal(content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn decode(owner: &Owner, bytes: &[u8]) -> Result<BTreeMap<Key, Record>, String> {
+pub(super) fn decode(owner: &Owner, bytes: &[u8]) -> Result<BTreeMap<Key, Record>, String> {
     let line = |bytes: &[u8]| -> Option<(String, usize)> {
         let end = bytes.iter().take(100).position(|byte| *byte == b'\n')?;
         Some((String::from_utf8_lossy(bytes.get(..end)?).into_owned(), end + 1))
@@ -162,12 +162,25 @@ pub(in crate::client) fn load<R>(
             return Stored::none();
         }
     };
+    let (stored, faults) = revive(records, path.clone(), settings.max_age, now, parse);
+    faults.iter().for_each(|why| ignored(why));
+    stored
+}
+
+/// What is of use of these records, and what is wrong with the others.
+pub(super) fn revive<R>(
+    records: BTreeMap<Key, Record>,
+    path: PathBuf,
+    max_age: Duration,
+    now: f64,
+    parse: impl Fn(ResourceType, &Bytes, &str) -> Result<(Name, R), Unparsable>,
+) -> (Stored<R>, Vec<String>) {
     let (mut entries, mut age) = (BTreeMap::new(), 0.0_f64);
     let (mut old, mut bad) = (0_usize, Vec::new());
     for ((kind, name), record) in records {
         let since = now - record.confirmed;
         // Also what is no number.
-        if !(-SKEW..=settings.max_age.as_secs_f64()).contains(&since) {
+        if !(-SKEW..=max_age.as_secs_f64()).contains(&since) {
             old += 1;
             continue;
         }
@@ -187,13 +200,14 @@ pub(in crate::client) fn load<R>(
             Err(error) => bad.push(format!("{kind} {name}: {}", error.why)),
         }
     }
+    let mut faults = Vec::new();
     if old > 0 {
-        ignored(&format!("{old} of its resources are older than {:?}, or from the future", settings.max_age));
+        faults.push(format!("{old} of its resources are older than {max_age:?}, or from the future"));
     }
     if !bad.is_empty() {
-        ignored(&bad.join("; "));
+        faults.push(bad.join("; "));
     }
-    Stored { entries, path, age: age as u64 }
+    (Stored { entries, path, age: age as u64 }, faults)
 }
 
 fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {

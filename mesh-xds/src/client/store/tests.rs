@@ -165,8 +165,36 @@ fn accepted(name: &str, body: Option<&str>, is_open: bool) -> Accepted<Arc<str>>
         key: (LDS, name.into()),
         server: "a:1".into(),
         is_open,
+        is_whole: true,
         good: body.map(|body| ("v".into(), Bytes::copy_from_slice(body.as_bytes()), body.into())),
     }
+}
+
+#[test]
+fn what_is_kept_is_of_one_control_plane_until_another_has_spoken_of_everything() {
+    let mut writer = Writer::new(CacheSettings::new("/nowhere"), owner(), BTreeMap::new());
+    let said = |name, server: &str, is_whole, body| Accepted {
+        server: server.into(),
+        is_whole,
+        ..accepted(name, Some(body), true)
+    };
+    let kept = |writer: &Writer| -> Vec<_> {
+        writer.records.values().map(|record| String::from_utf8(record.body.to_vec()).unwrap()).collect()
+    };
+    // The first that speaks is learnt from at once.
+    assert!(writer.learn(vec![said("l", "a:1", false, "l=a")], &Toy, NOW));
+    assert!(writer.learn(vec![said("l", "a:1", true, "l=a"), said("m", "a:1", true, "m=a")], &Toy, NOW));
+    assert!(!writer.learn(vec![said("l", "b:1", false, "l=b")], &Toy, NOW + 1.0), "of `m` it has not spoken");
+    assert_eq!(kept(&writer), ["l=a", "m=a"]);
+    assert!(
+        writer.learn(vec![said("l", "b:1", true, "l=b")], &Toy, NOW + 2.0),
+        "`m` is not watched any more"
+    );
+    assert_eq!(kept(&writer), ["l=b"]);
+    // Of another authority another one may speak.
+    let foreign = "xdstp://x/envoy.config.listener.v3.Listener/l";
+    assert!(writer.learn(vec![said(foreign, "x:1", false, "l=x")], &Toy, NOW + 3.0));
+    assert_eq!(kept(&writer), ["l=b", "l=x"]);
 }
 
 #[test]
@@ -336,6 +364,7 @@ fn a_key_that_a_control_plane_sends_is_not_kept() {
         key: (CDS, "c".into()),
         server: "a:1".into(),
         is_open: true,
+        is_whole: true,
         good: Some(("v".into(), body, resource.clone())),
     };
     assert!(writer.learn(vec![accepted], &parser, NOW));

@@ -1,23 +1,38 @@
 //! Keeps the file up to date, off the path of the stream: changes of a moment become one write.
+//!
+//! What is kept of an authority is of one control plane. Another one takes its place when it has spoken of everything
+//! that is watched, and what the one before said is dropped: no view is of two (gRFC A71), after a restart neither.
 
 use super::{CacheSettings, Owner, Record, file::write};
-use crate::client::{
-    authority::Accepted,
-    machine::{Key, Parse},
+use crate::{
+    client::{
+        authority::Accepted,
+        machine::{Key, Parse},
+    },
+    name,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// After the first change; those meanwhile are written with it.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
+/// Of whom a name is.
+fn authority((kind, name): &Key) -> Option<String> {
+    name::authority(*kind, name).map(str::to_owned)
+}
+
 /// What has to be known to write.
 pub(in crate::client) struct Writer {
-    settings: CacheSettings,
-    owner: Owner,
+    pub(super) settings: CacheSettings,
+    pub(super) owner: Owner,
     /// What is on disk, or is to be.
-    pub(super) records: BTreeMap<Key, Record>,
+    pub(in crate::client) records: BTreeMap<Key, Record>,
     /// What they were encoded from, as it was received.
     seen: BTreeMap<Key, Bytes>,
 }
@@ -33,14 +48,30 @@ impl Writer {
     }
 
     /// What control planes said at `now` (seconds since the epoch). Says whether anything else is to be written.
-    pub(super) fn learn<P: Parse>(
+    pub(in crate::client) fn learn<P: Parse>(
         &mut self,
         accepted: Vec<Accepted<P::Resource>>,
         parser: &P,
         now: f64,
     ) -> bool {
         let mut changed = false;
-        for Accepted { key, server, is_open, good } in accepted {
+        let mut speakers: BTreeMap<Option<String>, (Arc<str>, bool)> = BTreeMap::new();
+        for one in &accepted {
+            speakers.entry(authority(&one.key)).or_insert((one.server.clone(), one.is_whole));
+        }
+        let mut foreign = BTreeSet::new();
+        self.records.retain(|key, record| match speakers.get(&authority(key)) {
+            Some((server, is_whole)) if *server != record.server => {
+                changed |= is_whole;
+                foreign.extend((!is_whole).then(|| authority(key)));
+                !is_whole
+            }
+            _ => true,
+        });
+        for Accepted { key, server, is_open, good, .. } in accepted {
+            if foreign.contains(&authority(&key)) {
+                continue;
+            }
             let Some((version, body, resource)) = good else {
                 self.seen.remove(&key);
                 changed |= self.records.remove(&key).is_some();

@@ -48,7 +48,12 @@ use Reach::{Needs, None as No, NotConcerned as Na, Part, Whole as Yes};
 
 /// In the order of their numbers.
 pub static GRFCS: &[Grfc] = &[
-    grfc("A6", "retries and hedging", [Part, Na, Na], "retries; hedging where the data path has it"),
+    grfc(
+        "A6",
+        "retries and hedging",
+        [Needs(Feature::Hedging), Na, Na],
+        "by retry_policy and hedge_policy, since there is no service config; the retry budget throttles both",
+    ),
     grfc(
         "A17",
         "client-side health checking",
@@ -69,19 +74,29 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A32", "circuit breaking", [Yes, Na, Yes], ""),
     grfc("A33", "fault injection", [Yes, Na, Yes], ""),
     grfc("A36", "servers", [Na, Yes, Yes], ""),
-    grfc("A37", "aggregate clusters and logical DNS", [Needs(Feature::AggregateCluster), Na, No], ""),
-    grfc("A38", "admin interface", [No, No, Na], ""),
+    grfc(
+        "A37",
+        "aggregate clusters and logical DNS",
+        [Needs(Feature::AggregateCluster), Na, Part],
+        "logical DNS for ServiceEntries; no aggregate clusters are made",
+    ),
+    grfc("A38", "admin interface", [Part, Part, Na], "client status (A40); there is no channelz"),
     grfc("A39", "HTTP filters", [Yes, Yes, Yes], ""),
     grfc("A40", "client status discovery (CSDS)", [Yes, Yes, Yes], ""),
     grfc("A41", "RBAC", [Na, Yes, Yes], ""),
-    grfc("A42", "ring hash", [Needs(Feature::RingHash), Na, No], ""),
+    grfc("A42", "ring hash", [Needs(Feature::RingHash), Na, Yes], ""),
     grfc("A43", "authorization without xDS", [Na, No, Na], ""),
     grfc("A44", "retry policy", [Yes, Na, Yes], "and Envoy's further fields"),
     grfc("A46", "better NACKs", [Yes, Yes, Yes], "all faults of all resources of a response are reported"),
     grfc("A47", "federation", [Yes, Yes, No], ""),
     grfc("A48", "least request", [Yes, Na, Yes], ""),
     grfc("A50", "outlier detection", [Yes, Na, Yes], ""),
-    grfc("A51", "ORCA", [Needs(Feature::ClientSideWeightedRoundRobin), No, Na], ""),
+    grfc(
+        "A51",
+        "ORCA",
+        [Needs(Feature::ClientSideWeightedRoundRobin), Yes, Na],
+        "servers: `mesh_client::orca`, with responses and out of band",
+    ),
     grfc("A52", "custom load balancing", [Part, Na, Yes], "the policies below; a program cannot add its own"),
     grfc("A53", "ignore_resource_deletion", [Yes, Yes, Na], "superseded by A88"),
     grfc("A54", "status codes of control planes", [Yes, Na, Na], ""),
@@ -91,7 +106,7 @@ pub static GRFCS: &[Grfc] = &[
     grfc(
         "A58",
         "client-side weighted round robin",
-        [Needs(Feature::ClientSideWeightedRoundRobin), No, No],
+        [Needs(Feature::ClientSideWeightedRoundRobin), Yes, No],
         "",
     ),
     grfc("A59", "audit logging", [Na, Needs(Feature::AuditLogging), No], "the logger to standard output"),
@@ -109,7 +124,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A66", "metrics", [No, No, Na], ""),
     grfc("A68", "random subsetting", [Needs(Feature::RandomSubsetting), Na, No], ""),
     grfc("A69", "certificate revocation lists", [No, No, Na], ""),
-    grfc("A71", "fallback between control planes", [Yes, Yes, Na], "a view is of one of them, never of two"),
+    grfc(
+        "A71",
+        "fallback between control planes",
+        [Yes, Yes, Na],
+        "a view is of one of them, never of two, on disk neither; load reports follow",
+    ),
     grfc("A72", "traces", [No, No, Na], ""),
     grfc("A74", "coherent configuration", [Yes, Yes, Na], ""),
     grfc("A75", "aggregate clusters, once more", [Needs(Feature::AggregateCluster), Na, No], ""),
@@ -146,7 +166,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A95", "collections of endpoints", [Part, Na, No], "fallback_on_reachability_only"),
     grfc("A96", "metrics of call credentials", [No, Na, Na], ""),
     grfc("A97", "tokens to the control plane", [Yes, Yes, No], ""),
-    grfc("A100", "slow start of weighted round robin (draft)", [Needs(Feature::SlowStart), Na, No], ""),
+    grfc(
+        "A100",
+        "slow start of weighted round robin (draft)",
+        [Needs(Feature::SlowStart), Na, Part],
+        "`warmup` is sent for round robin and least request; no configuration asks for the policy of A58",
+    ),
     grfc("A101", "server names in TLS", [Yes, Na, Yes], ""),
     grfc(
         "A102",
@@ -172,7 +197,7 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A108", "metrics of pick first", [No, Na, Na], ""),
     grfc("A109", "a filter of metrics (draft)", [No, Na, Na], ""),
     grfc("A111", "host_rewrite_literal (draft)", [Yes, Na, Yes], ""),
-    grfc("A113", "weighted shuffling of pick first", [No, Na, Na], ""),
+    grfc("A113", "weighted shuffling of pick first", [Yes, Na, Na], ""),
     grfc(
         "A114",
         "weighted round robin by custom metrics",
