@@ -312,11 +312,11 @@ impl Endpoint {
     }
 
     /// Streams on a connection at most, by configuration and by the peer's word. Beyond that calls wait here and
-    /// not in h2's queue, from where a dying connection would not hand them back. A peer that says 0 will say
-    /// something else later, of which nobody tells: h2's queue waits for that.
+    /// not in h2's queue, from where a dying connection would not hand them back, and a call that is given up would
+    /// not go before its turn. A peer that says 0 may say something else later.
     fn cap(&self, conn: &Conn) -> u32 {
         let unlimited = |limit| if limit == 0 { u32::MAX } else { limit };
-        unlimited(self.max_streams.load(Relaxed)).min(unlimited(conn.peer_limit()))
+        unlimited(self.max_streams.load(Relaxed)).min(conn.peer_limit())
     }
 
     /// Offers these connections to calls, and no others.

@@ -176,6 +176,29 @@ async fn calls_without_an_answer_are_as_many_as_the_breaker_says_and_cost_little
     assert_eq!(cluster.guards().map(|(_, count)| count), [0; 5]);
 }
 
+/// A peer may say that it takes no streams for a while: calls that are given up meanwhile leave nothing behind.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_allows_no_streams_is_given_none_until_it_does() {
+    let peer = Deaf { settings: vec![0, 3, 0, 0, 0, 0], ..Deaf::default() };
+    *peer.then.lock().unwrap() = frame(4, &[0, 3, 0, 0, 0, 1]);
+    let cluster = cluster(&peer, |_| {});
+    rest().await;
+    for _ in 0..2_000 {
+        let Started::Later(request) = cluster.begin(long(), &mut AttemptContext::default()) else { panic!() };
+        let mut context = AttemptContext::default();
+        let waiting = cluster.begin_later(request, &mut context);
+        assert!(futures_util::poll!(std::pin::pin!(waiting)).is_pending());
+    }
+    assert_eq!(cluster.guards().map(|(_, count)| count), [0; 5]);
+    let mut context = AttemptContext::default();
+    let waiting = cluster.begin_later(request(), &mut context);
+    let (exchange, ()) = tokio::join!(waiting, async {
+        rest().await;
+        peer.wake.notify_one();
+    });
+    exchange.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_beyond_the_streams_of_the_peer_wait_until_it_allows_more() {
     // SETTINGS_MAX_CONCURRENT_STREAMS 2, and 4 later.
