@@ -6,7 +6,10 @@ use rustls::{
     crypto::CryptoProvider,
     sign::{CertifiedKey, SigningKey},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+    pem::{self, PemObject},
+};
 use std::{fmt, sync::Arc};
 use zeroize::Zeroizing;
 
@@ -43,7 +46,7 @@ impl PrivateKey {
 
     /// Reads the first private key of a PEM text and makes sure that TLS can use it.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| KeyError::Pem(error.to_string()))?;
+        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| KeyError::Pem(unreadable(&error)))?;
         let key = Self(Zeroizing::new(der));
         rustls::crypto::aws_lc_rs::sign::any_supported_type(&key.0)
             .map_err(|error| KeyError::Unusable(error.to_string()))?;
@@ -85,6 +88,20 @@ impl PrivateKey {
 impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PrivateKey(redacted)")
+    }
+}
+
+/// What is wrong with a PEM text. The library's own words quote lines of it, and what somebody took for a line of
+/// PEM may hold a key.
+pub(crate) fn unreadable(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "the end line of a block is missing".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins a block does not end as one (-----BEGIN …-----)".to_owned()
+        }
+        pem::Error::Base64Decode(_) => "a block is not base64".to_owned(),
+        pem::Error::NoItemsFound => "there is no such block".to_owned(),
+        _ => "it cannot be read".to_owned(),
     }
 }
 

@@ -51,6 +51,7 @@ pub mod channel;
 pub mod clock;
 pub mod csr;
 pub mod key;
+pub mod key_pair;
 pub mod rotation;
 pub mod rustls;
 pub mod source;

@@ -8,6 +8,7 @@ use crate::{
     bundle::{Roots, TrustBundles},
     certificate::PeerCertificate,
     clock::Clock,
+    key_pair::KeyPair,
     verifier::{self, Refused, Role, ServerCheck},
     workload::{Identity, WorkloadIdentity},
 };
@@ -52,6 +53,17 @@ pub enum ServerTrust {
     Outsider(Roots, ServerCheck),
 }
 
+/// What a client shows of itself.
+#[derive(Clone, Copy, Debug)]
+pub enum Presents<'a> {
+    /// Nothing.
+    Nothing,
+    /// The current SVID of this identity, at each handshake.
+    Identity(&'a WorkloadIdentity),
+    /// Always this.
+    KeyPair(&'a KeyPair),
+}
+
 /// Whether a server wants to know its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
@@ -82,15 +94,30 @@ pub fn client_config_with(
     provider: Provider,
     clock: Clock,
 ) -> Result<Arc<ClientConfig>, Error> {
+    let presents = identity.map_or(Presents::Nothing, Presents::Identity);
+    client_config_presenting(trust, presents, alpn, provider, clock)
+}
+
+/// As [`client_config_with`], for a client that may have a certificate of another kind.
+pub fn client_config_presenting(
+    trust: ServerTrust,
+    presents: Presents<'_>,
+    alpn: &[&[u8]],
+    provider: Provider,
+    clock: Clock,
+) -> Result<Arc<ClientConfig>, Error> {
     let verifier = Arc::new(ServerVerifier { trust, provider: provider.clone() });
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(clock))
         .with_safe_default_protocol_versions()?
         // "Dangerous" is rustls's word for verifiers other than its own; ours verifies.
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(LiveKey::new(identity, provider))),
-        None => builder.with_no_client_auth(),
+    let mut config = match presents {
+        Presents::Identity(identity) => {
+            builder.with_client_cert_resolver(Arc::new(LiveKey::new(identity, provider)))
+        }
+        Presents::KeyPair(pair) => builder.with_client_cert_resolver(Arc::new(FixedKey(pair.clone()))),
+        Presents::Nothing => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -185,6 +212,20 @@ impl ResolvesClientCert for LiveKey {
 impl ResolvesServerCert for LiveKey {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.current()
+    }
+}
+
+/// A key that does not change.
+#[derive(Debug)]
+struct FixedKey(KeyPair);
+
+impl ResolvesClientCert for FixedKey {
+    fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.certified())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

@@ -119,7 +119,7 @@ impl fmt::Debug for X509Svid {
 
 /// The certificates of a PEM text, in order.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| key::unreadable(&error))
 }
 
 /// Says that `what` is not valid at `now`, with both clocks: skew is what usually causes it.

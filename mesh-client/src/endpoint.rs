@@ -28,6 +28,7 @@ use http::uri::Authority;
 use load::LoadWeight;
 use machine::Connectivity;
 use mesh_xds::{
+    config::ClusterSecrets,
     lrs::{InProgress, LocalityLoad},
     name::Name,
     orca::LoadReport,
@@ -54,8 +55,14 @@ use tokio::{
 /// TLS of connections that are made now. Implemented over mesh-ca; asked at every dial, so that a rotated
 /// identity is used by the next connection.
 pub(crate) trait TlsConfigs: Send + Sync {
-    /// The client side for an endpoint of this hostname (from EDS). An error fails the dial with this reason.
-    fn client_tls(&self, tls: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String>;
+    /// The client side for an endpoint of this hostname (from EDS), with the secrets that its cluster has now. An
+    /// error fails the dial with this reason.
+    fn client_tls(
+        &self,
+        tls: &UpstreamTls,
+        secrets: &ClusterSecrets,
+        hostname: Option<&str>,
+    ) -> Result<ClientTls, String>;
 
     /// Ends when the providers that a context names have delivered, or have failed to: a process that has
     /// just started is not refused for being early.

@@ -20,7 +20,7 @@ use crate::{
     stack::{ActiveFaults, CallSettings, Core},
     table::registry::Registry,
     target::{InvalidTarget, Target},
-    tls::{ProviderError, Providers},
+    tls::{ProviderError, Providers, check_secret},
 };
 use mesh_ca::workload::WorkloadIdentity;
 use mesh_xds::{
@@ -62,6 +62,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::SlowStart,
     Feature::ZoneAware,
     Feature::HealthChecks,
+    Feature::Sds,
     Feature::HashPolicies,
     Feature::Hedging,
     Feature::HighPriority,
@@ -532,7 +533,12 @@ impl MeshBuilder {
             health_service: self.health_service,
             callers,
         };
-        let settings = ClientSettings { support: SUPPORT, cache: self.cache, ..ClientSettings::default() };
+        let settings = ClientSettings {
+            support: SUPPORT,
+            secrets: check_secret,
+            cache: self.cache,
+            ..ClientSettings::default()
+        };
         let backoff = settings.backoff.clone();
         let xds = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);
         let reporter = LoadReporter::spawn(loads, &xds, connector.clone(), backoff);

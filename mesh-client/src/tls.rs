@@ -1,25 +1,31 @@
 //! From the TLS contexts of xDS to rustls configurations (gRFC A29, A101).
 //!
-//! A context names certificate providers; [`Providers`] knows what each name stands for. What cannot be
-//! honoured is refused with the reason; nothing ever falls back to plaintext or to a weaker check. The
-//! configurations are live: certificates and roots are read at every handshake, so a rotation needs no
-//! new one. No session is resumed, since resumption skips verification.
+//! A context names certificate providers; [`Providers`] knows what each name stands for. Or it names secrets, which
+//! come with its cluster. What cannot be honoured is refused with the reason; nothing ever falls back to plaintext or
+//! to a weaker check. The configurations are live: certificates and roots of providers are read at every handshake,
+//! so a rotation needs no new one; of secrets, those at hand when the connection is made. No session is resumed, since resumption skips verification.
 
 mod provider;
 mod san;
+mod secret;
 
 pub use provider::ProviderError;
 pub(crate) use provider::{read_roots, roots_file};
+pub(crate) use secret::check as check_secret;
 
 use crate::endpoint::{ClientTls, TlsConfigs};
 use mesh_ca::{
     certificate::PeerCertificate,
     clock::Clock,
-    rustls::{ClientAuth, Provider, ServerTrust, client_config_with, default_provider, server_config},
+    rustls::{
+        ClientAuth, Presents, Provider, ServerTrust, client_config_presenting, default_provider,
+        server_config,
+    },
     verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
 use mesh_xds::{
+    config::ClusterSecrets,
     name::Name,
     resource::tls::{DownstreamTls, Identity, Roots, SanMatcher, UpstreamTls},
 };
@@ -34,6 +40,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 use tokio::time::Instant;
 
@@ -86,8 +93,16 @@ pub enum TlsError {
         cause: String,
     },
     /// A context names a secret that did not come with its cluster.
-    #[error("secret `{0}` of the TLS context is not here")]
+    #[error("secret `{0}` of the TLS context has not come with its cluster yet")]
     NoSecret(Name),
+    /// A secret that was fit when it came, and is not now.
+    #[error("secret `{name}` of the TLS context cannot be used: {reason}")]
+    Secret {
+        /// Which.
+        name: Name,
+        /// What is wrong with it; says nothing of a key.
+        reason: String,
+    },
     /// rustls cannot be configured so.
     #[error("TLS cannot be configured: {0}")]
     Rustls(String),
@@ -95,9 +110,12 @@ pub enum TlsError {
 
 /// When the current certificate of an identity ends.
 fn end(identity: &WorkloadIdentity) -> Option<Instant> {
-    let not_after = identity.current()?.svid().not_after();
-    let left = not_after.duration_since(identity.clock().now()).unwrap_or_default();
-    Instant::now().checked_add(left)
+    ends(identity.current()?.svid().not_after(), identity.clock().now())
+}
+
+/// When a certificate ends, on the clock of tasks.
+fn ends(not_after: SystemTime, now: SystemTime) -> Option<Instant> {
+    Instant::now().checked_add(not_after.duration_since(now).unwrap_or_default())
 }
 
 /// The certificate provider instances of a process, by name.
@@ -149,27 +167,44 @@ impl Providers {
     pub(crate) fn client_tls(
         &self,
         context: &UpstreamTls,
+        secrets: &ClusterSecrets,
         hostname: Option<&str>,
     ) -> Result<ClientTls, TlsError> {
-        let identity = match &context.identity {
-            Some(Identity::Provider(instance)) => Some(self.ready(instance)?),
-            Some(Identity::Secret(name)) => return Err(TlsError::NoSecret(name.clone())),
-            None => None,
+        // Secrets are judged by the system's clock: they came with none of their own.
+        let system = Clock::system();
+        let pair;
+        let (own, reconnect_before) = match &context.identity {
+            Some(Identity::Provider(instance)) => {
+                let identity = self.ready(instance)?;
+                (Presents::Identity(identity), end(identity))
+            }
+            Some(Identity::Secret(name)) => {
+                pair = secret::key_pair(secrets, name, system.now(), &self.crypto)?;
+                (Presents::KeyPair(&pair), ends(pair.not_after(), system.now()))
+            }
+            None => (Presents::Nothing, None),
         };
         let name = match (context.auto_host_sni, hostname) {
             (true, Some(hostname)) => Some(hostname),
             _ => context.sni.as_deref(),
         };
-        let check = self.server_check(context, name)?;
         let (trust, clock) = match &context.roots {
             Roots::Provider(instance) => {
+                let check = self.server_check(context, context.sans.clone(), name)?;
                 let roots = self.ready(instance)?;
                 (ServerTrust::Mesh(roots.clone(), check), roots.clock().clone())
             }
-            Roots::System => (ServerTrust::Outsider(self.system_roots()?, check), Clock::system()),
-            Roots::Secret(name) => return Err(TlsError::NoSecret(name.clone())),
+            Roots::System => {
+                let check = self.server_check(context, context.sans.clone(), name)?;
+                (ServerTrust::Outsider(self.system_roots()?, check), system)
+            }
+            Roots::Secret(secret) => {
+                let (roots, validation) = secret::roots(secrets, secret)?;
+                let check = self.server_check(context, context.accepted(&validation.sans), name)?;
+                (ServerTrust::Outsider(roots, check), system)
+            }
         };
-        let config = client_config_with(trust, identity, ALPN, self.crypto.clone(), clock)
+        let config = client_config_presenting(trust, own, ALPN, self.crypto.clone(), clock)
             .map_err(|error| TlsError::Rustls(error.to_string()))?;
         let server_name = match name {
             // rustls sends no server name for an address.
@@ -178,7 +213,7 @@ impl Providers {
                 ServerName::try_from(name.to_owned()).map_err(|_| TlsError::BadName(name.to_owned()))?
             }
         };
-        Ok(ClientTls { config, server_name, reconnect_before: identity.and_then(end) })
+        Ok(ClientTls { config, server_name, reconnect_before })
     }
 
     fn system_roots(&self) -> Result<mesh_ca::bundle::Roots, TlsError> {
@@ -201,7 +236,12 @@ impl Providers {
         Ok(identity)
     }
 
-    fn server_check(&self, context: &UpstreamTls, name: Option<&str>) -> Result<ServerCheck, TlsError> {
+    fn server_check(
+        &self,
+        context: &UpstreamTls,
+        sans: Vec<SanMatcher>,
+        name: Option<&str>,
+    ) -> Result<ServerCheck, TlsError> {
         if context.auto_sni_san_validation {
             let name: Arc<str> = name.ok_or(TlsError::NoName)?.into();
             return Ok(ServerCheck::named(&format!("DNS name {name}"), move |peer: &PeerCertificate| {
@@ -212,13 +252,13 @@ impl Providers {
                 }
             }));
         }
-        if context.sans.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
+        if sans.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "a cluster's TLS context names no server identity (no SAN matcher): any workload that its \
                  roots vouch for is accepted as its server"
             );
         }
-        let sans: Arc<[SanMatcher]> = context.sans.clone().into();
+        let sans: Arc<[SanMatcher]> = sans.into();
         let shown = san::Shown(&sans).to_string();
         Ok(ServerCheck::named(&shown, move |peer: &PeerCertificate| {
             if sans.is_empty() || sans.iter().any(|matcher| san::matches(peer, matcher)) {
@@ -249,8 +289,13 @@ impl Providers {
 }
 
 impl TlsConfigs for Providers {
-    fn client_tls(&self, tls: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String> {
-        Self::client_tls(self, tls, hostname).map_err(|error| error.to_string())
+    fn client_tls(
+        &self,
+        tls: &UpstreamTls,
+        secrets: &ClusterSecrets,
+        hostname: Option<&str>,
+    ) -> Result<ClientTls, String> {
+        Self::client_tls(self, tls, secrets, hostname).map_err(|error| error.to_string())
     }
 
     fn settled<'a>(&'a self, tls: &'a UpstreamTls) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {

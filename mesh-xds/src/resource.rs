@@ -55,6 +55,8 @@ pub struct ParseContext {
     pub trusted: bool,
     /// What the data path can do: a resource that needs more is rejected.
     pub support: Support,
+    /// Nobody on the way could read it: otherwise a private key in it is none, and is rejected.
+    pub private: bool,
     /// Whether the data path can use a secret that is otherwise sound.
     pub secrets: secret::SecretCheck,
     /// Longer resources are rejected unread.
@@ -62,12 +64,13 @@ pub struct ParseContext {
 }
 
 impl Default for ParseContext {
-    /// No certificate provider, not trusted, nothing beyond the core, secrets unchecked, at most 16 MiB.
+    /// No certificate provider, not trusted, nothing beyond the core, in private, secrets unchecked, at most 16 MiB.
     fn default() -> Self {
         Self {
             certificate_providers: BTreeSet::new(),
             trusted: false,
             support: Support::NONE,
+            private: true,
             secrets: |_| Ok(()),
             max_size: 16 << 20,
         }

@@ -138,6 +138,7 @@ impl Actor {
         let around = Arc::new(Surroundings {
             connect: Arc::clone(&deps.connect),
             tls: Arc::clone(&deps.tls),
+            secrets: Arc::default(),
             counters,
             health_service: deps.health_service.clone(),
         });
@@ -298,6 +299,10 @@ impl Actor {
         let resolved = self.resolved();
         let config = self.empty.apply(now, resolved);
         self.config = self.used(config);
+        // Before the endpoints hear of a context that names them.
+        if **self.around.secrets.load() != self.config.secrets {
+            self.around.secrets.store(Arc::new(self.config.secrets.clone()));
+        }
         self.warn_of_keepalive_times();
         let cluster = &self.config.cluster;
         self.thresholds.set(cluster.outlier_detection.as_ref());

@@ -11,8 +11,12 @@ use super::{
     io::{BoxIo, Seen, Watched, cause},
 };
 use crate::connector::{Connect, Destination};
+use arc_swap::ArcSwap;
 use http::uri::Scheme;
-use mesh_xds::resource::{cluster::ConnectionOptions, tls::UpstreamTls};
+use mesh_xds::{
+    config::ClusterSecrets,
+    resource::{cluster::ConnectionOptions, tls::UpstreamTls},
+};
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -46,7 +50,12 @@ pub(crate) struct Dialler {
     pub(crate) patience: u32,
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) tls_configs: Arc<dyn TlsConfigs>,
+    /// Read for each connection, so that one that is made after a rotation is made with the new ones.
+    pub(crate) secrets: LiveSecrets,
 }
+
+/// What the secrets of a cluster are now. A connection that is up keeps those that it was made with.
+pub(crate) type LiveSecrets = Arc<ArcSwap<ClusterSecrets>>;
 
 /// A connection that is up.
 pub(crate) struct Dialled {
@@ -107,7 +116,7 @@ impl Dialler {
         Ok(match &self.tls {
             None => Opened { io, scheme: Scheme::HTTP, reconnect_before: None },
             Some(tls) => {
-                let tls = self.tls_configs.client_tls(tls, self.hostname.as_deref())?;
+                let tls = self.tls_configs.client_tls(tls, &self.secrets.load(), self.hostname.as_deref())?;
                 let connector = tokio_rustls::TlsConnector::from(tls.config);
                 let handshake = connector.connect(tls.server_name, io).await;
                 let stream = handshake.map_err(|error| format!("TLS handshake: {}", cause(&error)))?;

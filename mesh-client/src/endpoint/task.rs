@@ -9,7 +9,7 @@
 use super::{
     Endpoint, TlsConfigs, What,
     conn::Conn,
-    connect::{Dialled, Dialler},
+    connect::{Dialled, Dialler, LiveSecrets},
     driver::{self, Driver},
     machine::{Connectivity, Input, Machine},
     oob::OutOfBand,
@@ -70,6 +70,8 @@ impl Spec {
 pub(crate) struct Surroundings {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) tls: Arc<dyn TlsConfigs>,
+    /// Of the cluster.
+    pub(crate) secrets: LiveSecrets,
     pub(crate) counters: Arc<Counters>,
     /// The service that endpoints are to say the health of, by themselves.
     pub(crate) health_service: Option<Arc<str>>,
@@ -203,6 +205,7 @@ impl Task {
                 patience: self.patience,
                 connect: Arc::clone(&self.around.connect),
                 tls_configs: Arc::clone(&self.around.tls),
+                secrets: Arc::clone(&self.around.secrets),
             };
             self.dialling = Some(Box::pin(async { dialler.dial().await.map(Box::new) }));
         }

@@ -128,6 +128,7 @@ impl Checker {
             patience: 1,
             connect: Arc::clone(&self.around.connect),
             tls_configs: Arc::clone(&self.around.tls),
+            secrets: Arc::clone(&self.around.secrets),
         };
         // A process that has just started has no certificate yet: that is not the endpoint's fault.
         if let Some(tls) = &plan.tls {

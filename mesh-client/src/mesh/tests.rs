@@ -7,6 +7,7 @@ mod control_planes;
 mod explain;
 mod load;
 mod resilience;
+mod secrets;
 mod weighted;
 mod world;
 mod zones;

@@ -6,7 +6,15 @@ use mesh_ca::{
     issuer::{Authority, ServerNames},
     spiffe_id::TrustDomain,
 };
-use mesh_xds::{matcher::StringMatcher, resource::tls::SanKind};
+use mesh_xds::{
+    matcher::StringMatcher,
+    resource::{
+        Secret,
+        secret::{PrivateKey, SecretContent, TlsCertificate, ValidationContext},
+        tls::SanKind,
+    },
+};
+use std::time::Duration;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
@@ -62,7 +70,7 @@ async fn a_server_is_believed_when_any_of_its_names_satisfies_any_matcher() {
         (vec![StringMatcher::suffix("/sa/ratings", false).unwrap()], false),
         (vec![StringMatcher::exact("", false)], false),
     ] {
-        let tls = client.client_tls(&upstream(sans.clone()), None).unwrap();
+        let tls = client.client_tls(&upstream(sans.clone()), &ClusterSecrets::default(), None).unwrap();
         let (connected, _) = handshake(&tls, server.clone()).await;
         assert_eq!(connected.is_ok(), believed, "{sans:?}: {connected:?}");
     }
@@ -79,7 +87,9 @@ async fn a_matcher_of_one_kind_is_not_satisfied_by_a_name_of_another() {
     {
         let name = StringMatcher::suffix("reviews", false).unwrap();
         let sans = vec![SanMatcher { kind: Some(kind), name }];
-        let tls = client.client_tls(&UpstreamTls { sans, ..upstream(vec![]) }, None).unwrap();
+        let tls = client
+            .client_tls(&UpstreamTls { sans, ..upstream(vec![]) }, &ClusterSecrets::default(), None)
+            .unwrap();
         let (connected, _) = handshake(&tls, server.clone()).await;
         assert_eq!(connected.is_ok(), believed, "{kind:?}: {connected:?}");
     }
@@ -90,7 +100,10 @@ async fn a_refused_server_is_named_with_what_was_expected() {
     let authority = authority();
     let server = providers(&authority, "reviews").await.server_tls(&downstream(None, false)).unwrap();
     let wanted = upstream(vec![StringMatcher::exact(&id("ratings"), false)]);
-    let tls = providers(&authority, "productpage").await.client_tls(&wanted, None).unwrap();
+    let tls = providers(&authority, "productpage")
+        .await
+        .client_tls(&wanted, &ClusterSecrets::default(), None)
+        .unwrap();
     let (connected, _) = handshake(&tls, server).await;
     let why = connected.unwrap_err();
     assert!(why.contains(&id("ratings")) && why.contains(&id("reviews")), "{why}");
@@ -99,7 +112,10 @@ async fn a_refused_server_is_named_with_what_was_expected() {
 #[tokio::test]
 async fn a_server_of_another_authority_is_never_believed() {
     let server = providers(&authority(), "reviews").await.server_tls(&downstream(None, false)).unwrap();
-    let tls = providers(&authority(), "productpage").await.client_tls(&upstream(vec![]), None).unwrap();
+    let tls = providers(&authority(), "productpage")
+        .await
+        .client_tls(&upstream(vec![]), &ClusterSecrets::default(), None)
+        .unwrap();
     assert!(handshake(&tls, server).await.0.is_err());
 }
 
@@ -109,7 +125,10 @@ async fn a_client_without_certificate_is_refused_only_where_one_is_required() {
     let server = providers(&authority, "reviews").await;
     let mut anonymous = upstream(vec![]);
     anonymous.identity = None;
-    let tls = providers(&authority, "productpage").await.client_tls(&anonymous, None).unwrap();
+    let tls = providers(&authority, "productpage")
+        .await
+        .client_tls(&anonymous, &ClusterSecrets::default(), None)
+        .unwrap();
     assert!(tls.reconnect_before.is_none());
     for (context, welcome) in [
         (downstream(None, false), true),
@@ -128,9 +147,12 @@ async fn the_peer_must_have_the_name_that_was_sent_when_that_is_asked_for() {
     let server = providers(&authority, "reviews").await.server_tls(&downstream(None, false)).unwrap();
     let mut context = upstream(vec![]);
     context.auto_sni_san_validation = true;
-    assert_eq!(client.client_tls(&context, Some("reviews.test")).err(), Some(TlsError::NoName));
+    assert_eq!(
+        client.client_tls(&context, &ClusterSecrets::default(), Some("reviews.test")).err(),
+        Some(TlsError::NoName)
+    );
     context.auto_host_sni = true;
-    let tls = client.client_tls(&context, Some("reviews.test")).unwrap();
+    let tls = client.client_tls(&context, &ClusterSecrets::default(), Some("reviews.test")).unwrap();
     assert_eq!(tls.server_name.to_str(), "reviews.test");
     // The server has a SPIFFE id and no DNS name.
     let why = handshake(&tls, server).await.0.unwrap_err();
@@ -143,15 +165,18 @@ async fn what_cannot_be_honoured_is_refused_with_the_reason() {
     let mut system = upstream(vec![]);
     system.roots = Roots::System;
     providers.system_roots.set(Err(TlsError::SystemRoots("there are none".into()))).unwrap();
-    let text = providers.client_tls(&system, None).unwrap_err().to_string();
+    let text = providers.client_tls(&system, &ClusterSecrets::default(), None).unwrap_err().to_string();
     assert!(text.contains("`system_root_certs`: there are none"), "{text}");
     let mut unknown = upstream(vec![]);
     unknown.identity = Some(Identity::Provider("nowhere".into()));
-    let text = providers.client_tls(&unknown, None).unwrap_err().to_string();
+    let text = providers.client_tls(&unknown, &ClusterSecrets::default(), None).unwrap_err().to_string();
     assert!(text.contains("`nowhere`") && text.contains("known: default"), "{text}");
     let mut bad = upstream(vec![]);
     bad.sni = Some("not a name".into());
-    assert_eq!(providers.client_tls(&bad, None).err(), Some(TlsError::BadName("not a name".into())));
+    assert_eq!(
+        providers.client_tls(&bad, &ClusterSecrets::default(), None).err(),
+        Some(TlsError::BadName("not a name".into()))
+    );
     assert!(matches!(
         providers.server_tls(&downstream(Some("nowhere"), true)),
         Err(TlsError::UnknownProvider { .. })
@@ -178,7 +203,8 @@ async fn a_provider_that_has_not_delivered_is_named_and_never_replaced_by_plaint
     let identity = WorkloadIdentity::start(Broken);
     identity.ready().await.unwrap_err();
     let providers = Providers::new([("default".into(), identity)]);
-    let refused = providers.client_tls(&upstream(vec![]), None).unwrap_err().to_string();
+    let refused =
+        providers.client_tls(&upstream(vec![]), &ClusterSecrets::default(), None).unwrap_err().to_string();
     assert!(refused.contains("no file"), "{refused}");
 }
 
@@ -208,7 +234,7 @@ async fn the_systems_roots_vouch_for_a_server_of_the_right_name_only() {
     let tls = |client: &Providers, name: &str| {
         let sans = vec![StringMatcher::exact(name, false)];
         let context = UpstreamTls { identity: None, roots: Roots::System, ..upstream(sans) };
-        client.client_tls(&context, None).unwrap()
+        client.client_tls(&context, &ClusterSecrets::default(), None).unwrap()
     };
     let good = client(roots);
     handshake(&tls(&good, "reviews.test"), server.clone()).await.0.unwrap();
@@ -218,4 +244,118 @@ async fn the_systems_roots_vouch_for_a_server_of_the_right_name_only() {
     let strange = crate::testing::authority();
     let strange = strange.bundles().roots(&TrustDomain::parse("cluster.local").unwrap()).unwrap().clone();
     assert!(handshake(&tls(&client(strange), "reviews.test"), server).await.0.is_err());
+}
+
+/// What a cluster has of secrets: the certificate of an account, perhaps with the key of another, and roots.
+fn secrets(authority: &Authority, own: &WorkloadIdentity, sans: Vec<SanMatcher>) -> ClusterSecrets {
+    let svid = own.current().unwrap().svid().clone();
+    let chain = svid.chain_pem().into_bytes().into();
+    let key = PrivateKey::new(svid.key().to_pem().as_bytes());
+    let roots = authority.bundles().roots(&TrustDomain::parse("cluster.local").unwrap()).unwrap().pem();
+    let secret = |name: &str, content| Some(Arc::new(Secret { name: name.into(), content }));
+    ClusterSecrets {
+        identity: secret("own", SecretContent::Certificate(TlsCertificate { chain, key })),
+        roots: secret(
+            "roots",
+            SecretContent::Validation(ValidationContext { roots: roots.into_bytes().into(), sans }),
+        ),
+    }
+}
+
+fn by_secrets(sans: Vec<StringMatcher>) -> UpstreamTls {
+    UpstreamTls {
+        identity: Some(Identity::Secret("own".into())),
+        roots: Roots::Secret("roots".into()),
+        ..upstream(sans)
+    }
+}
+
+#[tokio::test]
+async fn names_of_the_cluster_and_of_the_secret_count_together() {
+    let authority = authority();
+    let server =
+        providers(&authority, "reviews").await.server_tls(&downstream(Some("default"), true)).unwrap();
+    let own = identity(&authority, "productpage").await;
+    let exact = |account: &str| StringMatcher::exact(&id(account), false);
+    for (of_cluster, of_secret, believed) in [
+        (vec![], vec![], true),
+        (vec![exact("reviews")], vec![], true),
+        (vec![], vec![exact("reviews")], true),
+        (vec![], vec![exact("ratings")], false),
+        (vec![exact("ratings")], vec![exact("reviews")], true),
+        (vec![exact("ratings")], vec![exact("details")], false),
+    ] {
+        let shown = format!("{of_cluster:?} {of_secret:?}");
+        let secrets = secrets(&authority, &own, of_secret.into_iter().map(SanMatcher::from).collect());
+        let tls = Providers::new([]).client_tls(&by_secrets(of_cluster), &secrets, None).unwrap();
+        let (connected, _) = handshake(&tls, server.clone()).await;
+        assert_eq!(connected.is_ok(), believed, "{shown}: {connected:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_does_not_fit_fails_the_connection_and_is_named() {
+    let authority = authority();
+    let own = identity(&authority, "productpage").await;
+    let providers = Providers::new([]);
+    let refused = |secrets: &ClusterSecrets| {
+        providers.client_tls(&by_secrets(vec![]), secrets, None).unwrap_err().to_string()
+    };
+    let good = secrets(&authority, &own, vec![]);
+    assert!(providers.client_tls(&by_secrets(vec![]), &good, None).unwrap().reconnect_before.is_some());
+    let text = refused(&ClusterSecrets { identity: None, ..good.clone() });
+    assert!(text.contains("secret `own` of the TLS context has not come"), "{text}");
+    let text = refused(&ClusterSecrets { roots: None, ..good.clone() });
+    assert!(text.contains("secret `roots` of the TLS context has not come"), "{text}");
+
+    // One for another: of another name, or of the wrong kind.
+    let renamed = Secret { name: "other".into(), ..Secret::clone(good.identity.as_ref().unwrap()) };
+    let text = refused(&ClusterSecrets { identity: Some(Arc::new(renamed)), ..good.clone() });
+    assert!(text.contains("secret `own` of the TLS context has not come"), "{text}");
+    let roots = Secret { name: "own".into(), ..Secret::clone(good.roots.as_ref().unwrap()) };
+    let text = refused(&ClusterSecrets { identity: Some(Arc::new(roots)), ..good.clone() });
+    assert!(text.contains("it is a validation_context, not a tls_certificate"), "{text}");
+
+    // Its time is over.
+    let ended = crate::testing::ending(&authority, "productpage", Duration::from_secs(1));
+    let ended = secrets(&authority, &ended, vec![]);
+    let SecretContent::Certificate(_) = &ended.identity.as_ref().unwrap().content else { unreachable!() };
+    let now = std::time::SystemTime::now() + Duration::from_secs(3600);
+    let error = secret::key_pair(&ended, &"own".into(), now, &default_provider()).unwrap_err().to_string();
+    assert!(error.contains("secret `own` of the TLS context cannot be used: its certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_secret_of_no_use_is_rejected_by_its_field() {
+    let authority = authority();
+    let (own, other) = (identity(&authority, "productpage").await, identity(&authority, "reviews").await);
+    let (good, other) = (secrets(&authority, &own, vec![]), secrets(&authority, &other, vec![]));
+    let content = |secret: &Option<Arc<Secret>>| secret.as_ref().unwrap().content.clone();
+    assert_eq!(check_secret(&content(&good.identity)), Ok(()));
+    assert_eq!(check_secret(&content(&good.roots)), Ok(()));
+    let (SecretContent::Certificate(one), SecretContent::Certificate(two)) =
+        (content(&good.identity), content(&other.identity))
+    else {
+        panic!("no certificates")
+    };
+    let pem =
+        |label: &str| format!("-----BEGIN {label}-----\nc2VjcmV0\n-----END {label}-----\n").into_bytes();
+    let certificate = |chain: &[u8], key: PrivateKey| {
+        SecretContent::Certificate(TlsCertificate { chain: chain.into(), key })
+    };
+    let roots =
+        |roots: Vec<u8>| SecretContent::Validation(ValidationContext { roots: roots.into(), sans: vec![] });
+    for (content, field, reason) in [
+        (certificate(&one.chain, two.key.clone()), "private_key", "is not the one of the certificate"),
+        (certificate(&one.chain, PrivateKey::new(&pem("PRIVATE KEY"))), "private_key", "cannot be used"),
+        (certificate(&pem("CERTIFICATE"), one.key.clone()), "certificate_chain", "cannot be read"),
+        (certificate(b"", one.key.clone()), "certificate_chain", "is empty"),
+        (roots(pem("CERTIFICATE")), "trusted_ca", "root certificate 0 cannot be used"),
+        (roots(Vec::new()), "trusted_ca", "no root certificate"),
+        (roots(one.chain.to_vec()), "trusted_ca", "not a CA"),
+    ] {
+        let fault = check_secret(&content).unwrap_err();
+        assert_eq!(fault.field, field, "{fault:?}");
+        assert!(fault.reason.contains(reason) && !fault.reason.contains("c2VjcmV0"), "{fault:?}");
+    }
 }

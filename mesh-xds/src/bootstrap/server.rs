@@ -145,6 +145,21 @@ impl ServerConfig {
         if self.features.delta { Variant::Delta } else { Variant::Sotw }
     }
 
+    /// Whether nobody on the way can read what it sends: TLS, a socket of this machine or its loopback.
+    pub fn is_private(&self) -> bool {
+        match self.credentials {
+            ChannelCredentials::Tls { .. } => true,
+            ChannelCredentials::Insecure if self.socket().is_some() => true,
+            ChannelCredentials::Insecure => {
+                let authority = self.address.parse::<http::uri::Authority>().ok();
+                authority.is_some_and(|authority| {
+                    let host = authority.host().trim_matches(['[', ']']);
+                    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+                })
+            }
+        }
+    }
+
     /// The path of its socket, if that is how it is reached.
     pub fn socket(&self) -> Option<&std::path::Path> {
         self.address.strip_prefix("unix:").map(std::path::Path::new)

@@ -212,3 +212,27 @@ fn listener_names_follow_the_template_of_the_authority() {
     let server = bootstrap.server_listener(&"[::]:80".parse().unwrap()).unwrap();
     assert_eq!(server, "xdstp://d/envoy.config.listener.v3.Listener/in/%5B::%5D:80?x=1");
 }
+
+#[test]
+fn what_comes_over_tls_or_from_this_machine_is_read_by_nobody_else() {
+    let tls = ChannelCredentials::Tls {
+        ca_certificate_file: None,
+        spiffe_trust_bundle_map_file: None,
+        identity: None,
+        refresh_interval: Duration::from_secs(600),
+    };
+    assert!(ServerConfig::new("cp.test:1", tls).unwrap().is_private());
+    for (uri, private) in [
+        ("unix:///run/xds", true),
+        ("127.0.0.1:1", true),
+        ("[::1]:1", true),
+        ("localhost:1", true),
+        ("10.0.0.1:1", false),
+        ("cp.test:1", false),
+        ("127.0.0.1.test:1", false),
+        ("[::]:1", false),
+    ] {
+        let server = ServerConfig::new(uri, ChannelCredentials::Insecure).unwrap();
+        assert_eq!(server.is_private(), private, "{uri}");
+    }
+}

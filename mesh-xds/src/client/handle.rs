@@ -48,6 +48,14 @@ struct Shared {
     speakers: watch::Receiver<Arc<Speakers>>,
 }
 
+/// How far what a control plane says may go.
+struct Words {
+    /// It may rewrite `:authority` (gRFC A81).
+    trusted: bool,
+    /// Nobody on the way can read it.
+    private: bool,
+}
+
 type Watches<K, T> = Mutex<HashMap<K, Weak<Watch<T>>>>;
 
 /// One watched target, shared by all who watch it.
@@ -111,21 +119,22 @@ impl XdsClient {
         let context = ParseContext {
             certificate_providers: bootstrap.certificate_providers.keys().cloned().collect(),
             trusted: false,
+            private: false,
             support: settings.support,
             secrets: settings.secrets,
             max_size: settings.max_resource_bytes,
         };
-        Self::start(bootstrap, connector, settings, |trusted| Resources {
-            context: ParseContext { trusted, ..context.clone() },
+        Self::start(bootstrap, connector, settings, |Words { trusted, private }| Resources {
+            context: ParseContext { trusted, private, ..context.clone() },
         })
     }
 
-    /// `parser` makes the parser of a control plane that is trusted, or is not (gRFC A81).
+    /// `parser` makes the parser of what a control plane says.
     fn start<P: Parse<Resource = AnyResource>>(
         bootstrap: &Bootstrap,
         connector: Arc<dyn Connector>,
         settings: ClientSettings,
-        parser: impl Fn(bool) -> P,
+        parser: impl Fn(Words) -> P,
     ) -> Self {
         let mut bootstrap = bootstrap.clone();
         if bootstrap.servers.is_empty() {
@@ -144,7 +153,8 @@ impl XdsClient {
                 let trusted: Vec<_> =
                     plan.servers.iter().filter(|one| one.features.trusted_xds_server).collect();
                 let is_trusted = |server: &str| trusted.iter().any(|one| one.address == server);
-                let (with, without) = (parser(true), parser(false));
+                let from = |trusted| parser(Words { trusted, private: false });
+                let (with, without) = (from(true), from(false));
                 let now = crate::server::epoch_seconds(Duration::ZERO);
                 let stored = store::load(&cache, &owner, now, |kind, body, server| {
                     if is_trusted(server) { with.parse(kind, body) } else { without.parse(kind, body) }
@@ -154,7 +164,8 @@ impl XdsClient {
             }
         };
         let machine = |server: &ServerConfig| {
-            Machine::new(parser(server.features.trusted_xds_server), settings.machine(&bootstrap, server))
+            let words = Words { trusted: server.features.trusted_xds_server, private: server.is_private() };
+            Machine::new(parser(words), settings.machine(&bootstrap, server))
         };
         let node = settings.node(&bootstrap);
         let federation = Federation::new(plan, stored, machine);
@@ -169,7 +180,8 @@ impl XdsClient {
             let core = Arc::downgrade(&core);
             let accepted = move || Some(lock(&*core.upgrade()?).federation.accepted());
             let now = || crate::server::epoch_seconds(Duration::ZERO);
-            tokio::spawn(store::keep(writer, heard, accepted, parser(false), now));
+            let parser = parser(Words { trusted: false, private: false });
+            tokio::spawn(store::keep(writer, heard, accepted, parser, now));
             news
         });
         tokio::spawn(task::run(core, inbox, connector, servers, settings, speaks, news));

@@ -20,7 +20,7 @@ use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_xds::{
-    config::ClusterConfig,
+    config::{ClusterConfig, ClusterSecrets},
     orca::{self, LoadReport, LoadReportRequest},
     resource::{
         self, ClusterLoadAssignment, Locality,
@@ -517,7 +517,7 @@ impl AsyncWrite for Counted {
 pub(super) struct NoTls;
 
 impl TlsConfigs for NoTls {
-    fn client_tls(&self, _: &UpstreamTls, _: Option<&str>) -> Result<ClientTls, String> {
+    fn client_tls(&self, _: &UpstreamTls, _: &ClusterSecrets, _: Option<&str>) -> Result<ClientTls, String> {
         Err("no identity yet".to_owned())
     }
 }

@@ -5,7 +5,10 @@ use crate::{
     cluster::{AttemptErrorKind, Cluster, ClusterDeps},
     endpoint::{ClientTls, TlsConfigs},
 };
-use mesh_xds::resource::tls::{self, Roots, UpstreamTls};
+use mesh_xds::{
+    config::ClusterSecrets,
+    resource::tls::{self, Roots, UpstreamTls},
+};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
@@ -81,7 +84,12 @@ struct Identity {
 }
 
 impl TlsConfigs for Identity {
-    fn client_tls(&self, _: &UpstreamTls, hostname: Option<&str>) -> Result<ClientTls, String> {
+    fn client_tls(
+        &self,
+        _: &UpstreamTls,
+        _: &ClusterSecrets,
+        hostname: Option<&str>,
+    ) -> Result<ClientTls, String> {
         self.asked.lock().unwrap().push(hostname.map(str::to_owned));
         let config = self.config.lock().unwrap().clone().ok_or("no identity yet")?;
         let reconnect_before = self.life.lock().unwrap().map(|life| Instant::now() + life);

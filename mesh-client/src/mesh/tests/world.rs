@@ -11,7 +11,7 @@ use mesh_xds::{
     matcher::{DomainPattern, Fraction, HeaderMatcher, HeaderOrPseudo, PathMatcher, StringMatcher},
     name::{Name, ResourceType},
     resource::{
-        Locality, Resource,
+        Locality, Resource, Secret,
         cluster::{Cluster, ReportedMetrics},
         endpoint::{ClusterLoadAssignment, DropOverload, Endpoint, LocalityEndpoints, Priority},
         filter::{FilterConfig, FilterOverrides, HttpFilter},
@@ -50,6 +50,7 @@ pub(super) fn bootstrap(address: SocketAddr) -> Bootstrap {
 }
 
 /// The configuration of `reviews:9080`: one route, to the first of these clusters.
+#[derive(Clone)]
 pub(super) struct Published {
     route: Route,
     clusters: Vec<(&'static str, Vec<SocketAddr>)>,
@@ -61,6 +62,7 @@ pub(super) struct Published {
     /// Each endpoint is a priority.
     priorities: bool,
     tls: Option<Arc<UpstreamTls>>,
+    secrets: Vec<Secret>,
     change: fn(&mut Cluster),
     /// A route for each cluster.
     by_header: bool,
@@ -81,6 +83,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         drops: Vec::new(),
         priorities: false,
         tls: None,
+        secrets: Vec::new(),
         change: |_| {},
         by_header: false,
         without: Vec::new(),
@@ -114,6 +117,12 @@ impl Published {
     /// Endpoints are spoken to with this TLS.
     pub(super) fn over(mut self, tls: UpstreamTls) -> Self {
         self.tls = Some(Arc::new(tls));
+        self
+    }
+
+    /// There are these secrets, and no others.
+    pub(super) fn with_secrets(mut self, secrets: Vec<Secret>) -> Self {
+        self.secrets = secrets;
         self
     }
 
@@ -221,6 +230,7 @@ impl Published {
             endpoints.drops = self.drops.clone();
             all.push(encoded(&endpoints));
         }
+        all.extend(self.secrets.iter().map(encoded));
         all.retain(|((kind, _), _)| !self.without.contains(kind));
         all.into_iter().collect()
     }
@@ -353,12 +363,16 @@ impl Plane {
         Self { address, source, ads, load, tasks }
     }
 
-    pub(super) fn publish(&self, config: &Published) {
+    /// Says the name of the revision.
+    pub(super) fn publish(&self, config: &Published) -> Arc<str> {
         let mut current = self.source.current.lock().unwrap();
         let number = current.number + 1;
-        *current = Arc::new(Revision { number, resources: config.resources() });
+        let revision = Arc::new(Revision { number, resources: config.resources() });
+        let name = revision.revision();
+        *current = revision;
         drop(current);
         self.source.changes.send_replace(number);
+        name
     }
 
     pub(super) fn join(&self) -> Mesh {

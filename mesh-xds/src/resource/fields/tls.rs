@@ -153,7 +153,11 @@ pub(in crate::resource) static CERTIFICATE: Message = Message::of::<TlsCertifica
     "",
     &[
         supported("certificate_chain", "Envoy", INLINE),
-        supported("private_key", "Envoy", "so too, not encrypted, and the key of the certificate"),
+        supported(
+            "private_key",
+            "Envoy",
+            "so too, not encrypted, the key of the certificate, and not in plaintext from another machine",
+        ),
         rejected("password pkcs12 private_key_provider tls_params", "Envoy", ""),
         ignored("ocsp_staple signed_certificate_timestamp", "Envoy", "for servers"),
         ignored("watched_directory", "Envoy", "no file is read"),

@@ -89,6 +89,11 @@ impl Parse for Secret {
         let (content, field) = match &proto.r#type {
             Some(Type::TlsCertificate(own)) => {
                 let at = at.field("tls_certificate");
+                if !context.private {
+                    let reason = "came in plaintext from another machine, so that others may have its key: speak to \
+                                  the control plane over TLS (channel_creds `tls`) or a socket of this machine";
+                    faults.reject::<()>(&at, reason);
+                }
                 (certificate(own, &at, faults).map(SecretContent::Certificate)?, "tls_certificate")
             }
             Some(Type::ValidationContext(other)) => {

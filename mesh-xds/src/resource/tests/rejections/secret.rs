@@ -185,6 +185,11 @@ fn what_the_data_path_says_of_a_secret_counts_and_no_fault_quotes_a_key() {
     let error = Secret::parse(&certificate().encode_to_vec(), &context).unwrap_err();
     assert_eq!(error.to_string(), "s: tls_certificate.private_key: is another one's");
 
+    let overheard = ParseContext { private: false, ..super::context() };
+    let error = Secret::parse(&certificate().encode_to_vec(), &overheard).unwrap_err().to_string();
+    assert!(error.starts_with("s: tls_certificate: came in plaintext from another machine"), "{error}");
+    assert!(Secret::parse(&validation().encode_to_vec(), &overheard).is_ok(), "roots are no secret");
+
     let mut several = certificate();
     own(&mut several).certificate_chain = text(KEY);
     own(&mut several).private_key = text(ENCRYPTED);

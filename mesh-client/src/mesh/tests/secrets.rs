@@ -1,0 +1,248 @@
+//! Certificates and roots from the control plane (Envoy's SDS): calls over mutual TLS with them, as they change.
+
+use super::{
+    world::{Echo, Plane, Published, ask, bootstrap, free_address, reviews},
+    *,
+};
+use crate::{
+    connector::{BoxIo, Connect, Connecting, Destination},
+    testing::{authority, id, identity},
+};
+use mesh_ca::{
+    issuer::Authority,
+    rustls::{ClientAuth, default_provider, peer_identity, server_config},
+    spiffe_id::TrustDomain,
+    workload::WorkloadIdentity,
+};
+use mesh_xds::{
+    matcher::StringMatcher,
+    resource::{
+        secret::{PrivateKey, Secret, SecretContent, TlsCertificate, ValidationContext},
+        tls::{Identity, Roots, SanMatcher, UpstreamTls},
+    },
+    server::StreamEvent,
+};
+use std::sync::Mutex;
+use tokio::{
+    io::{copy_bidirectional, duplex},
+    net::TcpStream,
+    sync::broadcast,
+    task::AbortHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Leads every stream to a server that speaks TLS and wants to know its clients.
+#[derive(Clone)]
+struct Server {
+    acceptor: TlsAcceptor,
+    server: SocketAddr,
+    /// The SPIFFE ids of the clients, a connection each.
+    clients: Arc<Mutex<Vec<String>>>,
+    connections: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Connect for Server {
+    fn connect<'a>(&'a self, _: Destination<'a>) -> Connecting<'a> {
+        Box::pin(async {
+            let (ours, theirs) = duplex(1 << 16);
+            let this = self.clone();
+            let serving = tokio::spawn(async move {
+                // A client that refuses this server ends the handshake.
+                let Ok(mut stream) = this.acceptor.accept(theirs).await else { return };
+                let client = peer_identity(stream.get_ref().1).unwrap();
+                this.clients.lock().unwrap().push(client.spiffe_id.unwrap().to_string());
+                let mut tcp = TcpStream::connect(this.server).await.unwrap();
+                // Either end may go first.
+                let _ = copy_bidirectional(&mut stream, &mut tcp).await;
+            });
+            self.connections.lock().unwrap().push(serving.abort_handle());
+            let stream: BoxIo = Box::new(ours);
+            Ok(stream)
+        })
+    }
+}
+
+impl Server {
+    async fn start(authority: &Arc<Authority>, account: &str, echo: &Echo) -> Self {
+        let own = identity(authority, account).await;
+        let config = server_config(&own, ClientAuth::Require, &[b"h2"], default_provider()).unwrap();
+        Self {
+            acceptor: TlsAcceptor::from(config),
+            server: echo.address,
+            clients: Arc::default(),
+            connections: Arc::default(),
+        }
+    }
+
+    fn clients(&self) -> Vec<String> {
+        self.clients.lock().unwrap().clone()
+    }
+
+    /// Every connection breaks.
+    fn hang_up(&self) {
+        self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
+    }
+}
+
+/// Lets the others do something: calls that fail at once never wait.
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+fn key_pair(name: &str, chain: &WorkloadIdentity, key: &WorkloadIdentity) -> Secret {
+    let of = |identity: &WorkloadIdentity| identity.current().unwrap().svid().clone();
+    let chain = of(chain).chain_pem().into_bytes().into();
+    let key = PrivateKey::new(of(key).key().to_pem().as_bytes());
+    Secret { name: name.into(), content: SecretContent::Certificate(TlsCertificate { chain, key }) }
+}
+
+fn roots_of(authority: &Authority, sans: Vec<SanMatcher>) -> Secret {
+    let domain = TrustDomain::parse("cluster.local").unwrap();
+    let roots = authority.bundles().roots(&domain).unwrap().pem().into_bytes().into();
+    let content = SecretContent::Validation(ValidationContext { roots, sans });
+    Secret { name: "roots".into(), content }
+}
+
+fn san(account: &str) -> SanMatcher {
+    StringMatcher::exact(&id(account), false).into()
+}
+
+/// One endpoint, over TLS with the secrets `own` and `roots`.
+fn secured(secrets: &[&Secret]) -> Published {
+    let tls = UpstreamTls {
+        identity: Some(Identity::Secret("own".into())),
+        roots: Roots::Secret("roots".into()),
+        sans: vec![],
+        sni: None,
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        only_mesh_endpoints: false,
+    };
+    let secrets = secrets.iter().map(|secret| (*secret).clone()).collect();
+    reviews([("v1", vec![free_address()])]).over(tls).with_secrets(secrets)
+}
+
+/// Publishes, and waits for the client to have all of it, or to have rejected something: what it says then.
+async fn publish(plane: &Plane, config: &Published) -> Option<String> {
+    let mut events = plane.events();
+    let revision = plane.publish(config);
+    within(async {
+        loop {
+            match events.recv().await {
+                Ok(StreamEvent::Acked { revision: acked, .. }) if acked == revision => return None,
+                Ok(StreamEvent::Rejected { text, .. }) => return Some(text.to_string()),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn calls_go_over_mutual_tls_with_the_secrets_of_the_control_plane() {
+    let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
+    let (first, second) = (identity(&authority, "first").await, identity(&authority, "second").await);
+    let server = Server::start(&authority, "reviews", &echo).await;
+    let endpoint = secured(&[&key_pair("own", &first, &first), &roots_of(&authority, vec![san("reviews")])]);
+    plane.publish(&endpoint);
+    // There is no certificate provider: all it knows is from the control plane.
+    let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).connector(server.clone()).build().unwrap();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    let call = || within(ask(channel.clone(), None));
+    assert_eq!(call().await.unwrap().server, "v1");
+    assert_eq!(server.clients(), [id("first")]);
+
+    // Rotation: the connection that is up goes on; the next one is made with the new certificate.
+    let rotated = |own: &Secret| {
+        endpoint.clone().with_secrets(vec![own.clone(), roots_of(&authority, vec![san("reviews")])])
+    };
+    assert_eq!(publish(&plane, &rotated(&key_pair("own", &second, &second))).await, None);
+    for _ in 0..20 {
+        call().await.unwrap();
+    }
+    assert_eq!(server.clients(), [id("first")], "the old connection lives on");
+    let reconnected = async {
+        // The cluster hears of its secret a moment after it is acknowledged.
+        while server.clients().last() != Some(&id("second")) {
+            server.hang_up();
+            let _ = ask(channel.clone(), None).await;
+            pause().await;
+        }
+    };
+    within(reconnected).await;
+    assert_eq!(call().await.unwrap().server, "v1");
+
+    // Another certificate's key: rejected, and the earlier one stays in use.
+    let said = publish(&plane, &rotated(&key_pair("own", &first, &second))).await.unwrap();
+    assert!(
+        said.starts_with("Secret own: tls_certificate.private_key: the private key is not the one"),
+        "{said}"
+    );
+    assert!(!said.contains("PRIVATE KEY"), "{said}");
+    let connections = server.clients().len();
+    let reconnected = async {
+        while server.clients().len() == connections {
+            server.hang_up();
+            let _ = ask(channel.clone(), None).await;
+            pause().await;
+        }
+    };
+    within(reconnected).await;
+    assert_eq!(server.clients().last(), Some(&id("second")));
+
+    // Nothing that is shown of this client has a key in it.
+    let status = mesh.status();
+    let own = status.control_plane.resources.iter().find(|resource| &*resource.name == "own").unwrap();
+    let shown = format!("{own:?}{}", String::from_utf8_lossy(own.body.as_ref().unwrap()));
+    assert!(shown.contains("[redacted]") && !shown.contains("PRIVATE KEY"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_server_of_another_name_than_the_secret_says_is_refused() {
+    let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
+    let own = identity(&authority, "productpage").await;
+    let server = Server::start(&authority, "impostor", &echo).await;
+    plane.publish(&secured(&[&key_pair("own", &own, &own), &roots_of(&authority, vec![san("reviews")])]));
+    let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).connector(server.clone()).build().unwrap();
+    let status = within(ask(mesh.channel("reviews:9080").unwrap(), None)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let names = [format!("expected {}", id("reviews")), id("impostor")];
+    assert!(names.iter().all(|name| status.message().contains(name)), "{status}");
+}
+
+#[tokio::test]
+async fn a_server_that_the_roots_of_the_secret_do_not_vouch_for_is_refused() {
+    let (plane, echo, strange) = (Plane::start().await, Echo::start("v1").await, authority());
+    let own = identity(&strange, "productpage").await;
+    let server = Server::start(&authority(), "reviews", &echo).await;
+    plane.publish(&secured(&[&key_pair("own", &own, &own), &roots_of(&strange, vec![san("reviews")])]));
+    let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).connector(server).build().unwrap();
+    let status = within(ask(mesh.channel("reviews:9080").unwrap(), None)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("TLS handshake: "), "{status}");
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_there_is_named_with_its_cluster_and_calls_go_when_it_comes() {
+    let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
+    let own = identity(&authority, "productpage").await;
+    let server = Server::start(&authority, "reviews", &echo).await;
+    let roots = roots_of(&authority, vec![]);
+    let lacking = secured(&[&roots]);
+    plane.publish(&lacking);
+    let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).connector(server).build().unwrap();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    let status = within(ask(channel.clone(), None)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let says = "Cluster v1 cannot be used: its TLS context needs a secret: Secret own does not exist";
+    assert!(status.message().contains(says), "{status}");
+
+    plane.publish(&lacking.with_secrets(vec![key_pair("own", &own, &own), roots]));
+    let comes = async {
+        while ask(channel.clone(), None).await.is_err() {
+            pause().await;
+        }
+    };
+    within(comes).await;
+}
