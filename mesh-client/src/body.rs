@@ -5,7 +5,7 @@
 //! headers or trailers, by an error, by the deadline, or as cancelled when the caller drops it.
 
 use crate::{
-    call::Late,
+    call::{Late, Place},
     cluster::{failure, track::Tracking},
     endpoint::{Endpoint, pump::Pumping},
     retry::replay::ReplayBody,
@@ -15,6 +15,7 @@ use h2::{Reason, RecvStream};
 use http_body::{Body, Frame, SizeHint};
 use std::{
     fmt,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -106,6 +107,12 @@ impl Late for TrackedBody {
         let place = format!("cluster {cluster}: endpoint {address}: ");
         tracking.finish_late();
         place
+    }
+}
+
+impl Place for TrackedBody {
+    fn endpoint(&self) -> Option<SocketAddr> {
+        self.tracking.as_ref().map(|tracking| tracking.endpoint().address)
     }
 }
 

@@ -13,6 +13,7 @@ use pin_project::pin_project;
 use std::{
     fmt,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,7 +25,7 @@ use tonic::Status;
 /// What attempts run on: a live cluster, or a fake of one in tests.
 pub(crate) trait Upstream: Send + Sync + 'static {
     /// Body of a response; its end is the end of the attempt.
-    type Body: Body<Data = Bytes, Error = Status> + Late + Unpin + Send + 'static;
+    type Body: Body<Data = Bytes, Error = Status> + Late + Place + Unpin + Send + 'static;
     /// Held while a retry is in flight; counts against the cluster's retry limit.
     type RetryPermit: Send + Unpin + 'static;
     /// A request that was sent, up to the headers of its response. Dropping it abandons the request.
@@ -61,6 +62,12 @@ pub(crate) trait Upstream: Send + Sync + 'static {
             }
         }
     }
+}
+
+/// A response from an endpoint.
+pub(crate) trait Place {
+    /// The endpoint; none when it has ended.
+    fn endpoint(&self) -> Option<SocketAddr>;
 }
 
 /// A response that may take too long.

@@ -21,6 +21,7 @@ pub(crate) mod names;
 pub(crate) mod outcome;
 mod outlier;
 mod priority;
+mod session;
 mod slots;
 mod snapshot;
 mod spill;
@@ -34,6 +35,7 @@ pub(crate) use aggregate::Leaf;
 pub(crate) use attempt::{AttemptContext, AttemptError, AttemptErrorKind, Exchange};
 pub(crate) use elsewhere::Elsewhere;
 pub use empty::EmptyEndpoints;
+pub(crate) use session::Session;
 pub(crate) use standing::Link;
 pub use weighed::WeightedRoundRobinStatus;
 
@@ -114,6 +116,8 @@ struct Shared {
     spares: Arc<Budget>,
     /// Of calls that go to priorities they have not tried.
     asks: elsewhere::Asks,
+    /// Of calls that have a session.
+    session_asks: session::Asks,
     /// Present while the control plane wants to know.
     load: ArcSwapOption<ClusterLoad>,
     /// How many snapshots there were.

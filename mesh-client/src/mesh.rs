@@ -70,6 +70,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::LocalOriginOutliers,
     Feature::Redirect,
     Feature::DirectResponse,
+    Feature::StatefulSession,
 ];
 
 const SUPPORT: Support = Support::of(FEATURES);

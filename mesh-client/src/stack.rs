@@ -4,6 +4,8 @@
 //! may have to wait for, faults and retries are one future. Faults come before rewriting, so that they see the
 //! request as the caller made it (in Envoy, too, the fault filter comes before the router).
 
+mod affinity;
+mod cookie;
 pub(crate) mod deadline;
 mod fault;
 mod flight;
@@ -20,7 +22,8 @@ pub(crate) use fault::ActiveFaults;
 pub(crate) use flight::{Begun, Flight, Slow};
 
 use crate::{
-    call::{BoundedBody, Bounds, Upstream},
+    call::{BoundedBody, Bounds, Place, Upstream},
+    cluster::Session,
     context::{Incoming, RETRY},
     lb::Dice,
     retry::replay::Budget,
@@ -140,6 +143,8 @@ struct Call<'a, U> {
     serves_retry: bool,
     /// For a cluster that balances by it.
     hash: Option<u64>,
+    /// Of a call that has one.
+    session: Option<Box<Session>>,
 }
 
 impl<U: Upstream> Core<U> {
@@ -203,8 +208,18 @@ impl<U: Upstream> Core<U> {
         let (forwarding, choice) = self.choose(compiled, uri)?;
         let deadline = Deadline::within(opening.deadline, forwarding.limit, || opening.began());
         let Opening { wait_for_ready, serves_retry, .. } = *opening;
-        let hash = None;
-        Ok(Call { core: self, compiled, forwarding, choice, deadline, wait_for_ready, serves_retry, hash })
+        let (hash, session) = (None, None);
+        Ok(Call {
+            core: self,
+            compiled,
+            forwarding,
+            choice,
+            deadline,
+            wait_for_ready,
+            serves_retry,
+            hash,
+            session,
+        })
     }
 
     /// A call that needs more than one look, or more than one attempt. It has its route, or waits for one.
@@ -232,6 +247,7 @@ impl<U: Upstream> Core<U> {
             }
         };
         let mut call = self.enter(&compiled, request.uri(), &mut opening)?;
+        let affinity = call.begin_session(request.uri(), request.headers())?;
         let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
             return Err(deadline.exceeded(&self.target, NOT_SENT));
@@ -247,7 +263,12 @@ impl<U: Upstream> Core<U> {
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, *cookie);
         }
-        self.finished(response, deadline, &choice.response, idle, permit).map(Outcome::Response)
+        let session = affinity.zip(response.body().endpoint());
+        let mut response = self.finished(response, deadline, &choice.response, idle, permit)?;
+        if let Some((affinity, host)) = session {
+            Self::tell_session(&affinity, response.headers_mut(), host, choice);
+        }
+        Ok(Outcome::Response(response))
     }
 
     /// The response as the caller gets it.

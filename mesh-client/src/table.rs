@@ -26,6 +26,7 @@ use mesh_xds::{
             DirectResponse, HashPolicy, HeaderMutation, Mirror, PathRewrite, Redirect, Route, RouteMatch,
             RoutingPriority,
         },
+        stateful_session::StatefulSession,
     },
 };
 use std::sync::Arc;
@@ -72,13 +73,13 @@ pub(crate) enum Reply {
 }
 
 impl<U> Compiled<U> {
-    /// Nothing is injected, copied, hashed or sent twice at once.
+    /// Nothing is injected, copied, hashed or sent twice at once, and there are no sessions.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.action {
             Action::Forward(forwarding) => {
                 let Forwarding { mirrors, hash, hedge, choices, .. } = &**forwarding;
                 let few = mirrors.is_empty() && hash.is_empty() && hedge.is_none();
-                few && choices.iter().all(|choice| choice.faults.is_empty())
+                few && choices.iter().all(|choice| choice.faults.is_empty() && choice.session.is_none())
             }
             Action::Answer(_) | Action::Fail(_) => true,
         }
@@ -116,6 +117,8 @@ pub(crate) struct Choice<U> {
     pub(crate) name: Arc<str>,
     /// The cluster.
     pub(crate) cluster: Destination<U>,
+    /// How calls stay with their endpoint.
+    pub(crate) session: Option<Arc<StatefulSession>>,
     /// Faults that apply here.
     pub(crate) faults: Box<[Arc<Fault>]>,
     /// To the request, in order; only levels that change something.

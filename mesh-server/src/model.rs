@@ -19,6 +19,7 @@ mod schema;
 mod select;
 mod service;
 mod service_entry;
+mod session;
 mod shards;
 mod value;
 mod virtual_service;
@@ -41,6 +42,7 @@ pub use peer_authentication::{MtlsMode, PeerAuthentication};
 pub use select::{ClientScope, EffectiveRoute};
 pub use service::{EndpointSource, Location, Resolution, Service, ServicePort, TargetPort};
 pub use service_entry::ServiceEntry;
+pub use session::PersistentSession;
 pub use value::{
     ExportTo, Host, Labels, Locality, Located, Pattern, PerMillion, Protocol, StringMatch, duration,
     expand_short_name, is_dns_label, is_header_name, is_label_key, is_label_value, selects,

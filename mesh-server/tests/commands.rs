@@ -131,3 +131,45 @@ fn a_bootstrap_says_who_and_how() {
         assert!(!meshctl(bad).status.success(), "{bad:?}");
     }
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let dir = world();
+    let config = dir.path().join("config");
+    // More than any pipe holds, so that somebody writes when nobody reads.
+    for index in 0..200 {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r{index}}}\n\
+             spec: {{host: nobody-{index}, trafficPolicy: {{loadBalancer: {{simple: NOBODY}}}}}}\n"
+        );
+        std::fs::write(config.join(format!("rule-{index}.yaml")), rule).unwrap();
+    }
+    let config = config.display().to_string();
+    for (args, code) in [
+        (&["analyze", &config][..], 1),
+        (&["analyze", "--json", &config], 1),
+        (&["explain", "--config", &config, "--to", "reviews:9080"], 0),
+        (&["bootstrap", "--workload", "a", "--dev"], 0),
+        (&["explain", "--to", "reviews:9080"], 2),
+    ] {
+        // As in `2>&1 | head -1`: both end in a pipe that nobody reads.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+        command.args(args).stdout(writer.try_clone().unwrap()).stderr(writer);
+        drop(reader);
+        let status = command.status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+    // And one that reads a line: the rest is not said to anybody, nor is a panic.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["analyze", &config])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(1), ""));
+}

@@ -8,6 +8,7 @@ pub(super) mod describe;
 mod elsewhere;
 mod hash;
 mod health;
+mod session;
 mod settle;
 mod spread;
 mod weigh;
@@ -89,6 +90,9 @@ pub(crate) struct Actor {
     /// Of calls that go to priorities they have not tried.
     asks: watch::Receiver<super::elsewhere::Set>,
     asked: elsewhere::Asked,
+    /// Of calls that have a session.
+    session_asks: watch::Receiver<bool>,
+    sessions: session::Sessions,
     /// When weights change though nothing happens.
     reweigh_at: Option<Instant>,
     weighing: weigh::Weighing,
@@ -119,6 +123,7 @@ impl Actor {
                 config: Arc::clone(&config),
                 picker: Picker::default(),
                 levels: None,
+                hosts: None,
                 idle: Vec::new(),
                 hope: Hope::Wait("starting".into()),
                 state: Aggregate::Connecting,
@@ -129,6 +134,7 @@ impl Actor {
             room: Arc::default(),
             spares: Budget::new(super::SPARES),
             asks: super::elsewhere::Asks::default(),
+            session_asks: super::session::Asks::default(),
             load: ArcSwapOption::empty(),
             #[cfg(test)]
             published: std::sync::atomic::AtomicUsize::new(0),
@@ -167,6 +173,8 @@ impl Actor {
             subset_seed: deps.seed,
             asks: shared.asks.subscribe(),
             asked: elsewhere::Asked::default(),
+            session_asks: shared.session_asks.subscribe(),
+            sessions: session::Sessions::default(),
             reweigh_at: None,
             weighing: weigh::Weighing::default(),
             reporter,
@@ -222,6 +230,7 @@ impl Actor {
                         continue;
                     }
                 }
+                Ok(()) = self.session_asks.changed() => self.on_session(),
                 Some(answer) = self.lookups.join_next() => {
                     if !answer.is_ok_and(|(host, answer)| self.on_answer(&host, answer)) {
                         continue;
@@ -239,6 +248,7 @@ impl Actor {
                 } => {
                     self.sweep_if_due();
                     self.forget_asked_if_due();
+                    self.forget_sessions_if_due();
                     self.let_go_if_due();
                     self.ask_names();
                 }
@@ -257,6 +267,7 @@ impl Actor {
                 self.empty.wake_at(),
                 self.reweigh_at,
                 self.asked.wake_at(),
+                self.sessions.wake_at(),
             ])
             .flatten()
             .min()

@@ -6,9 +6,10 @@
 //! once per attempt and before anything else (A27); breakers count from the pick to the end of the stream (A32).
 
 use super::{
-    Cluster, Elsewhere, Shared,
+    Cluster, Elsewhere, Session, Shared,
     elsewhere::{Tried, Where},
     failure,
+    session::Stay,
     snapshot::{Hope, Snapshot},
     track::Tracking,
 };
@@ -38,7 +39,7 @@ use tokio::{
     sync::{futures::Notified, watch},
     time::{Instant, Sleep, sleep_until, timeout_at},
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// A request that connections keep handing back is given up after this many.
 const HAND_BACKS: u32 = 16;
@@ -59,6 +60,8 @@ pub(crate) struct AttemptContext {
     pub(crate) tried: Tried,
     /// Of a call whose attempts avoid the priorities it has tried (`previous_priorities`).
     pub(crate) elsewhere: Option<Box<Elsewhere>>,
+    /// Of a call that has one.
+    pub(crate) session: Option<Box<Session>>,
     /// Whose limits it counts against.
     pub(crate) priority: RoutingPriority,
     /// The endpoint's hostname becomes `:authority`, if it has one (gRFC A81).
@@ -89,6 +92,8 @@ pub(crate) enum AttemptErrorKind {
     Dropped,
     /// No endpoint is connected, nor about to be.
     NoEndpoint,
+    /// The endpoint of its session, which is strict, cannot be used. Not retried.
+    SessionLost,
     /// The attempt's deadline passed.
     DeadlineExceeded,
 }
@@ -141,6 +146,8 @@ pub(super) enum Choice {
     /// Nothing is ready, but something may be soon.
     Later,
     Fail(AttemptErrorKind, String),
+    /// The endpoint of a session cannot be used.
+    Lost(Code, String),
 }
 
 /// A call that waits, counted by the breaker.
@@ -305,6 +312,20 @@ impl Shared {
         if may_drop && let Some(reason) = self.draw_drop(&snapshot) {
             return Choice::Fail(AttemptErrorKind::Dropped, reason);
         }
+        if let Some(session) = &context.session {
+            match self.stay(&snapshot, session) {
+                Stay::Anywhere => {}
+                Stay::Later => return Choice::Later,
+                Stay::Lost(code, reason) => return Choice::Lost(code, reason),
+                Stay::With(endpoint) => {
+                    return match endpoint.reserve() {
+                        Reserved::Stream(stream) => self.admit(&snapshot, stream, context),
+                        Reserved::Full => Choice::Busy(endpoint.address),
+                        Reserved::Gone => Choice::Later,
+                    };
+                }
+            }
+        }
         let picker = match context.elsewhere.as_mut() {
             None => None,
             Some(elsewhere) => match self.elsewhere(&snapshot, elsewhere, context.hash) {
@@ -440,6 +461,12 @@ impl Shared {
                 Choice::Later => return Err(Unstarted::Later(request, None)),
                 Choice::Fail(kind, reason) => {
                     return Err(Unstarted::Failed(self.unsent(kind, &reason, request)));
+                }
+                Choice::Lost(code, reason) => {
+                    let status = Status::new(code, format!("cluster {}: {reason}", self.name));
+                    let request = Some(Box::new(request));
+                    let kind = AttemptErrorKind::SessionLost;
+                    return Err(Unstarted::Failed(AttemptError { status, kind, request, spare: None }));
                 }
             };
             if context.auto_host_rewrite {

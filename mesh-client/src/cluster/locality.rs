@@ -7,7 +7,7 @@ use super::{
     slots::{Id, Slot, Slots, Tier},
     standing::{Judge, Link, Standing},
 };
-use crate::endpoint::{Endpoint as LiveEndpoint, task::Want};
+use crate::endpoint::Endpoint as LiveEndpoint;
 use mesh_xds::resource::endpoint::{Endpoint, Priority};
 use std::{ops::Deref, sync::Arc};
 
@@ -52,7 +52,7 @@ impl<'a> View<'a> {
 
     /// Those to be woken when a call comes.
     pub(crate) fn asleep(&self) -> Vec<Arc<LiveEndpoint>> {
-        let is_asleep = |standing: Standing| standing.want() != Want::No && standing.link() == Link::Idle;
+        let is_asleep = |standing: Standing| standing.want().is_of_policy() && standing.link() == Link::Idle;
         if !self.tier.census.any(is_asleep) {
             return Vec::new();
         }

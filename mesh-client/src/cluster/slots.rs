@@ -8,7 +8,10 @@
 //!
 //! An address stands once in a configuration; the parser sees to that.
 
-use super::standing::{Census, Link, Standing};
+use super::{
+    session::Host,
+    standing::{Census, Link, Standing},
+};
 use crate::{
     endpoint::{
         Endpoint,
@@ -22,6 +25,7 @@ use mesh_xds::{
     lrs::LocalityLoad,
     resource::{
         Cluster,
+        cluster::OverrideHostStatus,
         endpoint::{self, ClusterLoadAssignment, HealthStatus},
     },
 };
@@ -79,7 +83,8 @@ impl Slot {
 
     fn link(&self) -> Link {
         match Link::from(&self.reported) {
-            _ if self.want == Want::No => Link::Idle,
+            // Balancing does not see connections that it does not want.
+            _ if !self.want.is_of_policy() => Link::Idle,
             Link::Idle if self.fresh => Link::Connecting,
             reported => reported,
         }
@@ -93,6 +98,25 @@ impl Slot {
         };
         let standing = Standing::new(self.link(), health, self.ejected, self.want);
         if self.checked == Checked::Pending { standing.unchecked() } else { standing }
+    }
+
+    /// What a session can have of it; `ejection`: those that are ejected get no calls.
+    pub(super) fn host(&self, statuses: OverrideHostStatus, ejection: bool) -> Host {
+        let fails =
+            matches!(self.checked, Checked::Unhealthy(_) | Checked::Pending) || self.ejected && ejection;
+        let status = match self.health {
+            HealthStatus::Draining => HealthStatus::Draining,
+            _ if fails => HealthStatus::Unhealthy,
+            health => health,
+        };
+        match Link::from(&self.reported) {
+            _ if !statuses.contains(status) => Host::Refused,
+            Link::Ready => Host::Ready,
+            Link::Connecting => Host::Connecting,
+            Link::Idle if self.fresh => Host::Connecting,
+            Link::Idle => Host::Idle,
+            Link::Failed => Host::Failed,
+        }
     }
 
     /// Who it is, and why it is unhealthy, if its health check says so.
@@ -123,7 +147,7 @@ impl Slot {
 
     /// Connections to it are wanted.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.want != Want::No
+        self.want.is_of_policy()
     }
 
     fn want(&mut self, want: Want) {

@@ -1,6 +1,6 @@
 //! What calls read of a cluster: one immutable value, replaced when anything changes.
 
-use super::{elsewhere::Levels, priority::Aggregate};
+use super::{elsewhere::Levels, priority::Aggregate, session::Hosts};
 use crate::{endpoint::Endpoint, lb::Picker};
 use mesh_xds::config::ClusterConfig;
 use std::{fmt, net::SocketAddr, sync::Arc};
@@ -13,6 +13,8 @@ pub(crate) struct Snapshot {
     pub(crate) picker: Picker,
     /// Every priority by itself, while calls ask for that.
     pub(super) levels: Option<Box<Levels>>,
+    /// What sessions look in, while there are any.
+    pub(crate) hosts: Option<Hosts>,
     /// Endpoints to wake when a call comes.
     pub(crate) idle: Vec<Arc<Endpoint>>,
     /// What to do without a ready one.

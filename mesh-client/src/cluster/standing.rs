@@ -5,7 +5,10 @@
 //! which is kept up to date change by change and answers without looking at any endpoint.
 
 use crate::endpoint::{machine::Connectivity, task::Want};
-use mesh_xds::{matcher::Fraction, resource::endpoint::HealthStatus};
+use mesh_xds::{
+    matcher::Fraction,
+    resource::{cluster::OverrideHostStatus, endpoint::HealthStatus},
+};
 
 /// [`Connectivity`] without its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,7 @@ impl Standing {
             Want::No => 0,
             Want::Lazily => LAZILY,
             Want::Now => NOW,
+            Want::Aside => LAZILY | NOW,
         };
         Self(link | health | if ejected { EJECTED } else { 0 } | want)
     }
@@ -87,7 +91,8 @@ impl Standing {
         match self.0 & (LAZILY | NOW) {
             0 => Want::No,
             LAZILY => Want::Lazily,
-            _ => Want::Now,
+            NOW => Want::Now,
+            _ => Want::Aside,
         }
     }
 
@@ -97,6 +102,18 @@ impl Standing {
 
     pub(crate) fn is_as_healthy_as(self, other: Self) -> bool {
         self.0 & (HEALTH | UNCHECKED) == other.0 & (HEALTH | UNCHECKED)
+    }
+
+    /// Whether it may be that its status is one of these: UNKNOWN and HEALTHY are not told apart here.
+    pub(crate) fn may_be_one_of(self, statuses: OverrideHostStatus) -> bool {
+        let has = |status| statuses.contains(status);
+        match self.0 & HEALTH {
+            DRAINING => has(HealthStatus::Draining),
+            UNHEALTHY => has(HealthStatus::Unhealthy),
+            _ if self.is_ejected() || self.is_unchecked() => has(HealthStatus::Unhealthy),
+            DEGRADED => has(HealthStatus::Degraded),
+            _ => has(HealthStatus::Unknown) || has(HealthStatus::Healthy),
+        }
     }
 
     fn is_draining(self) -> bool {
@@ -220,7 +237,7 @@ mod tests {
         for link in LINKS {
             for health in HEALTHS {
                 for ejected in [false, true] {
-                    for want in [Want::No, Want::Lazily, Want::Now] {
+                    for want in [Want::No, Want::Lazily, Want::Now, Want::Aside] {
                         let standing = Standing::new(link, health, ejected, want);
                         assert_eq!((standing.link(), standing.want()), (link, want));
                         assert_eq!(calm.is_usable(standing), health.is_usable());

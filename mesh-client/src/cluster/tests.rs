@@ -15,6 +15,7 @@ mod names;
 mod net;
 mod one_of_many;
 mod scale;
+mod session;
 mod tcp;
 mod tls;
 mod weighted;

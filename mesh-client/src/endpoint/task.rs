@@ -57,6 +57,15 @@ pub(crate) enum Want {
     Lazily,
     /// Always.
     Now,
+    /// As soon as a call asks for it by name: sessions do, balancing does not.
+    Aside,
+}
+
+impl Want {
+    /// Calls that have no endpoint of their own may come.
+    pub(crate) fn is_of_policy(self) -> bool {
+        matches!(self, Self::Lazily | Self::Now)
+    }
 }
 
 impl Spec {
@@ -231,7 +240,7 @@ impl Task {
         match now {
             _ if before == now => {}
             Want::Now => self.feed(Input::Wanted),
-            Want::Lazily => self.feed(Input::WantedLazily),
+            Want::Lazily | Want::Aside => self.feed(Input::WantedLazily),
             Want::No => {
                 self.withdraw_all();
                 self.feed(Input::Unwanted);

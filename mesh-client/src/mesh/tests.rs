@@ -1,6 +1,7 @@
 //! A whole client over loopback: a control plane that speaks ADS, real servers, generated clients.
 
 mod acceptance;
+mod affinity;
 mod client_health;
 mod connector;
 mod control_planes;

@@ -41,7 +41,10 @@ pub(crate) fn response(policy: &RetryPolicy, status: StatusCode, headers: &Heade
 pub(crate) fn failure(on: RetryOn, kind: AttemptErrorKind, code: Code) -> bool {
     let broken = on.reset || on.server_error || on.gateway_error;
     match kind {
-        AttemptErrorKind::LocalOverflow | AttemptErrorKind::Dropped | AttemptErrorKind::RequestBody => false,
+        AttemptErrorKind::LocalOverflow
+        | AttemptErrorKind::Dropped
+        | AttemptErrorKind::SessionLost
+        | AttemptErrorKind::RequestBody => false,
         AttemptErrorKind::DeadlineExceeded => broken || on.deadline_exceeded,
         // Envoy counts a connection that was not made as a reset, too.
         AttemptErrorKind::NoEndpoint | AttemptErrorKind::NeverSent => {
@@ -181,6 +184,7 @@ mod tests {
         for (kind, retried) in [
             (AttemptErrorKind::LocalOverflow, false),
             (AttemptErrorKind::Dropped, false),
+            (AttemptErrorKind::SessionLost, false),
             (AttemptErrorKind::RequestBody, false),
             (AttemptErrorKind::NoEndpoint, true),
             (AttemptErrorKind::NeverSent, true),

@@ -11,15 +11,11 @@
 //! policy has a lifetime for it: hashed at once and given to the caller in `set-cookie`, as Envoy does per
 //! connection.
 
-use super::Call;
+use super::{Call, cookie};
 use crate::call::Upstream;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{CONTENT_TYPE, COOKIE},
-    request::Parts,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::CONTENT_TYPE, request::Parts};
 use mesh_xds::resource::route::{HashCookie, HashKey, HashPolicy, RegexRewrite};
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 use twox_hash::XxHash64;
 
 /// What a caller is hashed by, whatever it sends.
@@ -59,7 +55,7 @@ fn hash(policies: &[HashPolicy], headers: &HeaderMap, uri: &Uri, caller: &Caller
             HashKey::ChannelId => Some(caller.channel),
             HashKey::SourceIp => Some(xxh64(caller.address.as_bytes())),
             HashKey::QueryParameter(name) => parameter(uri, name).map(|value| xxh64(value.as_bytes())),
-            HashKey::Cookie(cookie) => match (cookie_of(headers, &cookie.name), cookie.ttl) {
+            HashKey::Cookie(cookie) => match (cookie::find(headers, &cookie.name), cookie.ttl) {
                 (Some(value), _) => Some(xxh64(value.as_bytes())),
                 (None, Some(_)) => {
                     let value = format!("{:016x}", caller.channel);
@@ -85,31 +81,10 @@ fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
 }
 
-/// The first cookie of this name that is not empty, without quotes.
-fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
-    let bare =
-        |value: &'a str| value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    values.map(bare).find(|value| !value.is_empty())
-}
-
 /// `set-cookie` of a cookie that a caller is given.
 fn given(cookie: &HashCookie, value: &str) -> Option<HeaderValue> {
-    let mut text = format!("{}=\"{value}\"", cookie.name);
-    if let Some(seconds) = cookie.ttl.map(|ttl| ttl.as_secs()).filter(|seconds| *seconds > 0) {
-        let _ = write!(text, "; Max-Age={seconds}");
-    }
-    if !cookie.path.is_empty() {
-        let _ = write!(text, "; Path={}", cookie.path);
-    }
-    for (name, value) in &cookie.attributes {
-        let equals = if value.is_empty() { "" } else { "=" };
-        let _ = write!(text, "; {name}{equals}{value}");
-    }
-    text.push_str("; HttpOnly");
-    HeaderValue::try_from(text).ok()
+    let terms = cookie::Terms { ttl: cookie.ttl, path: &cookie.path, attributes: &cookie.attributes };
+    cookie::given(&cookie.name, &format!("\"{value}\""), &terms)
 }
 
 fn xxh64(bytes: &[u8]) -> u64 {

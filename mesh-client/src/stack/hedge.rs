@@ -174,6 +174,9 @@ impl<U: Upstream> Hedging<'_, U> {
         self.context.deadline = earlier(told, self.idle(), now);
         let mut request = self.head.request().map(|()| CallBody::Replay(body));
         let place = previous.unwrap_or(self.sent);
+        if let Some(session) = &mut self.context.session {
+            session.repeats(place > 0);
+        }
         if place > 0 {
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(place));
         }

@@ -67,6 +67,7 @@ impl<U: Upstream> Call<'_, U> {
             deadline: self.deadline.map(|deadline| deadline.at),
             ends: self.deadline.map(|deadline| deadline.at),
             hash: self.hash,
+            session: self.session.clone(),
             wait_for_ready: self.wait_for_ready,
             priority: self.forwarding.priority,
             auto_host_rewrite: self.forwarding.auto_host_rewrite,
@@ -198,6 +199,9 @@ impl<U: Upstream> Repeatable<U> {
         // Silence is measured here: a server that goes on talking has all the time that it is told.
         self.context.deadline = earlier(told, self.idle(), now);
         let mut request = head.unwrap_or_else(|| self.head.request()).map(|()| body);
+        if let Some(session) = &mut self.context.session {
+            session.repeats(self.retries > 0);
+        }
         if self.retries > 0 {
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.retries));
         }

@@ -1,5 +1,6 @@
 //! The stack over clusters that do as they are told, in paused time.
 
+mod affinity;
 mod deadlines;
 mod faults;
 mod hashing;
@@ -41,6 +42,7 @@ use mesh_xds::{
 use std::{
     collections::VecDeque,
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -111,6 +113,12 @@ impl Drop for Permit {
 impl crate::call::Late for Body {
     fn late(self) -> String {
         String::new()
+    }
+}
+
+impl crate::call::Place for Body {
+    fn endpoint(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([10, 0, 0, 1], 80)))
     }
 }
 

@@ -110,6 +110,7 @@ impl<U> Builder<'_, U> {
         Choice {
             name: name.clone(),
             cluster: self.destination(name),
+            session: effective.session().cloned(),
             faults: effective.faults().cloned().collect(),
             request: changes(headers().map(|level| &level.request)),
             response: changes(headers().map(|level| &level.response)).into(),

@@ -100,7 +100,12 @@ impl<'m> Compiler<'m> {
         Some(Cluster {
             discovery: self.discovery(name, &destination),
             lb,
-            lb_options: LbOptions { localities, slow_start, ..LbOptions::default() },
+            lb_options: LbOptions {
+                localities,
+                slow_start,
+                override_host_status: policy::override_host_status(destination.service, kind),
+                ..LbOptions::default()
+            },
             circuit_breakers: policy::circuit_breakers(
                 blocks.connection_pool.as_ref(),
                 destination.policy.retry_budget,

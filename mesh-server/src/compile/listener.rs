@@ -8,15 +8,19 @@ use super::{
     names::Target,
     route::{action::FAULT_FILTER, cluster_name},
 };
+use crate::model::PersistentSession;
 use mesh_xds::resource::{
     fault::Fault,
     filter::{FilterConfig, HttpFilter},
     listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
+    stateful_session::{SessionCookie, SessionState, StatefulSession},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Name of the terminal filter.
 pub(super) const ROUTER_FILTER: &str = "envoy.filters.http.router";
+/// Name of the filter of persistent sessions.
+const SESSION_FILTER: &str = "envoy.filters.http.stateful_session";
 
 impl Compiler<'_> {
     /// The listener of a client's target; its name is the target as it was asked for.
@@ -33,7 +37,11 @@ impl Compiler<'_> {
             Some((service, port.number))
         })?;
         let routes = RouteSource::Rds(cluster_name(port, "", &service.hostname));
-        Some(Listener { name: name.into(), kind: ListenerKind::Api(connection_manager(routes)) })
+        let mut manager = connection_manager(routes);
+        if let Some(session) = service.session.as_ref().filter(|_| self.client.is_mesh()) {
+            manager.filters.insert(0, stateful_session(session));
+        }
+        Some(Listener { name: name.into(), kind: ListenerKind::Api(manager) })
     }
 }
 
@@ -51,6 +59,27 @@ pub(super) fn connection_manager(routes: RouteSource) -> HttpConnectionManager {
             router(),
         ],
         max_stream_duration: None,
+    }
+}
+
+/// Calls stay with their endpoint. Of gRPC's implementations only some have the filter, and the others would refuse
+/// the listener with it: it is for our own clients.
+fn stateful_session(session: &PersistentSession) -> HttpFilter {
+    let state = match session {
+        PersistentSession::Cookie { name, path } => SessionState::Cookie(SessionCookie {
+            name: name.as_str().into(),
+            // As Istio's: a cookie of the session.
+            ttl: Duration::ZERO,
+            path: path.as_str().into(),
+            attributes: Vec::new(),
+        }),
+        PersistentSession::Header(name) => SessionState::Header(name.clone()),
+    };
+    let config = StatefulSession { state: Some(state), strict: None };
+    HttpFilter {
+        name: SESSION_FILTER.into(),
+        config: FilterConfig::StatefulSession(Arc::new(config)),
+        disabled: false,
     }
 }
 

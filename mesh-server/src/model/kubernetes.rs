@@ -10,6 +10,7 @@ use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report};
 use super::schema::{self, Shape};
 use super::service::{EndpointSource, Location, Resolution, Service, ServicePort, TargetPort};
+use super::session::PersistentSession;
 use super::value::{ExportTo, Labels, Locality, Protocol, is_dns_label};
 use super::workload::{Address, Health};
 use crate::analysis::Code;
@@ -101,6 +102,7 @@ impl KubernetesService {
             location: Location::Internal,
             export_to: export_to(&metadata.annotations, &namespace),
             subject_alt_names: Vec::new(),
+            session: PersistentSession::of(&metadata.labels, origin.position, report),
             addresses,
             namespace,
             origin: origin.clone(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::MeshSettings;
 use super::node::{Entry, Node, Value};
 use super::object::ObjectId;
+use super::session::COOKIE_LABEL;
 use super::value::{self, ExportTo, Host, Labels, Located, Pattern, StringMatch};
 use crate::analysis::{Code, Finding, Place, Position, Severity};
 use crate::source::SourceFile;
@@ -431,7 +432,7 @@ pub(crate) fn labels(node: &Node, report: &mut Report) -> Option<Labels> {
             report.error(entry.key_at, format!("{:?} is not a label key", entry.key));
         }
         if let Some(value) = text(&entry.node, report) {
-            if !value::is_label_value(&value) {
+            if !value::is_label_value(&value) && entry.key != COOKIE_LABEL {
                 report.error(entry.node.at, format!("{value:?} is not a label value"));
             }
             labels.insert(entry.key.clone(), value);

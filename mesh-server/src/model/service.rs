@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::object::Origin;
+use super::session::PersistentSession;
 use super::value::{ExportTo, Labels, Protocol};
 use super::workload::WorkloadSpec;
 
@@ -27,6 +28,8 @@ pub struct Service {
     pub export_to: ExportTo,
     /// Further identities its servers may have.
     pub subject_alt_names: Vec<String>,
+    /// Whether calls stay with an endpoint, and how callers say with which.
+    pub session: Option<PersistentSession>,
     /// Virtual addresses, also names for it; ranges are left out.
     pub addresses: Vec<IpAddr>,
 }

@@ -11,6 +11,7 @@ use super::node::Node;
 use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report, located};
 use super::service::{EndpointSource, Location, Resolution, Service, ServicePort, TargetPort};
+use super::session::PersistentSession;
 use super::value::{ExportTo, Host, Located, Protocol};
 use super::workload::{Address, WorkloadSpec};
 use crate::analysis::Code;
@@ -89,6 +90,7 @@ impl ServiceEntry {
                 "`resolution: NONE` (a client without a proxy has no original address)",
             );
         }
+        let session = PersistentSession::of(&metadata.labels, origin.position, report);
         let names = named(&hosts, report);
         let services = names
             .into_iter()
@@ -103,6 +105,7 @@ impl ServiceEntry {
                     location,
                     export_to: export_to.clone(),
                     subject_alt_names: subject_alt_names.clone(),
+                    session: session.clone(),
                     addresses: addresses.clone(),
                 })
             })

@@ -10,6 +10,7 @@ use crate::resource::{
     listener::HttpConnectionManager,
     retry::{HedgePolicy, RetryPolicy},
     route::{Forward, HeaderMutations, HeaderValue, Route, WeightedCluster},
+    stateful_session::StatefulSession,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -118,24 +119,35 @@ impl<'c> Effective<'c> {
         self.config.header_levels(self.route, self.weighted)
     }
 
-    /// Faults that are injected, in the order of the filters: the most specific level replaces the others
-    /// (A39), and may turn on a filter that is off.
+    /// Faults that are injected, in the order of the filters.
     pub fn faults(&self) -> impl Iterator<Item = &'c Arc<Fault>> + use<'c> {
+        self.filters().filter_map(|filter| match filter {
+            FilterConfig::Fault(fault) if fault.delay.is_some() || fault.abort.is_some() => Some(fault),
+            // Servers enforce RBAC; the router is what comes after the filters; the rest is accepted only by a
+            // data path that has it.
+            _ => None,
+        })
+    }
+
+    /// How calls stay with their endpoint. The first filter that says so counts: a call has one endpoint.
+    pub fn session(&self) -> Option<&'c Arc<StatefulSession>> {
+        self.filters().find_map(|filter| match filter {
+            FilterConfig::StatefulSession(session) if session.state.is_some() => Some(session),
+            _ => None,
+        })
+    }
+
+    /// The filters that are on, in their order: the most specific level replaces the others (A39), and may turn on
+    /// a filter that is off.
+    fn filters(&self) -> impl Iterator<Item = &'c FilterConfig> + use<'c> {
         let this = *self;
         self.config.http.filters.iter().filter_map(move |filter| {
-            let config = match this.overrides().find_map(|level| level.get(&filter.name)) {
-                Some(FilterOverride::Disabled) => return None,
-                Some(FilterOverride::Config(config)) => config,
-                // Of another type of filter.
-                Some(_) => return None,
-                None if filter.disabled => return None,
-                None => &filter.config,
-            };
-            match config {
-                FilterConfig::Fault(fault) if fault.delay.is_some() || fault.abort.is_some() => Some(fault),
-                // Servers enforce RBAC; the router is what comes after the filters; the rest is accepted only
-                // by a data path that has it.
-                _ => None,
+            match this.overrides().find_map(|level| level.get(&filter.name)) {
+                Some(FilterOverride::Config(config)) => Some(config),
+                // Off, or of another type of filter.
+                Some(_) => None,
+                None if filter.disabled => None,
+                None => Some(&filter.config),
             }
         })
     }

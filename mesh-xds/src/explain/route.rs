@@ -12,6 +12,7 @@ use crate::{
             AppendAction, Destination as Configured, Forward, HashKey, HashPolicy, HeaderMutation, Mirror,
             PathRewrite, Route, RouteAction, RouteMatch, RoutingPriority, WeightedCluster,
         },
+        stateful_session::{SessionCookie, SessionState, StatefulSession},
     },
 };
 use std::sync::Arc;
@@ -313,6 +314,10 @@ fn of_destination(
             settings.push(Setting { name, value, origin: Place::of(origin, name) });
         });
     }
+    if let Some(session) = effective.session() {
+        let name = "stateful_session";
+        settings.push(Setting { name, value: affinity(session, request), origin: Place::of(origin, name) });
+    }
     // What a destination says for itself stands where it does.
     let own = Place::of(origin, &format!("route[{index}]"));
     let mut say = |name: &'static str, value: String, level: Level| {
@@ -363,6 +368,25 @@ fn fault(fault: &Fault, request: &Headers<'_>, say: &mut impl FnMut(&'static str
             AbortKind::Header => "as x-envoy-fault-abort-request says".to_owned(),
         };
         say("fault.abort", format!("{what} for {} of the calls{limits}", abort.fraction));
+    }
+}
+
+/// How calls stay with their endpoint.
+fn affinity(session: &StatefulSession, request: &Headers<'_>) -> String {
+    let StatefulSession { state, strict } = session;
+    let kept = match state {
+        None => return "none".to_owned(),
+        Some(SessionState::Cookie(cookie)) => {
+            let SessionCookie { name, ttl, path, attributes: _ } = cookie;
+            let lifetime = if ttl.is_zero() { String::new() } else { format!(" for {ttl:?}") };
+            let misses = if cookie.is_for(request.path) { "" } else { ", which this one is not" };
+            format!("by cookie {name}{lifetime}, for calls of path {path}{misses}")
+        }
+        Some(SessionState::Header(name)) => format!("by header {name}"),
+    };
+    match strict {
+        None => kept,
+        Some(status) => format!("{kept}; strictly: fails if the endpoint is gone (as HTTP status {status})"),
     }
 }
 

@@ -183,7 +183,7 @@ impl Actor {
             view.tier.census.any(|standing: Standing| {
                 view.is_offered(standing)
                     && standing.link() == link
-                    && (!wanted || standing.want() != Want::No)
+                    && (!wanted || standing.want().is_of_policy())
             })
         };
         if any(Link::Ready, false) {
@@ -209,17 +209,20 @@ impl Actor {
                 (judge, self.priorities.is_started(index), tier.positions.clone())
             })
             .collect();
+        let statuses = self.session_statuses();
         let mut changed = false;
         for (index, (judge, started, positions)) in tiers.into_iter().enumerate() {
-            let wants = |usable| if started && usable { want } else { Want::No };
+            let wants = |standing: Standing, chosen| match statuses {
+                _ if started && chosen && judge.is_usable(standing) => want,
+                Some(statuses) if standing.may_be_one_of(statuses) => Want::Aside,
+                _ => Want::No,
+            };
             changed |= match self.pick_first.get(index) {
-                None => self.slots.want(index, |standing| wants(judge.is_usable(standing))),
+                None => self.slots.want(index, |standing| wants(standing, true)),
                 Some(policy) => {
                     let wanted: HashSet<Id> =
                         policy.wanted().filter_map(|address| self.slots.find(address)).collect();
-                    self.slots.want_each(positions, |standing, id| {
-                        wants(judge.is_usable(standing) && wanted.contains(&id))
-                    })
+                    self.slots.want_each(positions, |standing, id| wants(standing, wanted.contains(&id)))
                 }
             };
         }
@@ -280,9 +283,10 @@ impl Actor {
             state => state.unwrap_or(Aggregate::TransientFailure),
         };
         let levels = self.levels(config, loads);
+        let hosts = self.hosts(config);
         self.balancers.finish();
         let config = Arc::clone(config);
-        self.shared.snapshot.store(Arc::new(Snapshot { config, picker, levels, idle, hope, state }));
+        self.shared.snapshot.store(Arc::new(Snapshot { config, picker, levels, hosts, idle, hope, state }));
         #[cfg(test)]
         self.shared.published.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.shared.changed.send_replace(());

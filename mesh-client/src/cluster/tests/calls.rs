@@ -421,6 +421,7 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
         config,
         picker,
         levels: None,
+        hosts: None,
         idle: Vec::new(),
         hope,
         state,

@@ -1,6 +1,6 @@
 //! `meshctl analyze`: the server's analysis, offline.
 
-use crate::Outcome;
+use crate::{Outcome, output::show};
 use clap::{Args, ValueEnum};
 use mesh_server::{
     analysis::{Severity, render},
@@ -44,23 +44,19 @@ impl Analyze {
         let (errors, warnings, infos) =
             (count(Severity::Error), count(Severity::Warning), count(Severity::Info));
         if self.json {
-            println!(
-                "{:#}",
-                json!({
-                    "revision": loaded.revision,
-                    "objects": loaded.config.objects().len(),
-                    "findings": loaded.findings,
-                })
-            );
+            let all = json!({
+                "revision": loaded.revision,
+                "objects": loaded.config.objects().len(),
+                "findings": loaded.findings,
+            });
+            show(&format!("{all:#}\n"))?;
         } else {
             let colour = std::io::stdout().is_terminal();
             for finding in &loaded.findings {
-                println!("{}\n", render(finding, colour));
+                show(&format!("{}\n\n", render(finding, colour)))?;
             }
-            println!(
-                "{} objects: {errors} errors, {warnings} warnings, {infos} remarks",
-                loaded.config.objects().len()
-            );
+            let objects = loaded.config.objects().len();
+            show(&format!("{objects} objects: {errors} errors, {warnings} warnings, {infos} remarks\n"))?;
         }
         let failures = match self.fail_on {
             FailOn::Error => errors,

@@ -1,6 +1,6 @@
 //! `meshctl bootstrap`: the file that `GRPC_XDS_BOOTSTRAP` names.
 
-use crate::Outcome;
+use crate::{Outcome, output::show};
 use clap::Args;
 use mesh_server::{
     join::{Join, Security},
@@ -103,7 +103,7 @@ impl Bootstrap {
             join.locality =
                 resource::Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
         }
-        println!("{:#}", join.bootstrap()?.to_json());
+        show(&format!("{:#}\n", join.bootstrap()?.to_json()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,6 +1,9 @@
 //! `meshctl explain`: why a call goes where it goes. From a directory of YAML, or from a process that runs.
 
-use crate::Outcome;
+use crate::{
+    Outcome,
+    output::{say, show},
+};
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use mesh_server::{
@@ -13,7 +16,6 @@ use mesh_server::{
 };
 use mesh_xds::{matcher::Headers, resource};
 use std::{
-    io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -142,10 +144,10 @@ impl Explain {
         let loaded = source::load(directory, Arc::new(settings))?;
         let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
         if errors > 0 {
-            eprintln!(
+            say(&format!(
                 "meshctl: {errors} errors in {}: what is wrong is left out (see `meshctl analyze {0}`)",
                 directory.display()
-            );
+            ));
         }
         let caller = self.caller(&loaded.config)?;
         if let Some(why) = explain::unknown_target(&loaded.config, &caller.namespace, target) {
@@ -208,14 +210,6 @@ impl Explain {
                 resource::Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
         }
         Ok(caller)
-    }
-}
-
-/// Prints; a reader that has seen enough (`| head`) is no error.
-fn show(text: &str) -> io::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! `meshctl token create` and `meshctl cert issue`: both work on the data directory of a mesh-server, which
 //! need not run meanwhile.
 
-use crate::Outcome;
+use crate::{
+    Outcome,
+    output::{say, show},
+};
 use clap::{Args, Subcommand};
 use mesh_ca::{
     bundle::Roots,
@@ -76,8 +79,8 @@ impl Token {
         let Self::Create(Create { whose, ttl }) = self;
         let id = whose.id()?;
         let token = JoinTokens::in_directory(&token_directory(&whose.data))?.create(&id, ttl)?;
-        eprintln!("for {id}, once, within {}", humantime(ttl));
-        println!("{}", token.as_str());
+        say(&format!("for {id}, once, within {}", humantime(ttl)));
+        show(&format!("{}\n", token.as_str()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -104,7 +107,7 @@ impl Cert {
         write_private(&out.join("key.pem"), key.to_pem().as_bytes())?;
         write_private(&out.join("cert-chain.pem"), issued.chain.concat().as_bytes())?;
         write_private(&out.join("root-cert.pem"), issued.roots.as_bytes())?;
-        eprintln!("{id}, for {}, in {}", humantime(ttl), out.display());
+        say(&format!("{id}, for {}, in {}", humantime(ttl), out.display()));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,6 +5,7 @@ mod analyze;
 mod bootstrap;
 mod explain;
 mod identity;
+mod output;
 mod proxy_status;
 
 use clap::{Parser, Subcommand};
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Command::Cert(command) => command.run(),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("meshctl: {error}");
+        output::say(&format!("meshctl: {error}"));
         ExitCode::from(2)
     })
 }

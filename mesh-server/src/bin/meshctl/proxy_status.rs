@@ -1,6 +1,6 @@
 //! `meshctl proxy-status`: `/debug/syncz` as a table.
 
-use crate::Outcome;
+use crate::{Outcome, output::show};
 use clap::Args;
 use serde::Deserialize;
 use std::{
@@ -65,9 +65,9 @@ impl ProxyStatus {
             .map_err(|error| format!("http://{}/debug/syncz: {error} (--http)", self.http))?;
         let status: Syncz = serde_json::from_str(&body)?;
         if self.json {
-            println!("{body}");
+            show(&format!("{body}\n"))?;
         } else {
-            print!("{}", table(&status, now()));
+            show(&table(&status, now()))?;
         }
         let synced = status.streams.iter().all(|stream| stream.synced);
         Ok(if synced { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -4,7 +4,7 @@ use crate::{
     compile::client::ClientKind,
     model::{
         Algorithm, ConnectionPool, HashKey, HashTable, LoadBalancer, OutlierDetection as Ejection,
-        RetryBudget as Budget,
+        RetryBudget as Budget, Service,
     },
 };
 use mesh_xds::{
@@ -12,12 +12,23 @@ use mesh_xds::{
     resource::{
         cluster::{
             CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, Maglev,
-            OutlierDetection, RetryBudget, RingHash, SlowStart, TcpKeepalive,
+            OutlierDetection, OverrideHostStatus, RetryBudget, RingHash, SlowStart, TcpKeepalive,
         },
+        endpoint::HealthStatus,
         route::{self as xds, HashCookie, HashPolicy, HeaderName},
     },
 };
 use std::time::Duration;
+
+/// What the endpoints of sessions may be: of a service that has some, one that drains keeps them (Istio). Only our own
+/// clients are sent the filter.
+pub(super) fn override_host_status(service: &Service, kind: &ClientKind) -> OverrideHostStatus {
+    if service.session.is_none() || *kind != ClientKind::Mesh {
+        return OverrideHostStatus::default();
+    }
+    use HealthStatus::{Degraded, Draining, Healthy, Unknown};
+    OverrideHostStatus::of([Healthy, Unknown, Degraded, Draining])
+}
 
 /// Istio's default is LEAST_REQUEST for Envoy and ROUND_ROBIN for gRPC; a client of the mesh does what
 /// the Envoy would have done. No other gRPC client has RANDOM, and few have LEAST_REQUEST: a cluster that

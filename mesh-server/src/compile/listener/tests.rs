@@ -2,8 +2,11 @@
 
 use crate::compile::fixture::{GRPC, MESH, world};
 use mesh_xds::resource::{
+    cluster::OverrideHostStatus,
+    endpoint::HealthStatus,
     filter::FilterConfig,
     listener::{ListenerKind, RouteSource},
+    stateful_session::SessionState,
 };
 
 #[test]
@@ -43,6 +46,51 @@ fn faults_come_before_the_router_and_do_nothing_by_themselves() {
     let FilterConfig::Fault(config) = &fault.config else { panic!("{fault:?}") };
     assert_eq!((&config.delay, &config.abort), (&None, &None));
     assert_eq!(router.config, FilterConfig::Router);
+}
+
+#[test]
+fn a_service_with_a_persistent_session_has_its_filter_first_and_keeps_endpoints_that_drain() {
+    let labelled = |label: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: sticky, labels: {{{label}}}}}
+spec:
+  selector: {{app: sticky}}
+  ports: [{{name: grpc, port: 9080}}]
+"
+        )
+    };
+    let filters = |kind, label: &str| {
+        let listener = world(kind, &labelled(label)).listener("sticky:9080").unwrap();
+        let ListenerKind::Api(manager) = listener.kind else { panic!("not for a client") };
+        manager.filters
+    };
+    let by_cookie = filters(MESH, "istio.io/persistent-session: \"s:/r.Reviews\"");
+    let [session, _fault, _router] = by_cookie.as_slice() else { panic!("{by_cookie:?}") };
+    let FilterConfig::StatefulSession(config) = &session.config else { panic!("{session:?}") };
+    let Some(SessionState::Cookie(cookie)) = &config.state else { panic!("{config:?}") };
+    assert_eq!((&*session.name, config.strict), ("envoy.filters.http.stateful_session", None));
+    assert_eq!((&*cookie.name, &*cookie.path, cookie.ttl.is_zero()), ("s", "/r.Reviews", true));
+    let by_header = filters(MESH, "istio.io/persistent-session-header: x-session");
+    let FilterConfig::StatefulSession(config) = &by_header[0].config else { panic!("{by_header:?}") };
+    assert_eq!(config.state, Some(SessionState::Header("x-session".parse().unwrap())));
+    assert_eq!(filters(MESH, "app: sticky").len(), 2);
+    assert_eq!(filters(GRPC, "istio.io/persistent-session: s").len(), 2, "some would refuse the listener");
+
+    let statuses = |kind, label: &str| {
+        let world = world(kind, &labelled(label));
+        let cluster = world.cluster("outbound|9080||sticky.default.svc.cluster.local").unwrap();
+        cluster.lb_options.override_host_status
+    };
+    let [unknown, healthy, degraded, draining] =
+        [HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded, HealthStatus::Draining];
+    let kept = OverrideHostStatus::of([unknown, healthy, degraded, draining]);
+    assert_eq!(statuses(MESH, "istio.io/persistent-session: s"), kept);
+    for (kind, label) in [(MESH, "app: sticky"), (GRPC, "istio.io/persistent-session: s")] {
+        assert_eq!(statuses(kind, label), OverrideHostStatus::default());
+    }
 }
 
 #[test]

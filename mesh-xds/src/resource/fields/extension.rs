@@ -29,7 +29,9 @@ use envoy_types::pb::{
                 },
                 stateful_session::v3::{StatefulSession as Session, StatefulSessionPerRoute},
             },
-            http::stateful_session::cookie::v3::CookieBasedSessionState,
+            http::stateful_session::{
+                cookie::v3::CookieBasedSessionState, header::v3::HeaderBasedSessionState,
+            },
         },
         r#type::{
             http::v3::{Cookie, CookieAttribute},
@@ -51,6 +53,7 @@ pub(super) const MESSAGES: &[&Message] = &[
     &SESSION,
     &SESSION_PER_ROUTE,
     &SESSION_COOKIE_STATE,
+    &SESSION_HEADER_STATE,
     &SESSION_COOKIE,
     &SESSION_COOKIE_ATTRIBUTE,
     &JWT,
@@ -116,10 +119,15 @@ pub(in crate::resource) static SESSION: Message = Message::of::<Session>(
             StatefulSession,
             "session_state",
             "A55",
-            "a CookieBasedSessionState; absent: the filter does nothing",
+            "a CookieBasedSessionState or HeaderBasedSessionState; absent: the filter does nothing",
         ),
-        rejected("strict", "Envoy", "a session whose endpoint is gone goes to another"),
-        ignored("status_on_strict_destination_not_found", "Envoy", "read with strict only"),
+        needs(StatefulSession, "strict", "Envoy", "else a session whose endpoint is gone goes to another"),
+        needs(
+            StatefulSession,
+            "status_on_strict_destination_not_found",
+            "Envoy",
+            "read with strict only; default 503; the call has the gRPC status that it maps to",
+        ),
         ignored("stat_prefix", "Envoy", TELEMETRY),
     ],
 );
@@ -131,6 +139,11 @@ pub(in crate::resource) static SESSION_PER_ROUTE: Message = Message::of::<Statef
 
 pub(in crate::resource) static SESSION_COOKIE_STATE: Message =
     Message::of::<CookieBasedSessionState>("", &[needs(StatefulSession, "cookie", "A55", "")]);
+
+pub(in crate::resource) static SESSION_HEADER_STATE: Message = Message::of::<HeaderBasedSessionState>(
+    "",
+    &[needs(StatefulSession, "name", "Envoy", "the cluster stands in it as in the cookie (A60)")],
+);
 
 pub(in crate::resource) static SESSION_COOKIE: Message = Message::of::<Cookie>(
     "of a session",

@@ -100,7 +100,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A52", "custom load balancing", [Part, Na, Yes], "the policies below; a program cannot add its own"),
     grfc("A53", "ignore_resource_deletion", [Yes, Yes, Na], "superseded by A88"),
     grfc("A54", "status codes of control planes", [Yes, Na, Na], ""),
-    grfc("A55", "stateful sessions", [Needs(Feature::StatefulSession), Na, No], ""),
+    grfc(
+        "A55",
+        "stateful sessions",
+        [Needs(Feature::StatefulSession), Na, Yes],
+        "retries leave the session and ejection ends it, as in Envoy; one address of an endpoint is told (A75 tells all)",
+    ),
     grfc("A56", "priorities", [Yes, Na, Na], ""),
     grfc("A57", "failure modes of the xDS client", [Yes, Yes, Na], ""),
     grfc(
@@ -110,7 +115,7 @@ pub static GRFCS: &[Grfc] = &[
         "",
     ),
     grfc("A59", "audit logging", [Na, Needs(Feature::AuditLogging), No], "the logger to standard output"),
-    grfc("A60", "stateful sessions and weighted clusters", [Needs(Feature::StatefulSession), Na, No], ""),
+    grfc("A60", "stateful sessions and weighted clusters", [Needs(Feature::StatefulSession), Na, Yes], ""),
     grfc("A61", "several addresses of an endpoint", [Yes, Na, Yes], ""),
     grfc("A62", "pick first", [Yes, Na, No], ""),
     grfc("A63", "string matchers", [Yes, Yes, Yes], ""),

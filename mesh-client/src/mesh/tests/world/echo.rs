@@ -164,6 +164,9 @@ impl tower_service::Service<http::Request<Body>> for EchoService {
 const SEEN: [(&str, &str); 3] =
     [("seen-authority", "seen-authority"), ("seen-agent", "user-agent"), ("seen-timeout", "grpc-timeout")];
 
+/// A header that clients tell a session in: as it comes with the response.
+const SESSION: (&str, &str) = ("x-session", "x-session");
+
 /// What an [`Echo`] answered, and what it had seen.
 #[derive(Debug)]
 pub(in crate::mesh::tests) struct Answer {
@@ -193,7 +196,7 @@ where
     let (metadata, message, _) = response.into_parts();
     let seen = |key: &str| metadata.get(key).map(|value| value.to_str().unwrap().to_owned());
     let mut headers = HeaderMap::new();
-    for (key, name) in SEEN {
+    for (key, name) in SEEN.into_iter().chain([SESSION]) {
         if let Some(value) = seen(key) {
             headers.insert(name, value.parse().unwrap());
         }

@@ -52,6 +52,8 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("RetryPolicy", "retry_on"),
     // an_audit_logger_that_is_not_known_is_refused_unless_optional
     ("AuditLoggerConfig", "is_optional"),
+    // a_faulty_filter_is_refused_with_the_place_though_it_is_optional: it is read with `strict` only
+    ("StatefulSession", "status_on_strict_destination_not_found"),
     // Messages that merge with the good one when empty: the messages inside them have rows of their own.
     ("RBAC", "audit_logging_options"),
     ("AuditLoggerConfig", "audit_logger"),

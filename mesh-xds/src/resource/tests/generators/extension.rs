@@ -29,7 +29,10 @@ fn word() -> impl Strategy<Value = Arc<str>> {
 fn session() -> BoxedStrategy<StatefulSession> {
     let cookie = (word(), duration(), "/[a-z]{0,5}", vec((word(), word()), 0..2))
         .prop_map(|(name, ttl, path, attributes)| SessionCookie { name, ttl, path: path.into(), attributes });
-    option::of(cookie).prop_map(|cookie| StatefulSession { cookie }).boxed()
+    let header = word().prop_map(|name| SessionState::Header(name.parse().unwrap()));
+    let state = prop_oneof![cookie.prop_map(SessionState::Cookie), header];
+    let strict = option::of((200..600_u16).prop_map(|status| http::StatusCode::from_u16(status).unwrap()));
+    (option::of(state), strict).prop_map(|(state, strict)| StatefulSession { state, strict }).boxed()
 }
 
 fn token_bucket() -> impl Strategy<Value = TokenBucket> {

@@ -26,7 +26,10 @@ use envoy_types::pb::{
                 },
                 network::http_connection_manager::v3 as hcm,
             },
-            http::stateful_session::cookie::v3::CookieBasedSessionState,
+            http::stateful_session::{
+                cookie::v3::CookieBasedSessionState, envelope::v3::EnvelopeSessionState,
+                header::v3::HeaderBasedSessionState,
+            },
             rbac::audit_loggers::stream::v3::StdoutAuditLog,
         },
         r#type::{
@@ -101,6 +104,18 @@ fn a_faulty_filter_is_refused_with_the_place_though_it_is_optional() {
         let session_state = extension("cookie", &CookieBasedSessionState { cookie });
         any(&StatefulSession { session_state, ..Default::default() })
     };
+    let by_header = |name: &str| {
+        let session_state = extension("header", &HeaderBasedSessionState { name: name.into() });
+        any(&StatefulSession { session_state, ..Default::default() })
+    };
+    let in_envelope = StatefulSession {
+        session_state: extension("envelope", &EnvelopeSessionState::default()),
+        ..Default::default()
+    };
+    let strictly = |status| {
+        let status_on_strict_destination_not_found = status;
+        any(&StatefulSession { strict: true, status_on_strict_destination_not_found, ..Default::default() })
+    };
     let named = |name: &str| Cookie { name: name.into(), ..Default::default() };
     let jwt = |provider: jwt::JwtProvider| {
         any(&jwt::JwtAuthentication { providers: [("p".into(), provider)].into(), ..Default::default() })
@@ -127,6 +142,10 @@ fn a_faulty_filter_is_refused_with_the_place_though_it_is_optional() {
             ".session_state.typed_config.cookie.name",
             "cannot stand in a cookie",
         ),
+        (by_header(""), false, ".session_state.typed_config.name", "invalid HTTP header name"),
+        (by_header(":path"), false, ".session_state.typed_config.name", "invalid HTTP header name"),
+        (any(&in_envelope), false, ".session_state.typed_config", "EnvelopeSessionState is not supported"),
+        (strictly(99), false, ".status_on_strict_destination_not_found", "not within 200..=599"),
         (jwt(Default::default()), true, ".providers[\"p\"]", "has no keys"),
         (by_name.clone(), true, ".rules[0].requirement_name", "`r` is not in the requirement_map"),
         (by_name, true, ".rules[0].match", "required"),

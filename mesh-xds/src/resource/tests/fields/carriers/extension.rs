@@ -82,7 +82,12 @@ fn session() -> StatefulSession {
         path: "/".into(),
         attributes: vec![("x".into(), "y".into())],
     };
-    StatefulSession { cookie: Some(cookie) }
+    StatefulSession { state: Some(SessionState::Cookie(cookie)), strict: None }
+}
+
+fn session_by_header() -> FilterConfig {
+    let state = Some(SessionState::Header(http::HeaderName::from_static("x-session")));
+    FilterConfig::StatefulSession(Arc::new(StatefulSession { state, strict: None }))
 }
 
 fn jwt() -> JwtAuthn {
@@ -242,6 +247,7 @@ pub(super) fn carriers() -> Vec<Carrier> {
         client(&SESSION, sessions(), in_client!()),
         route(&SESSION_PER_ROUTE, FilterOverride::Config(sessions()), in_override!()),
         client(&SESSION_COOKIE_STATE, sessions(), in_client!(1, 2, 2)),
+        client(&SESSION_HEADER_STATE, session_by_header(), in_client!(1, 2, 2)),
         client(&SESSION_COOKIE, sessions(), in_client!(1, 2, 2, 1)),
         client(&SESSION_COOKIE_ATTRIBUTE, sessions(), in_client!(1, 2, 2, 1, 4)),
         server(&JWT, jwts(), in_server!()),
