@@ -140,9 +140,8 @@ async fn parsing(plan: &Plan, mesh: Mesh) -> Outcome {
             .await?;
     let context = ParseContext {
         certificate_providers: ["default".into()].into(),
-        trusted: false,
         support: Support::all(),
-        max_size: 16 << 20,
+        ..ParseContext::default()
     };
     println!("### Reading {} clusters with {} endpoints each\n", mesh.services, mesh.endpoints);
     println!("| | bytes | ms | µs each |\n|---|---|---|---|");
