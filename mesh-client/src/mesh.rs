@@ -12,13 +12,13 @@ pub use status::{BreakerStatus, ClusterStatus, IdentityStatus, LoadReportStatus,
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, breaker::Breakers, names, zones},
+    cluster::{Cluster, ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, breaker::Breakers, names, zones},
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
     server::{ControlPlane, ServerBuilder, Surroundings},
     stack::{ActiveFaults, CallSettings, Core},
-    table::registry::Registry,
+    table::{named::Named, registry::Registry},
     target::{InvalidTarget, Target},
     tls::{ProviderError, Providers, check_secret},
 };
@@ -71,6 +71,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::Redirect,
     Feature::DirectResponse,
     Feature::StatefulSession,
+    Feature::ClusterHeader,
 ];
 
 const SUPPORT: Support = Support::of(FEATURES);
@@ -140,6 +141,8 @@ struct Inner {
     providers: Arc<Providers>,
     connector: Arc<connect::ControlPlaneConnector>,
     clusters: Arc<Registry>,
+    /// Clusters that requests name.
+    named: Arc<Named<Cluster>>,
     calls: CallSettings,
     outbound: OutboundTrafficPolicy,
     seed: u64,
@@ -233,7 +236,7 @@ impl Mesh {
         let authority = target.authority();
         let listener = inner.bootstrap.client_listener(target.xds_authority(), authority.as_str())?;
         let watch = inner.xds.config(&listener, authority.as_str());
-        let mut core = Core::new(authority.clone(), inner.calls.clone(), inner.seed);
+        let mut core = Core::new(authority.clone(), inner.calls.clone(), inner.seed, inner.named.clone());
         core.target = target.to_string().into();
         let subscription =
             Subscription::start(core, watch, inner.clusters.clone(), inner.control_planes(&target));
@@ -549,7 +552,10 @@ impl MeshBuilder {
         });
         let subscribed = xds.clone();
         let clusters = Registry::new(deps, Box::new(move |name| subscribed.subscribe_cluster(name)));
+        let following = clusters.clone();
+        let named = Named::new(Box::new(move |name| following.follow(name)));
         Ok(Mesh(Arc::new(Inner {
+            named,
             xds,
             reporter,
             bootstrap,

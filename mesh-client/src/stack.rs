@@ -28,7 +28,7 @@ use crate::{
     lb::Dice,
     retry::replay::Budget,
     snapshot::Snapshot,
-    table::{Choice, Compiled, Forwarding},
+    table::{Choice, Compiled, Forwarding, named::Named},
     telemetry::Counters,
     timeout::GRPC_TIMEOUT,
 };
@@ -78,6 +78,8 @@ pub(crate) struct Core<U> {
     caller: hash::Caller,
     budget: Arc<Budget>,
     mirrors: Mirrors,
+    /// Clusters that requests name.
+    named: Arc<Named<U>>,
 }
 
 /// What the mesh says about all calls.
@@ -148,7 +150,7 @@ struct Call<'a, U> {
 }
 
 impl<U: Upstream> Core<U> {
-    pub(crate) fn new(authority: Authority, settings: CallSettings, seed: u64) -> Self {
+    pub(crate) fn new(authority: Authority, settings: CallSettings, seed: u64, named: Arc<Named<U>>) -> Self {
         // Targets draw apart from one another.
         let dice = Dice::new(seed ^ twox_hash::XxHash64::oneshot(0, authority.as_str().as_bytes()));
         Self {
@@ -161,6 +163,7 @@ impl<U: Upstream> Core<U> {
             counters: Arc::default(),
             budget: Budget::new(REPLAY_BUDGET),
             mirrors: Mirrors::default(),
+            named,
         }
     }
 
@@ -206,10 +209,21 @@ impl<U: Upstream> Core<U> {
         opening: &mut Opening,
     ) -> Result<Call<'a, U>, Status> {
         let (forwarding, choice) = self.choose(compiled, uri)?;
+        Ok(self.enter_by(compiled, forwarding, choice, opening))
+    }
+
+    /// As [`Self::enter`], to this cluster.
+    fn enter_by<'a>(
+        &'a self,
+        compiled: &'a Compiled<U>,
+        forwarding: &'a Forwarding<U>,
+        choice: &'a Choice<U>,
+        opening: &mut Opening,
+    ) -> Call<'a, U> {
         let deadline = Deadline::within(opening.deadline, forwarding.limit, || opening.began());
         let Opening { wait_for_ready, serves_retry, .. } = *opening;
         let (hash, session) = (None, None);
-        Ok(Call {
+        Call {
             core: self,
             compiled,
             forwarding,
@@ -219,7 +233,7 @@ impl<U: Upstream> Core<U> {
             serves_retry,
             hash,
             session,
-        })
+        }
     }
 
     /// A call that needs more than one look, or more than one attempt. It has its route, or waits for one.
@@ -246,7 +260,11 @@ impl<U: Upstream> Core<U> {
                 }
             }
         };
-        let mut call = self.enter(&compiled, request.uri(), &mut opening)?;
+        let named = self.named(&compiled, request.headers(), &mut opening).await?;
+        let mut call = match &named {
+            None => self.enter(&compiled, request.uri(), &mut opening)?,
+            Some((forwarding, choice)) => self.enter_by(&compiled, forwarding, choice, &mut opening),
+        };
         let affinity = call.begin_session(request.uri(), request.headers())?;
         let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {

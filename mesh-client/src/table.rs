@@ -6,6 +6,7 @@
 
 mod build;
 mod index;
+pub(crate) mod named;
 pub(crate) mod registry;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,7 +16,7 @@ mod tests;
 pub(crate) use build::same_table;
 
 use crate::{lb::draw::Draw, stack::deadline::Limit};
-use http::uri::Authority;
+use http::{HeaderMap, HeaderName, uri::Authority};
 use index::Index;
 use mesh_xds::{
     matcher::Headers,
@@ -73,12 +74,12 @@ pub(crate) enum Reply {
 }
 
 impl<U> Compiled<U> {
-    /// Nothing is injected, copied, hashed or sent twice at once, and there are no sessions.
+    /// Nothing is injected, copied, hashed or sent twice at once; there are no sessions, and requests name no clusters.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.action {
             Action::Forward(forwarding) => {
-                let Forwarding { mirrors, hash, hedge, choices, .. } = &**forwarding;
-                let few = mirrors.is_empty() && hash.is_empty() && hedge.is_none();
+                let Forwarding { mirrors, hash, hedge, choices, by_header, .. } = &**forwarding;
+                let few = mirrors.is_empty() && hash.is_empty() && hedge.is_none() && by_header.is_none();
                 few && choices.iter().all(|choice| choice.faults.is_empty() && choice.session.is_none())
             }
             Action::Answer(_) | Action::Fail(_) => true,
@@ -104,8 +105,43 @@ pub(crate) struct Forwarding<U> {
     pub(crate) auto_host_rewrite: bool,
     /// Copies.
     pub(crate) mirrors: Box<[(Mirror, Destination<U>)]>,
+    /// The cluster is named by the request.
+    pub(crate) by_header: Option<ByHeader<U>>,
     choices: Box<[Choice<U>]>,
     draw: Draw,
+}
+
+/// The cluster is named by a header (Envoy's `cluster_header`).
+pub(crate) struct ByHeader<U> {
+    header: HeaderName,
+    /// What holds whichever it is, without the cluster.
+    choice: Choice<U>,
+}
+
+impl<U> ByHeader<U> {
+    /// The name in a request: of several values the first, as in Envoy.
+    pub(crate) fn name<'h>(&self, headers: &'h HeaderMap) -> Result<&'h str, String> {
+        let header = &self.header;
+        let Some(value) = headers.get(header) else {
+            return Err(format!("header {header} is to name the cluster, and the request does not have it"));
+        };
+        let name = value.to_str().ok().filter(|name| (1..=named::LONGEST).contains(&name.len()));
+        name.ok_or_else(|| format!("what header {header} says cannot be the name of a cluster"))
+    }
+
+    /// What holds for calls that name this cluster.
+    pub(crate) fn choice(&self, name: &str, cluster: Destination<U>) -> Choice<U> {
+        let Choice { name: _, cluster: _, session, faults, request, response, authority } = &self.choice;
+        Choice {
+            name: name.into(),
+            cluster,
+            session: session.clone(),
+            faults: faults.clone(),
+            request: request.clone(),
+            response: response.clone(),
+            authority: authority.clone(),
+        }
+    }
 }
 
 /// A cluster, or why there is none.

@@ -15,7 +15,11 @@ mod route;
 mod tests;
 mod text;
 
-use crate::{config::XdsConfig, matcher::Headers};
+use crate::{
+    config::XdsConfig,
+    matcher::Headers,
+    resource::route::{Destination as Named, RouteAction},
+};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc};
 
@@ -287,14 +291,23 @@ impl Explanation {
                 verdict,
             });
         }
-        let mut names: Vec<&Arc<str>> = Vec::new();
-        for destination in self.decisions.iter().flat_map(|one| one.destinations.iter().chain(&one.mirrors)) {
-            if !names.contains(&&destination.cluster) {
-                names.push(&destination.cluster);
+        let by_request = |decision: &Decision| {
+            let action = host.routes.get(decision.route).map(|route| &route.action);
+            matches!(action, Some(RouteAction::Forward(forward)) if matches!(forward.destination, Named::Header(_)))
+        };
+        let mut names: Vec<(&Arc<str>, bool)> = Vec::new();
+        for decision in &self.decisions {
+            let destinations = decision.destinations.iter().map(|one| (one, by_request(decision)));
+            for (one, by_request) in destinations.chain(decision.mirrors.iter().map(|one| (one, false))) {
+                if names.iter().all(|(name, _)| *name != &one.cluster) {
+                    names.push((&one.cluster, by_request));
+                }
             }
         }
         let mut clusters: Vec<Cluster> = Vec::new();
-        for cluster in names.into_iter().flat_map(|name| cluster::clusters(config, name)) {
+        for cluster in
+            names.into_iter().flat_map(|(name, by_request)| cluster::clusters(config, name, by_request))
+        {
             if clusters.iter().all(|other| other.name != cluster.name) {
                 clusters.push(cluster);
             }

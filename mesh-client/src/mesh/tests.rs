@@ -3,6 +3,7 @@
 mod acceptance;
 mod affinity;
 mod client_health;
+mod cluster_header;
 mod connector;
 mod control_planes;
 mod explain;

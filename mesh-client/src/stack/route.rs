@@ -1,6 +1,6 @@
 //! Finding the route, and waiting for the first configuration.
 
-use super::{Core, deadline::Deadline, headers, shown};
+use super::{Core, Opening, deadline::Deadline, headers, shown};
 use crate::{
     call::Upstream,
     retry::policy::of_http,
@@ -130,6 +130,34 @@ impl<U: Upstream> Core<U> {
             self.target,
             shown(compiled)
         )))
+    }
+
+    /// The way and the cluster of a call whose cluster its request names (Envoy's `cluster_header`; gRPC passes over such
+    /// routes). Waits until it is known; a cluster that nobody has fails the call with what the control plane said.
+    pub(super) async fn named<'a>(
+        &self,
+        compiled: &'a Compiled<U>,
+        headers: &HeaderMap,
+        opening: &mut Opening,
+    ) -> Result<Option<(&'a Forwarding<U>, Choice<U>)>, Status> {
+        let Action::Forward(forwarding) = &compiled.action else { return Ok(None) };
+        let Some(by_header) = &forwarding.by_header else { return Ok(None) };
+        let unavailable =
+            |why: &str| Status::unavailable(format!("target {}: {}{why}", self.target, shown(compiled)));
+        let name = by_header.name(headers).map_err(|why| unavailable(&why))?;
+        let deadline = Deadline::within(opening.deadline, forwarding.limit, || opening.began());
+        let found = self.named.cluster(name);
+        let found = match deadline {
+            None => found.await,
+            Some(deadline) => tokio::time::timeout_at(deadline.at, found).await.map_err(|_| {
+                let what =
+                    format!("the control plane had not said what cluster {name} is, which the request names");
+                deadline.exceeded(&self.target, &what)
+            })?,
+        };
+        let cluster =
+            found.map_err(|why| unavailable(&format!("cluster {name}, which the request names: {why}")))?;
+        Ok(Some((forwarding, by_header.choice(name, Ok(cluster)))))
     }
 
     /// The status that stands for an answer of HTTP: what gRPC makes of its code, for no message follows. So a

@@ -1,6 +1,7 @@
 //! The stack over clusters that do as they are told, in paused time.
 
 mod affinity;
+mod cluster_header;
 mod deadlines;
 mod faults;
 mod hashing;
@@ -23,10 +24,12 @@ use crate::{
     snapshot::State,
     table::{
         RouteTable,
+        named::Named,
         testing::{config, forward, http, retry_policy, route},
     },
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -238,6 +241,20 @@ fn error(kind: AttemptErrorKind) -> AttemptError {
     AttemptError { status, kind, request: None, spare: None }
 }
 
+/// Clusters whose names begin with `c` are known, of others the control plane says that there are none, and of those that
+/// begin with `?` nothing.
+fn named(world: &Arc<World>) -> Arc<Named<Fake>> {
+    let world = world.clone();
+    Named::new(Box::new(move |name| {
+        let found = match name.as_bytes().first() {
+            Some(b'c') => Some(Ok(Arc::new(Fake { name: name.to_string(), world: world.clone() }))),
+            Some(b'?') => None,
+            _ => Some(Err("the control plane knows none".into())),
+        };
+        futures_util::stream::iter(found).chain(futures_util::stream::pending()).boxed()
+    }))
+}
+
 /// A target over fake clusters.
 struct Mesh {
     core: Arc<Core<Fake>>,
@@ -267,7 +284,7 @@ impl Mesh {
             faults: ActiveFaults::default(),
             address: "10.0.0.7".into(),
         };
-        Self { core: Arc::new(Core::new("reviews:9080".parse().unwrap(), settings, 1)), world }
+        Self { core: Arc::new(Core::new("reviews:9080".parse().unwrap(), settings, 1, named(&world))), world }
     }
 
     fn publish(&self, config: &XdsConfig) {

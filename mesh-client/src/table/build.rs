@@ -1,6 +1,8 @@
 //! From an [`XdsConfig`] to a [`RouteTable`].
 
-use super::{Action, Answer, Choice, Compiled, Destination, Forwarding, Reply, RouteTable, index::Index};
+use super::{
+    Action, Answer, ByHeader, Choice, Compiled, Destination, Forwarding, Reply, RouteTable, index::Index,
+};
 use crate::{lb::draw::Draw, stack::deadline::Limit};
 use http::uri::Authority;
 use mesh_xds::{
@@ -80,8 +82,14 @@ impl<U> Builder<'_, U> {
                 weighted.iter().map(|one| self.choice(&one.cluster, &effective(Some(one)))).collect(),
                 Draw::new(weighted.iter().map(|weighted| weighted.weight.get())),
             ),
-            // Accepted only by a data path that has Feature::ClusterHeader.
             ConfiguredDestination::Header(_) => (Box::default(), Draw::default()),
+        };
+        let by_header = match &forward.destination {
+            ConfiguredDestination::Header(header) => {
+                // Every call takes the name and the cluster that it has.
+                Some(ByHeader { header: header.clone(), choice: self.choice(&"".into(), &effective(None)) })
+            }
+            ConfiguredDestination::Cluster(_) | ConfiguredDestination::Weighted(_) => None,
         };
         let mirrors =
             forward.mirrors.iter().map(|mirror| (mirror.clone(), self.destination(&mirror.cluster)));
@@ -94,6 +102,7 @@ impl<U> Builder<'_, U> {
             path_rewrite: forward.path_rewrite.clone(),
             auto_host_rewrite: forward.auto_host_rewrite,
             mirrors: mirrors.collect(),
+            by_header,
             choices,
             draw,
         }

@@ -4,8 +4,14 @@
 //! same name comes with a new configuration, the cluster takes it in and keeps its connections. One that only
 //! calls hold any more is subscribed by itself until they end (gRFC A74), so that they see its endpoints change.
 
+use super::named::Found;
 use crate::cluster::{Cluster, ClusterDeps, Leaf};
-use mesh_xds::{client::ClusterWatch, config::ClusterConfig, name::Name};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use mesh_xds::{
+    client::ClusterWatch,
+    config::{ClusterConfig, XdsError},
+    name::Name,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -63,6 +69,24 @@ impl Registry {
         tokio::spawn(follow((self.subscribe)(name), Arc::downgrade(&cluster), cluster.ended()));
     }
 
+    /// The live cluster of a name that a request has, over time. Dropped, it leaves the cluster to the calls that hold
+    /// it.
+    pub(crate) fn follow(self: &Arc<Self>, name: &Name) -> BoxStream<'static, Found<Cluster>> {
+        let following = Following { clusters: Arc::clone(self), name: Arc::clone(name) };
+        let said = stream::unfold(
+            (false, (self.subscribe)(name), following),
+            |(looked, mut watch, following)| async move {
+                if looked {
+                    watch.changed().await.ok()?;
+                }
+                let said = watch.borrow_and_update().clone();
+                let found = said.map(|said| following.found(said));
+                Some((found, (true, watch, following)))
+            },
+        );
+        said.filter_map(std::future::ready).boxed()
+    }
+
     /// Those that are alive, by name.
     pub(crate) fn all(&self) -> Vec<Arc<Cluster>> {
         let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +94,27 @@ impl Registry {
         drop(clusters);
         all.sort_by(|one, other| one.name().cmp(other.name()));
         all
+    }
+}
+
+/// A cluster that a request has named, followed until this is dropped.
+struct Following {
+    clusters: Arc<Registry>,
+    name: Name,
+}
+
+impl Following {
+    fn found(&self, said: Result<Arc<ClusterConfig>, XdsError>) -> Found<Cluster> {
+        said.map(|config| self.clusters.live(&config)).map_err(|error| error.to_string().into())
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // Without a runtime the process ends, and its calls with it.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.clusters.released(&self.name);
+        }
     }
 }
 

@@ -15,8 +15,12 @@ use crate::{
 use std::sync::Arc;
 
 /// A cluster, and what it is made of if it is one of clusters.
-pub(super) fn clusters(config: &XdsConfig, name: &Arc<str>) -> Vec<Cluster> {
+pub(super) fn clusters(config: &XdsConfig, name: &Arc<str>, by_request: bool) -> Vec<Cluster> {
     let Some(found) = config.clusters.get(name) else {
+        if by_request {
+            let note = "named by the request: the control plane is asked for it when a call comes";
+            return vec![Cluster { note: Some(note.into()), ..empty(name) }];
+        }
         let failure = Some(format!("cluster {name} is not part of the configuration"));
         return vec![Cluster { failure, ..empty(name) }];
     };

@@ -104,10 +104,18 @@ fn forwarded(
             let all = weighted.iter().enumerate();
             all.map(|(index, one)| destination(index, &one.cluster, share(one), Some(one))).collect()
         }
-        Configured::Header(name) => {
-            decision.failure = Some(format!("header {name} is to name the cluster, which is not supported"));
-            Vec::new()
-        }
+        Configured::Header(name) => match request.map.get(name).map(|value| value.to_str()) {
+            Some(Ok(cluster)) if !cluster.is_empty() => vec![destination(0, &cluster.into(), 100.0, None)],
+            Some(_) => {
+                decision.failure = Some(format!("what header {name} says cannot be the name of a cluster"));
+                Vec::new()
+            }
+            None => {
+                let why = format!("header {name} is to name the cluster, and the request does not have it");
+                decision.failure = Some(why);
+                Vec::new()
+            }
+        },
     };
     decision.settings = of_route(&config.effective(route, forward, None), forward, origin, request);
     if let Some((first, others)) = decision.destinations.split_first() {

@@ -47,7 +47,9 @@ async fn a_call_is_hashed_by_the_headers_that_are_sent() {
 async fn a_channel_always_has_the_same_hash_and_another_channel_another() {
     let config = hashing(vec![by(HashKey::ChannelId)]);
     let (one, mut other) = (Mesh::new(&config, []), Mesh::new(&config, []));
-    other.core = Core::new("reviews:9080".parse().unwrap(), other.core.settings.clone(), 2).into();
+    other.core =
+        Core::new("reviews:9080".parse().unwrap(), other.core.settings.clone(), 2, named(&other.world))
+            .into();
     other.publish(&config);
     for mesh in [&one, &one, &other] {
         mesh.call(request(None)).await.unwrap();
