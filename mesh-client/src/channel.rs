@@ -128,6 +128,8 @@ pub(crate) struct Subscription {
     pub(crate) core: Arc<Core<Cluster>>,
     /// Who is asked about it, for explanations.
     pub(crate) control_planes: Arc<str>,
+    /// For explanations: leaves of clusters, and clusters that requests name.
+    pub(crate) clusters: Arc<Registry>,
     following: AbortOnDropHandle<()>,
 }
 
@@ -140,8 +142,8 @@ impl Subscription {
         control_planes: Arc<str>,
     ) -> Arc<Self> {
         let core = Arc::new(core);
-        let following = tokio::spawn(follow(watch, core.clone(), clusters));
-        Arc::new(Self { core, control_planes, following: AbortOnDropHandle::new(following) })
+        let following = tokio::spawn(follow(watch, core.clone(), clusters.clone()));
+        Arc::new(Self { core, control_planes, clusters, following: AbortOnDropHandle::new(following) })
     }
 
     /// Every call fails from now on.

@@ -53,6 +53,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use breaker::{Breakers, Counters, Held, Permit};
 use mesh_xds::{
     config::ClusterConfig,
+    explain::ClusterState,
     lrs::{ClusterLoad, LoadStore},
     name::Name,
     resource::{cluster::Discovery, route::RoutingPriority},
@@ -199,6 +200,23 @@ impl Cluster {
         let (question, answer) = oneshot::channel();
         self.questions.send(question).ok()?;
         answer.await.ok()
+    }
+
+    /// Of a cluster of clusters, what is known of it now; its endpoints are its leaves' affair.
+    pub(crate) fn describe_leaves(&self) -> Option<ClusterState> {
+        let leaves = self.leaves.as_ref()?;
+        let leaf = leaves.current();
+        let held = |priority| leaf.as_ref().map(|leaf| leaf.held(priority)).unwrap_or_default();
+        let high = held(RoutingPriority::High);
+        Some(ClusterState {
+            in_flight: leaf.as_ref().map_or(0, |leaf| leaf.in_flight()),
+            high_priority_in_flight: high.requests,
+            refused: held(RoutingPriority::Default).refused + high.refused,
+            priority: None,
+            unavailable: leaves.nobody(),
+            zone_routing: None,
+            leaf: leaf.as_ref().map(|leaf| leaf.name().clone()),
+        })
     }
 
     /// Takes in a new configuration of the same cluster.

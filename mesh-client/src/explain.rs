@@ -86,8 +86,9 @@ impl Subscription {
             (explanation, clusters)
         };
         for cluster in &mut explanation.clusters {
-            if let Some(live) = clusters.get(&cluster.name) {
-                enliven(cluster, live).await;
+            let live = clusters.get(&cluster.name).cloned();
+            if let Some(live) = live.or_else(|| self.clusters.find(&cluster.name)) {
+                enliven(cluster, &live).await;
             }
         }
         explanation
@@ -112,6 +113,10 @@ fn clusters(table: &RouteTable<LiveCluster>) -> HashMap<Arc<str>, Arc<LiveCluste
 
 /// Adds what the live cluster knows.
 async fn enliven(cluster: &mut Cluster, live: &LiveCluster) {
+    if let Some(state) = live.describe_leaves() {
+        cluster.live = Some(state);
+        return;
+    }
     let Some(mut description) = live.describe().await else { return };
     cluster.fill(&description.config);
     for endpoint in &mut cluster.endpoints {

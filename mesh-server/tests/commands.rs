@@ -6,6 +6,7 @@
     reason = "helpers of tests, which clippy does not see as tests"
 )]
 
+use mesh_server::proto::explain::{ExplainRequest, ExplainResponse};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
@@ -172,4 +173,84 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(!line.is_empty());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(1), ""));
+}
+
+/// A process that answers `mesh.v1.Explain`; the target decides what.
+#[derive(Clone)]
+struct Explaining;
+
+impl tonic::server::NamedService for Explaining {
+    const NAME: &'static str = "mesh.v1.Explain";
+}
+
+impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Explaining {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(async move {
+            let codec = tonic_prost::ProstCodec::<ExplainResponse, ExplainRequest>::default();
+            Ok(tonic::server::Grpc::new(codec).unary(Explaining, request).await)
+        })
+    }
+}
+
+impl tonic::server::UnaryService<ExplainRequest> for Explaining {
+    type Response = ExplainResponse;
+    type Future = std::future::Ready<Result<tonic::Response<ExplainResponse>, tonic::Status>>;
+
+    fn call(&mut self, request: tonic::Request<ExplainRequest>) -> Self::Future {
+        let ExplainRequest { target, path, headers } = request.into_inner();
+        if target == "nobody:1" {
+            return std::future::ready(Err(tonic::Status::not_found("this process has no channel for it")));
+        }
+        let headers =
+            headers.iter().map(|one| format!("{}={}", one.name, String::from_utf8_lossy(&one.value)));
+        let text = format!("{target} {path} {}\n", headers.collect::<Vec<_>>().join(" "));
+        let json = serde_json::json!({ "target": target }).to_string();
+        let routed = target == "reviews:9080";
+        std::future::ready(Ok(tonic::Response::new(ExplainResponse { text, json, routed })))
+    }
+}
+
+#[test]
+fn a_process_that_runs_is_asked_over_the_network() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let serve = |explains: bool| {
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut routes = tonic::service::Routes::default();
+        if explains {
+            routes = routes.add_service(Explaining);
+        }
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        runtime.spawn(tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming));
+        address
+    };
+    let (at, bare) = (serve(true), serve(false));
+    let args = ["explain", "--at", &at, "--path", "/a.B/C", "-H", "end-user=jason", "--to"];
+    let asked = |target: &str, more: &[&str]| meshctl(&[&args[..], &[target], more].concat());
+    let answer = asked("xds:///reviews:9080", &[]);
+    assert_eq!(
+        (answer.status.code(), out(&answer).as_str()),
+        (Some(0), "reviews:9080 /a.B/C end-user=jason\n")
+    );
+    let answer = asked("reviews:9080", &["--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out(&answer)).unwrap()["target"], "reviews:9080");
+    assert_eq!(asked("other:1", &[]).status.code(), Some(1), "it would not get anywhere");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (at, to, why) in [
+        (&at, "nobody:1", "this process has no channel for it"),
+        (&bare, "reviews:9080", "it does not serve `mesh.explain_service()`"),
+        (&nobody, "reviews:9080", "does the program serve `mesh.explain_service()` there?"),
+    ] {
+        let failed = meshctl(&["explain", "--at", at, "--to", to]);
+        assert_eq!(failed.status.code(), Some(2), "{to}");
+        assert!(err(&failed).contains(why) && err(&failed).contains(at.as_str()), "{}", err(&failed));
+    }
 }

@@ -183,6 +183,8 @@ pub struct ClusterState {
     pub refused: u64,
     /// The priority in use.
     pub priority: Option<usize>,
+    /// Of a cluster of clusters, the one in use.
+    pub leaf: Option<Arc<str>>,
     /// Why no endpoint can be picked; absent when one can.
     pub unavailable: Option<Arc<str>>,
     /// Shares of the localities of the first priority, or why they have none; where zone-aware routing is the option.
@@ -214,7 +216,7 @@ pub struct Endpoint {
 }
 
 /// What is known of an endpoint now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndpointState {
     /// `ready`, `connecting`, `idle`, `backing off`.
     pub connectivity: &'static str,
@@ -226,6 +228,10 @@ pub struct EndpointState {
     pub ejected_for_ms: Option<u64>,
     /// Ejections lately: each makes the next one longer.
     pub ejections: u32,
+    /// Its weight by the load that it reports; absent when it has none, or where that is not the policy.
+    pub load_weight: Option<f64>,
+    /// Why it has no such weight though the policy weighs by load: it gets the mean of the others.
+    pub no_load_weight: Option<&'static str>,
 }
 
 /// Explains one request. `request.authority` is the target; `source` says where `config` comes from, or the

@@ -82,6 +82,14 @@ impl Leaves {
         }
     }
 
+    /// Why none of the leaves can be used.
+    pub(super) fn nobody(&self) -> Option<Arc<str>> {
+        match &**self.choice.load() {
+            Choice::Nobody(why) => Some(Arc::clone(why)),
+            Choice::Pending | Choice::Live(..) => None,
+        }
+    }
+
     /// Sends a request to the leaf in use, if that can be done at once. A leaf that has nobody may have failed a
     /// moment ago: what that means is found out by [`Self::begin_later`].
     pub(super) fn begin(

@@ -87,6 +87,12 @@ impl Registry {
         said.filter_map(std::future::ready).boxed()
     }
 
+    /// The live cluster of a name, if there is one.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Cluster>> {
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        clusters.get(name)?.cluster.upgrade()
+    }
+
     /// Those that are alive, by name.
     pub(crate) fn all(&self) -> Vec<Arc<Cluster>> {
         let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);

@@ -159,6 +159,9 @@ fn cluster(f: &mut Formatter<'_>, cluster: &Cluster) -> fmt::Result {
         if let Some(priority) = state.priority {
             write!(f, ", priority {priority} in use")?;
         }
+        if let Some(leaf) = &state.leaf {
+            write!(f, ", cluster {leaf} in use")?;
+        }
         if let Some(why) = &state.unavailable {
             write!(f, ", {why}")?;
         }
@@ -188,10 +191,23 @@ fn endpoint(f: &mut Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
     }
     let tls = if endpoint.tls { "TLS" } else { "plaintext" };
     write!(f, "weight {}, {tls}, {}", endpoint.weight, health(endpoint.health))?;
-    if let Some(EndpointState { connectivity, in_flight, ejected_for_ms, ejections, last_failure: _ }) =
-        &endpoint.live
-    {
+    if let Some(live) = &endpoint.live {
+        let EndpointState {
+            connectivity,
+            in_flight,
+            ejected_for_ms,
+            ejections,
+            last_failure: _,
+            load_weight,
+            no_load_weight,
+        } = live;
         write!(f, ", {connectivity}, {in_flight} in flight")?;
+        if let Some(weight) = load_weight {
+            write!(f, ", weight {weight:.3} by its load")?;
+        }
+        if let Some(why) = no_load_weight {
+            write!(f, ", weighs as much as the others do on average ({why})")?;
+        }
         if let Some(left) = ejected_for_ms {
             write!(f, ", ejected for {:.1} s more", std::time::Duration::from_millis(*left).as_secs_f64())?;
         }

@@ -7,12 +7,13 @@ use crate::cluster::{locality::Member, slots::Slot};
 use crate::{
     endpoint::machine::Connectivity,
     health::Checked,
-    lb::{self, Dice},
+    lb::{self, Dice, load_weight::Unusable},
 };
 use mesh_xds::{
     config::ClusterConfig,
     explain::{ClusterState, EndpointState},
     resource::{
+        cluster::LbPolicy,
         endpoint::{Endpoint, HealthStatus},
         route::RoutingPriority,
     },
@@ -69,7 +70,10 @@ impl Actor {
                     Connectivity::Ready => ("ready", None),
                     Connectivity::TransientFailure(reason) => ("backing off", Some(reason)),
                 };
+                let by_load = slot.and_then(|slot| self.load_weight(slot, now));
                 let live = EndpointState {
+                    load_weight: by_load.and_then(Result::ok),
+                    no_load_weight: by_load.and_then(Result::err),
                     connectivity,
                     last_failure,
                     in_flight: slot.map_or(0, |slot| slot.endpoint().in_flight()),
@@ -88,10 +92,20 @@ impl Actor {
             high_priority_in_flight: high.requests,
             refused: counters.held(RoutingPriority::Default).refused + high.refused,
             priority: current,
+            leaf: None,
             unavailable,
             zone_routing: self.zone_routing.clone(),
         };
         Description { config: Arc::clone(&self.config), state, endpoints }
+    }
+
+    /// The weight of an endpoint by its load, or why it has none; where that is the policy.
+    fn load_weight(&self, slot: &Slot, now: Instant) -> Option<Result<f64, &'static str>> {
+        let LbPolicy::ClientSideWeightedRoundRobin(policy) = &self.config.cluster.lb else { return None };
+        Some(slot.endpoint().load_weight().get(policy, now).map_err(|unusable| match unusable {
+            Unusable::NotYet => "no load reported yet, or too short a time ago",
+            Unusable::Stale => "it has not reported its load for too long",
+        }))
     }
 }
 

@@ -139,3 +139,50 @@ async fn an_explanation_of_a_cluster_that_nobody_answers_for_says_what_calls_are
     assert!(error.message().contains(&*unavailable), "{error} {unavailable}");
     assert!(unavailable.contains("no endpoints"), "{unavailable}");
 }
+
+#[tokio::test]
+async fn endpoints_tell_their_weight_by_load_and_clusters_of_clusters_the_one_in_use() {
+    use crate::orca::ServerMetricsRecorder;
+    use mesh_xds::resource::cluster::{ClientSideWeightedRoundRobin, Discovery, LbPolicy};
+    use std::time::Duration;
+
+    let load = ServerMetricsRecorder::new();
+    load.set_qps(30.0);
+    load.set_application_utilization(0.5);
+    let (reporting, silent) = (Echo::reporting("one", load).await, Echo::start("two").await);
+    let plane = Plane::start().await;
+    let addresses = vec![reporting.address, silent.address];
+    plane.publish(&reviews([("all", vec![]), ("leaf", addresses)]).with_clusters(|cluster| {
+        if &*cluster.name == "all" {
+            cluster.discovery = Discovery::Aggregate(vec!["leaf".into()]);
+        } else {
+            cluster.lb = LbPolicy::ClientSideWeightedRoundRobin(Box::new(ClientSideWeightedRoundRobin {
+                blackout_period: Duration::ZERO,
+                ..Default::default()
+            }));
+        }
+    }));
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    let explanation = within(async {
+        loop {
+            ask(channel.clone(), None).await.unwrap();
+            let explanation = channel.explain(&head("/a.B/C")).await;
+            let leaf = explanation.clusters.iter().find(|cluster| &*cluster.name == "leaf").unwrap();
+            let live = leaf.endpoints.iter().filter_map(|endpoint| endpoint.live.as_ref());
+            if live.filter(|live| live.connectivity == "ready").any(|live| live.load_weight.is_some()) {
+                return explanation;
+            }
+        }
+    })
+    .await;
+    let [all, leaf] = explanation.clusters.as_slice() else { panic!("{explanation}") };
+    assert_eq!(all.live.as_ref().unwrap().leaf.as_deref(), Some("leaf"));
+    let of =
+        |address| leaf.endpoints.iter().find(|one| one.address == address).unwrap().live.clone().unwrap();
+    assert_eq!((of(reporting.address).load_weight, of(reporting.address).no_load_weight), (Some(60.0), None));
+    assert_eq!(of(silent.address).load_weight, None);
+    assert!(of(silent.address).no_load_weight.unwrap().starts_with("no load reported yet"));
+    let text = explanation.to_string();
+    assert!(text.contains("cluster leaf in use") && text.contains("weight 60.000 by its load"), "{text}");
+}
