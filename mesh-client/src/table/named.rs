@@ -38,14 +38,15 @@ pub(crate) type Follow<U> = Box<dyn Fn(&Name) -> BoxStream<'static, Found<U>> + 
 pub(crate) struct Named<U> {
     follow: Follow<U>,
     entries: ArcSwap<HashMap<Name, Arc<Entry<U>>>>,
-    /// Held while `entries` is replaced.
-    changing: Mutex<()>,
+    /// Held while `entries` is replaced: how many there have been.
+    changing: Mutex<u64>,
 }
 
 struct Entry<U> {
     /// None: there is no answer yet.
     found: watch::Sender<Option<Found<U>>>,
-    since: Instant,
+    /// The how-manieth it is.
+    number: u64,
     /// A call named it since this was last looked at.
     used: AtomicBool,
     following: OnceLock<AbortOnDropHandle<()>>,
@@ -78,14 +79,14 @@ impl<U: Send + Sync + 'static> Named<U> {
         if let Some(entry) = self.entries.load().get(name) {
             return Ok(Arc::clone(entry));
         }
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut begun = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = HashMap::clone(&self.entries.load());
         if let Some(entry) = entries.get(name) {
             return Ok(Arc::clone(entry));
         }
         if entries.len() >= MOST {
             let without = entries.iter().filter(|(_, entry)| !entry.has_cluster());
-            let Some(oldest) = without.min_by_key(|(_, entry)| entry.since).map(|(name, _)| name.clone())
+            let Some(oldest) = without.min_by_key(|(_, entry)| entry.number).map(|(name, _)| name.clone())
             else {
                 return Err(
                     format!("{MOST} other clusters are named by requests, and there may be no more").into()
@@ -95,10 +96,11 @@ impl<U: Send + Sync + 'static> Named<U> {
                 entry.give_way();
             }
         }
+        *begun += 1;
         let name = Name::from(name);
         let entry = Arc::new(Entry {
             found: watch::Sender::new(None),
-            since: Instant::now(),
+            number: *begun,
             used: AtomicBool::new(true),
             following: OnceLock::new(),
         });
@@ -152,7 +154,8 @@ async fn follow<U: Send + Sync + 'static>(
             },
             () = tokio::time::sleep_until(look_at) => {
                 let Some((named, entry)) = named.upgrade().zip(entry.upgrade()) else { return };
-                if !entry.used.swap(false, Relaxed) {
+                // A call that still waits for the answer uses it, too.
+                if !entry.used.swap(false, Relaxed) && entry.found.receiver_count() == 0 {
                     named.forget(&name, &entry);
                     return;
                 }
@@ -213,6 +216,29 @@ mod tests {
         assert_eq!((named.len(), followed.load(SeqCst)), (1, 1), "x1 is forgotten");
         tokio::time::sleep(2 * LOOK + Duration::from_secs(1)).await;
         assert_eq!((named.len(), followed.load(SeqCst)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_long_is_not_forgotten() {
+        let (answers, _) = watch::channel(None::<Found<String>>);
+        let told = answers.subscribe();
+        let follow = move |_: &Name| {
+            let mut told = told.clone();
+            stream::once(async move { told.wait_for(Option::is_some).await.unwrap().clone().unwrap() })
+                .chain(stream::pending())
+                .boxed()
+        };
+        let named = Named::new(Box::new(follow));
+        let waiting = {
+            let named = named.clone();
+            tokio::spawn(async move { named.cluster("late").await })
+        };
+        tokio::time::sleep(10 * LOOK).await;
+        assert_eq!(named.len(), 1);
+        answers.send_replace(Some(Ok(Arc::new("late".to_owned()))));
+        assert_eq!(*waiting.await.unwrap().unwrap(), "late");
+        tokio::time::sleep(2 * LOOK + Duration::from_secs(1)).await;
+        assert_eq!(named.len(), 0, "nobody names it any more");
     }
 
     #[tokio::test(start_paused = true)]
