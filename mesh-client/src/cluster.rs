@@ -10,6 +10,7 @@
 mod actor;
 mod aggregate;
 pub(crate) mod answer;
+mod asks;
 mod attempt;
 pub(crate) mod breaker;
 mod by_hash;
@@ -50,6 +51,7 @@ use actor::{
     describe::{Description, Question},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
+use asks::Asks;
 use breaker::{Breakers, Counters, Held, Permit};
 use mesh_xds::{
     config::ClusterConfig,
@@ -116,9 +118,9 @@ struct Shared {
     /// Memory for requests that may be sent again though no policy says so.
     spares: Arc<Budget>,
     /// Of calls that go to priorities they have not tried.
-    asks: elsewhere::Asks,
+    asks: Asks<elsewhere::Set>,
     /// Of calls that have a session.
-    session_asks: session::Asks,
+    session_asks: Asks<bool>,
     /// Present while the control plane wants to know.
     load: ArcSwapOption<ClusterLoad>,
     /// How many snapshots there were.

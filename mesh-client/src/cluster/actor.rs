@@ -15,6 +15,7 @@ mod weigh;
 
 use super::{
     ClusterDeps, Shared,
+    asks::Asks,
     breaker::Counters,
     empty::Empty,
     names::{self, Answer, Names, Resolve},
@@ -133,8 +134,8 @@ impl Actor {
             counters: Arc::clone(&counters),
             room: Arc::default(),
             spares: Budget::new(super::SPARES),
-            asks: super::elsewhere::Asks::default(),
-            session_asks: super::session::Asks::default(),
+            asks: Asks::default(),
+            session_asks: Asks::default(),
             load: ArcSwapOption::empty(),
             #[cfg(test)]
             published: std::sync::atomic::AtomicUsize::new(0),

@@ -14,15 +14,7 @@ use super::{
     spill::{self, Counts, Load},
 };
 use crate::{endpoint::Endpoint, lb::Picker};
-use std::{
-    net::SocketAddr,
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
-use tokio::sync::watch;
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 /// The endpoints that a call has tried: the latest nine. For the one attempt of most calls there is no list.
 #[derive(Clone, Debug, Default)]
@@ -133,41 +125,6 @@ pub(super) struct Levels {
     pub(super) factor: u32,
 }
 
-/// What calls ask of the actor.
-#[derive(Debug, Default)]
-pub(super) struct Asks {
-    /// Priorities to be connected.
-    wanted: watch::Sender<Set>,
-    /// A call went elsewhere since this was last looked at.
-    used: AtomicBool,
-}
-
-impl Asks {
-    pub(super) fn subscribe(&self) -> watch::Receiver<Set> {
-        self.wanted.subscribe()
-    }
-
-    /// Forgets what was wanted, unless it was used since this was last asked. True: forgotten.
-    pub(super) fn forget(&self) -> bool {
-        let unused = !self.used.swap(false, Relaxed);
-        if unused {
-            self.wanted.send_if_modified(|wanted| {
-                *wanted = Set::default();
-                false
-            });
-        }
-        unused
-    }
-
-    fn want(&self, priority: usize) {
-        self.wanted.send_if_modified(|wanted| {
-            let before = *wanted;
-            wanted.add(priority);
-            *wanted != before
-        });
-    }
-}
-
 /// Where an attempt goes.
 pub(super) enum Where<'a> {
     /// Where calls go.
@@ -191,11 +148,11 @@ impl Shared {
         if avoided.is_empty() || priorities < 2 {
             return Where::Anywhere;
         }
-        self.asks.used.store(true, Relaxed);
+        self.asks.mark_used();
         let Some(Levels { levels, factor }) = snapshot.levels.as_deref() else {
             return match (0..priorities).find(|priority| !avoided.has(*priority)) {
                 Some(priority) => {
-                    self.asks.want(priority);
+                    self.asks.want(|wanted| wanted.add(priority));
                     Where::Later
                 }
                 None => {
@@ -218,7 +175,7 @@ impl Shared {
         let Some((index, degraded)) = drawn(&shares, point) else { return Where::Anywhere };
         let Some(level) = levels.get(index) else { return Where::Anywhere };
         if !level.started {
-            self.asks.want(index);
+            self.asks.want(|wanted| wanted.add(index));
             return Where::Later;
         }
         for endpoint in &level.idle {

@@ -12,15 +12,7 @@
 use super::{Shared, snapshot::Snapshot};
 use crate::{endpoint::Endpoint, retry::policy::of_http};
 use http::StatusCode;
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
-use tokio::sync::watch;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use tonic::Code;
 
 /// The session of a call.
@@ -79,32 +71,6 @@ impl Hosts {
     }
 }
 
-/// What calls ask of the actor.
-#[derive(Debug, Default)]
-pub(super) struct Asks {
-    asked: watch::Sender<bool>,
-    /// A call had a session since this was last looked at.
-    used: AtomicBool,
-}
-
-impl Asks {
-    pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
-        self.asked.subscribe()
-    }
-
-    /// Forgets that sessions were asked for, unless there was one since this was last called. True: forgotten.
-    pub(super) fn forget(&self) -> bool {
-        let unused = !self.used.swap(false, Relaxed);
-        if unused {
-            self.asked.send_if_modified(|asked| {
-                *asked = false;
-                false
-            });
-        }
-        unused
-    }
-}
-
 /// Where a call of a session goes.
 pub(super) enum Stay<'a> {
     /// Where calls go.
@@ -119,11 +85,9 @@ pub(super) enum Stay<'a> {
 impl Shared {
     /// Where a call of this session goes.
     pub(super) fn stay<'a>(&self, snapshot: &'a Snapshot, session: &Session) -> Stay<'a> {
-        if !self.session_asks.used.load(Relaxed) {
-            self.session_asks.used.store(true, Relaxed);
-        }
+        self.session_asks.mark_used();
         let Some(hosts) = &snapshot.hosts else {
-            self.session_asks.asked.send_if_modified(|asked| !std::mem::replace(asked, true));
+            self.session_asks.want(|asked| *asked = true);
             // What there is to look in comes with the next snapshot.
             return if session.hosts.is_empty() || session.released { Stay::Anywhere } else { Stay::Later };
         };

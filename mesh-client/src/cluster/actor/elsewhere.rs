@@ -4,24 +4,20 @@
 use super::{Actor, hash::Hashing, spread::Class};
 use crate::{
     cluster::{
+        asks::Retention,
         elsewhere::{Level, Levels, Set},
         spill::Loads,
     },
     lb::{self, Picker, pick_first::PickFirst},
 };
 use mesh_xds::{config::ClusterConfig, resource::endpoint::Priority};
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// As long as priorities are kept that were needed (gRFC A56).
-const RETENTION: Duration = Duration::from_secs(15 * 60);
 
 /// What was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     priorities: Set,
-    /// When to look whether it is still used.
-    look_at: Option<Instant>,
+    retention: Retention,
 }
 
 impl Asked {
@@ -30,7 +26,7 @@ impl Asked {
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.look_at
+        self.retention.wake_at()
     }
 }
 
@@ -38,19 +34,14 @@ impl Actor {
     /// Calls asked for priorities.
     pub(super) fn on_asked(&mut self, wanted: Set) {
         self.asked.priorities.join(wanted);
-        self.asked.look_at.get_or_insert(Instant::now() + RETENTION);
+        self.asked.retention.begin();
     }
 
     /// Forgets what was not used for a while.
     pub(super) fn forget_asked_if_due(&mut self) {
-        let now = Instant::now();
-        if self.asked.look_at.is_none_or(|at| at > now) {
-            return;
+        if self.asked.retention.is_over(&self.shared.asks) {
+            self.asked = Asked::default();
         }
-        self.asked = match self.shared.asks.forget() {
-            true => Asked::default(),
-            false => Asked { look_at: Some(now + RETENTION), ..self.asked },
-        };
     }
 
     /// Every priority by itself, if that was asked for.

@@ -1,27 +1,26 @@
 //! What the actor does for sessions: it keeps connections that they may ask for, and publishes what they look in.
 
 use super::Actor;
-use crate::cluster::session::{Hosts, Index};
+use crate::cluster::{
+    asks::Retention,
+    session::{Hosts, Index},
+};
 use mesh_xds::{config::ClusterConfig, resource::cluster::OverrideHostStatus};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 use tokio::time::Instant;
-
-/// How long after the last session nothing is kept for them any more.
-const RETENTION: Duration = Duration::from_secs(15 * 60);
 
 /// What is kept for sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     asked: bool,
-    /// When to look whether there still are any.
-    look_at: Option<Instant>,
+    retention: Retention,
     /// As of this [`Slots::reviewed`](crate::cluster::slots::Slots::reviewed).
     index: Option<(u64, Arc<Index>)>,
 }
 
 impl Sessions {
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.look_at
+        self.retention.wake_at()
     }
 }
 
@@ -29,17 +28,13 @@ impl Actor {
     /// A call has a session.
     pub(super) fn on_session(&mut self) {
         self.sessions.asked = true;
-        self.sessions.look_at.get_or_insert(Instant::now() + RETENTION);
+        self.sessions.retention.begin();
     }
 
     /// Keeps nothing for sessions of which there are none.
     pub(super) fn forget_sessions_if_due(&mut self) {
-        let now = Instant::now();
-        if self.sessions.look_at.is_some_and(|at| at <= now) {
-            self.sessions = match self.shared.session_asks.forget() {
-                true => Sessions::default(),
-                false => Sessions { look_at: Some(now + RETENTION), ..std::mem::take(&mut self.sessions) },
-            };
+        if self.sessions.retention.is_over(&self.shared.session_asks) {
+            self.sessions = Sessions::default();
         }
     }
 
