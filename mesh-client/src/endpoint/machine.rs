@@ -204,7 +204,7 @@ impl Machine {
 }
 
 /// gRPC's connection backoff: 1 s, then ×1.6 up to 120 s, each ±20 %.
-fn backoff(failures: u32, rng: &mut fastrand::Rng) -> Duration {
+pub(super) fn backoff(failures: u32, rng: &mut fastrand::Rng) -> Duration {
     let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
     let seconds = (BASE.as_secs_f64() * FACTOR.powi(exponent)).min(LONGEST.as_secs_f64());
     Duration::from_secs_f64(seconds * (0.8 + 0.4 * rng.f64()))

@@ -5,7 +5,7 @@
 //! x1.6 up to 120 s, +-20 %, from the beginning after a stream that brought a report. An endpoint that does not
 //! have the service is asked once for each connection, which is logged once.
 
-use super::{Endpoint, conn::Conn, own::Own};
+use super::{Endpoint, conn::Conn, machine::backoff, own::Own};
 use mesh_xds::orca::{self, LoadReport, LoadReportRequest};
 use std::{
     sync::{
@@ -18,9 +18,6 @@ use tokio::task::AbortHandle;
 use tonic::{Code, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
-const FACTOR: f64 = 1.6;
 /// A report has a few numbers, however many of them have names.
 const LARGEST_REPORT: usize = 64 << 10;
 
@@ -69,7 +66,7 @@ impl OutOfBand {
 
 async fn run(conn: Arc<Conn>, period: Duration, seed: u64, told: Arc<AtomicBool>) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut wait = FIRST_WAIT;
+    let mut failures = 0;
     let endpoint = Arc::clone(conn.endpoint());
     loop {
         let (reports, status) = stream(&conn, &endpoint, period).await;
@@ -83,12 +80,10 @@ async fn run(conn: Arc<Conn>, period: Duration, seed: u64, told: Arc<AtomicBool>
             }
             return;
         }
-        if reports > 0 {
-            wait = FIRST_WAIT;
-        }
+        failures = if reports > 0 { 1 } else { failures + 1 };
+        let wait = backoff(failures, &mut rng);
         tracing::debug!(%cluster, endpoint = %address, ?wait, %status, "no load reports");
-        tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * rng.f64())).await;
-        wait = wait.mul_f64(FACTOR).min(LONGEST_WAIT);
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -7,7 +7,12 @@
 //! answer, otherwise 1 s later, x1.6 up to 120 s, +-20 %. An endpoint without the service is taken to be well, as in
 //! gRPC, which is logged once.
 
-use super::{Endpoint, conn::Conn, machine::Connectivity, own::Own};
+use super::{
+    Endpoint,
+    conn::Conn,
+    machine::{Connectivity, backoff},
+    own::Own,
+};
 use crate::health::{HealthCheckRequest, HealthCheckResponse, ServingStatus};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,9 +24,6 @@ use tonic::{Code, Status, client::Grpc};
 use tonic_prost::ProstCodec;
 
 const PATH: &str = "/grpc.health.v1.Health/Watch";
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
-const FACTOR: f64 = 1.6;
 /// An endpoint that answers and ends the stream each time is asked so often at most.
 const SHORTEST_STREAM: Duration = Duration::from_secs(1);
 /// Of an answer: it is one small number.
@@ -91,7 +93,7 @@ fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
 
 async fn run(conn: Arc<Conn>, service: Arc<str>, known: Arc<Mutex<Known>>, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut wait = FIRST_WAIT;
+    let mut failures = 0;
     let endpoint = Arc::clone(conn.endpoint());
     let Endpoint { cluster, address, .. } = &*endpoint;
     let tell = |news: Known| {
@@ -123,11 +125,11 @@ async fn run(conn: Arc<Conn>, service: Arc<str>, known: Arc<Mutex<Known>>, seed:
         };
         tell(Known::Not(reason.into()));
         if answered {
-            wait = FIRST_WAIT;
+            failures = 0;
             sleep(SHORTEST_STREAM.saturating_sub(began.elapsed())).await;
         } else {
-            sleep(wait.mul_f64(0.8 + 0.4 * rng.f64())).await;
-            wait = wait.mul_f64(FACTOR).min(LONGEST_WAIT);
+            failures += 1;
+            sleep(backoff(failures, &mut rng)).await;
         }
     }
 }
