@@ -164,7 +164,7 @@ pub(crate) fn plan(
         u32::try_from(share).unwrap_or(u32::MAX)
     };
     let localities = spare.into_iter().enumerate().map(share).collect();
-    Ok(Plan { localities, all: u32::try_from(1_000_000_u64.saturating_sub(enabled)).unwrap_or(0) })
+    Ok(Plan { localities, all: 1_000_000 - settings.routing_enabled.parts() })
 }
 
 #[cfg(test)]

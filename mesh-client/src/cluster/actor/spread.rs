@@ -106,7 +106,7 @@ impl Making<'_> {
     pub(super) fn groups(&mut self, view: &View<'_>, class: Class) -> Vec<Group> {
         let zones = view.tier.zones.clone();
         match self.cluster.lb_options.localities {
-            LocalityLb::Flat => vec![(1, self.balancer(zones, class, view.judge))],
+            LocalityLb::Flat => self.one_list(view, class),
             LocalityLb::Weighted => {
                 let weights = view.priority.localities.iter().map(|locality| locality.weight.get());
                 let of_zone = |(zone, weight)| (weight, self.balancer(zone..zone + 1, class, view.judge));
@@ -114,6 +114,10 @@ impl Making<'_> {
             }
             LocalityLb::ZoneAware(settings) => self.zone_aware(&settings, view, class),
         }
+    }
+
+    fn one_list(&mut self, view: &View<'_>, class: Class) -> Vec<Group> {
+        vec![(1, self.balancer(view.tier.zones.clone(), class, view.judge))]
     }
 
     /// Only of the first priority, and while it does not panic, as in Envoy.
@@ -124,7 +128,7 @@ impl Making<'_> {
         }
         let zones = view.tier.zones.clone();
         if view.index > 0 || class != Class::Better {
-            return vec![(1, self.balancer(zones, class, view.judge))];
+            return self.one_list(view, class);
         }
         let ready = zones.clone().zip(&view.priority.localities).map(|(zone, locality)| {
             let positions = self.slots.zones(zone..zone + 1).first().map(|zone| zone.positions.clone());
@@ -136,7 +140,7 @@ impl Making<'_> {
         match zones::plan(settings, self.callers.as_ref(), &ready) {
             Err(reason) => {
                 self.zone_routing = Some(format!("off: {reason}").into());
-                vec![(1, self.balancer(zones, class, view.judge))]
+                self.one_list(view, class)
             }
             Ok(plan) => {
                 self.zone_routing = Some(plan.describe(&ready).into());
@@ -243,6 +247,7 @@ impl Actor {
         balancers.before = if same && self.reweigh_at.take().is_none() { kept } else { HashMap::new() };
         balancers.cluster = Some(Arc::clone(cluster));
         self.reweigh_at = None;
+        self.zone_routing = None;
     }
 
     pub(super) fn making<R>(&mut self, make: impl FnOnce(&Self, &mut Making<'_>) -> R) -> R {
@@ -255,7 +260,8 @@ impl Actor {
             balancers,
             reweigh_at: self.reweigh_at,
             callers: self.callers.as_ref().map(|callers| callers.borrow().clone()),
-            zone_routing: None,
+            // Further pickers of the same weighing say nothing about it.
+            zone_routing: self.zone_routing.take(),
         };
         let made = make(self, &mut making);
         let Making { rng, balancers, reweigh_at, zone_routing, .. } = making;

@@ -6,7 +6,7 @@ use mesh_xds::resource::cluster::{LbPolicy, Maglev, RingHash};
 use std::{num::NonZeroU32, time::Duration};
 
 /// A call whose attempts avoid priorities, decided after every so many of them.
-fn avoiding(every: u32) -> AttemptContext {
+pub(super) fn avoiding(every: u32) -> AttemptContext {
     AttemptContext {
         elsewhere: Some(Box::new(Elsewhere::new(NonZeroU32::new(every).unwrap()))),
         // So that it is remembered who was asked.

@@ -1,6 +1,6 @@
 //! Zone-aware routing, on the wire.
 
-use super::net::*;
+use super::{elsewhere::avoiding, net::*};
 use crate::cluster::{
     AttemptErrorKind, Cluster, ClusterDeps,
     zones::{Known, tests::callers},
@@ -137,4 +137,27 @@ async fn in_panic_calls_go_anywhere_or_fail_as_configured() {
     let error = call(&cluster).await.unwrap_err();
     assert_eq!(error.kind, AttemptErrorKind::NoEndpoint);
     assert!(error.status.message().contains("in panic calls fail"), "{}", error.status);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_avoid_priorities_change_nothing_of_what_is_told() {
+    let net = Net::default();
+    let _servers: [_; 4] = net.servers();
+    let mut config = zoned(&[&[1], &[2, 3]], |_| {});
+    let second = Config::of(&[4]).endpoints.priorities.remove(0);
+    config.endpoints.priorities.push(second);
+    let (cluster, _known) = among(callers(&[1, 2]), config, &net);
+    assert!(call(&cluster).await.is_ok());
+    for _ in 0..100 {
+        if routing(&cluster).await == "100.00 % to /a" {
+            break;
+        }
+        rest().await;
+    }
+    let mut context = avoiding(1);
+    for _ in 0..2 {
+        status(attempt(&cluster, &mut context).await.unwrap()).await;
+    }
+    assert!(cluster.shared.snapshot.load().levels.is_some());
+    assert_eq!(routing(&cluster).await, "100.00 % to /a");
 }
