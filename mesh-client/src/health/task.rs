@@ -53,11 +53,8 @@ impl Plan {
     /// `None`: it is not to be checked.
     fn of(spec: &Spec) -> Option<Self> {
         let (cluster, endpoint) = (&spec.cluster, &spec.endpoint);
-        let check = cluster.health_check.as_ref()?;
+        let check = cluster.health_check.as_ref().filter(|_| is_checked(spec))?;
         let own = endpoint.health_check.as_deref();
-        if own.is_some_and(|own| own.disabled) {
-            return None;
-        }
         let port = own.and_then(|own| own.port).or(check.alt_port);
         let mut addresses = endpoint.addresses.clone();
         if let Some(port) = port {

@@ -1,7 +1,7 @@
 //! Active health checks, on the wire.
 
 use super::net::*;
-use crate::cluster::{AttemptErrorKind, Cluster};
+use crate::cluster::AttemptErrorKind;
 use mesh_xds::{
     matcher::Fraction,
     resource::{
@@ -29,17 +29,6 @@ fn checked(ports: &[u16], change: impl FnOnce(&mut HealthCheck)) -> Config {
     change(&mut check);
     config.cluster.health_check = Some(Arc::new(check));
     config
-}
-
-/// How many of 100 calls each of these servers got; all were answered.
-async fn shares<const N: usize>(cluster: &Cluster, servers: [&Server; N]) -> [usize; N] {
-    for server in servers {
-        server.hits();
-    }
-    for _ in 0..100 {
-        assert_eq!(call(cluster).await.unwrap(), Code::Ok);
-    }
-    servers.map(Server::hits)
 }
 
 #[tokio::test(start_paused = true)]

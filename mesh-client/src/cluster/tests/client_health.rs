@@ -17,17 +17,6 @@ fn watching(config: Config, net: &Net) -> Arc<Cluster> {
     spawn(config.build(), &ClusterDeps { health_service: Some("books".into()), ..deps(net) })
 }
 
-/// How many of 100 calls each of these servers got; all were answered.
-async fn shares<const N: usize>(cluster: &Cluster, servers: [&Server; N]) -> [usize; N] {
-    for server in servers {
-        server.hits();
-    }
-    for _ in 0..100 {
-        assert_eq!(call(cluster).await.unwrap(), Code::Ok);
-    }
-    servers.map(Server::hits)
-}
-
 fn watches(server: &Server) -> usize {
     Arc::strong_count(&server.watches) - 1
 }

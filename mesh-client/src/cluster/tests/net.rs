@@ -623,6 +623,17 @@ pub(super) async fn call(cluster: &Cluster) -> Result<Code, AttemptError> {
     Ok(status(response).await)
 }
 
+/// How many of 100 calls each of these servers got; all were answered.
+pub(super) async fn shares<const N: usize>(cluster: &Cluster, servers: [&Server; N]) -> [usize; N] {
+    for server in servers {
+        server.hits();
+    }
+    for _ in 0..100 {
+        assert_eq!(call(cluster).await.unwrap(), Code::Ok);
+    }
+    servers.map(Server::hits)
+}
+
 /// Reads a response to its end: the status.
 pub(super) async fn status(response: Response<TrackedBody>) -> Code {
     let in_headers = response.headers().get("grpc-status").cloned();
