@@ -12,6 +12,7 @@ pub mod count;
 pub mod hosts;
 pub mod instructions;
 pub mod pin;
+pub mod process;
 pub mod raw;
 pub mod scale;
 pub mod server;

@@ -5,20 +5,20 @@
 //! process of its own; both with one thread, each on a processor of its own, or both with two threads that may run
 //! anywhere; 1 to 64 callers on one connection. Nothing here decides a test: machines differ, and so do their days.
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use mesh_bench::{
     Outcome,
     arm::{Arm, Arms},
     compare::{Compared, Plan, measured, rounds, table},
     pin::pin,
+    process::{Role, exit_code, runtime},
     server::{self, ServerProcess},
     stats::{paired, spread},
     stream::MESSAGES,
     window::{Kind, Load, Window},
     world::World,
 };
-use std::{net::SocketAddr, process::ExitCode};
-use tokio::runtime::{Builder, Runtime};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "Measures what the mesh costs a call")]
@@ -30,44 +30,12 @@ struct Cli {
     role: Option<Role>,
 }
 
-#[derive(Subcommand)]
-enum Role {
-    /// The server's process.
-    #[command(hide = true)]
-    Serve {
-        /// Where the control plane listens.
-        control_plane: SocketAddr,
-        /// Of the server.
-        threads: usize,
-    },
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.role {
-        Some(Role::Serve { control_plane, threads }) => {
-            // The other one is the client's.
-            let _ = threads == 1 && pin(1);
-            runtime(threads).and_then(|runtime| runtime.block_on(server::process(control_plane)))
-        }
+    exit_code(match cli.role {
+        Some(role) => role.run(),
         None => measure(Plan::new(cli.quick)),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn runtime(threads: usize) -> Outcome<Runtime> {
-    let mut builder = match threads {
-        1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    // One thread has no workers.
-    Ok(builder.worker_threads(threads).enable_all().build()?)
+    })
 }
 
 fn measure(plan: Plan) -> Outcome {

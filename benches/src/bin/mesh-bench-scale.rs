@@ -8,6 +8,7 @@
 use clap::{Parser, Subcommand};
 use mesh_bench::{
     Outcome,
+    process::exit_code,
     scale::{self, Mesh, Plan},
 };
 use std::process::ExitCode;
@@ -36,25 +37,16 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let outcome = match cli.role {
+    exit_code(run(cli))
+}
+
+fn run(cli: Cli) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.role {
         Some(Role::Serve { services, endpoints }) => {
             runtime.block_on(scale::serve(Mesh { services, endpoints }))
         }
         None => runtime.block_on(measure(cli.quick)),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -7,19 +7,18 @@ mod envoy;
 mod xds;
 
 use arm::{Arm, Arms};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use envoy::Sidecars;
 use mesh_bench::{
     Outcome,
     compare::{Plan, rounds, table},
-    pin::pin,
-    server::{self, ServerProcess},
+    process::{Role, exit_code, runtime},
+    server::ServerProcess,
     stream::MESSAGES,
     window::{Kind, Load},
     world::World,
 };
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
-use tokio::runtime::{Builder, Runtime};
+use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
 #[command(about = "Measures our arms beside tonic-xds and Envoy")]
@@ -34,43 +33,12 @@ struct Cli {
     role: Option<Role>,
 }
 
-#[derive(Subcommand)]
-enum Role {
-    /// The server's process.
-    #[command(hide = true)]
-    Serve {
-        /// Where the control plane listens.
-        control_plane: SocketAddr,
-        /// Of the server.
-        threads: usize,
-    },
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.role {
-        Some(Role::Serve { control_plane, threads }) => {
-            // The other one is the client's.
-            let _ = threads == 1 && pin(1);
-            runtime(threads).and_then(|runtime| runtime.block_on(server::process(control_plane)))
-        }
+    exit_code(match cli.role {
+        Some(role) => role.run(),
         None => measure(&cli.envoy, Plan::new(cli.quick)),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn runtime(threads: usize) -> Outcome<Runtime> {
-    let mut builder = match threads {
-        1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    Ok(builder.worker_threads(threads).enable_all().build()?)
+    })
 }
 
 fn measure(envoy: &std::path::Path, plan: Plan) -> Outcome {
