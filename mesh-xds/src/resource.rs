@@ -35,6 +35,7 @@ pub use origin::Origin;
 pub use route::RouteConfiguration;
 pub use secret::Secret;
 pub use support::{Feature, Support};
+pub(crate) use wire::read_string_matcher;
 
 use crate::{
     error::{Invalid, Rejected},

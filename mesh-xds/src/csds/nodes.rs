@@ -1,10 +1,9 @@
 //! `node_matchers` of a request to CSDS: which clients it is about. What cannot be matched is refused; passed over, it
 //! would select too much.
 
-use crate::{matcher::StringMatcher, server::Node};
+use crate::{matcher::StringMatcher, resource::read_string_matcher, server::Node};
 use envoy_types::pb::envoy::r#type::matcher::v3::{
-    NodeMatcher, StringMatcher as StringMatcherProto, StructMatcher, string_matcher::MatchPattern,
-    struct_matcher::path_segment::Segment, value_matcher::MatchPattern as ValuePattern,
+    NodeMatcher, StructMatcher, struct_matcher::path_segment::Segment, value_matcher::MatchPattern,
 };
 
 /// Any of them selects a node; there are none: every node.
@@ -55,7 +54,12 @@ fn criteria(matcher: &NodeMatcher) -> Result<Criteria, String> {
     if matcher.node_id.is_none() && matcher.node_metadatas.is_empty() {
         return Err(": one of node_id and node_metadatas is required".to_owned());
     }
-    let id = matcher.node_id.as_ref().map(text).transpose().map_err(|why| format!(".node_id: {why}"))?;
+    let id = matcher
+        .node_id
+        .as_ref()
+        .map(read_string_matcher)
+        .transpose()
+        .map_err(|why| format!(".node_id: {why}"))?;
     let read = |(i, matcher): (usize, &StructMatcher)| {
         metadata(matcher).map_err(|why| format!(".node_metadatas[{i}].{why}"))
     };
@@ -81,27 +85,14 @@ fn metadata(matcher: &StructMatcher) -> Result<(String, Value), String> {
     let pattern = matcher.value.as_ref().and_then(|value| value.match_pattern.as_ref());
     let value = match pattern {
         None => return Err("value: is required".to_owned()),
-        Some(ValuePattern::StringMatch(matcher)) => {
-            Value::Text(text(matcher).map_err(|why| format!("value.string_match: {why}"))?)
+        Some(MatchPattern::StringMatch(matcher)) => {
+            Value::Text(read_string_matcher(matcher).map_err(|why| format!("value.string_match: {why}"))?)
         }
-        Some(ValuePattern::BoolMatch(flag)) => Value::Bool(*flag),
-        Some(ValuePattern::PresentMatch(present)) => Value::Present(*present),
+        Some(MatchPattern::BoolMatch(flag)) => Value::Bool(*flag),
+        Some(MatchPattern::PresentMatch(present)) => Value::Present(*present),
         Some(_) => {
             return Err("value: only string_match, bool_match and present_match are supported".to_owned());
         }
     };
     Ok((keys.join("."), value))
-}
-
-fn text(matcher: &StringMatcherProto) -> Result<StringMatcher, String> {
-    let fold = matcher.ignore_case;
-    let built = match &matcher.match_pattern {
-        Some(MatchPattern::Exact(text)) => return Ok(StringMatcher::exact(text, fold)),
-        Some(MatchPattern::Prefix(text)) => StringMatcher::prefix(text, fold),
-        Some(MatchPattern::Suffix(text)) => StringMatcher::suffix(text, fold),
-        Some(MatchPattern::Contains(text)) => StringMatcher::contains(text, fold),
-        Some(MatchPattern::SafeRegex(regex)) => StringMatcher::regex(&regex.regex),
-        _ => return Err("one of exact, prefix, suffix, contains and safe_regex is required".to_owned()),
-    };
-    built.map_err(|error| error.to_string())
 }

@@ -166,6 +166,11 @@ pub(super) fn string_matcher(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<StringMatcher> {
+    faults.take(at, read_string_matcher(proto))
+}
+
+/// The error does not say where it is.
+pub(crate) fn read_string_matcher(proto: &matcher::StringMatcher) -> Result<StringMatcher, String> {
     use matcher::string_matcher::MatchPattern;
     let fold = proto.ignore_case;
     let built = match &proto.match_pattern {
@@ -176,13 +181,13 @@ pub(super) fn string_matcher(
         // `ignore_case` has no effect on a regex (gRFC A63).
         Some(MatchPattern::SafeRegex(regex)) => StringMatcher::regex(&regex.regex),
         Some(MatchPattern::Custom(_)) => {
-            return faults.reject(at, "custom string matchers are not supported");
+            return Err("custom string matchers are not supported".to_owned());
         }
         None => {
-            return faults.reject(at, "one of exact, prefix, suffix, contains and safe_regex is required");
+            return Err("one of exact, prefix, suffix, contains and safe_regex is required".to_owned());
         }
     };
-    faults.take(at, built)
+    built.map_err(|error| error.to_string())
 }
 
 pub(super) fn string_matcher_proto(matcher: &StringMatcher) -> matcher::StringMatcher {
