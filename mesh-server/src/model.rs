@@ -9,6 +9,7 @@ use std::sync::Arc;
 mod authorization;
 mod config;
 mod destination_rule;
+mod distribution;
 mod endpoints;
 mod kubernetes;
 mod node;
@@ -35,6 +36,8 @@ pub use destination_rule::{
     FailoverLabel, HashKey, HashTable, Http2Keepalive, LoadBalancer, LocalityLb, OutlierDetection,
     PolicyBlocks, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup,
 };
+pub(crate) use distribution::NODE_LABEL;
+pub use distribution::TrafficDistribution;
 pub use endpoints::Endpoint;
 pub use kubernetes::{EndpointSlice, KubernetesService, SliceEndpoint};
 pub use object::{Kind, Object, ObjectId, Origin, ParsedFile, Refused, parse};

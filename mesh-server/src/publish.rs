@@ -283,6 +283,9 @@ fn labels_asked_for(config: &Config) -> BTreeSet<String> {
             );
         }
     }
+    for service in config.services() {
+        keys.extend(service.distribution.labels().iter().map(|label| (*label).to_owned()));
+    }
     keys
 }
 

@@ -3,7 +3,7 @@
 //! Two nodes with equal [`Client`]s get equal resources, byte for byte; the publisher shares what it
 //! encoded between them. Metadata keys are Istio's (`NAMESPACE`, `LABELS`, `HTTP_PROXY_PORT`, …).
 
-use crate::model::ClientScope;
+use crate::model::{ClientScope, Labels, NODE_LABEL};
 use mesh_ca::spiffe_id::SpiffeId;
 use mesh_xds::{resource::Locality, server::Node};
 
@@ -70,13 +70,16 @@ impl Client {
         let verified = identity.and_then(|id| Some((id.namespace()?, id.service_account()?)));
         let namespace = verified.map(|(namespace, _)| namespace).or(said("NAMESPACE")).or(id.namespace);
         let service_account = verified.map(|(_, account)| account).or(said("SERVICE_ACCOUNT"));
-        let labels = node
+        let mut labels: Labels = node
             .metadata
             .iter()
             .filter_map(|(key, value)| {
                 Some((key.strip_prefix("LABELS.")?.to_owned(), value.as_ref().to_owned()))
             })
             .collect();
+        if let Some(node_name) = said("NODE_NAME") {
+            labels.entry(NODE_LABEL.to_owned()).or_insert_with(|| node_name.to_owned());
+        }
         Self {
             kind: ClientKind::of(node, &said),
             scope: ClientScope { namespace: namespace.unwrap_or("default").to_owned(), labels },

@@ -2,12 +2,15 @@
 //!
 //! Locality preferences are Istio's (`loadbalancer.go`): fixed shares (`distribute`), or priorities by
 //! nearness (`failover`, `failoverPriority`), the latter only with outlier detection, without which
-//! nothing would ever be found unfit and a lower priority never used.
+//! nothing would ever be found unfit and a lower priority never used; or where the service asks for it
+//! (`trafficDistribution`), as in Istio.
 
 mod locality;
 
 use super::{Compiler, cluster::Destination};
-use crate::model::{Address, Endpoint as Found, Health, LocalityLb, MtlsMode};
+use crate::model::{
+    Address, Endpoint as Found, FailoverLabel, Health, LocalityLb, MtlsMode, TrafficDistribution,
+};
 use mesh_xds::resource::{
     Locality,
     cluster::HostPort,
@@ -49,14 +52,17 @@ impl Compiler<'_> {
         let found = self.endpoints_of(destination);
         let preference =
             destination.policy.blocks.load_balancer.as_ref().and_then(|block| block.locality.as_ref());
-        let by_default = LocalityLb {
+        // A DestinationRule goes before the service, that before the mesh.
+        let by_service = preference.is_none() && destination.service.distribution != TrafficDistribution::Any;
+        let label = |key: &&str| FailoverLabel { key: (*key).to_owned(), value: None };
+        let otherwise = LocalityLb {
             enabled: true,
             distribute: Vec::new(),
             failover: Vec::new(),
-            failover_priority: Vec::new(),
+            failover_priority: destination.service.distribution.labels().iter().map(label).collect(),
         };
-        let preference = preference.unwrap_or(&by_default);
-        let failover = destination.policy.blocks.outlier_detection.is_some();
+        let preference = preference.unwrap_or(&otherwise);
+        let failover = by_service || destination.policy.blocks.outlier_detection.is_some();
 
         let shares = locality::shares(preference, &self.client.locality);
         let mut by_priority: BTreeMap<u32, ByLocality<A>> = BTreeMap::new();

@@ -51,7 +51,11 @@ pub(crate) struct World {
 
 /// The services above and more YAML, as a client of namespace `default` sees them.
 pub(crate) fn world(kind: ClientKind, yaml: &str) -> World {
-    let text = format!("{SERVICES}---\n{yaml}");
+    world_of(kind, format!("{SERVICES}---\n{yaml}"))
+}
+
+/// This YAML alone, as a client of namespace `default` sees it.
+pub(crate) fn world_of(kind: ClientKind, text: String) -> World {
     let parsed = parse(&Arc::new(SourceFile::new("mesh.yaml", text)), &Arc::default());
     let errors: Vec<_> =
         parsed.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Model;
+use super::distribution::NODE_LABEL;
 use super::service::{EndpointSource, Resolution, Service, ServicePort, TargetPort};
 use super::value::{Labels, Locality, selects};
 use super::workload::{Address, Health, RegisteredWorkload, ServiceAccount, WorkloadSpec};
@@ -100,11 +101,15 @@ impl Model {
         for slice in self.config.slices(&service.namespace, name) {
             let Some((_, number)) = slice.ports.iter().find(|(name, _)| *name == port.name) else { continue };
             for endpoint in &slice.endpoints {
+                let mut labels = with_topology(&slice.labels, &endpoint.locality);
+                if let Some(node) = &endpoint.node {
+                    labels.entry(NODE_LABEL.to_owned()).or_insert_with(|| node.clone());
+                }
                 endpoints.push(Endpoint {
                     address: endpoint.address.clone(),
                     port: *number,
                     weight: 1,
-                    labels: with_topology(&slice.labels, &endpoint.locality),
+                    labels,
                     locality: endpoint.locality.clone(),
                     health: endpoint.health,
                     service_account: None,

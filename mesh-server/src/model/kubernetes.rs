@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::distribution::TrafficDistribution;
 use super::node::{Node, Value};
 use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report};
@@ -48,6 +49,8 @@ pub struct SliceEndpoint {
     pub health: Health,
     /// Its zone, and the slice's region if that is labelled.
     pub locality: Locality,
+    /// The node that it runs on.
+    pub node: Option<String>,
 }
 
 const SERVICE: &[(&str, Shape)] = &[
@@ -89,7 +92,10 @@ impl KubernetesService {
         if map.get("sessionAffinity").and_then(Node::as_text) == Some("ClientIP") {
             report.ignored(map.key_at("sessionAffinity"), "`sessionAffinity`");
         }
-        map.ignored("trafficDistribution", report, "`trafficDistribution`");
+        let distribution = map.get("trafficDistribution").and_then(Node::as_text);
+        let distribution = distribution.map(|word| (word, map.key_at("trafficDistribution")));
+        let distribution =
+            TrafficDistribution::of(distribution, &metadata.annotations, origin.position, report);
         let selector = map.one("selector", report, read::labels).filter(|selector| !selector.is_empty());
         let addresses =
             map.get("clusterIP").and_then(|node| node.as_text()?.parse().ok()).into_iter().collect();
@@ -103,6 +109,7 @@ impl KubernetesService {
             export_to: export_to(&metadata.annotations, &namespace),
             subject_alt_names: Vec::new(),
             session: PersistentSession::of(&metadata.labels, origin.position, report),
+            distribution,
             addresses,
             namespace,
             origin: origin.clone(),
@@ -239,6 +246,7 @@ fn endpoint(node: &Node, kind: AddressType, region: &str, report: &mut Report) -
         })
     });
     let zone = map.one("zone", report, read::text).unwrap_or_default();
+    let node_name = map.one("nodeName", report, read::text).filter(|name| !name.is_empty());
     let locality = Locality { region: region.to_owned(), zone, sub_zone: String::new() };
     // Kubernetes says that all addresses of an endpoint are the same backend: the first is used.
     let addresses = map.many("addresses", report, |node, report| {
@@ -260,7 +268,12 @@ fn endpoint(node: &Node, kind: AddressType, region: &str, report: &mut Report) -
         addresses
             .into_iter()
             .take(1)
-            .map(|address| SliceEndpoint { address, health, locality: locality.clone() })
+            .map(|address| SliceEndpoint {
+                address,
+                health,
+                locality: locality.clone(),
+                node: node_name.clone(),
+            })
             .collect(),
     )
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::distribution::TrafficDistribution;
 use super::object::Origin;
 use super::session::PersistentSession;
 use super::value::{ExportTo, Labels, Protocol};
@@ -30,6 +31,8 @@ pub struct Service {
     pub subject_alt_names: Vec<String>,
     /// Whether calls stay with an endpoint, and how callers say with which.
     pub session: Option<PersistentSession>,
+    /// Which of its endpoints callers prefer, unless a DestinationRule says so.
+    pub distribution: TrafficDistribution,
     /// Virtual addresses, also names for it; ranges are left out.
     pub addresses: Vec<IpAddr>,
 }

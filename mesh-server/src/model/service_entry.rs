@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::distribution::TrafficDistribution;
 use super::node::Node;
 use super::object::{Metadata, Origin, spec};
 use super::read::{self, Map, Report, located};
@@ -91,6 +92,7 @@ impl ServiceEntry {
             );
         }
         let session = PersistentSession::of(&metadata.labels, origin.position, report);
+        let distribution = TrafficDistribution::of(None, &metadata.annotations, origin.position, report);
         let names = named(&hosts, report);
         let services = names
             .into_iter()
@@ -106,6 +108,7 @@ impl ServiceEntry {
                     export_to: export_to.clone(),
                     subject_alt_names: subject_alt_names.clone(),
                     session: session.clone(),
+                    distribution,
                     addresses: addresses.clone(),
                 })
             })

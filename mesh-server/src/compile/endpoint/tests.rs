@@ -1,7 +1,7 @@
 //! Workloads to assignments.
 
 use crate::{
-    compile::fixture::{MESH, World, labels, workload, world},
+    compile::fixture::{MESH, SERVICES, World, labels, workload, world, world_of},
     model::{Health, Locality as Place, RegisteredWorkload},
 };
 use mesh_xds::resource::{
@@ -184,6 +184,57 @@ fn distribute_gives_each_locality_its_share_and_the_others_nothing() {
         shape(&spread(policy).endpoints(REVIEWS).unwrap()),
         [["r1/z1=40 10.0.0.1", "r1/z2=40 10.0.0.2", "r2/z1=20 10.0.0.3"]]
     );
+}
+
+fn distributed(word: &str, policy: &str) -> World {
+    let annotated =
+        format!("{{name: reviews, annotations: {{networking.istio.io/traffic-distribution: {word}}}}}");
+    let services = SERVICES.replacen("{name: reviews}", &annotated, 1);
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
+         host: reviews\n  trafficPolicy: {policy}\n"
+    );
+    let on_node = |address, place, node: &str| {
+        let mut workload = at(address, place);
+        workload.labels.insert("kubernetes.io/hostname".to_owned(), node.to_owned());
+        workload
+    };
+    let mut world = world_of(MESH, format!("{services}---\n{rule}"))
+        .with(on_node("10.0.0.1", "r1/z1", "n1"))
+        .with(on_node("10.0.0.2", "r1/z1", "n2"))
+        .with(on_node("10.0.0.3", "r1/z2", "n3"))
+        .with(on_node("10.0.0.4", "r2/z1", "n4"));
+    world.client.locality = locality("r1/z1");
+    world.client.scope.labels = labels(&[("kubernetes.io/hostname", "n2")]);
+    world
+}
+
+#[test]
+fn a_service_may_prefer_endpoints_near_its_callers_without_outlier_detection() {
+    let of = |world: World| shape(&world.endpoints(REVIEWS).unwrap());
+    assert_eq!(
+        of(distributed("PreferClose", "{loadBalancer: {simple: ROUND_ROBIN}}")),
+        [vec!["r1/z1=2 10.0.0.1 10.0.0.2"], vec!["r1/z2=1 10.0.0.3"], vec!["r2/z1=1 10.0.0.4"]]
+    );
+    assert_eq!(
+        of(distributed("PreferSameNode", "{loadBalancer: {simple: ROUND_ROBIN}}")),
+        [
+            vec!["r1/z1=1 10.0.0.2"],
+            vec!["r1/z1=1 10.0.0.1"],
+            vec!["r1/z2=1 10.0.0.3"],
+            vec!["r2/z1=1 10.0.0.4"]
+        ]
+    );
+    assert_eq!(of(distributed("any", "{loadBalancer: {simple: ROUND_ROBIN}}")).len(), 1);
+}
+
+#[test]
+fn a_destination_rule_goes_before_what_the_service_prefers() {
+    for setting in ["{enabled: false}", "{failoverPriority: [topology.kubernetes.io/zone]}"] {
+        let policy = format!("{{loadBalancer: {{localityLbSetting: {setting}}}}}");
+        let world = distributed("PreferClose", &policy);
+        assert_eq!(shape(&world.endpoints(REVIEWS).unwrap()).len(), 1, "{setting}");
+    }
 }
 
 #[test]
