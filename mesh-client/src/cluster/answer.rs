@@ -14,37 +14,46 @@ use http::{
 use percent_encoding::percent_decode;
 use tonic::{Code, Status};
 
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// Lookups by a name that is text parse it first, at several times the cost.
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// The headers of a response.
-pub(crate) fn headers(endpoint: &Endpoint, status: StatusCode, headers: &mut HeaderMap) {
-    if headers.contains_key(STATUS) {
-        return ending(endpoint, headers);
+/// The headers of a response. The status that they have, if they end it.
+pub(crate) fn headers(endpoint: &Endpoint, status: StatusCode, headers: &mut HeaderMap) -> Option<Code> {
+    if headers.contains_key(GRPC_STATUS) {
+        return Some(ending(endpoint, headers));
     }
     if status != StatusCode::OK {
         let code = policy::of_http(status.as_u16());
-        return say(endpoint, code, &format!("HTTP status {status}, without a grpc-status"), headers);
+        say(endpoint, code, &format!("HTTP status {status}, without a grpc-status"), headers);
+        return Some(code);
     }
-    let kind = headers.get(CONTENT_TYPE);
-    if let Some(kind) = kind.filter(|kind| !kind.as_bytes().starts_with(b"application/grpc")) {
-        let what = format!("its answer is no gRPC: content-type {kind:?}");
-        say(endpoint, Code::Unknown, &what, headers);
+    let kind = headers.get(CONTENT_TYPE)?;
+    if kind.as_bytes().starts_with(b"application/grpc") {
+        return None;
     }
+    let what = format!("its answer is no gRPC: content-type {kind:?}");
+    say(endpoint, Code::Unknown, &what, headers);
+    Some(Code::Unknown)
 }
 
-/// Trailers, or headers that have a status.
-pub(crate) fn ending(endpoint: &Endpoint, trailers: &mut HeaderMap) {
-    let Some(status) = trailers.get(STATUS) else {
-        return say(endpoint, Code::Unknown, "the response ended without a grpc-status", trailers);
+/// Trailers, or headers that have a status. The status they have.
+pub(crate) fn ending(endpoint: &Endpoint, trailers: &mut HeaderMap) -> Code {
+    let Some(status) = trailers.get(GRPC_STATUS) else {
+        say(endpoint, Code::Unknown, "the response ended without a grpc-status", trailers);
+        return Code::Unknown;
     };
     let known = is_code(status.as_bytes());
+    let code = if known { Code::from_bytes(status.as_bytes()) } else { Code::Unknown };
+    if known && trailers.len() == 1 {
+        return code;
+    }
     let wrong = (!known).then(|| format!("the response ended with grpc-status {status:?}, which is no code"));
     if let Some(message) = trailers.get(MESSAGE)
         && let Err(lossy) = decode(message)
     {
-        say_as_is(status_code(trailers), &lossy, trailers);
+        say_as_is(code, &lossy, trailers);
     }
     let details = trailers.get(DETAILS);
     if details.is_some_and(|details| BINARY.decode(details.as_bytes()).is_err()) {
@@ -55,6 +64,7 @@ pub(crate) fn ending(endpoint: &Endpoint, trailers: &mut HeaderMap) {
         let message = message.map(|message| format!(": {message}")).unwrap_or_default();
         say(endpoint, Code::Unknown, &format!("{wrong}{message}"), trailers);
     }
+    code
 }
 
 /// What stands for the trailers of a response that had none.
@@ -67,10 +77,6 @@ pub(crate) fn missing(endpoint: &Endpoint) -> HeaderMap {
 /// A number that gRPC gives a meaning; in decimal, without leading zeros.
 fn is_code(value: &[u8]) -> bool {
     matches!(value, [b'0'..=b'9'] | [b'1', b'0'..=b'6'])
-}
-
-fn status_code(map: &HeaderMap) -> Code {
-    map.get(STATUS).map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes()))
 }
 
 /// The text of a `grpc-message`, or what of it is text.

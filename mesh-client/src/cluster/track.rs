@@ -50,10 +50,10 @@ impl Tracking {
     /// when the rest may come.
     pub(crate) fn on_headers(&mut self, status: StatusCode, headers: &mut HeaderMap, ends: Option<Instant>) {
         self.deadline = ends;
-        answer::headers(self.endpoint(), status, headers);
+        let code = answer::headers(self.endpoint(), status, headers);
         if status != StatusCode::OK {
             self.record(Outcome::Http(status.as_u16()));
-        } else if let Some(code) = grpc_status(headers) {
+        } else if let Some(code) = code {
             self.read_load(headers);
             self.record(Outcome::Status(code));
         }
@@ -61,11 +61,11 @@ impl Tracking {
 
     /// The response ended with these; what is wrong with them is put right.
     pub(crate) fn finish_with_trailers(mut self, trailers: &mut HeaderMap) {
-        if !self.recorded {
-            answer::ending(self.endpoint(), trailers);
-        }
+        let code = (!self.recorded).then(|| answer::ending(self.endpoint(), trailers));
         self.read_load(trailers);
-        self.record(Outcome::Status(grpc_status(trailers).unwrap_or(Code::Unknown)));
+        if let Some(code) = code {
+            self.record(Outcome::Status(code));
+        }
     }
 
     /// gRPC: an answer without status is status UNKNOWN. What stands for its trailers, if it needs any.
@@ -158,9 +158,4 @@ impl Drop for Tracking {
             self.record(if late { Outcome::TimedOut } else { Outcome::Cancelled });
         }
     }
-}
-
-/// `grpc-status` of headers or trailers; one that is not a number of one or two digits is UNKNOWN.
-fn grpc_status(headers: &HeaderMap) -> Option<Code> {
-    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }

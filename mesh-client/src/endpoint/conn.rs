@@ -379,7 +379,7 @@ impl Conn {
         }
         let (parts, body) = request.into_parts();
         let spares = spares.filter(|_| matches!(body, CallBody::Tonic(_)));
-        let kept = spares.map(|_| Head::of(&parts.method, &parts.uri, &parts.headers));
+        let kept = spares.map(|_| Box::new(Head::of(&parts.method, &parts.uri, &parts.headers)));
         let mut head = Request::new(());
         *head.method_mut() = parts.method;
         *head.uri_mut() = self.complete(parts.uri);

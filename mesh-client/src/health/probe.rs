@@ -4,6 +4,7 @@
 //! a bound.
 
 use super::{Answer, HealthCheckRequest, HealthCheckResponse, ServingStatus};
+use crate::cluster::answer::GRPC_STATUS;
 use crate::endpoint::{
     connect::Dialler,
     driver::{Driver, Ended},
@@ -117,7 +118,7 @@ async fn grpc(
     let message = read(&mut body).await?;
     let trailers = body.trailers().await.map_err(|error| reset(&error))?;
     let trailers = trailers.ok_or_else(|| failed("the answer has no grpc-status"))?;
-    if !trailers.contains_key("grpc-status") {
+    if !trailers.contains_key(GRPC_STATUS) {
         return Err(failed("the answer has no grpc-status"));
     }
     status(&trailers)?;
@@ -149,7 +150,7 @@ fn reset(error: &h2::Error) -> Answer {
 
 /// An error, if headers or trailers say one.
 fn status(headers: &HeaderMap) -> Result<(), Answer> {
-    let Some(status) = headers.get("grpc-status") else { return Ok(()) };
+    let Some(status) = headers.get(GRPC_STATUS) else { return Ok(()) };
     let message = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
     let code = tonic::Code::from_bytes(status.as_bytes());
     Err(match code {

@@ -1,7 +1,7 @@
 //! Reports with responses: in the trailers that carry the status of a call.
 
 use super::recorder::{CallMetricsRecorder, ServerMetricsRecorder};
-use crate::cluster::track::BINARY;
+use crate::cluster::{answer::GRPC_STATUS, track::BINARY};
 use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -107,7 +107,7 @@ where
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
         let mut source = this.source.take();
-        if response.headers().contains_key("grpc-status") {
+        if response.headers().contains_key(GRPC_STATUS) {
             // There will be no trailers.
             if let Some(source) = source.take() {
                 source.write(response.headers_mut());

@@ -1,7 +1,7 @@
 //! The head of a request that may be sent again.
 //!
-//! Promises: an ordinary one is kept without an allocation, since most are never needed: its headers are copied, in
-//! order and beside the call's other state. Longer ones take an allocation.
+//! Promises: an ordinary one needs no memory but its own, since most are never needed: its headers are copied, in
+//! order. Longer ones take an allocation.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};

@@ -4,13 +4,16 @@
 //! code does. An outcome that was decided here, by a circuit breaker or a drop, is never retried: repeating it would
 //! defeat it.
 
-use crate::cluster::AttemptErrorKind;
-use http::{HeaderMap, StatusCode};
+use crate::cluster::{AttemptErrorKind, answer::GRPC_STATUS};
+use http::{HeaderMap, HeaderName, StatusCode};
 use mesh_xds::{
     matcher::Headers,
     resource::retry::{RetryOn, RetryPolicy},
 };
 use tonic::Code;
+
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// Whether the request may be retried at all.
 pub(crate) fn applies(policy: &RetryPolicy, request: &Headers<'_>) -> bool {
@@ -20,7 +23,7 @@ pub(crate) fn applies(policy: &RetryPolicy, request: &Headers<'_>) -> bool {
 
 /// Whether a response is retried. Only one without messages can be: its status is in its headers.
 pub(crate) fn response(policy: &RetryPolicy, status: StatusCode, headers: &HeaderMap) -> bool {
-    if headers.contains_key("x-envoy-overloaded") {
+    if headers.contains_key(OVERLOADED) {
         return false;
     }
     let on = policy.on;
@@ -29,7 +32,7 @@ pub(crate) fn response(policy: &RetryPolicy, status: StatusCode, headers: &Heade
         || (on.gateway_error && matches!(http, 502..=504))
         || (on.retriable_4xx && http == 409)
         || (on.retriable_status_codes && policy.retriable_status_codes.contains(&http))
-        || (on.envoy_ratelimited && headers.contains_key("x-envoy-ratelimited"))
+        || (on.envoy_ratelimited && headers.contains_key(RATE_LIMITED))
         || (on.retriable_headers && {
             let seen = Headers { map: headers, authority: "", path: "", scheme: "" };
             policy.retriable_headers.iter().any(|matcher| matcher.matches(&seen))
@@ -70,7 +73,7 @@ fn on_code(on: RetryOn, code: Code) -> bool {
 
 /// The gRPC status that is known when the headers are: the one in them, else what the HTTP status means.
 fn code(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
-    if let Some(code) = headers.get("grpc-status") {
+    if let Some(code) = headers.get(GRPC_STATUS) {
         return Some(Code::from_bytes(code.as_bytes()));
     }
     (status != StatusCode::OK).then(|| of_http(status.as_u16()))

@@ -1,7 +1,7 @@
 //! What is kept of a request that goes out without a retry policy, until its response begins: for the one failure
 //! that says that no server has looked at it (gRPC A6's transparent retries).
 //!
-//! Promises: an ordinary unary request is kept without an allocation; a message that is long is not copied but held,
+//! Promises: an ordinary unary request is kept with one allocation; a message that is long is not copied but held,
 //! within [`CALL_LIMIT`] and the cluster's budget, and a request that finds no room there is sent once. A stream is
 //! kept as retries keep it: until the response begins, or until it is too long.
 
@@ -24,7 +24,8 @@ pub(crate) enum Sent {
 
 /// A request that was sent and may be sent again.
 pub(crate) struct Spare {
-    head: Head,
+    /// Boxed, since a call's state is moved a dozen times on its way, which costs more than an allocation.
+    head: Box<Head>,
     body: Body,
 }
 
@@ -55,7 +56,7 @@ impl Drop for Share {
 
 impl Spare {
     /// None: there is no room for it.
-    pub(crate) fn new(mut head: Head, sent: Sent, budget: &Arc<Budget>) -> Option<Self> {
+    pub(crate) fn new(mut head: Box<Head>, sent: Sent, budget: &Arc<Budget>) -> Option<Self> {
         let body = match sent {
             Sent::Open(replay) => Body::Open(replay),
             Sent::Whole(kept) => match kept.only() {
@@ -78,7 +79,7 @@ impl Spare {
     }
 
     /// For further attempts. What is kept of it counts against this budget from now on, if it did not before.
-    pub(crate) fn into_parts(self, budget: &Arc<Budget>) -> Option<(Head, Replay)> {
+    pub(crate) fn into_parts(self, budget: &Arc<Budget>) -> Option<(Box<Head>, Replay)> {
         let replay = match self.body {
             Body::Open(replay) => replay,
             Body::Held(kept, share) => {

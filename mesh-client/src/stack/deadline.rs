@@ -3,6 +3,7 @@
 //! between them, and the response until its end.
 
 use crate::{
+    cluster::answer::GRPC_STATUS,
     context::Incoming,
     timeout::{self, GRPC_TIMEOUT},
 };
@@ -97,7 +98,7 @@ impl Deadline {
     /// at its `grpc-timeout` with CANCELLED, a moment before or after we do.
     pub(crate) fn is_meant_by(&self, response: &HeaderMap) -> bool {
         const MOMENT: Duration = Duration::from_millis(10);
-        let cancelled = response.get("grpc-status").is_some_and(|status| status == "1");
+        let cancelled = response.get(GRPC_STATUS).is_some_and(|status| status == "1");
         cancelled && self.at <= Instant::now() + MOMENT
     }
 

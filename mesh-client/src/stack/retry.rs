@@ -279,7 +279,7 @@ impl<U: Upstream> Core<U> {
             cluster,
             context,
             policy: None,
-            head,
+            head: *head,
             replay,
             serves_retry: false,
             attempts: 1,

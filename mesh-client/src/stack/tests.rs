@@ -159,7 +159,7 @@ impl Upstream for Fake {
             if let (Err(error), Some(head)) = (&mut result, head) {
                 let mut kept = Kept::default();
                 kept.push(body);
-                let spare = Spare::new(head, Sent::Whole(kept), &world.spares);
+                let spare = Spare::new(Box::new(head), Sent::Whole(kept), &world.spares);
                 error.spare = spare.filter(|_| error.kind.is_unprocessed()).map(Box::new);
             }
             result
