@@ -209,14 +209,16 @@ impl<U: Upstream> Core<U> {
         if !compiled.is_plain() {
             return Ok(Begun::Slow(Slow::Routed(request, opening, compiled)));
         }
-        let call = self.enter(&compiled, request.uri(), &mut opening)?;
+        let mut call = self.enter(&compiled, request.uri(), &mut opening)?;
         let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= opening.began()) {
             return Err(deadline.exceeded(&self.target, NOT_SENT));
         }
-        let cluster = call.cluster()?;
         let (mut parts, body) = request.into_parts();
         call.rewrite(&mut parts);
+        // It gives no cookie: that would not be plain.
+        call.hash = call.hash(&parts).hash;
+        let cluster = call.cluster()?;
         let mut context = call.context();
         let (request, mut again) = match call.policy(&parts) {
             None => {

@@ -1,6 +1,7 @@
 //! What a call is hashed by when its cluster balances so.
 
 use super::*;
+use crate::stack::flight::Begun;
 use mesh_xds::resource::route::{
     AppendAction, HashCookie, HashKey, HashPolicy, HeaderAddition, HeaderName, HeaderValue,
 };
@@ -88,4 +89,21 @@ async fn a_caller_without_the_cookie_gets_it_with_the_response_and_sends_it_back
     let seen = mesh.seen();
     assert!(seen[0].hash.is_some());
     assert_eq!(seen[0].hash, seen[1].hash);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hashed_call_is_a_common_one_unless_its_caller_may_get_a_cookie() {
+    let cookie = |ttl| {
+        by(HashKey::Cookie(HashCookie { name: "user".into(), ttl, path: "".into(), attributes: Vec::new() }))
+    };
+    for (policy, common) in [
+        (by_header("user"), true),
+        (by(HashKey::ChannelId), true),
+        (cookie(None), true),
+        (cookie(Some(Duration::from_secs(1))), false),
+    ] {
+        let mesh = Mesh::new(&hashing(vec![policy.clone()]), []);
+        let begun = mesh.core.begin(request(None));
+        assert_eq!(matches!(begun, Begun::Flight(_)), common, "{policy:?}");
+    }
 }
