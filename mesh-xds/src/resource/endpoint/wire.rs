@@ -343,16 +343,13 @@ fn locality_endpoints<A: Address>(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<LocalityEndpoints<A>> {
-    match &proto.lb_config {
-        None => {}
-        Some(LbConfig::LedsClusterLocalityConfig(_)) => {
-            let reason = "endpoints of a locality cannot be discovered apart: send them in lb_endpoints";
-            faults.reject::<()>(&at.field("leds_cluster_locality_config"), reason);
-        }
-        Some(LbConfig::LoadBalancerEndpoints(_)) => {
-            let reason = "is not supported: send them in lb_endpoints";
-            faults.reject::<()>(&at.field("load_balancer_endpoints"), reason);
-        }
+    let elsewhere = match &proto.lb_config {
+        None => None,
+        Some(LbConfig::LedsClusterLocalityConfig(_)) => Some("leds_cluster_locality_config"),
+        Some(LbConfig::LoadBalancerEndpoints(_)) => Some("load_balancer_endpoints"),
+    };
+    if let Some(field) = elsewhere {
+        faults.reject::<()>(&at.field(field), "is not supported: send them in lb_endpoints");
     }
     let locality = match (&proto.locality, place) {
         (None, Place::Inline) => Some(Locality::default()),

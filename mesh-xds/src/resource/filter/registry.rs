@@ -61,7 +61,7 @@ static ROUTER: Kind = Kind {
     message: "envoy.extensions.filters.http.router.v3.Router",
     sides: BOTH,
     feature: None,
-    read: |_, _, _, _| Some(FilterConfig::Router),
+    read: |any, _, at, faults| wire::unpack::<Router>(any, at, faults).map(|_| FilterConfig::Router),
     per_route: None,
 };
 

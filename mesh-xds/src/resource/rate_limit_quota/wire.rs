@@ -165,7 +165,8 @@ fn bucket_id(
             Some(ValueSpecifier::StringValue(text)) => IdValue::Text(text.as_str().into()),
             Some(ValueSpecifier::CustomValue(extension)) => {
                 let at = at.field("custom_value");
-                let config = faults.required(&at.field("typed_config"), &extension.typed_config)?;
+                let at = at.field("typed_config");
+                let config = faults.required(&at, &extension.typed_config)?;
                 let input: HttpRequestHeaderMatchInput = wire::unpack(config, &at, faults)?;
                 let header = HeaderOrPseudo::parse(&input.header_name);
                 IdValue::Header(faults.take(&at.field("header_name"), header)?)

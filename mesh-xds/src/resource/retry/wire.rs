@@ -212,7 +212,8 @@ pub(in crate::resource) fn hedge(
     let at = at.field("hedge_policy");
     let Some(proto) = proto else { return Some(None) };
     let initial = proto.initial_requests.as_ref().map_or(1, |initial| initial.value);
-    let initial = faults.take(&at.field("initial_requests"), NonZeroU32::try_from(initial));
+    let initial_at = at.field("initial_requests");
+    let initial = faults.take(&initial_at, NonZeroU32::new(initial).ok_or("must not be 0"));
     let chance_at = at.field("additional_request_chance");
     let chance = wire::optional_fraction(&proto.additional_request_chance, &chance_at, faults);
     let policy = HedgePolicy {

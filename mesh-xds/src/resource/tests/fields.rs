@@ -119,7 +119,10 @@ fn wrong(carrier: &Carrier, known: &Known, row: &Row) -> Option<String> {
         State::Rejected => {
             let named = |outcome: &Result<AnyResource, ParseError>| {
                 outcome.as_ref().is_err_and(|error| {
-                    error.rejected.faults.iter().any(|fault| fault.path.contains(&known.name))
+                    error.rejected.faults.iter().any(|fault| {
+                        fault.path.contains(&known.name)
+                            && ["supported", "must "].iter().any(|word| fault.reason.contains(word))
+                    })
                 })
             };
             let problem = || format!("is not refused by its name: {:?}", found.first());

@@ -27,9 +27,13 @@ use envoy_types::pb::{
         },
         extensions::load_balancing_policies::{
             client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin,
-            common::v3::{ConsistentHashingLbConfig, LocalityLbConfig},
+            common::v3::{
+                ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig as NewSlowStart,
+                locality_lb_config::{LocalityConfigSpecifier as NewSpecifier, ZoneAwareLbConfig},
+            },
             least_request::v3::{LeastRequest, least_request::SelectionMethod},
             maglev::v3::Maglev as MaglevProto,
+            pick_first::v3::PickFirst,
             random::v3::Random,
             random_subsetting::v3::RandomSubsetting,
             ring_hash::v3::RingHash as RingHashProto,
@@ -37,7 +41,7 @@ use envoy_types::pb::{
             wrr_locality::v3::WrrLocality,
         },
     },
-    google::protobuf::{Any, Duration, FloatValue, UInt32Value, UInt64Value},
+    google::protobuf::{Any, BoolValue, Duration, FloatValue, UInt32Value, UInt64Value},
 };
 
 const FIRST: &str = "load_balancing_policy.policies[0].typed_extension_config.typed_config";
@@ -58,6 +62,12 @@ fn list(configs: Vec<Any>) -> LoadBalancingPolicy {
 
 fn only<M: Message + MessageName>(message: &mut pb::Cluster, config: M) {
     message.load_balancing_policy = Some(list(vec![model::wire::any(&config)]));
+}
+
+/// Bytes that are none of the message.
+fn garbled<M: MessageName>(message: &mut pb::Cluster) {
+    let any = Any { type_url: M::type_url(), value: vec![0xff] };
+    message.load_balancing_policy = Some(list(vec![any]));
 }
 
 fn around(inner: LoadBalancingPolicy) -> Any {
@@ -226,6 +236,77 @@ fn the_first_supported_policy_of_the_list_must_be_right() {
                 FIRST,
                 "failed to decode",
             ),
+            (|m| garbled::<WrrLocality>(m), FIRST, "failed to decode"),
+            (|m| garbled::<RandomSubsetting>(m), FIRST, "failed to decode"),
+            (|m| garbled::<RoundRobin>(m), FIRST, "failed to decode"),
+            (|m| garbled::<Random>(m), FIRST, "failed to decode"),
+            (|m| garbled::<PickFirst>(m), FIRST, "failed to decode"),
+            (|m| garbled::<RingHashProto>(m), FIRST, "failed to decode"),
+            (|m| garbled::<MaglevProto>(m), FIRST, "failed to decode"),
+            (|m| garbled::<ClientSideWeightedRoundRobin>(m), FIRST, "failed to decode"),
+            (
+                |m| {
+                    let enable_full_scan = Some(BoolValue { value: true });
+                    only(m, LeastRequest { enable_full_scan, ..Default::default() });
+                },
+                first(".selection_method"),
+                "FULL_SCAN",
+            ),
+            (
+                |m| {
+                    let zone =
+                        ZoneAwareLbConfig { force_locality_direct_routing: true, ..Default::default() };
+                    let specifier = NewSpecifier::ZoneAwareLbConfig(zone);
+                    let localities = LocalityLbConfig { locality_config_specifier: Some(specifier) };
+                    only(m, RoundRobin { locality_lb_config: Some(localities), ..Default::default() });
+                },
+                first(".locality_lb_config.zone_aware_lb_config.force_locality_direct_routing"),
+                "not supported",
+            ),
+            (
+                |m| {
+                    let slow_start_window = Some(Duration::default());
+                    let slow = NewSlowStart { slow_start_window, ..Default::default() };
+                    only(m, RoundRobin { slow_start_config: Some(slow), ..Default::default() });
+                },
+                first(".slow_start_config.slow_start_window"),
+                "greater than zero",
+            ),
+            (
+                |m| {
+                    let share = envoy_types::pb::envoy::r#type::v3::Percent { value: -1.0 };
+                    let slow = NewSlowStart {
+                        slow_start_window: Some(Duration { seconds: 1, nanos: 0 }),
+                        min_weight_percent: Some(share),
+                        ..Default::default()
+                    };
+                    only(m, RoundRobin { slow_start_config: Some(slow), ..Default::default() });
+                },
+                first(".slow_start_config.min_weight_percent"),
+                "not between 0 and 100",
+            ),
+            (
+                |m| {
+                    let hashing = ConsistentHashingLbConfig {
+                        hash_balance_factor: u32_value(150),
+                        ..Default::default()
+                    };
+                    only(
+                        m,
+                        RingHashProto { consistent_hashing_lb_config: Some(hashing), ..Default::default() },
+                    );
+                },
+                first(".consistent_hashing_lb_config.hash_balance_factor"),
+                "bounded loads",
+            ),
+            (
+                |m| {
+                    let oob_reporting_config = Some(Default::default());
+                    only(m, ClientSideWeightedRoundRobin { oob_reporting_config, ..Default::default() });
+                },
+                first(".oob_reporting_config"),
+                "reports come from the endpoint itself",
+            ),
             (
                 |m| only(m, LeastRequest { choice_count: u32_value(0), ..Default::default() }),
                 first(".choice_count"),
@@ -362,10 +443,7 @@ fn what_is_not_known_or_not_there_is_passed_over_in_the_list_and_refused_in_the_
 #[test]
 fn a_locality_is_drawn_where_somebody_says_so() {
     let weighted = LocalityLbConfig {
-        locality_config_specifier: Some(
-            envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::
-                LocalityConfigSpecifier::LocalityWeightedLbConfig(Default::default()),
-        ),
+        locality_config_specifier: Some(NewSpecifier::LocalityWeightedLbConfig(Default::default())),
     };
     let round_robin =
         |locality_lb_config| model::wire::any(&RoundRobin { locality_lb_config, ..Default::default() });

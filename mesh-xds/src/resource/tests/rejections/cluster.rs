@@ -16,12 +16,14 @@ use envoy_types::pb::{
                 load_balancing_policy::Policy,
             },
             core::v3::{
-                ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TransportSocket, TypedExtensionConfig,
-                transport_socket::ConfigType,
+                Address, ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TransportSocket,
+                TypedExtensionConfig, transport_socket::ConfigType,
             },
         },
+        extensions::filters::http::gcp_authn::v3::Audience,
         extensions::transport_sockets::tls::v3::{
-            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext,
+            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SubjectAltNameMatcher,
+            UpstreamTlsContext,
             common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
         },
         extensions::{
@@ -68,6 +70,10 @@ pub(super) fn policies(message: &mut pb::Cluster, configs: &[&str]) {
         }),
     };
     message.load_balancing_policy = Some(LoadBalancingPolicy { policies: configs.iter().map(one).collect() });
+}
+
+fn audience(message: &mut pb::Cluster, any: Any) {
+    message.metadata.get_or_insert_default().typed_filter_metadata.insert("f".into(), any);
 }
 
 fn none() -> RetryBudget {
@@ -176,6 +182,16 @@ fn a_faulty_cluster_is_refused_with_the_place() {
             ),
             (|m| m.connect_timeout = Some(Duration::default()), "connect_timeout", "greater than zero"),
             (
+                |m| audience(m, model::wire::any(&Audience::default())),
+                "metadata.typed_filter_metadata[\"f\"].url",
+                "must not be empty",
+            ),
+            (
+                |m| audience(m, Any { type_url: Audience::type_url(), value: vec![0xff] }),
+                "metadata.typed_filter_metadata[\"f\"]",
+                "failed to decode",
+            ),
+            (
                 |m| outlier(m).max_ejection_percent = Some(UInt32Value { value: 101 }),
                 "outlier_detection.max_ejection_percent",
                 "more than 100",
@@ -250,6 +266,40 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                 "expected type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
             ),
             (|m| common(m, |c| c.tls_params = Some(Default::default())), at(".tls_params"), "not supported"),
+            (
+                |m| {
+                    common(m, |c| {
+                        let provider =
+                            ValidationContextType::ValidationContextCertificateProvider(Default::default());
+                        c.validation_context_type = Some(provider);
+                    });
+                },
+                at(".validation_context_certificate_provider"),
+                "name a certificate provider",
+            ),
+            (
+                |m| {
+                    let typed = SubjectAltNameMatcher { san_type: 2, ..Default::default() };
+                    validation(m, |c| c.match_typed_subject_alt_names.push(typed));
+                },
+                at(
+                    ".combined_validation_context.default_validation_context.match_typed_subject_alt_names[0]\
+                    .matcher",
+                ),
+                "is required",
+            ),
+            (
+                |m| {
+                    let matcher = Some(Default::default());
+                    let typed = SubjectAltNameMatcher { san_type: 2, matcher, ..Default::default() };
+                    validation(m, |c| c.match_typed_subject_alt_names.push(typed));
+                },
+                at(
+                    ".combined_validation_context.default_validation_context.match_typed_subject_alt_names[0]\
+                    .matcher",
+                ),
+                "one of exact",
+            ),
             (|m| common(m, |c| c.validation_context_type = None), at(".validation_context"), "names nothing"),
             (
                 |m| {
@@ -480,6 +530,113 @@ fn options_of_connections_that_cannot_be_kept_are_refused() {
             (
                 |m| {
                     http_options(m, |o| {
+                        o.upstream_protocol_options =
+                            Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+                                protocol_config: Some(ProtocolConfig::Http3ProtocolOptions(
+                                    Default::default(),
+                                )),
+                            }));
+                    });
+                },
+                at(".explicit_http_config.http3_protocol_options"),
+                "gRPC is HTTP/2",
+            ),
+            (
+                |m| http_options(m, |o| o.retry_policy = Some(Default::default())),
+                at(".retry_policy"),
+                "retry at the route",
+            ),
+            (
+                |m| http_options(m, |o| o.hash_policy.push(Default::default())),
+                at(".hash_policy"),
+                "hash at the route",
+            ),
+            (
+                |m| http_options(m, |o| o.request_mirror_policies.push(Default::default())),
+                at(".request_mirror_policies"),
+                "mirror at the route",
+            ),
+            (
+                |m| http_options(m, |o| o.outlier_detection = Some(Default::default())),
+                at(".outlier_detection"),
+                "what an error is follows from the gRPC status",
+            ),
+            (
+                |m| http_options(m, |o| o.http_filters.push(Default::default())),
+                at(".http_filters"),
+                "use the listener's",
+            ),
+            (
+                |m| {
+                    let garbage = Any { type_url: HttpProtocolOptions::type_url(), value: vec![0xff] };
+                    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".into();
+                    m.typed_extension_protocol_options.insert(key, garbage);
+                },
+                OPTIONS,
+                "failed to decode",
+            ),
+            (
+                |m| {
+                    http_options(m, |o| {
+                        let never = Some(Duration::default());
+                        o.common_http_protocol_options.as_mut().unwrap().max_connection_duration = never;
+                    });
+                },
+                at(".common_http_protocol_options.max_connection_duration"),
+                "greater than zero",
+            ),
+            // The older fields, which count when there is no HttpProtocolOptions.
+            (
+                |m| {
+                    m.typed_extension_protocol_options.clear();
+                    let windows = m.http2_protocol_options.get_or_insert_default();
+                    windows.initial_stream_window_size = Some(UInt32Value { value: 1 });
+                },
+                "http2_protocol_options.initial_stream_window_size",
+                "must be in 65535..=2147483647",
+            ),
+            (
+                |m| {
+                    m.typed_extension_protocol_options.clear();
+                    let common = m.common_http_protocol_options.get_or_insert_default();
+                    common.max_headers_count = Some(UInt32Value { value: 1 });
+                },
+                "common_http_protocol_options.max_headers_count",
+                "not supported",
+            ),
+            (
+                |m| http2(m, |o| o.custom_settings_parameters.push(Default::default())),
+                in_http2("custom_settings_parameters"),
+                "not supported",
+            ),
+            (
+                |m| {
+                    http2(m, |o| {
+                        o.connection_keepalive = Some(KeepaliveSettings {
+                            timeout: Some(Duration::default()),
+                            ..KeepaliveSettings::default()
+                        });
+                    });
+                },
+                in_http2("connection_keepalive.timeout"),
+                "greater than zero",
+            ),
+            (
+                |m| {
+                    http2(m, |o| {
+                        o.connection_keepalive = Some(KeepaliveSettings {
+                            timeout: Some(Duration { seconds: 1, nanos: 0 }),
+                            interval: Some(Duration::default()),
+                            ..KeepaliveSettings::default()
+                        });
+                    });
+                },
+                in_http2("connection_keepalive.interval"),
+                "greater than zero",
+            ),
+            (
+                |m| {
+                    http_options(m, |o| {
                         let seconds = Duration { seconds: 315_576_000_001, nanos: 0 };
                         o.common_http_protocol_options.as_mut().unwrap().idle_timeout = Some(seconds);
                     });
@@ -552,6 +709,27 @@ fn a_proxy_around_what_is_no_tls_is_refused() {
     let fault = &error.rejected.faults[0];
     assert_eq!(fault.path, "transport_socket.typed_config.transport_socket.typed_config");
     assert!(fault.reason.starts_with("expected type.googleapis.com/envoy.extensions.transport_sockets.tls"));
+    let nowhere = Http11ProxyUpstreamTransport {
+        default_proxy_address: Some(Address::default()),
+        ..Default::default()
+    };
+    let garbled = Any { type_url: Http11ProxyUpstreamTransport::type_url(), value: vec![0xff] };
+    for (config, path, reason) in [
+        (
+            model::wire::any(&nowhere),
+            "transport_socket.typed_config.default_proxy_address",
+            "must be a socket_address",
+        ),
+        (garbled, "transport_socket.typed_config", "failed to decode"),
+    ] {
+        message.transport_socket = Some(TransportSocket {
+            name: "proxy".into(),
+            config_type: Some(ConfigType::TypedConfig(config)),
+        });
+        let error = Cluster::parse(&message.encode_to_vec(), &context()).unwrap_err();
+        let fault = &error.rejected.faults[0];
+        assert!(fault.path == path && fault.reason.contains(reason), "{error}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use envoy_types::pb::{
                 cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, RefreshRate},
             },
             core::v3::{
-                Address, HealthCheck, SocketAddress, address,
+                Address, HeaderValue, HeaderValueOption, HealthCheck, SocketAddress, address,
                 health_check::{
                     GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, payload,
                 },
@@ -55,12 +55,16 @@ fn of(kind: DiscoveryType, names: &[&str]) -> pb::Cluster {
     }
 }
 
-fn socket(message: &mut pb::Cluster) -> &mut SocketAddress {
+fn host_of(message: &mut pb::Cluster) -> &mut Endpoint {
     let locality = &mut message.load_assignment.as_mut().unwrap().endpoints[0];
-    let Some(HostIdentifier::Endpoint(endpoint)) = &mut locality.lb_endpoints[0].host_identifier else {
-        panic!("no endpoint")
-    };
-    match endpoint.address.as_mut().unwrap().address.as_mut().unwrap() {
+    match &mut locality.lb_endpoints[0].host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn socket(message: &mut pb::Cluster) -> &mut SocketAddress {
+    match host_of(message).address.as_mut().unwrap().address.as_mut().unwrap() {
         address::Address::SocketAddress(socket) => socket,
         _ => panic!("no socket address"),
     }
@@ -142,6 +146,36 @@ fn names_that_cannot_be_resolved_are_refused() {
                 "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value",
                 "is required",
             ),
+            (
+                |m| host_of(m).additional_addresses.push(Default::default()),
+                "load_assignment.endpoints[0].lb_endpoints[0].endpoint.additional_addresses",
+                "a name has all addresses that DNS gives it",
+            ),
+            (
+                |m| host_of(m).address = None,
+                "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address",
+                "is required",
+            ),
+            (
+                |m| host_of(m).address = Some(Address::default()),
+                "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address",
+                "must be a socket_address",
+            ),
+            // Entries of one locality are one here, whose weights have to fit as well.
+            (
+                |m| {
+                    let mut more = host("b");
+                    more.lb_endpoints[0].load_balancing_weight = Some(UInt32Value { value: u32::MAX });
+                    m.load_assignment.as_mut().unwrap().endpoints.push(more);
+                },
+                "load_assignment.endpoints[1]",
+                "the weights of the locality sum to more than 4294967295",
+            ),
+            (
+                |m| m.dns_resolution_config = Some(Default::default()),
+                "dns_resolution_config",
+                "the resolver of the process",
+            ),
             (|m| m.dns_refresh_rate = Some(millis(1)), "dns_refresh_rate", "more than 1ms"),
             (|m| m.dns_lookup_family = 9, "dns_lookup_family", "9 is unknown"),
             (|m| m.use_tcp_for_dns_lookups = true, "use_tcp_for_dns_lookups", "the resolver of the process"),
@@ -165,6 +199,66 @@ fn names_that_cannot_be_resolved_are_refused() {
                 },
                 "cluster_type.typed_config.dns_min_refresh_rate",
                 "at least 1s",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_name_that_discovery_cannot_ask_for_is_refused() {
+    let mut named = good();
+    named.name = "xdstp://a/envoy.config.cluster.v3.Cluster/c".into();
+    named.eds_cluster_config.as_mut().unwrap().service_name = "s".into();
+    refuses::<Cluster, _>(
+        &named,
+        &[(
+            |m| m.eds_cluster_config.as_mut().unwrap().service_name.clear(),
+            "eds_cluster_config.service_name",
+            "is required when the cluster's name is xdstp:",
+        )],
+    );
+}
+
+#[test]
+fn the_newer_form_of_a_dns_cluster_has_the_rules_of_the_older() {
+    const CONFIG: &str = "cluster_type.typed_config";
+    fn dns(message: &mut pb::Cluster, change: impl FnOnce(&mut DnsCluster)) {
+        let mut config = DnsCluster::default();
+        change(&mut config);
+        extension(message, "envoy.cluster.dns", Some(model::wire::any(&config)));
+    }
+    let at = |rest: &str| -> &'static str { format!("{CONFIG}{rest}").leak() };
+    refuses::<Cluster, _>(
+        &of(DiscoveryType::StrictDns, &["reviews.example"]),
+        &[
+            (
+                |m| {
+                    let type_url = DnsCluster::type_url();
+                    extension(m, "envoy.cluster.dns", Some(Any { type_url, value: vec![0xff] }));
+                },
+                CONFIG,
+                "failed to decode",
+            ),
+            (
+                |m| dns(m, |d| d.typed_dns_resolver_config = Some(Default::default())),
+                at(".typed_dns_resolver_config"),
+                "the resolver of the process",
+            ),
+            (|m| dns(m, |d| d.dns_lookup_family = 9), at(".dns_lookup_family"), "9 is unknown"),
+            (
+                |m| dns(m, |d| d.dns_refresh_rate = Some(Duration { seconds: -1, nanos: 0 })),
+                at(".dns_refresh_rate"),
+                "not a valid duration",
+            ),
+            (
+                |m| dns(m, |d| d.dns_jitter = Some(Duration { seconds: 0, nanos: -1 })),
+                at(".dns_jitter"),
+                "not a valid duration",
+            ),
+            (
+                |m| dns(m, |d| d.dns_failure_refresh_rate = Some(Default::default())),
+                at(".dns_failure_refresh_rate.base_interval"),
+                "is required",
             ),
         ],
     );
@@ -315,6 +409,13 @@ fn tcp(message: &mut pb::Cluster, text: &str) {
     message.health_checks[0].health_checker = Some(HealthChecker::TcpHealthCheck(check));
 }
 
+fn asking(message: &mut pb::Cluster, key: &str, value: &str) {
+    let header = Some(HeaderValue { key: key.into(), value: value.into(), ..Default::default() });
+    let initial_metadata = vec![HeaderValueOption { header, ..Default::default() }];
+    let check = GrpcHealthCheck { initial_metadata, ..Default::default() };
+    message.health_checks[0].health_checker = Some(HealthChecker::GrpcHealthCheck(check));
+}
+
 #[test]
 fn a_health_check_that_cannot_be_made_is_refused() {
     refuses::<Cluster, _>(
@@ -346,6 +447,81 @@ fn a_health_check_that_cannot_be_made_is_refused() {
                 |m| m.health_checks[0].no_traffic_interval = Some(Duration::default()),
                 "health_checks[0].no_traffic_interval",
                 "greater than zero",
+            ),
+            (
+                |m| m.health_checks[0].transport_socket_match_criteria = Some(Default::default()),
+                "health_checks[0].transport_socket_match_criteria",
+                "checks use the cluster's transport socket",
+            ),
+            (
+                |m| m.health_checks[0].tls_options = Some(Default::default()),
+                "health_checks[0].tls_options",
+                "checks speak what calls speak",
+            ),
+            (
+                |m| m.health_checks[0].interval_jitter = Some(Duration { seconds: -1, nanos: 0 }),
+                "health_checks[0].interval_jitter",
+                "not a valid duration",
+            ),
+            (
+                |m| m.health_checks[0].initial_jitter = Some(Duration { seconds: -1, nanos: 0 }),
+                "health_checks[0].initial_jitter",
+                "not a valid duration",
+            ),
+            (
+                |m| m.health_checks[0].no_traffic_healthy_interval = Some(Duration::default()),
+                "health_checks[0].no_traffic_healthy_interval",
+                "greater than zero",
+            ),
+            (
+                |m| m.health_checks[0].unhealthy_interval = Some(Duration::default()),
+                "health_checks[0].unhealthy_interval",
+                "greater than zero",
+            ),
+            (
+                |m| m.health_checks[0].unhealthy_edge_interval = Some(Duration::default()),
+                "health_checks[0].unhealthy_edge_interval",
+                "greater than zero",
+            ),
+            (
+                |m| m.health_checks[0].healthy_edge_interval = Some(Duration::default()),
+                "health_checks[0].healthy_edge_interval",
+                "greater than zero",
+            ),
+            (
+                |m| {
+                    m.health_checks[0].health_checker =
+                        Some(HealthChecker::CustomHealthCheck(Default::default()));
+                },
+                "health_checks[0].custom_health_check",
+                "use grpc_health_check or tcp_health_check",
+            ),
+            (
+                |m| {
+                    let proxy_protocol_config = Some(Default::default());
+                    let check = TcpHealthCheck { proxy_protocol_config, ..Default::default() };
+                    m.health_checks[0].health_checker = Some(HealthChecker::TcpHealthCheck(check));
+                },
+                "health_checks[0].tcp_health_check.proxy_protocol_config",
+                "not supported",
+            ),
+            (
+                |m| {
+                    let check = TcpHealthCheck { receive: vec![Payload::default()], ..Default::default() };
+                    m.health_checks[0].health_checker = Some(HealthChecker::TcpHealthCheck(check));
+                },
+                "health_checks[0].tcp_health_check.receive[0]",
+                "not empty",
+            ),
+            (
+                |m| asking(m, "a b", "v"),
+                "health_checks[0].grpc_health_check.initial_metadata[0].header.key",
+                "invalid HTTP header name",
+            ),
+            (
+                |m| asking(m, "a", "\n"),
+                "health_checks[0].grpc_health_check.initial_metadata[0].header.value",
+                "failed to parse header value",
             ),
             (|m| m.health_checks[0].health_checker = None, "health_checks[0].health_checker", "is required"),
             (

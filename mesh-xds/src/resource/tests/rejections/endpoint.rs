@@ -1,5 +1,8 @@
 //! ClusterLoadAssignment (gRFC A27).
 
+// Fields that Envoy deprecates are still what other control planes send.
+#![allow(deprecated)]
+
 use super::*;
 use envoy_types::pb::{
     envoy::{
@@ -191,6 +194,39 @@ fn a_faulty_assignment_is_refused_with_the_place() {
                 "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
                  [\"envoy.http11_proxy_transport_socket.proxy_address\"]",
                 "must be a socket_address",
+            ),
+            (
+                |m| m.endpoints[0].lb_config = Some(LbConfig::LoadBalancerEndpoints(Default::default())),
+                "endpoints[0].load_balancer_endpoints",
+                "send them in lb_endpoints",
+            ),
+            (
+                |m| {
+                    let mut more = locality(0, "10.0.0.3").lb_endpoints.remove(0);
+                    more.load_balancing_weight = Some(UInt32Value { value: u32::MAX });
+                    m.endpoints[0].lb_endpoints.push(more);
+                },
+                "endpoints[0].lb_endpoints[1]",
+                "the weights of the locality sum to more than 4294967295",
+            ),
+            (
+                |m| {
+                    first(m).health_check_config =
+                        Some(HealthCheckConfig { address: socket("name", 80), ..Default::default() });
+                },
+                at(".health_check_config.address.socket_address.address"),
+                "literal IP",
+            ),
+            (
+                |m| {
+                    let mut metadata = proxy(&Address::default()).unwrap();
+                    let other = model::wire::any(&SocketAddress::default());
+                    metadata.typed_filter_metadata.values_mut().for_each(|any| *any = other.clone());
+                    m.endpoints[0].metadata = Some(metadata);
+                },
+                "endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.http11_proxy_transport_socket.proxy_address\"]",
+                "envoy.config.core.v3.Address, found",
             ),
             (
                 |m| m.endpoints[0].metadata = proxy(&Address::default()),

@@ -1,4 +1,10 @@
-//! HTTP filters that need a feature, and matcher trees (gRFC A55, A59, A77, A83, A92, A102, A103, A106).
+//! HTTP filters (gRFC A33, A55, A59, A77, A83, A92, A102), composites and matcher trees (A103, A106), overrides.
+
+mod authz;
+mod limits;
+mod others;
+mod tokens;
+mod trees;
 
 use super::*;
 use crate::resource::{
@@ -92,6 +98,40 @@ fn refused(config: Any, server: bool) -> Vec<(String, String)> {
         path.rsplit_once("http_filters[0].typed_config").map_or(path.clone(), |(_, end)| end.to_owned())
     };
     faults.map(|fault| (end(fault.path), fault.reason)).collect()
+}
+
+/// [`refuses`] of a filter's message, whose path begins with `.` here: of a good listener, each change alone.
+fn refuses_filter<M: Message + MessageName + Default + Clone>(good: &M, server: bool, cases: &[Case<M>]) {
+    assert!(Listener::parse(&with(any(good), server, false), &context()).is_ok());
+    for (change, path, reason) in cases {
+        let mut message = good.clone();
+        change(&mut message);
+        let faults = refused(any(&message), server);
+        let found = faults.iter().any(|(at, why)| at == path && why.contains(reason));
+        assert!(found, "{path}: {reason}: {faults:?}");
+    }
+}
+
+/// Routes with this override.
+fn overriding(config: Any) -> Vec<u8> {
+    let mut message = super::route::good();
+    message.virtual_hosts[0].routes[0].typed_per_filter_config.insert("f".into(), config);
+    message.encode_to_vec()
+}
+
+/// The same of the message of an override.
+fn refuses_override<M: Message + MessageName + Default + Clone>(good: &M, cases: &[Case<M>]) {
+    let parse = |message: &M| RouteConfiguration::parse(&overriding(any(message)), &context());
+    assert!(parse(good).is_ok());
+    for (change, path, reason) in cases {
+        let mut message = good.clone();
+        change(&mut message);
+        let error = parse(&message).expect_err(&format!("{path}: {reason} is accepted"));
+        let path = format!("virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"]{path}");
+        let found =
+            error.rejected.faults.iter().any(|fault| fault.path == path && fault.reason.contains(reason));
+        assert!(found, "{path}: {reason}: {error}");
+    }
 }
 
 fn extension(name: &str, config: &impl MessageName) -> Option<TypedExtensionConfig> {
