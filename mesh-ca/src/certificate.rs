@@ -77,6 +77,8 @@ pub struct PeerCertificate {
     pub dns_sans: Vec<String>,
     /// All IP addresses.
     pub ip_sans: Vec<IpAddr>,
+    /// All mail addresses.
+    pub email_sans: Vec<String>,
     /// First moment of validity.
     pub not_before: SystemTime,
     /// Last moment of validity.
@@ -95,6 +97,7 @@ impl PeerCertificate {
             uri_sans: names.uris,
             dns_sans: names.dns,
             ip_sans: names.ips,
+            email_sans: names.emails,
             not_before: clock::from_asn1(certificate.validity().not_before),
             not_after: clock::from_asn1(certificate.validity().not_after),
             der: der.clone().into_owned(),
@@ -108,7 +111,9 @@ impl PeerCertificate {
         }
         let uris = self.uri_sans.iter().map(|uri| uri.escape_default().to_string());
         let dns = self.dns_sans.iter().map(|name| name.escape_default().to_string());
-        let names: Vec<_> = uris.chain(dns).chain(self.ip_sans.iter().map(IpAddr::to_string)).collect();
+        let ips = self.ip_sans.iter().map(IpAddr::to_string);
+        let emails = self.email_sans.iter().map(|address| address.escape_default().to_string());
+        let names: Vec<_> = uris.chain(dns).chain(ips).chain(emails).collect();
         if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
     }
 }
@@ -187,6 +192,7 @@ struct Names {
     uris: Vec<String>,
     dns: Vec<String>,
     ips: Vec<IpAddr>,
+    emails: Vec<String>,
 }
 
 impl Names {
@@ -201,6 +207,7 @@ impl Names {
                 GeneralName::URI(uri) => names.uris.push((*uri).to_owned()),
                 GeneralName::DNSName(dns) => names.dns.push((*dns).to_owned()),
                 GeneralName::IPAddress(bytes) => names.ips.push(address(bytes).ok_or(WHAT)?),
+                GeneralName::RFC822Name(address) => names.emails.push((*address).to_owned()),
                 GeneralName::Invalid(..) => return Err(WHAT),
                 _ => {}
             }

@@ -11,6 +11,10 @@ fn uri(text: &str) -> SanType {
     SanType::URI(text.try_into().unwrap())
 }
 
+fn email(address: &str) -> SanType {
+    SanType::Rfc822Name(address.try_into().unwrap())
+}
+
 fn checked(change: impl FnOnce(&mut CertificateParams)) -> Result<SpiffeId, InvalidCertificate> {
     let leaf = Leaf::new(ID).with(change).issue();
     svid_id(&parse(&leaf.der).unwrap())
@@ -104,12 +108,14 @@ fn names_and_times_are_read() {
         params.subject_alt_names.push(SanType::DnsName("b.a.svc".try_into().unwrap()));
         params.subject_alt_names.push(SanType::IpAddress([10, 0, 0, 1].into()));
         params.subject_alt_names.push(SanType::IpAddress([0, 0, 0, 0, 0, 0, 0, 1].into()));
+        params.subject_alt_names.push(email("ops@td"));
     });
     let peer = PeerCertificate::from_der(&leaf.issue().der).unwrap();
     assert_eq!(peer.spiffe_id.as_ref().unwrap().as_str(), ID);
     assert_eq!(peer.uri_sans, [ID]);
     assert_eq!(peer.dns_sans, ["b.a.svc"]);
     assert_eq!(peer.ip_sans, ["10.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    assert_eq!(peer.email_sans, ["ops@td"]);
     assert_eq!((peer.not_before, peer.not_after), (from, from + Duration::from_secs(60)));
     assert_eq!(peer.names(), ID);
 }
@@ -120,6 +126,13 @@ fn a_certificate_that_is_no_svid_has_names_but_no_spiffe_id() {
     let peer = PeerCertificate::from_der(&leaf.der).unwrap();
     assert_eq!(peer.spiffe_id, None);
     assert_eq!(peer.names(), format!("{ID}, spiffe://td/other"));
+    let others = Leaf::new(ID)
+        .with(|params| {
+            let address = SanType::IpAddress([10, 0, 0, 1].into());
+            params.subject_alt_names = vec![email("ops@td"), address];
+        })
+        .issue();
+    assert_eq!(PeerCertificate::from_der(&others.der).unwrap().names(), "10.0.0.1, ops@td");
     let none = Leaf::new(ID).with(|params| params.subject_alt_names.clear()).issue();
     assert_eq!(PeerCertificate::from_der(&none.der).unwrap().names(), "no name at all");
 }

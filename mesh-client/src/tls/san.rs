@@ -10,8 +10,7 @@ use std::fmt;
 /// Whether any name of the peer satisfies the matcher.
 ///
 /// A DNS name is compared without regard to case when the matcher is exact, and a wildcard in the
-/// certificate (`*.example.com`) then stands for one label. URIs and IP addresses are compared as text. Mail
-/// addresses, which name no server, never match.
+/// certificate (`*.example.com`) then stands for one label. All others are compared as text.
 pub(super) fn matches(peer: &PeerCertificate, matcher: &SanMatcher) -> bool {
     let SanMatcher { kind, name } = matcher;
     let of = |wanted: SanKind| kind.is_none_or(|kind| kind == wanted);
@@ -22,6 +21,7 @@ pub(super) fn matches(peer: &PeerCertificate, matcher: &SanMatcher) -> bool {
     of(SanKind::Uri) && peer.uri_sans.iter().any(|uri| name.matches(uri))
         || of(SanKind::Dns) && peer.dns_sans.iter().any(dns)
         || of(SanKind::Ip) && peer.ip_sans.iter().any(|ip| name.matches(&ip.to_string()))
+        || of(SanKind::Email) && peer.email_sans.iter().any(|address| name.matches(address))
 }
 
 /// Whether the peer's certificate is good for this DNS name.
@@ -74,7 +74,46 @@ impl fmt::Display for Shown<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::dns_name_covers;
+    use super::{dns_name_covers, matches};
+    use mesh_ca::certificate::PeerCertificate;
+    use mesh_xds::{
+        matcher::StringMatcher,
+        resource::tls::{SanKind, SanMatcher},
+    };
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    #[test]
+    fn names_are_matched_by_kind_and_text() {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![
+            SanType::URI("spiffe://td/a".try_into().unwrap()),
+            SanType::DnsName("a.example.com".try_into().unwrap()),
+            SanType::IpAddress([10, 0, 0, 1].into()),
+            SanType::Rfc822Name("ops@example.com".try_into().unwrap()),
+        ];
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let peer = PeerCertificate::from_der(certificate.der()).unwrap();
+        let exact = |text| StringMatcher::exact(text, false);
+        for (name, kind) in [
+            (exact("spiffe://td/a"), SanKind::Uri),
+            (exact("A.example.com"), SanKind::Dns),
+            (exact("10.0.0.1"), SanKind::Ip),
+            (exact("ops@example.com"), SanKind::Email),
+            (StringMatcher::exact("OPS@example.com", true), SanKind::Email),
+            (StringMatcher::prefix("ops@", false).unwrap(), SanKind::Email),
+            (StringMatcher::regex("[a-z]+@example[.]com").unwrap(), SanKind::Email),
+        ] {
+            let any = SanMatcher::from(name);
+            assert!(matches(&peer, &any), "{any}");
+            for other in SanKind::ALL {
+                let one = SanMatcher { kind: Some(other), ..any.clone() };
+                assert_eq!(matches(&peer, &one), other == kind, "{one}");
+            }
+        }
+        for wrong in [exact("OPS@example.com"), exact("example.com"), exact("ops")] {
+            assert!(!matches(&peer, &SanMatcher { kind: Some(SanKind::Email), name: wrong }));
+        }
+    }
 
     #[test]
     fn a_wildcard_stands_for_one_whole_leftmost_label() {
