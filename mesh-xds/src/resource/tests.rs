@@ -1,5 +1,6 @@
 //! What every resource promises.
 
+mod envoy;
 mod fields;
 pub(crate) mod generators;
 mod recorded;

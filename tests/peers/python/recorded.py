@@ -19,12 +19,17 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.rbac.v3 import rbac_pb2  # noqa: F401 (registers the type)
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as aggregate_pb2  # noqa: F401
+from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2  # noqa: F401
 from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
+from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noqa: F401
     http_connection_manager_pb2,
 )
+from envoy.extensions.grpc_service.channel_credentials.insecure.v3 import insecure_credentials_pb2  # noqa: F401
+from envoy.extensions.grpc_service.channel_credentials.xds.v3 import xds_credentials_pb2  # noqa: F401
+from envoy.extensions.http.stateful_session.header.v3 import header_pb2  # noqa: F401
 from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2  # noqa: F401
 from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2  # noqa: F401
 from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2  # noqa: F401
@@ -35,6 +40,7 @@ from xds.type.v3 import typed_struct_pb2  # noqa: F401
 
 OUT = pathlib.Path(sys.argv[1])
 T = "type.googleapis.com/"
+CREDENTIALS = "envoy.extensions.grpc_service.channel_credentials."
 ROUTER = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": T + "envoy.extensions.filters.http.router.v3.Router"},
@@ -481,6 +487,67 @@ write(
                             }
                         ],
                     },
+                )
+            },
+        }
+    ),
+)
+
+write(
+    "grpc-listener-authz-and-session",
+    listener(
+        {
+            "name": "guarded",
+            "api_listener": {
+                "api_listener": hcm(
+                    [
+                        {
+                            "name": "authz",
+                            "typed_config": {
+                                "@type": T + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+                                "transport_api_version": "V3",
+                                "grpc_service": {
+                                    "google_grpc": {
+                                        "target_uri": "dns:///authz.example.com:9000",
+                                        "stat_prefix": "authz",
+                                        "channel_credentials_plugin": [
+                                            {
+                                                "@type": T + CREDENTIALS + "xds.v3.XdsCredentials",
+                                                "fallback_credentials": {
+                                                    "@type": T + CREDENTIALS + "insecure.v3.InsecureCredentials"
+                                                },
+                                            }
+                                        ],
+                                    },
+                                    "timeout": "0.250s",
+                                    "initial_metadata": [{"key": "x-caller", "value": "reviews"}],
+                                },
+                                "failure_mode_allow": True,
+                                "status_on_error": {"code": "BadGateway"},
+                                "allowed_headers": {"patterns": [{"exact": "x-user", "ignore_case": True}]},
+                                "decoder_header_mutation_rules": {
+                                    "disallow_expression": {"regex": "x-internal-.*"}
+                                },
+                            },
+                        },
+                        {
+                            "name": "session",
+                            "typed_config": {
+                                "@type": T + "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
+                                "session_state": {
+                                    "name": "header",
+                                    "typed_config": {
+                                        "@type": T
+                                        + "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState",
+                                        "name": "x-session",
+                                    },
+                                },
+                                "strict": True,
+                            },
+                        },
+                        ROUTER,
+                    ],
+                    rds={"config_source": ADS, "route_config_name": "r"},
                 )
             },
         }

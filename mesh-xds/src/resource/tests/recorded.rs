@@ -1,6 +1,7 @@
 //! Bytes that our encoder did not make: resources as other control planes send them, encodings that no encoder of
 //! ours would choose, and what has to be refused. `tests/peers/python/recorded.py` writes them, with Google's
-//! protobuf; those of gRPC-Go's tests and of go-control-plane's example come from `tests/peers/go/recorded.go`.
+//! protobuf; those of gRPC-Go's tests and of go-control-plane's example come from `tests/peers/go/recorded.go`, those of
+//! an Envoy are in `envoy.rs`.
 
 use super::*;
 use crate::{
@@ -8,11 +9,13 @@ use crate::{
     resource::{
         cluster::{Discovery, LbPolicy},
         endpoint::HealthStatus,
+        ext_authz::grpc_service::Credentials,
         filter::{FilterConfig, FilterOverride},
         listener::{HttpConnectionManager, ListenerKind, RouteSource},
         rbac::RbacAction,
         retry::RetryPolicy,
         route::{Destination, Forward, RouteAction},
+        stateful_session::SessionState,
         tls::{Identity, Roots},
     },
 };
@@ -29,7 +32,7 @@ fn bytes(file: &str) -> Vec<u8> {
     fs::read(directory().join(format!("{file}.bin"))).unwrap()
 }
 
-fn listener(resource: &AnyResource) -> &Listener {
+pub(super) fn listener(resource: &AnyResource) -> &Listener {
     let AnyResource::Listener(listener) = resource else { panic!("{resource:?}") };
     listener
 }
@@ -50,21 +53,21 @@ fn filters(http: &HttpConnectionManager) -> Vec<&str> {
     http.filters.iter().map(|filter| &*filter.name).collect()
 }
 
-fn routes(resource: &AnyResource) -> &RouteConfiguration {
+pub(super) fn routes(resource: &AnyResource) -> &RouteConfiguration {
     let AnyResource::RouteConfiguration(routes) = resource else { panic!("{resource:?}") };
     routes
 }
 
-fn forwards(resource: &AnyResource) -> Vec<&Forward> {
+pub(super) fn forwards(resource: &AnyResource) -> Vec<&Forward> {
     let all = routes(resource).virtual_hosts.iter().flat_map(|host| &host.routes);
-    all.map(|route| match &route.action {
-        RouteAction::Forward(forward) => &**forward,
-        other => panic!("{other:?}"),
+    all.filter_map(|route| match &route.action {
+        RouteAction::Forward(forward) => Some(&**forward),
+        _ => None,
     })
     .collect()
 }
 
-fn cluster(resource: &AnyResource) -> &Cluster {
+pub(super) fn cluster(resource: &AnyResource) -> &Cluster {
     let AnyResource::Cluster(cluster) = resource else { panic!("{resource:?}") };
     cluster
 }
@@ -85,7 +88,7 @@ fn context() -> ParseContext {
 }
 
 /// File, type, and what has to be true of it.
-type Accepted = (&'static str, ResourceType, fn(&AnyResource));
+pub(super) type Accepted = (&'static str, ResourceType, fn(&AnyResource));
 
 const ACCEPTED: &[Accepted] = &[
     // Istio, for proxyless gRPC.
@@ -187,6 +190,21 @@ const ACCEPTED: &[Accepted] = &[
         let [_, second] = &localities[0].endpoints[..] else { panic!("{localities:?}") };
         assert_eq!((second.addresses.len(), second.weight.get()), (2, 5));
         assert_eq!(second.health, HealthStatus::Unhealthy);
+    }),
+    ("grpc-listener-authz-and-session", LDS, |resource| {
+        let http = api(resource);
+        let [authz, session, _] = &http.filters[..] else { panic!("{http:?}") };
+        let FilterConfig::ExtAuthz(authz) = &authz.config else { panic!("{authz:?}") };
+        assert_eq!(&*authz.service.target, "dns:///authz.example.com:9000");
+        assert_eq!(authz.service.credentials, Credentials::Xds(Box::new(Credentials::Insecure)));
+        assert_eq!(authz.service.timeout, Some(Duration::from_millis(250)));
+        assert_eq!(authz.service.metadata[0].1, "reviews");
+        assert_eq!((authz.failure_mode_allow, authz.status_on_error), (true, 502));
+        assert!(authz.allowed_headers[0].matches("X-User"));
+        assert!(authz.mutation_rules.disallow.as_ref().unwrap().matches("x-internal-a"));
+        let FilterConfig::StatefulSession(session) = &session.config else { panic!("{session:?}") };
+        let Some(SessionState::Header(name)) = &session.state else { panic!("{session:?}") };
+        assert_eq!((name.as_str(), session.strict.unwrap().as_u16()), ("x-session", 503));
     }),
     // gRPC-Go's end-to-end tests.
     ("go-listener", LDS, |resource| {
@@ -320,7 +338,7 @@ fn codes(resource: &AnyResource) -> Vec<u32> {
 }
 
 /// File, type, path of a fault, and a part of its reason.
-type Refused = (&'static str, ResourceType, &'static str, &'static str);
+pub(super) type Refused = (&'static str, ResourceType, &'static str, &'static str);
 
 const API: &str = "api_listener.api_listener.";
 const ROUTE: &str = "virtual_hosts[0].routes[0].";
@@ -372,7 +390,7 @@ const REFUSED: &[(Refused, &str)] = &[
 
 #[test]
 fn what_other_encoders_make_is_read_for_what_it_says() {
-    for (file, kind, holds) in ACCEPTED {
+    for (file, kind, holds) in ACCEPTED.iter().chain(envoy::ACCEPTED) {
         let resource = AnyResource::parse(*kind, &bytes(file), &context());
         let resource = resource.unwrap_or_else(|error| panic!("{file}: {error}"));
         holds(&resource);
@@ -383,7 +401,7 @@ fn what_other_encoders_make_is_read_for_what_it_says() {
 
 #[test]
 fn what_is_wrong_is_refused_whoever_made_it() {
-    for ((file, kind, path, reason), below) in REFUSED {
+    for ((file, kind, path, reason), below) in REFUSED.iter().chain(envoy::REFUSED) {
         let error = AnyResource::parse(*kind, &bytes(file), &context()).expect_err(file);
         let path = format!("{below}{path}");
         let found = error.rejected.faults.iter().any(|f| f.path == path && f.reason.contains(reason));
@@ -397,8 +415,9 @@ fn every_file_is_expected() {
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
-    let accepted = ACCEPTED.iter().map(|(file, ..)| *file);
-    let expected = accepted.chain(REFUSED.iter().map(|((file, ..), _)| *file));
+    let accepted = ACCEPTED.iter().chain(envoy::ACCEPTED).map(|(file, ..)| *file);
+    let refused = REFUSED.iter().chain(envoy::REFUSED).map(|((file, ..), _)| *file);
+    let expected = accepted.chain(refused);
     assert_eq!(expected.map(str::to_owned).collect::<BTreeSet<_>>(), there);
 }
 
