@@ -1,12 +1,15 @@
 //! The last known good configuration on disk: for a process that starts while no control plane answers.
 //!
-//! One file per node and control planes, written whole and renamed into place, readable by its owner only. It
-//! holds what was understood of accepted resources, which name certificates and keys but contain none; secrets are
+//! One file per node and control planes, written whole and renamed into place, readable by its owner only. Processes
+//! that share it add to it in turn. It holds what was understood of accepted resources, which name certificates and keys but contain none; secrets are
 //! left out, so that a cluster that needs one waits for a control plane. What is
 //! read goes through the same parser as what is received, so a file can do no more than a control plane. A file that is
-//! damaged, foreign, too new, too large or too old is ignored with a warning that names it.
+//! damaged, foreign, too new, too large or too old, or that another user can have written, is ignored with a warning
+//! that names it.
 
 mod file;
+mod news;
+mod trust;
 mod writer;
 
 pub use file::CacheSettings;
@@ -15,6 +18,7 @@ pub(super) use file::content;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use file::reread;
 pub(super) use file::{Owner, load};
+use news::News;
 pub(super) use writer::{Writer, keep};
 
 use super::machine::Key;

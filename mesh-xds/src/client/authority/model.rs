@@ -254,7 +254,10 @@ impl World {
                 self.tick();
             }
             Event::Rest => self.rest(),
-            Event::Write => self.disk = self.writer.records.clone(),
+            Event::Write => {
+                let (there, now) = (std::mem::take(&mut self.disk), self.epoch());
+                self.disk = self.writer.write_over(there, now);
+            }
             Event::Restart { kept } => self.restart(*kept),
         }
     }

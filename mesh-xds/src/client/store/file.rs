@@ -1,6 +1,6 @@
 //! The file: its name, its form, and what is wrong with it.
 
-use super::{Kept, Record, Stored};
+use super::{Kept, News, Record, Stored, trust};
 use crate::{
     client::machine::{Key, Unparsable},
     name::{Name, ResourceType},
@@ -9,22 +9,24 @@ use bytes::Bytes;
 use prost::Message;
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, TryLockError},
     io::{self, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use twox_hash::XxHash64;
 
 /// Where the last known good configuration is kept, and for how long it is good.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheSettings {
-    /// A directory, made if it is not there; several processes may share it.
+    /// A directory, made for this user alone if it is not there. Several processes may share it, and of one node and
+    /// the same control planes also the file: each adds what it is told. On Unix the directory and the file must be
+    /// this user's or root's, and nobody else may write the file, nor the directory, unless it is sticky as `/tmp`.
     pub directory: PathBuf,
     /// What no control plane has stood by for longer is not used. Default 24 h.
     pub max_age: Duration,
-    /// A larger file is neither written nor read. Default 256 MiB.
+    /// A larger file is neither written nor read; what other processes added is left out first. Default 256 MiB.
     pub max_bytes: u64,
 }
 
@@ -83,15 +85,18 @@ struct Entry {
     confirmed: f64,
 }
 
-pub(super) fn encode(owner: &Owner, records: &BTreeMap<Key, Record>) -> Vec<u8> {
-    let entry = |((kind, name), record): (&Key, &Record)| Entry {
+fn entry(((kind, name), record): (&Key, &Record)) -> Entry {
+    Entry {
         type_url: kind.url().to_owned(),
         name: name.to_string(),
         version: record.version.to_string(),
         body: record.body.clone(),
         server: record.server.to_string(),
         confirmed: record.confirmed,
-    };
+    }
+}
+
+pub(super) fn encode(owner: &Owner, records: &BTreeMap<Key, Record>) -> Vec<u8> {
     let file = File {
         node: owner.node.clone(),
         servers: owner.servers.clone(),
@@ -150,13 +155,9 @@ pub(in crate::client) fn load<R>(
     let path = owner.path(&settings.directory);
     let ignored =
         |why: &str| tracing::warn!(file = %path.display(), why, "a last known good configuration is ignored");
-    let records = match read(&path, settings.max_bytes) {
-        Ok(bytes) => decode(owner, &bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Stored::none(),
-        Err(error) => Err(error.to_string()),
-    };
-    let records = match records {
-        Ok(records) => records,
+    let records = match records(settings, owner, &path) {
+        Ok(Some(records)) => records,
+        Ok(None) => return Stored::none(),
         Err(why) => {
             ignored(&why);
             return Stored::none();
@@ -165,6 +166,29 @@ pub(in crate::client) fn load<R>(
     let (stored, faults) = revive(records, path.clone(), settings.max_age, now, parse);
     faults.iter().for_each(|why| ignored(why));
     stored
+}
+
+/// What is in the file; `None`: there is none.
+fn records(
+    settings: &CacheSettings,
+    owner: &Owner,
+    path: &Path,
+) -> Result<Option<BTreeMap<Key, Record>>, String> {
+    let ours = || trust::ours(&settings.directory);
+    match read(path, settings.max_bytes, &ours).and_then(|bytes| {
+        trust::directory(&settings.directory, &ours)?;
+        Ok(bytes)
+    }) {
+        Ok(bytes) => decode(owner, &bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether a control plane has stood by it lately.
+pub(super) fn is_usable(record: &Record, now: f64, max_age: Duration) -> bool {
+    // What is no number is in no range.
+    (-SKEW..=max_age.as_secs_f64()).contains(&(now - record.confirmed))
 }
 
 /// What is of use of these records, and what is wrong with the others.
@@ -178,9 +202,7 @@ pub(super) fn revive<R>(
     let (mut entries, mut age) = (BTreeMap::new(), 0.0_f64);
     let (mut old, mut bad) = (0_usize, Vec::new());
     for ((kind, name), record) in records {
-        let since = now - record.confirmed;
-        // Also what is no number.
-        if !(-SKEW..=max_age.as_secs_f64()).contains(&since) {
+        if !is_usable(&record, now, max_age) {
             old += 1;
             continue;
         }
@@ -192,7 +214,7 @@ pub(super) fn revive<R>(
         };
         match parsed {
             Ok((own, resource)) if own == name => {
-                age = age.max(since);
+                age = age.max(now - record.confirmed);
                 let Record { version, body, server, confirmed } = record;
                 entries.insert((kind, name), Kept { resource, version, body, server, confirmed });
             }
@@ -210,11 +232,11 @@ pub(super) fn revive<R>(
     (Stored { entries, path, age: age as u64 }, faults)
 }
 
-fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path, max_bytes: u64, ours: trust::Ours<'_>) -> io::Result<Vec<u8>> {
     // Looked at first: to open a pipe would wait for its other end.
-    trusted(&fs::symlink_metadata(path)?)?;
+    trust::file(&fs::symlink_metadata(path)?, ours)?;
     let file = fs::File::open(path)?;
-    trusted(&file.metadata()?)?;
+    trust::file(&file.metadata()?, ours)?;
     let mut bytes = Vec::new();
     file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
@@ -223,33 +245,17 @@ fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether only this process's user can have written it. What others may write is no better than a control plane
-/// that anybody can be.
-fn trusted(metadata: &fs::Metadata) -> io::Result<()> {
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = metadata.permissions().mode();
-        if mode & 0o022 != 0 {
-            return Err(io::Error::other(format!("others may write it (mode {:03o})", mode & 0o777)));
-        }
-    }
-    Ok(())
-}
-
-/// Writes it beside the old one and puts it in its place. Blocks.
-pub(super) fn write(
+/// Adds what control planes said to what is on disk at `now`, and returns all of it. Other processes that write the
+/// same file wait meanwhile. Blocks.
+pub(super) fn update(
     settings: &CacheSettings,
     owner: &Owner,
-    records: &BTreeMap<Key, Record>,
-) -> io::Result<()> {
-    let bytes = encode(owner, records);
-    if bytes.len() as u64 > settings.max_bytes {
-        let why = format!("{} bytes are more than the limit of {}", bytes.len(), settings.max_bytes);
-        return Err(io::Error::other(why));
+    news: &News,
+    now: f64,
+) -> io::Result<BTreeMap<Key, Record>> {
+    let path = owner.path(&settings.directory);
+    if news.is_empty() && !path.try_exists()? {
+        return Ok(BTreeMap::new());
     }
     let mut directory = fs::DirBuilder::new();
     directory.recursive(true);
@@ -259,25 +265,81 @@ pub(super) fn write(
         directory.mode(0o700);
     }
     directory.create(&settings.directory)?;
-    let path = owner.path(&settings.directory);
-    // Of this process alone, and never one that is there already: it could be a link to something else.
-    let temporary = path.with_extension(format!("{}-{:08x}.tmp", std::process::id(), fastrand::u32(..)));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
+    let ours = || trust::ours(&settings.directory);
+    trust::directory(&settings.directory, &ours)?;
+    // Until it is dropped.
+    let _turn = turn(&path, &ours)?;
+    // What cannot be believed is replaced.
+    let there = records(settings, owner, &path).ok().flatten().unwrap_or_default();
+    let mut merged = news.onto(there, now, settings.max_age);
+    let bytes = encode(owner, &merged);
+    let excess = (bytes.len() as u64).saturating_sub(settings.max_bytes);
+    let bytes = if excess > 0 && shrink(&mut merged, news, excess) { encode(owner, &merged) } else { bytes };
+    if bytes.len() as u64 > settings.max_bytes {
+        let why = format!("{} bytes are more than the limit of {}", bytes.len(), settings.max_bytes);
+        return Err(io::Error::other(why));
     }
+    // Of this process alone.
+    let temporary = path.with_extension(format!("{}-{:08x}.tmp", std::process::id(), fastrand::u32(..)));
     clear(&settings.directory);
-    let written = options.open(&temporary).and_then(|mut file| {
+    let written = trust::create(&temporary).and_then(|mut file| {
         file.write_all(&bytes)?;
         file.sync_all()
     });
     written.and_then(|()| fs::rename(&temporary, &path)).inspect_err(|_| {
         // What is half written is of no use; that it cannot be removed either is the lesser news.
         drop(fs::remove_file(&temporary));
-    })
+    })?;
+    Ok(merged)
+}
+
+/// Leaves out so many bytes of what this process was not told itself, the longest unconfirmed first. Says whether
+/// anything was.
+fn shrink(records: &mut BTreeMap<Key, Record>, news: &News, excess: u64) -> bool {
+    let size = |one| entry(one).encoded_len() as u64;
+    let others = records.iter().filter(|(key, _)| !news.mentions(key));
+    let mut others: Vec<_> = others.map(|one| (one.1.confirmed, one.0.clone(), size(one))).collect();
+    others.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut gone = 0;
+    for (_, key, size) in others {
+        if gone >= excess {
+            break;
+        }
+        gone += size;
+        records.remove(&key);
+    }
+    gone > 0
+}
+
+/// How long a process waits for others that write the same file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One process at a time has the file beside `path` locked; it stays when its process ends, and the lock does not.
+fn turn(path: &Path, ours: trust::Ours<'_>) -> io::Result<fs::File> {
+    let path = path.with_extension("lock");
+    let told = |why: String| io::Error::other(format!("{}: {why}", path.display()));
+    let file = match trust::create(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Who else holds it could keep it for ever.
+            let checked = fs::symlink_metadata(&path).and_then(|metadata| trust::file(&metadata, ours));
+            checked.and_then(|()| fs::OpenOptions::new().write(true).open(&path))
+        }
+        made => made,
+    };
+    let file = file.map_err(|error| told(error.to_string()))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(told(format!("another process has it locked for longer than {PATIENCE:?}")));
+            }
+            Err(TryLockError::Error(error)) => return Err(told(format!("cannot be locked: {error}"))),
+        }
+    }
 }
 
 /// What is beside the files for longer than this was left by a process that ended while it wrote.

@@ -67,10 +67,26 @@ fn read(settings: &CacheSettings, owner: &Owner) -> Vec<String> {
     stored.entries.iter().map(show).collect()
 }
 
+/// Beside the lock.
 fn only_file(dir: &Path) -> PathBuf {
-    let files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_none_or(|end| end != "lock")).collect();
     let [one] = files.try_into().unwrap();
     one
+}
+
+/// What control planes said, when they said it.
+fn news(records: &BTreeMap<Key, Record>) -> News {
+    let mut news = News::default();
+    for (key, record) in records {
+        news.say(key.clone(), record.server.clone(), record.confirmed, Some(record.clone()));
+    }
+    news
+}
+
+/// As a process that is told these and nothing else.
+fn write(settings: &CacheSettings, records: &BTreeMap<Key, Record>) -> std::io::Result<()> {
+    file::update(settings, &owner(), &news(records), NOW).map(drop)
 }
 
 #[test]
@@ -78,10 +94,10 @@ fn what_is_written_is_read_by_the_same_node_of_the_same_control_planes_only() {
     let dir = Dir::new();
     let settings = CacheSettings::new(&dir.0);
     assert!(read(&settings, &owner()).is_empty(), "nothing there is nothing wrong");
-    file::write(&settings, &owner(), &records(&[(LDS, "l=1", NOW - 5.0), (CDS, "c=2", NOW)])).unwrap();
+    write(&settings, &records(&[(LDS, "l=1", NOW - 5.0), (CDS, "c=2", NOW)])).unwrap();
     assert_eq!(read(&settings, &owner()), ["CDS c=2 v a:1", "LDS l=1 v a:1"]);
-    file::write(&settings, &owner(), &records(&[(LDS, "l=3", NOW - 5.0)])).unwrap();
-    assert_eq!(read(&settings, &owner()), ["LDS l=3 v a:1"], "replaced as a whole");
+    write(&settings, &records(&[(LDS, "l=3", NOW - 5.0)])).unwrap();
+    assert_eq!(read(&settings, &owner()), ["CDS c=2 v a:1", "LDS l=3 v a:1"], "what others wrote stays");
     let stored = load(&settings, &owner(), NOW, |kind, body, _| Toy.parse(kind, body));
     let path = only_file(&dir.0);
     assert_eq!(
@@ -144,7 +160,7 @@ fn what_is_too_old_or_of_the_future_or_bad_is_left_out_and_its_neighbours_are_no
         (CDS, "d=panic", NOW),
     ]);
     all.insert((CDS, "another".into()), record("c=1", NOW));
-    file::write(&settings, &owner(), &all).unwrap();
+    write(&settings, &all).unwrap();
     assert_eq!(read(&settings, &owner()), ["LDS aged=1 v a:1", "LDS fresh=1 v a:1"]);
 }
 
@@ -152,9 +168,9 @@ fn what_is_too_old_or_of_the_future_or_bad_is_left_out_and_its_neighbours_are_no
 fn a_file_over_the_limit_is_neither_written_nor_read() {
     let dir = Dir::new();
     let settings = CacheSettings { max_bytes: 200, ..CacheSettings::new(&dir.0) };
-    file::write(&settings, &owner(), &records(&[(LDS, "l=1", NOW)])).unwrap();
+    write(&settings, &records(&[(LDS, "l=1", NOW)])).unwrap();
     let large = format!("l={}", "x".repeat(200));
-    let error = file::write(&settings, &owner(), &records(&[(LDS, &large, NOW)])).unwrap_err().to_string();
+    let error = write(&settings, &records(&[(LDS, &large, NOW)])).unwrap_err().to_string();
     assert!(error.contains("more than the limit of 200"), "{error}");
     assert_eq!(read(&settings, &owner()).len(), 1, "what was there is untouched");
     assert!(read(&CacheSettings { max_bytes: 20, ..settings }, &owner()).is_empty());
@@ -279,7 +295,7 @@ fn what_a_process_left_that_ended_while_it_wrote_is_removed_and_what_another_one
         let file = fs::File::create(path).unwrap();
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
     }
-    file::write(&CacheSettings::new(&dir.0), &owner(), &records(&[(LDS, "l=1", NOW)])).unwrap();
+    write(&CacheSettings::new(&dir.0), &records(&[(LDS, "l=1", NOW)])).unwrap();
     assert_eq!([left, fresh, other].map(|path| path.exists()), [false, true, true]);
 }
 
@@ -289,7 +305,7 @@ fn a_file_that_others_may_write_or_that_is_none_is_not_believed() {
     use std::os::unix::fs::PermissionsExt;
     let dir = Dir::new();
     let settings = CacheSettings::new(&dir.0);
-    file::write(&settings, &owner(), &records(&[(LDS, "l=1", NOW)])).unwrap();
+    write(&settings, &records(&[(LDS, "l=1", NOW)])).unwrap();
     assert_eq!(read(&settings, &owner()).len(), 1);
     let path = owner().path(&dir.0);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -297,6 +313,165 @@ fn a_file_that_others_may_write_or_that_is_none_is_not_believed() {
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/null", &path).unwrap();
     assert!(read(&settings, &owner()).is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_is_read_from_or_written_to_a_directory_whose_files_others_may_rename() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    write(&settings, &records(&[(LDS, "l=1", NOW)])).unwrap();
+    for (mode, is_good) in [(0o777, false), (0o770, false), (0o755, true), (0o1777, true)] {
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(read(&settings, &owner()).len(), usize::from(is_good), "{mode:o}");
+        let written = write(&settings, &records(&[(LDS, "l=1", NOW)]));
+        match written {
+            Ok(()) => assert!(is_good, "{mode:o}"),
+            Err(error) => {
+                assert!(!is_good && error.to_string().contains("name a directory in it"), "{error}")
+            }
+        }
+    }
+}
+
+/// Another user's files can be made by root only; so here another user reads.
+#[cfg(unix)]
+#[test]
+fn what_belongs_to_neither_us_nor_root_is_not_believed() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    write(&settings, &records(&[(LDS, "l=1", NOW)])).unwrap();
+    let path = owner().path(&dir.0);
+    let us = trust::ours(&dir.0).unwrap();
+    assert_eq!(us, fs::metadata(&path).unwrap().uid(), "what we make is ours");
+    assert_eq!(only_file(&dir.0), path, "and nothing is left of the question");
+    let root = us == 0;
+    if root {
+        for what in [&path, &dir.0] {
+            chown(what, Some(1), None).unwrap();
+        }
+    }
+    let foreign = fs::metadata(&path).unwrap().uid();
+    let whole = settings.max_bytes;
+    assert!(file::read(&path, whole, &|| Ok(foreign)).is_ok());
+    assert!(trust::directory(&dir.0, &|| Ok(foreign)).is_ok());
+    let other = foreign + 1;
+    let error = file::read(&path, whole, &|| Ok(other)).unwrap_err().to_string();
+    assert_eq!(error, format!("it belongs to user {foreign}, and not to {other} as this process does"));
+    let error = trust::directory(&dir.0, &|| Ok(other)).unwrap_err().to_string();
+    assert!(error.contains("its directory ") && error.contains("belongs to user"), "{error}");
+    if root {
+        // The whole way, where this can be arranged.
+        assert!(read(&settings, &owner()).is_empty());
+        chown(&path, Some(0), None).unwrap();
+        assert!(read(&settings, &owner()).is_empty(), "the directory is still another's");
+        chown(&dir.0, Some(0), None).unwrap();
+        assert_eq!(read(&settings, &owner()).len(), 1);
+    }
+}
+
+/// One of several processes with the same file.
+struct Process {
+    settings: CacheSettings,
+    writer: Writer,
+}
+
+impl Process {
+    fn start(settings: &CacheSettings) -> Self {
+        let stored = load(settings, &owner(), NOW, |kind, body, _| Toy.parse(kind, body));
+        let writer = Writer::new(settings.clone(), owner(), stored.records());
+        Self { settings: settings.clone(), writer }
+    }
+
+    /// Hears these, by name and value, of a control plane; and writes.
+    fn hears(&mut self, server: &str, is_open: bool, said: &[(&str, Option<&str>)], now: f64) {
+        let said = said.iter().map(|(name, value)| {
+            let body = value.map(|value| format!("{name}={value}"));
+            Accepted { server: server.into(), ..accepted(name, body.as_deref(), is_open) }
+        });
+        self.writer.learn(said.collect(), &Toy, now);
+        let records = file::update(&self.settings, &owner(), &self.writer.news, now).unwrap();
+        self.writer.wrote(records);
+    }
+}
+
+#[test]
+fn processes_that_share_a_file_keep_what_each_of_them_was_told() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let [mut one, mut other] = [Process::start(&settings), Process::start(&settings)];
+    one.hears("a:1", true, &[("l", Some("1")), ("both", Some("1"))], NOW - 9.0);
+    other.hears("a:1", true, &[("m", Some("1")), ("both", Some("2"))], NOW - 8.0);
+    assert_eq!(read(&settings, &owner()), ["LDS both=2 v a:1", "LDS l=1 v a:1", "LDS m=1 v a:1"]);
+    // One whose control plane is away says nothing new, though it holds something older.
+    one.hears("a:1", false, &[("l", Some("1")), ("both", Some("1"))], NOW - 7.0);
+    assert_eq!(read(&settings, &owner()), ["LDS both=2 v a:1", "LDS l=1 v a:1", "LDS m=1 v a:1"]);
+    // What does not exist goes for all, and does not come back with what others remember of it.
+    other.hears("a:1", true, &[("l", None)], NOW - 6.0);
+    one.hears("a:1", false, &[("l", Some("1"))], NOW - 5.0);
+    assert_eq!(read(&settings, &owner()), ["LDS both=2 v a:1", "LDS m=1 v a:1"]);
+    // Who hears of it again brings it back.
+    one.hears("a:1", true, &[("l", Some("1"))], NOW - 4.0);
+    assert_eq!(read(&settings, &owner()).len(), 3);
+}
+
+#[test]
+fn a_file_that_processes_share_is_of_the_control_plane_that_spoke_last_of_all_that_one_of_them_watches() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let [mut one, mut other] = [Process::start(&settings), Process::start(&settings)];
+    one.hears("a:1", true, &[("l", Some("1"))], NOW - 9.0);
+    other.hears("a:1", true, &[("m", Some("1"))], NOW - 9.0);
+    other.hears("b:1", true, &[("m", Some("2"))], NOW - 8.0);
+    assert_eq!(read(&settings, &owner()), ["LDS m=2 v b:1"], "nothing of the one before");
+    one.hears("a:1", false, &[("l", Some("1"))], NOW - 7.0);
+    assert_eq!(read(&settings, &owner()), ["LDS m=2 v b:1"], "who has lost it does not bring it back");
+    one.hears("b:1", true, &[("l", Some("2"))], NOW - 6.0);
+    assert_eq!(read(&settings, &owner()), ["LDS l=2 v b:1", "LDS m=2 v b:1"]);
+    // What the one before says that there is not is no word about what this one gave.
+    let mut late = Process::start(&settings);
+    late.writer.learn(vec![Accepted { is_whole: false, ..accepted("m", None, true) }], &Toy, NOW - 5.0);
+    late.hears("a:1", false, &[], NOW - 5.0);
+    assert_eq!(read(&settings, &owner()), ["LDS l=2 v b:1", "LDS m=2 v b:1"]);
+}
+
+#[test]
+fn processes_that_write_at_once_lose_nothing() {
+    let dir = Dir::new();
+    let settings = CacheSettings::new(&dir.0);
+    let names: Vec<_> = (0..16).map(|i| format!("l{i}")).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| Process::start(&settings).hears("a:1", true, &[(name, Some("1"))], NOW));
+        }
+    });
+    assert_eq!(read(&settings, &owner()).len(), names.len());
+}
+
+#[test]
+fn what_others_wrote_is_left_out_of_a_file_that_would_be_too_large_the_longest_unconfirmed_first() {
+    let dir = Dir::new();
+    let large = |name: &str| format!("{name}={}", "x".repeat(100));
+    let [a, b, c] = ["a", "b", "c"].map(large);
+    let settings = CacheSettings { max_bytes: 500, ..CacheSettings::new(&dir.0) };
+    write(&settings, &records(&[(LDS, &a, NOW - 1.0), (LDS, &b, NOW - 2.0)])).unwrap();
+    write(&settings, &records(&[(LDS, &c, NOW - 3.0)])).unwrap();
+    let names: Vec<_> = read(&settings, &owner()).iter().map(|line| line[4..5].to_owned()).collect();
+    assert_eq!(names, ["a", "c"]);
+}
+
+#[test]
+fn what_no_control_plane_stands_by_does_not_become_new_by_being_old() {
+    let mut writer = Writer::new(CacheSettings::new("/nowhere"), owner(), BTreeMap::new());
+    writer.learn(vec![accepted("l", Some("l=1"), true)], &Toy, NOW);
+    for later in 1..4 {
+        writer.learn(vec![accepted("l", Some("l=1"), false)], &Toy, NOW + DAY + f64::from(later));
+        assert!(writer.records.is_empty(), "the control plane is away for a day");
+    }
+    writer.learn(vec![accepted("l", Some("l=1"), true)], &Toy, NOW + DAY + 5.0);
+    assert_eq!(writer.records.len(), 1);
 }
 
 /// A key that comes beside the name of a provider is passed over by the parser, as gRPC does it, and must not

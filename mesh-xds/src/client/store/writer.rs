@@ -2,14 +2,12 @@
 //!
 //! What is kept of an authority is of one control plane. Another one takes its place when it has spoken of everything
 //! that is watched, and what the one before said is dropped: no view is of two (gRFC A71), after a restart neither.
+//! Between two writes this process's records say what it was told itself; a write brings in what others were told.
 
-use super::{CacheSettings, Owner, Record, file::write};
-use crate::{
-    client::{
-        authority::Accepted,
-        machine::{Key, Parse},
-    },
-    name,
+use super::{CacheSettings, News, Owner, Record, file::update, news::authority};
+use crate::client::{
+    authority::Accepted,
+    machine::{Key, Parse},
 };
 use bytes::Bytes;
 use std::{
@@ -22,19 +20,16 @@ use tokio::sync::mpsc;
 /// After the first change; those meanwhile are written with it.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// Of whom a name is.
-fn authority((kind, name): &Key) -> Option<String> {
-    name::authority(*kind, name).map(str::to_owned)
-}
-
 /// What has to be known to write.
 pub(in crate::client) struct Writer {
     pub(super) settings: CacheSettings,
     pub(super) owner: Owner,
     /// What is on disk, or is to be.
     pub(in crate::client) records: BTreeMap<Key, Record>,
-    /// What they were encoded from, as it was received.
+    /// What was learnt, as it was received, while it is watched or kept.
     seen: BTreeMap<Key, Bytes>,
+    /// What was said since the last write.
+    pub(super) news: News,
 }
 
 impl Writer {
@@ -44,7 +39,7 @@ impl Writer {
         owner: Owner,
         records: BTreeMap<Key, Record>,
     ) -> Self {
-        Self { settings, owner, records, seen: BTreeMap::new() }
+        Self { settings, owner, records, seen: BTreeMap::new(), news: News::default() }
     }
 
     /// What control planes said at `now` (seconds since the epoch). Says whether anything else is to be written.
@@ -57,14 +52,21 @@ impl Writer {
         let mut changed = false;
         let mut speakers: BTreeMap<Option<String>, (Arc<str>, bool)> = BTreeMap::new();
         for one in &accepted {
-            speakers.entry(authority(&one.key)).or_insert((one.server.clone(), one.is_whole));
+            // One whose stream has ended may be the one that another process has left since.
+            let displaces = one.is_whole && one.is_open;
+            speakers.entry(authority(&one.key)).or_insert((one.server.clone(), displaces));
         }
+        for (authority, (server, _)) in speakers.iter().filter(|(_, (_, displaces))| *displaces) {
+            self.news.displace(authority.clone(), server.clone());
+        }
+        let held: BTreeSet<Key> =
+            accepted.iter().filter(|one| one.good.is_some()).map(|one| one.key.clone()).collect();
         let mut foreign = BTreeSet::new();
         self.records.retain(|key, record| match speakers.get(&authority(key)) {
-            Some((server, is_whole)) if *server != record.server => {
-                changed |= is_whole;
-                foreign.extend((!is_whole).then(|| authority(key)));
-                !is_whole
+            Some((server, displaces)) if *server != record.server => {
+                changed |= displaces;
+                foreign.extend((!displaces).then(|| authority(key)));
+                !displaces
             }
             _ => true,
         });
@@ -75,15 +77,20 @@ impl Writer {
             let Some((version, body, resource)) = good else {
                 self.seen.remove(&key);
                 changed |= self.records.remove(&key).is_some();
+                self.news.say(key, server, now, None);
                 continue;
             };
+            let is_known = self.seen.get(&key) == Some(&body);
+            if is_known && !is_open {
+                // It is no news, and other processes may have had some since.
+                continue;
+            }
             if let Some(record) = self.records.get_mut(&key)
-                && self.seen.get(&key) == Some(&body)
+                && is_known
                 && record.version == version
             {
-                if is_open {
-                    record.confirmed = now;
-                }
+                record.confirmed = now;
+                self.news.say(key, server, now, Some(record.clone()));
                 continue;
             }
             let kept = parser.keep(&resource, &body);
@@ -92,14 +99,34 @@ impl Writer {
                 .get(&key)
                 .is_none_or(|record| (&record.version, &record.body) != (&version, &kept));
             self.seen.insert(key.clone(), body);
-            self.records.insert(key, Record { version, body: kept, server, confirmed: now });
+            let record = Record { version, body: kept, server: server.clone(), confirmed: now };
+            self.news.say(key.clone(), server, now, Some(record.clone()));
+            self.records.insert(key, record);
         }
         // What is not watched any more may be again, by the next process; but not for ever.
         let oldest = now - self.settings.max_age.as_secs_f64();
         let count = self.records.len();
         self.records.retain(|_, record| record.confirmed >= oldest);
-        self.seen.retain(|key, _| self.records.contains_key(key));
+        self.seen.retain(|key, _| self.records.contains_key(key) || held.contains(key));
+        self.news.forget(oldest);
         changed || count != self.records.len()
+    }
+
+    /// This is on disk now: what was said, and what other processes were told.
+    pub(super) fn wrote(&mut self, records: BTreeMap<Key, Record>) {
+        self.records = records;
+        self.news = News::default();
+    }
+
+    /// Writes in a world without files: returns what is on disk then, where `there` is.
+    #[cfg(test)]
+    pub(in crate::client) fn write_over(
+        &mut self,
+        there: BTreeMap<Key, Record>,
+        now: f64,
+    ) -> BTreeMap<Key, Record> {
+        self.wrote(self.news.onto(there, now, self.settings.max_age));
+        self.records.clone()
     }
 
     /// How often what did not change is confirmed.
@@ -119,8 +146,6 @@ pub(in crate::client) async fn keep<P: Parse>(
 ) {
     // Something is not written yet; the last attempt failed.
     let (mut dirty, mut failing) = (false, false);
-    // There is a file: then that nothing is left is news for it as well.
-    let mut exists = !writer.records.is_empty();
     let mut ended = false;
     while !ended {
         tokio::select! {
@@ -142,12 +167,15 @@ pub(in crate::client) async fn keep<P: Parse>(
                 one = news.recv() => ended = one.is_none(),
             }
         }
-        if dirty && (exists || !writer.records.is_empty()) {
+        if dirty {
             let (settings, owner) = (writer.settings.clone(), writer.owner.clone());
-            let records = writer.records.clone();
-            let written = tokio::task::spawn_blocking(move || write(&settings, &owner, &records)).await;
+            let (news, now) = (writer.news.clone(), now());
+            let written = tokio::task::spawn_blocking(move || update(&settings, &owner, &news, now)).await;
             let why = match written {
-                Ok(Ok(())) => None,
+                Ok(Ok(records)) => {
+                    writer.wrote(records);
+                    None
+                }
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(error) => Some(error.to_string()),
             };
@@ -156,7 +184,6 @@ pub(in crate::client) async fn keep<P: Parse>(
                 tracing::warn!(%directory, %why, "the last known good configuration cannot be written");
             }
             (dirty, failing) = (why.is_some(), why.is_some());
-            exists |= why.is_none();
         }
     }
 }
