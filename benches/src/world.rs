@@ -114,6 +114,5 @@ fn builder(control_plane: SocketAddr, account: &str) -> Outcome<MeshBuilder> {
     join.labels.insert("app".into(), account.into());
     // Said, because a registration without TLS proves no identity from which the control plane could tell.
     join.labels.insert("security.istio.io/tlsMode".into(), "istio".into());
-    join.delta = true;
     Ok(Mesh::builder().bootstrap(join.bootstrap()?))
 }

@@ -36,7 +36,8 @@ pub struct Join {
     pub address: String,
     /// DNS domain of services.
     pub domain: String,
-    /// Ask for the incremental variant of ADS (`mesh-client` only).
+    /// Ask for the incremental variant of ADS, which `mesh-server` speaks. The default; `mesh-client` does, and other
+    /// gRPCs, which do not know the word (`xds_delta`), ask for the state of the world.
     pub delta: bool,
 }
 
@@ -93,7 +94,7 @@ impl Join {
             locality: Locality::default(),
             address: "127.0.0.1".to_owned(),
             domain: "cluster.local".to_owned(),
-            delta: false,
+            delta: true,
         }
     }
 
@@ -201,6 +202,17 @@ mod tests {
         let json = Join::new("127.0.0.1:15010", "w", Security::Development).bootstrap().unwrap().to_json();
         assert_eq!(json["xds_servers"][0]["channel_creds"][0]["type"], "insecure");
         assert_eq!(json["certificate_providers"]["default"]["config"]["plaintext"], true);
+    }
+
+    #[test]
+    fn the_incremental_variant_is_asked_for_unless_it_is_declined() {
+        let mut join = Join::new("127.0.0.1:15010", "w", Security::Development);
+        let features =
+            |join: &Join| join.bootstrap().unwrap().to_json()["xds_servers"][0]["server_features"].clone();
+        let has_delta = |join: &Join| features(join).as_array().unwrap().contains(&json!("xds_delta"));
+        assert!(has_delta(&join));
+        join.delta = false;
+        assert!(!has_delta(&join));
     }
 
     #[test]

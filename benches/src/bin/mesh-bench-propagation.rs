@@ -81,7 +81,6 @@ async fn main() -> Outcome {
 fn member(xds: SocketAddr, workload: &str, app: &str) -> Outcome<Mesh> {
     let mut join = Join::new(xds.to_string(), workload, Security::Development);
     join.labels.insert("app".into(), app.into());
-    join.delta = true;
     Ok(Mesh::builder().bootstrap(join.bootstrap()?).build()?)
 }
 

@@ -96,7 +96,6 @@ pub(super) fn client(
     let mut join = Join::new(address.to_string(), "tester", Security::Development);
     join.namespace = namespace.to_owned();
     join.service_account = account.to_owned();
-    join.delta = true;
     XdsClient::spawn(Arc::new(join.bootstrap().unwrap()), Arc::new(Channels(channel)))
 }
 

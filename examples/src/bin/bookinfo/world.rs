@@ -340,7 +340,6 @@ fn bootstrap(
     let mut join = Join::new(ports.xds.to_string(), workload, security);
     join.service_account = name.into();
     join.labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    join.delta = true;
     let path = identity.join(format!("{workload}.json"));
     fs::write(&path, format!("{:#}", join.bootstrap()?.to_json()))?;
     Ok(path)

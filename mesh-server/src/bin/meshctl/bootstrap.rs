@@ -58,9 +58,10 @@ pub(crate) struct Bootstrap {
     /// For `mesh-server dev`: no TLS towards the control plane, certificates for the asking.
     #[arg(long, conflicts_with_all = ["plaintext", "cert_file", "ca_file"])]
     dev: bool,
-    /// Ask for the incremental variant of ADS (mesh-client only).
+    /// Do not ask for the incremental variant of ADS, which only mesh-client knows: for a control plane that does not
+    /// have it.
     #[arg(long)]
-    delta: bool,
+    sotw: bool,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -97,7 +98,7 @@ impl Bootstrap {
         join.labels = self.labels.into_iter().collect();
         join.address = self.address;
         join.domain = self.domain;
-        join.delta = self.delta;
+        join.delta = !self.sotw;
         if let Some(text) = self.locality {
             let Locality { region, zone, sub_zone } = Locality::parse(&text);
             join.locality =
