@@ -10,7 +10,7 @@ use mesh_ca::{
 };
 use mesh_xds::{
     csds::{self, CsdsServer, StreamsStatus},
-    server::{AdsService, StreamStatus},
+    server::{AdsService, Node, StreamStatus},
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
@@ -24,9 +24,9 @@ impl Everybody {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ads);
     }
 
-    fn streams(&self) -> Vec<StreamStatus> {
+    fn select(&self, is_wanted: &dyn Fn(&Node) -> bool, resources: &mut usize) -> Vec<StreamStatus> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        all.iter().flat_map(AdsService::streams).collect()
+        all.iter().flat_map(|ads| ads.select(is_wanted, resources)).collect()
     }
 }
 
@@ -64,7 +64,10 @@ impl Door {
 
 /// The service of one port.
 pub(crate) fn service(everybody: Everybody, door: Door) -> CsdsServer<StreamsStatus> {
-    csds::serve(StreamsStatus::new(move || everybody.streams(), move |extensions| door.admit(extensions)))
+    let streams = move |is_wanted: &dyn Fn(&Node) -> bool, resources: &mut usize| {
+        everybody.select(is_wanted, resources)
+    };
+    csds::serve(StreamsStatus::new(streams, move |extensions| door.admit(extensions)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Both sides have something to tell. A client ([`OwnStatus`], made by [`XdsClient::csds`]) shows every resource
 //! that it watches, as it was received, and what went wrong with it. A control plane ([`StreamsStatus`]) shows
-//! every client that is connected, and what of each type it holds. Neither tells a secret, and neither is for
+//! every client that is connected, and what of each type it holds: a row for the type, and one for each resource,
+//! without its contents. Neither tells a secret, and neither is for
 //! strangers: who may ask is decided by whoever serves it.
 
 mod nodes;
@@ -10,7 +11,7 @@ mod nodes;
 use crate::{
     client::{ErrorStatus, ResourceState, ResourceStatus, WeakClient, XdsClient},
     name::ResourceType,
-    server::{StreamStatus, TypeStatus},
+    server::{HeldStatus, Node as ServerNode, StreamStatus, TypeStatus},
 };
 use envoy_types::pb::{
     envoy::{
@@ -40,6 +41,10 @@ pub use envoy_types::pb::envoy::service::status::v3::{
 
 /// The service for tonic's `Server`.
 pub type CsdsServer<C> = ClientStatusDiscoveryServiceServer<Csds<C>>;
+
+/// Resources that a control plane tells of in one answer. Of the clients after that only the types are told; who
+/// selects fewer nodes is told more.
+const MAX_RESOURCES: usize = 100_000;
 
 /// A request is a few matchers.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
@@ -149,14 +154,7 @@ impl Clients for OwnStatus {
 
 fn of_resource(status: ResourceStatus) -> GenericXdsConfig {
     let type_url = status.resource_type.url();
-    let client_status = match status.state {
-        ResourceState::Requested => ClientResourceStatus::Requested,
-        ResourceState::DoesNotExist => ClientResourceStatus::DoesNotExist,
-        ResourceState::Acked => ClientResourceStatus::Acked,
-        ResourceState::Nacked => ClientResourceStatus::Nacked,
-        ResourceState::ReceivedError => ClientResourceStatus::ReceivedError,
-        ResourceState::Timeout => ClientResourceStatus::Timeout,
-    };
+    let client_status = client_status(status.state);
     let failure = |ErrorStatus { text, version, at }| UpdateFailureState {
         details: text.to_string(),
         version_info: version.to_string(),
@@ -175,18 +173,32 @@ fn of_resource(status: ResourceStatus) -> GenericXdsConfig {
     }
 }
 
+fn client_status(state: ResourceState) -> ClientResourceStatus {
+    match state {
+        ResourceState::Requested => ClientResourceStatus::Requested,
+        ResourceState::DoesNotExist => ClientResourceStatus::DoesNotExist,
+        ResourceState::Acked => ClientResourceStatus::Acked,
+        ResourceState::Nacked => ClientResourceStatus::Nacked,
+        ResourceState::ReceivedError => ClientResourceStatus::ReceivedError,
+        ResourceState::Timeout => ClientResourceStatus::Timeout,
+    }
+}
+
 /// The clients that are connected to this control plane.
 pub struct StreamsStatus {
-    streams: Box<dyn Fn() -> Vec<StreamStatus> + Send + Sync>,
+    streams: Streams,
     admit: Admit,
 }
 
+/// As [`AdsService::select`](crate::server::AdsService::select).
+type Streams = Box<dyn Fn(&dyn Fn(&ServerNode) -> bool, &mut usize) -> Vec<StreamStatus> + Send + Sync>;
 type Admit = Box<dyn Fn(&Extensions) -> Result<(), Status> + Send + Sync>;
 
 impl StreamsStatus {
-    /// `streams` are told of to whom `admit` admits, by the extensions of the request.
+    /// `streams`, which are selected as [`AdsService::select`](crate::server::AdsService::select) does it, are told of
+    /// to whom `admit` admits, by the extensions of the request.
     pub fn new(
-        streams: impl Fn() -> Vec<StreamStatus> + Send + Sync + 'static,
+        streams: impl Fn(&dyn Fn(&ServerNode) -> bool, &mut usize) -> Vec<StreamStatus> + Send + Sync + 'static,
         admit: impl Fn(&Extensions) -> Result<(), Status> + Send + Sync + 'static,
     ) -> Self {
         Self { streams: Box::new(streams), admit: Box::new(admit) }
@@ -207,8 +219,8 @@ impl Clients for StreamsStatus {
     ) -> Result<Vec<ClientConfig>, Status> {
         (self.admit)(extensions)?;
         let matchers = NodeMatchers::read(&request.node_matchers).map_err(Status::invalid_argument)?;
-        let streams = (self.streams)().into_iter();
-        Ok(streams.filter(|stream| matchers.select(&stream.said)).map(of_stream).collect())
+        let streams = (self.streams)(&|node| matchers.select(node), &mut { MAX_RESOURCES });
+        Ok(streams.into_iter().map(of_stream).collect())
     }
 }
 
@@ -226,7 +238,8 @@ fn of_stream(stream: StreamStatus) -> ClientConfig {
     }
 }
 
-/// An entry for the type as a whole, and one for each resource that was rejected.
+/// An entry for the type as a whole, and one for each resource; or only for those that were rejected, when the others
+/// are not told.
 fn of_type(status: &TypeStatus) -> Vec<GenericXdsConfig> {
     let kind = ResourceType::ALL.into_iter().find(|kind| kind.abbreviation() == status.kind);
     let type_url = kind.map(ResourceType::url).unwrap_or_default();
@@ -251,7 +264,26 @@ fn of_type(status: &TypeStatus) -> Vec<GenericXdsConfig> {
         _ => ConfigStatus::Synced,
     };
     let mut all = vec![entry("", whole, failure.clone())];
-    all.extend(status.rejected.iter().map(|name| entry(name, ConfigStatus::Error, failure.clone())));
+    let rejected = |name: &str| GenericXdsConfig {
+        client_status: ClientResourceStatus::Nacked.into(),
+        ..entry(name, ConfigStatus::Error, failure.clone())
+    };
+    if status.resources.is_empty() {
+        all.extend(status.rejected.iter().map(|name| rejected(name)));
+    }
+    all.extend(status.resources.iter().map(|HeldStatus { name, version, state }| {
+        let sync = match state {
+            ResourceState::Nacked => return rejected(name),
+            ResourceState::Requested if status.outstanding => ConfigStatus::Stale,
+            ResourceState::Requested => ConfigStatus::NotSent,
+            _ => ConfigStatus::Synced,
+        };
+        GenericXdsConfig {
+            version_info: version.as_deref().unwrap_or_default().to_owned(),
+            client_status: client_status(*state).into(),
+            ..entry(name, sync, None)
+        }
+    }));
     all
 }
 

@@ -6,6 +6,7 @@
 
 mod bucket;
 mod delta;
+mod desk;
 #[cfg(test)]
 mod hostile;
 mod http;
@@ -28,7 +29,7 @@ pub use http::AdsServer;
 pub use node::read_node;
 pub use sotw::Sotw;
 pub(crate) use status::epoch_seconds;
-pub use status::{NackStatus, StreamStatus, TypeStatus, Variant};
+pub use status::{HeldStatus, NackStatus, StreamStatus, TypeStatus, Variant};
 pub use stream::{Input, Outputs, Protocol, Rejection, Settings, Stream};
 pub use task::{AdsService, AdsSettings, StreamEvent};
 pub use view::{Changes, Encoded, Node, Touched, View, Views};

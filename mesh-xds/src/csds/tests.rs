@@ -1,7 +1,7 @@
 //! What is told of each state, to whom.
 
 use super::*;
-use crate::server::{NackStatus, Node as ServerNode, Variant};
+use crate::server::{NackStatus, Variant};
 use envoy_types::pb::envoy::r#type::matcher::v3::{
     DoubleMatcher, NodeMatcher, RegexMatcher, StringMatcher as StringMatcherProto, StructMatcher,
     ValueMatcher,
@@ -67,6 +67,7 @@ fn of(kind: &'static str, change: impl FnOnce(&mut TypeStatus)) -> TypeStatus {
         outstanding: false,
         last_nack: None,
         rejected: vec![],
+        resources: vec![],
     };
     change(&mut status);
     status
@@ -109,6 +110,10 @@ fn streams() -> Vec<StreamStatus> {
     ]
 }
 
+fn select(is_wanted: &dyn Fn(&ServerNode) -> bool, _: &mut usize) -> Vec<StreamStatus> {
+    streams().into_iter().filter(|stream| is_wanted(&stream.said)).collect()
+}
+
 fn by_id(pattern: Option<MatchPattern>) -> NodeMatcher {
     NodeMatcher {
         node_id: Some(StringMatcherProto { match_pattern: pattern, ignore_case: false }),
@@ -118,7 +123,7 @@ fn by_id(pattern: Option<MatchPattern>) -> NodeMatcher {
 
 /// Ids of the nodes that a control plane tells of.
 fn told(matchers: Vec<NodeMatcher>) -> Result<Vec<String>, Status> {
-    let clients = StreamsStatus::new(streams, |_| Ok(()));
+    let clients = StreamsStatus::new(select, |_| Ok(()));
     let request = ClientStatusRequest { node_matchers: matchers, ..Default::default() };
     let told = clients.clients(&Extensions::new(), &request)?;
     Ok(told.into_iter().map(|client| client.node.unwrap().id).collect())
@@ -126,7 +131,7 @@ fn told(matchers: Vec<NodeMatcher>) -> Result<Vec<String>, Status> {
 
 #[test]
 fn a_control_plane_tells_of_each_type_and_of_what_was_rejected() {
-    let clients = StreamsStatus::new(streams, |_| Ok(()));
+    let clients = StreamsStatus::new(select, |_| Ok(()));
     let all = clients.clients(&Extensions::new(), &ClientStatusRequest::default()).unwrap();
     assert_eq!(all.len(), 3);
     let shown: Vec<_> = all[0]
@@ -149,6 +154,43 @@ fn a_control_plane_tells_of_each_type_and_of_what_was_rejected() {
     let error = all[0].generic_xds_configs[1].error_state.clone().unwrap();
     assert_eq!((error.details.as_str(), error.version_info.as_str()), ("Cluster b: bad", "7"));
     assert_eq!(all[0].node.as_ref().unwrap().user_agent_name, "gRPC Go");
+}
+
+#[test]
+fn a_control_plane_tells_each_resource_with_the_version_that_was_accepted() {
+    use ResourceState::{Acked, DoesNotExist, Nacked, Requested};
+    let held = |name: &str, state| HeldStatus {
+        name: name.into(),
+        version: (state == Acked).then(|| format!("h:{name}").into()),
+        state,
+    };
+    let rows = |kind: &TypeStatus| -> Vec<_> {
+        let row = |one: GenericXdsConfig| {
+            let (client, sync) = (one.client_status().as_str_name(), one.config_status().as_str_name());
+            let error = one.error_state.map(|error| error.details).unwrap_or_default();
+            format!("{} {} {client} {sync} {error}", one.name, one.version_info).trim().to_owned()
+        };
+        of_type(kind).into_iter().skip(1).map(row).collect()
+    };
+    let mut status = of("CDS", |kind| {
+        kind.rejected = vec!["b".into()];
+        kind.last_nack = Some(NackStatus { revision: "7".into(), text: "Cluster b: bad".into(), at: 3.0 });
+        kind.resources =
+            vec![held("a", Acked), held("b", Nacked), held("c", Requested), held("d", DoesNotExist)];
+    });
+    assert_eq!(
+        rows(&status),
+        [
+            "a h:a ACKED SYNCED",
+            "b 6 NACKED ERROR Cluster b: bad",
+            "c  REQUESTED NOT_SENT",
+            "d  DOES_NOT_EXIST SYNCED"
+        ]
+    );
+    status.outstanding = true;
+    assert_eq!(rows(&status)[2], "c  REQUESTED STALE");
+    status.resources.clear();
+    assert_eq!(rows(&status), ["b 6 NACKED ERROR Cluster b: bad"], "where there is no room for all");
 }
 
 #[test]
@@ -238,7 +280,7 @@ fn nodes_are_selected_by_their_metadata_too_and_every_word_of_a_matcher_counts()
 
 #[test]
 fn who_is_not_admitted_is_told_nothing() {
-    let clients = StreamsStatus::new(streams, |_| Err(Status::permission_denied("not you")));
+    let clients = StreamsStatus::new(select, |_| Err(Status::permission_denied("not you")));
     let refusal = clients.clients(&Extensions::new(), &ClientStatusRequest::default()).unwrap_err();
     assert_eq!(refusal.code(), tonic::Code::PermissionDenied);
 }

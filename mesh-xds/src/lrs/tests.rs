@@ -229,8 +229,8 @@ async fn calls_arrive_at_the_control_plane_as_they_were_counted() {
 }
 
 /// The status that a stream of these requests ends with.
-async fn fails(service: &LoadReportService, requests: Vec<LoadStatsRequest>) -> Status {
-    let mut client = LoadReportingServiceClient::new(channel(serve(service).await));
+async fn fails(channel: Channel, requests: Vec<LoadStatsRequest>) -> Status {
+    let mut client = LoadReportingServiceClient::new(channel);
     let (sender, receiver) = mpsc::channel(100);
     for request in requests {
         sender.send(request).await.unwrap();
@@ -246,6 +246,20 @@ async fn fails(service: &LoadReportService, requests: Vec<LoadStatsRequest>) -> 
             Err(status) => return status,
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_let_go() {
+    let first_request_timeout = Duration::from_secs(7);
+    let service =
+        LoadReportService::new(LoadReportSettings { first_request_timeout, ..LoadReportSettings::default() });
+    let channel = crate::server::testing::in_memory(Server::builder().add_service(service.service()));
+    let begun = tokio::time::Instant::now();
+    let ended = tokio::time::timeout(Duration::from_secs(3600), fails(channel, vec![])).await;
+    let status = ended.expect("it ends");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("must name the node"), "{status}");
+    assert_eq!(begun.elapsed().as_secs(), 7, "it has all of its time");
 }
 
 #[tokio::test]
@@ -271,7 +285,7 @@ async fn bad_reports_are_refused_with_the_reason() {
         (&expired, vec![], Code::Unauthenticated, "has expired"),
     ];
     for (service, requests, code, text) in cases {
-        let status = fails(service, requests).await;
+        let status = fails(channel(serve(service).await), requests).await;
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(text), "{status}");
     }

@@ -18,7 +18,11 @@ use crate::{
     name::{Name, ResourceType},
     proto,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 use tonic::Status;
 
 /// What Envoys call themselves.
@@ -42,6 +46,10 @@ impl Protocol for Delta {
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
         request.node.as_ref()
+    }
+
+    fn answers(request: &Self::Request, response: &Self::Response) -> bool {
+        (&request.type_url, &request.response_nonce) == (&response.type_url, &response.nonce)
     }
 
     fn on(&mut self, now: Instant, input: Input<Self::Request>) -> Result<Outputs<Self::Response>, Status> {
@@ -112,12 +120,6 @@ impl Delta {
                 request.resource_names_unsubscribe.len()
             )));
         }
-        if request.initial_resource_versions.len() > limit {
-            return Err(Status::resource_exhausted(format!(
-                "{} initial versions are more than the limit of {limit}",
-                request.initial_resource_versions.len()
-            )));
-        }
         let subscription = self.stream.of(kind);
         let first = !std::mem::replace(&mut subscription.started, true);
         let mut looks = BTreeSet::new();
@@ -173,13 +175,8 @@ impl Delta {
                 )));
             }
         }
-        let subscription = self.stream.of(kind);
         if first {
-            for (name, version) in request.initial_resource_versions {
-                if subscription.wildcard || subscription.names.contains(name.as_str()) {
-                    subscription.hold(name.into(), version.into());
-                }
-            }
+            self.resume(kind, request.initial_resource_versions);
         }
         if scan {
             self.stream.scan(kind, now);
@@ -189,6 +186,26 @@ impl Delta {
             }
         }
         Ok(())
+    }
+}
+
+impl Delta {
+    /// The client has these from an earlier stream.
+    fn resume(&mut self, kind: ResourceType, versions: BTreeMap<String, String>) {
+        let wildcard = self.stream.of(kind).wildcard;
+        let listed: BTreeSet<Name> =
+            if wildcard { self.stream.view.names(kind).into_iter().collect() } else { BTreeSet::new() };
+        // What is gone is told; but a client could make up any number of such names. What is above the limit it is
+        // told when it comes back the next time.
+        let mut strange = self.stream.settings.max_subscriptions;
+        let subscription = self.stream.of(kind);
+        for (name, version) in versions {
+            let is_known = subscription.names.contains(name.as_str()) || listed.contains(name.as_str());
+            if is_known || wildcard && strange > 0 {
+                strange -= usize::from(!is_known);
+                subscription.hold(name.into(), version.into());
+            }
+        }
     }
 }
 

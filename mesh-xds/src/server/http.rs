@@ -4,10 +4,7 @@
 //! size of the largest response, which is the first. A control plane has thousands of streams, and nearly all of
 //! them are idle. Here a response has a buffer of its own, of the right size, which is free once it is written.
 
-use super::{
-    Delta, Protocol, Sotw, Views,
-    task::{AdsService, Responses},
-};
+use super::{Delta, Protocol, Sotw, Views, desk::Responses, task::AdsService};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
@@ -102,7 +99,7 @@ struct Frames<R> {
     limit: usize,
 }
 
-impl<R: Message> Body for Frames<R> {
+impl<R: Message + 'static> Body for Frames<R> {
     type Data = Bytes;
     type Error = Status;
 
@@ -111,11 +108,10 @@ impl<R: Message> Body for Frames<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(responses) = &mut self.responses else { return Poll::Ready(None) };
-        let next = ready!(responses.as_mut().poll_next(cx));
-        let status = match next.map(|response| response.and_then(|response| frame(&response, self.limit))) {
-            Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-            Some(Err(status)) => status,
-            None => Status::ok(""),
+        let next = ready!(responses.poll_next(cx));
+        let status = match next.and_then(|response| frame(&response, self.limit)) {
+            Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            Err(status) => status,
         };
         self.responses = None;
         Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))))

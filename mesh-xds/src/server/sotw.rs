@@ -14,7 +14,11 @@ use crate::{
     name::{Name, ResourceType},
     proto,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 use tonic::Status;
 
 /// gRPC's NOT_FOUND, as a number on the wire.
@@ -39,6 +43,10 @@ impl Protocol for Sotw {
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
         request.node.as_ref()
+    }
+
+    fn answers(request: &Self::Request, response: &Self::Response) -> bool {
+        (&request.type_url, &request.response_nonce) == (&response.type_url, &response.nonce)
     }
 
     fn on(&mut self, now: Instant, input: Input<Self::Request>) -> Result<Outputs<Self::Response>, Status> {
@@ -126,9 +134,9 @@ impl Sotw {
             self.stream.scan(kind, now);
             return Ok(());
         }
-        let named = names.iter().filter(|name| *name != "*");
-        let same = named.clone().count() == subscription.names.len()
-            && named.clone().all(|name| subscription.names.contains(name.as_str()));
+        let named: HashSet<&str> = names.iter().map(String::as_str).filter(|name| *name != "*").collect();
+        let same = named.len() == subscription.names.len()
+            && named.into_iter().all(|name| subscription.names.contains(name));
         let answers = matches!(answer, Answer::Accepted | Answer::Rejected(_));
         if !(same && answers) {
             self.stream.charge(now)?;

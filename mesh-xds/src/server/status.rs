@@ -1,7 +1,7 @@
 //! What a stream looks like from outside: for `/debug/syncz` and `proxy-status`.
 
 use super::Node;
-use crate::name::Name;
+use crate::{client::ResourceState, name::Name};
 use serde::Serialize;
 use std::{sync::Arc, time::SystemTime};
 
@@ -65,6 +65,20 @@ pub struct TypeStatus {
     pub last_nack: Option<NackStatus>,
     /// Resources that the client rejected, as far as its text says which, and that did not change since.
     pub rejected: Vec<Name>,
+    /// Each resource that the client holds or names; empty unless it was asked for ([`super::AdsService::select`]).
+    #[serde(skip)]
+    pub resources: Vec<HeldStatus>,
+}
+
+/// One resource on one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldStatus {
+    /// Its name.
+    pub name: Name,
+    /// The version that the client accepted, or brought from an earlier stream.
+    pub version: Option<Arc<str>>,
+    /// `Requested` as well while a response awaits its ACK.
+    pub state: ResourceState,
 }
 
 /// A rejection.

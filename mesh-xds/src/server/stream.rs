@@ -20,6 +20,7 @@ use crate::{
     proto,
 };
 use std::{
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -105,6 +106,9 @@ pub trait Protocol: Send + Sized + 'static {
 
     /// The node that a request names.
     fn node(request: &Self::Request) -> Option<&proto::Node>;
+
+    /// Whether a request answers a response.
+    fn answers(request: &Self::Request, response: &Self::Response) -> bool;
 
     /// Advances the machine. The status ends the stream.
     fn on(&mut self, now: Instant, input: Input<Self::Request>) -> Result<Outputs<Self::Response>, Status>;
@@ -227,11 +231,12 @@ impl Stream {
         let present = |i: usize| self.types.get(i).map_or(0, |s| s.names.len());
         let others: usize = (0..self.types.len()).filter(|i| *i != kind as usize).map(present).sum();
         let known = &self.types[kind as usize].names;
-        let named = names.iter().filter(|name| *name != "*");
+        // Who repeats a name subscribes once.
+        let named: HashSet<&str> = names.iter().map(String::as_str).filter(|name| *name != "*").collect();
         let here = if replaces {
-            named.count()
+            named.len()
         } else {
-            known.len() + named.filter(|name| !known.contains(name.as_str())).count()
+            known.len() + named.into_iter().filter(|name| !known.contains(*name)).count()
         };
         let wanted = others + here;
         if wanted > self.settings.max_subscriptions {
@@ -254,17 +259,18 @@ impl Stream {
         let variant = self.variant;
         let mut responses = Vec::new();
         let mut send = |subscription: &mut Subscription, kind, batch: Batch, nonce: &mut u64| {
-            let names = if variant == Variant::Sotw && ResourceType::is_complete(kind) {
-                subscription.held().cloned().collect()
-            } else {
-                batch.resources.iter().map(|encoded| encoded.name.clone()).collect()
-            };
+            let mut names: Vec<Name> = batch.resources.iter().map(|encoded| encoded.name.clone()).collect();
+            let fresh = names.len();
+            if variant == Variant::Sotw && ResourceType::is_complete(kind) {
+                let batch: BTreeSet<Name> = names.iter().cloned().collect();
+                names.extend(subscription.held().filter(|name| !batch.contains(*name)).cloned());
+            }
             let next = (*nonce + 1).to_string();
             let Some(response) = encode(kind, batch, subscription, next.clone(), revision.clone()) else {
                 return false;
             };
             *nonce += 1;
-            subscription.sent(next, names, revision.clone(), now);
+            subscription.sent(next, (names, fresh), revision.clone(), now);
             responses.push(response);
             true
         };
@@ -358,5 +364,11 @@ impl Stream {
     /// State of each type that the client asked for.
     pub fn types(&self, now: Instant) -> Vec<TypeStatus> {
         self.types.iter().filter(|s| s.started).map(|s| s.status(now)).collect()
+    }
+
+    /// The same, with each resource.
+    pub fn types_in_full(&self, now: Instant) -> Vec<TypeStatus> {
+        let full = |s: &Subscription| TypeStatus { resources: s.resources(), ..s.status(now) };
+        self.types.iter().filter(|s| s.started).map(full).collect()
     }
 }

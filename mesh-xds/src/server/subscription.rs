@@ -4,9 +4,12 @@
 
 use super::{
     Encoded, View,
-    status::{NackStatus, TypeStatus, epoch_seconds},
+    status::{HeldStatus, NackStatus, TypeStatus, epoch_seconds},
 };
-use crate::name::{Name, ResourceType};
+use crate::{
+    client::ResourceState,
+    name::{Name, ResourceType},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -25,8 +28,10 @@ struct Held {
 struct Outstanding {
     revision: Arc<str>,
     at: Instant,
-    /// What it says.
+    /// What it says; what the client had in that version already comes last.
     names: Vec<Name>,
+    /// How many of the names it had not.
+    fresh: usize,
 }
 
 struct Nack {
@@ -351,11 +356,17 @@ impl Subscription {
         self.held.keys()
     }
 
-    /// A response goes out.
-    pub(super) fn sent(&mut self, nonce: String, names: Vec<Name>, revision: Arc<str>, now: Instant) {
+    /// A response goes out that says these names, of which so many come first as the client lacked.
+    pub(super) fn sent(
+        &mut self,
+        nonce: String,
+        (names, fresh): (Vec<Name>, usize),
+        revision: Arc<str>,
+        now: Instant,
+    ) {
         self.nonce = nonce;
         self.sent = Some(revision.clone());
-        self.outstanding = Some(Outstanding { revision, at: now, names });
+        self.outstanding = Some(Outstanding { revision, at: now, names, fresh });
     }
 
     /// Whether the client holds all of the view that it asked for, and said so.
@@ -392,7 +403,31 @@ impl Subscription {
                 at: epoch_seconds(now.saturating_duration_since(nack.at)),
             }),
             rejected: self.refused.iter().cloned().collect(),
+            resources: Vec::new(),
         }
+    }
+
+    /// Each resource that the client holds or names.
+    pub(super) fn resources(&self) -> Vec<HeldStatus> {
+        let sent = self.outstanding.iter().flat_map(|sent| sent.names.iter().take(sent.fresh));
+        let sent: BTreeSet<&Name> = sent.collect();
+        let held = self.held.iter().map(|(name, held)| {
+            let state = if self.refused.contains(name) {
+                ResourceState::Nacked
+            } else if sent.contains(name) || held.version.is_empty() {
+                ResourceState::Requested
+            } else {
+                ResourceState::Acked
+            };
+            let version = (state == ResourceState::Acked).then(|| held.version.clone());
+            HeldStatus { name: name.clone(), version, state }
+        });
+        let absent = self.names.iter().filter(|name| !self.holds(name)).map(|name| {
+            let is_told = self.told.contains(name);
+            let state = if is_told { ResourceState::DoesNotExist } else { ResourceState::Requested };
+            HeldStatus { name: name.clone(), version: None, state }
+        });
+        held.chain(absent).collect()
     }
 }
 

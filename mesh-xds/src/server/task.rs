@@ -1,25 +1,26 @@
 //! The IO of serving: ADS over [`Views`], one stream at a time.
 //!
-//! A stream is driven by its own connection: it reads requests, watches for changes and writes responses
-//! only when the transport takes them, so nothing queues up for a slow reader. No task is spawned; dropping
-//! the connection ends the stream and its entry in [`AdsService::streams`].
+//! Each stream has a task, which reads requests, watches for changes and hands responses over one at a time, when
+//! the transport takes them ([`super::desk`]). Nothing queues up for a slow reader: a type has one response that is
+//! not answered, and a request that answers one which has not left yet is not read before it has. A transport
+//! that takes nothing holds nothing up but that: the stream ends all the same when its time comes. Dropping the
+//! connection ends the task and the stream's entry in [`AdsService::streams`].
 //!
 //! When everybody comes back at once, streams get their first configuration in the order in which they came,
 //! some at a time: all of them at a time would all be late.
 
 use super::{
     Node, View, Views,
+    desk::{Desk, Responses},
     http::AdsServer,
     node::read_node,
     places::{Full, Place, Places},
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
 };
-use futures_util::{Stream, stream};
 use prost::Message;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -139,11 +140,14 @@ struct Shared<V> {
     closing: watch::Sender<bool>,
 }
 
+/// Says what a stream looks like, and if it is asked so each of its resources.
+type Describe = Arc<dyn Fn(bool) -> StreamStatus + Send + Sync>;
+
 /// The connected streams.
 #[derive(Default)]
 struct Streams {
     /// By id, hence oldest first.
-    status: BTreeMap<u64, Arc<dyn Fn() -> StreamStatus + Send + Sync>>,
+    status: BTreeMap<u64, (Arc<Node>, Describe)>,
     /// How many each node has.
     nodes: HashMap<Arc<str>, usize>,
 }
@@ -197,8 +201,26 @@ impl<V: Views> AdsService<V> {
 
     /// Every connected stream, oldest first.
     pub fn streams(&self) -> Vec<StreamStatus> {
+        self.select(|_| true, &mut 0)
+    }
+
+    /// The connected streams of these nodes, oldest first, and each of their resources, while that makes no more
+    /// than `resources`; what is left of that number is left in it.
+    pub fn select(&self, is_wanted: impl Fn(&Node) -> bool, resources: &mut usize) -> Vec<StreamStatus> {
         let all: Vec<_> = self.shared.streams().status.values().cloned().collect();
-        all.iter().map(|status| status()).collect()
+        let wanted = all.iter().filter(|(node, _)| is_wanted(node));
+        let mut describe = |(_, describe): &(Arc<Node>, Describe)| {
+            let mut status = describe(*resources > 0);
+            let count = status.types.iter().map(|kind| kind.resources.len()).sum();
+            if let Some(left) = resources.checked_sub(count) {
+                *resources = left;
+            } else {
+                *resources = 0;
+                status.types.iter_mut().for_each(|kind| kind.resources.clear());
+            }
+            status
+        };
+        wanted.map(&mut describe).collect()
     }
 
     /// How many streams are connected and have named their node.
@@ -244,28 +266,15 @@ impl<V: Views> AdsService<V> {
         let changes = shared.views.changes();
         let requests = request.into_inner();
         let opening = Opening { shared: shared.clone(), place, peer, expires, remote, changes, requests };
-        // The node is in the first request, and some clients wait for headers before they send it; so it is
-        // read inside the response.
-        let responses = stream::unfold(Phase::<V, P>::Opening(Box::new(opening)), |phase| async move {
-            let mut serving = match phase {
-                Phase::Opening(opening) => match opening.first::<P>().await {
-                    Ok(serving) => serving?,
-                    Err(status) => return Some((Err(status), Phase::Over)),
-                },
-                Phase::Serving(serving) => serving,
-                Phase::Over => return None,
-            };
-            match serving.next().await {
-                Ok(Some(response)) => Some((Ok(response), Phase::Serving(serving))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), Phase::Over)),
+        // The node is in the first request, and some clients wait for headers before they send it.
+        Ok(Responses::of(|desk| async move {
+            match opening.first::<P>().await? {
+                Some(mut serving) => serving.serve(&desk).await,
+                None => Ok(()),
             }
-        });
-        Ok(Box::pin(responses))
+        }))
     }
 }
-
-pub(super) type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// The peer: who it is, and where, as far as known.
 fn remote<T>(request: &Request<T>, identity: &str) -> Arc<str> {
@@ -275,12 +284,6 @@ fn remote<T>(request: &Request<T>, identity: &str) -> Arc<str> {
         (Some(address), "") => address.to_string().into(),
         (Some(address), identity) => format!("{identity} at {address}").into(),
     }
-}
-
-enum Phase<V: Views, P: Protocol> {
-    Opening(Box<Opening<V, P::Request>>),
-    Serving(Box<Serving<V, P>>),
-    Over,
 }
 
 /// A stream whose node is not known yet.
@@ -296,9 +299,7 @@ struct Opening<V: Views, Q> {
 
 impl<V: Views, Q> Opening<V, Q> {
     /// `None`: the client left without a word.
-    async fn first<P: Protocol<Request = Q>>(
-        mut self: Box<Self>,
-    ) -> Result<Option<Box<Serving<V, P>>>, Status> {
+    async fn first<P: Protocol<Request = Q>>(mut self) -> Result<Option<Box<Serving<V, P>>>, Status> {
         let settings = self.shared.settings.clone();
         let mut closing = self.shared.closing.subscribe();
         let first = tokio::select! {
@@ -346,6 +347,8 @@ impl<V: Views, Q> Opening<V, Q> {
             changes: self.changes,
             closing,
             requests: self.requests,
+            early: None,
+            is_done: false,
             ready: VecDeque::new(),
             age,
             expires: self.expires,
@@ -375,7 +378,8 @@ impl<V> Shared<V> {
         let started = now();
         let machine = machine.clone();
         let said = node.clone();
-        let status = move || {
+        let described = node.clone();
+        let status = move |full: bool| {
             let now = now();
             let machine = lock(&machine);
             let stream = machine.stream();
@@ -390,12 +394,12 @@ impl<V> Shared<V> {
                 variant: P::VARIANT,
                 acked_revision: stream.acked_revision(),
                 target_revision: stream.target_revision(),
-                types: stream.types(now),
+                types: if full { stream.types_in_full(now) } else { stream.types(now) },
             }
         };
         let node = node.id.clone();
         let mut streams = self.streams();
-        streams.status.insert(id, Arc::new(status));
+        streams.status.insert(id, (described, Arc::new(status)));
         *streams.nodes.entry(node.clone()).or_default() += 1;
         drop(streams);
         self.tell(StreamEvent::Connected { stream: id, node: node.clone() });
@@ -432,7 +436,11 @@ struct Serving<V: Views, P: Protocol> {
     changes: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
     requests: Streaming<P::Request>,
-    /// At most one for each type.
+    /// Answers a response that has not left; nothing is read before that is so.
+    early: Option<P::Request>,
+    /// The client has said all that it will.
+    is_done: bool,
+    /// At most one for each type, since none of them is answered.
     ready: VecDeque<P::Response>,
     age: Option<Instant>,
     /// When the peer's credentials end.
@@ -443,24 +451,30 @@ struct Serving<V: Views, P: Protocol> {
 }
 
 impl<V: Views, P: Protocol> Serving<V, P> {
-    /// The next response; `None` when the stream is over.
-    async fn next(&mut self) -> Result<Option<P::Response>, Status> {
-        // The transport may have been blocked for long, and nobody looked meanwhile.
-        if self.expires.is_some_and(|at| at <= now()) {
-            return Err(expired());
-        }
+    /// Until the stream is over.
+    async fn serve(&mut self, desk: &Desk<P::Response>) -> Result<(), Status> {
         loop {
-            if let Some(response) = self.ready.pop_front() {
-                return Ok(Some(response));
+            if self.expires.is_some_and(|at| at <= now()) {
+                return Err(expired());
+            }
+            if let Some(request) = self.early.take() {
+                self.request(request)?;
+            }
+            if self.is_done && self.ready.is_empty() && self.early.is_none() {
+                return Ok(());
             }
             let due = lock(&self.machine).stream().deadline();
             let turn = self.turn.as_ref().map(|(_, until)| *until);
             let next = [due, turn, self.age, self.expires].into_iter().flatten().min();
             tokio::select! {
-                request = self.requests.message() => match request {
-                    Ok(Some(request)) => self.advance(Input::Request(request))?,
-                    // The client is done.
-                    Ok(None) => return Ok(None),
+                () = desk.room(), if !self.ready.is_empty() => {
+                    if let Some(response) = self.ready.pop_front() {
+                        desk.put(response);
+                    }
+                }
+                request = self.requests.message(), if !self.is_done && self.early.is_none() => match request {
+                    Ok(Some(request)) => self.request(request)?,
+                    Ok(None) => self.is_done = true,
                     // If its connection is, nobody reads this.
                     Err(error) => return Err(unreadable(&error, &self.registration.shared.settings)),
                 },
@@ -477,11 +491,8 @@ impl<V: Views, P: Protocol> Serving<V, P> {
                 () = sleep_until(next) => {
                     let now = now();
                     let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-                    if is_due(self.expires) {
-                        return Err(expired());
-                    }
                     if is_due(self.age) {
-                        return Ok(None);
+                        return Ok(());
                     }
                     if is_due(turn) {
                         self.turn = None;
@@ -490,9 +501,17 @@ impl<V: Views, P: Protocol> Serving<V, P> {
                         self.advance(Input::Tick)?;
                     }
                 }
-                () = closed(&mut self.closing) => return Ok(None),
+                () = closed(&mut self.closing) => return Ok(()),
             }
         }
+    }
+
+    fn request(&mut self, request: P::Request) -> Result<(), Status> {
+        if self.ready.iter().any(|response| P::answers(&request, response)) {
+            self.early = Some(request);
+            return Ok(());
+        }
+        self.advance(Input::Request(request))
     }
 
     fn advance(&mut self, input: Input<P::Request>) -> Result<(), Status> {

@@ -642,6 +642,7 @@ fn too_much_is_refused() {
         |request| stream.on(Instant::now(), Input::Request(request)).map(|_| ()).map_err(|s| s.code());
     assert_eq!(on(sotw(CDS, "", &["a", "b"])), Ok(()));
     assert_eq!(on(sotw(CDS, "", &["a", "b", "c"])), Ok(()), "replaced, not added");
+    assert_eq!(on(sotw(CDS, "", &["a", "b", "c", "a", "a", "b"])), Ok(()), "repeated");
     assert_eq!(on(sotw(EDS, "", &["d"])), Err(tonic::Code::ResourceExhausted));
     assert_eq!(on(sotw(CDS, "", &["abcdef"])), Err(tonic::Code::InvalidArgument));
     let mut stream = Delta::new(&node(false), Toys::of(1, &[]), settings);
@@ -649,6 +650,8 @@ fn too_much_is_refused() {
         |request| stream.on(Instant::now(), Input::Request(request)).map(|_| ()).map_err(|s| s.code());
     assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()));
     assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()), "known ones are not counted twice");
+    assert_eq!(on(delta(CDS, "", &[], &["c"])), Ok(()));
+    assert_eq!(on(delta(CDS, "", &["c", "c", "c"], &[])), Ok(()), "nor repeated ones");
     assert_eq!(on(delta(CDS, "", &["d"], &[])), Err(tonic::Code::ResourceExhausted));
     assert_eq!(on(delta(CDS, "", &[], &["abcdef"])), Err(tonic::Code::InvalidArgument));
     // Answers that nobody takes do not pile up.
@@ -656,6 +659,56 @@ fn too_much_is_refused() {
     assert_eq!(on(delta(EDS, "", &[], &["d", "e", "f"])), Ok(()));
     assert_eq!(on(delta(EDS, "", &[], &["g", "h", "i"])), Ok(()));
     assert_eq!(on(delta(EDS, "", &[], &["j", "k", "l"])), Err(tonic::Code::ResourceExhausted));
+}
+
+#[test]
+fn a_client_comes_back_to_a_wildcard_that_is_larger_than_the_limit_of_names() {
+    let names: Vec<String> = (0..10).map(|i| format!("n{i}")).collect();
+    let resources: Vec<_> = names.iter().map(|name| (CDS, name.as_str(), "1")).collect();
+    let settings = Settings { max_subscriptions: 3, ..Settings::default() };
+    let come_back = |view: Arc<dyn View>| {
+        let mut stream = Delta::new(&node(false), view, settings.clone());
+        let versions = names.iter().map(|name| (name.clone(), "h:1".to_owned())).collect();
+        let request =
+            proto::DeltaDiscoveryRequest { initial_resource_versions: versions, ..delta(CDS, "", &[], &[]) };
+        let now = Instant::now();
+        let first = stream.on(now, Input::Request(request)).unwrap().responses.remove(0);
+        stream.on(now, Input::Request(delta(CDS, &first.nonce, &[], &[]))).unwrap();
+        let removed = stream.on(now + Duration::from_secs(2), Input::Tick).unwrap().responses;
+        (first.resources.len(), removed.iter().map(|one| one.removed_resources.len()).sum::<usize>())
+    };
+    assert_eq!(come_back(Toys::of(1, &resources)), (0, 0), "it lacks nothing");
+    // It is told what is gone, as much as the limit at a time: it does not bring that the next time.
+    assert_eq!(come_back(Toys::of(1, &resources[..8])), (0, 2));
+    assert_eq!(come_back(Toys::of(1, &[])), (0, 3));
+}
+
+#[test]
+fn a_receipt_tells_each_resource() {
+    let view = |revision, a: &str, b: &str| Toys::of(revision, &[(CDS, "a", a), (CDS, "b", b)]);
+    let told = |stream: &Stream| -> Vec<String> {
+        let all = stream.types_in_full(Instant::now()).remove(0).resources;
+        let row = |one: &HeldStatus| {
+            format!("{} {:?} {}", one.name, one.state, one.version.as_deref().unwrap_or("-"))
+        };
+        all.iter().map(row).collect()
+    };
+    let mut script = Script::<Sotw>::new(true, view(1, "1", "1"));
+    script.ask(CDS, "", &["a", "b", "none"]);
+    assert_eq!(told(script.machine.stream()), ["a Requested -", "b Requested -", "none DoesNotExist -"]);
+    script.ask(CDS, "1", &["a", "b", "none"]);
+    assert_eq!(told(script.machine.stream()), ["a Acked h:1", "b Acked h:1", "none DoesNotExist -"]);
+    script.view(view(2, "1", "2"));
+    assert_eq!(
+        told(script.machine.stream())[..2],
+        ["a Acked h:1", "b Requested -"],
+        "one is new in a list of all"
+    );
+    let error_detail = Some(proto::Status { code: 3, message: "Cluster b: bad".into() });
+    let nack = proto::DiscoveryRequest { error_detail, ..sotw(CDS, "2", &["a", "b", "none"]) };
+    script.on(Input::Request(nack));
+    assert_eq!(told(script.machine.stream())[..2], ["a Acked h:1", "b Nacked -"]);
+    assert!(script.machine.stream().types(script.now)[0].resources.is_empty(), "only if it is asked for");
 }
 
 #[test]

@@ -406,13 +406,26 @@ async fn a_control_plane_tells_of_the_clients_that_are_connected() {
     watch.known().await.unwrap().unwrap();
     plane.until(|event| matches!(event, StreamEvent::Acked { .. }).then_some(())).await;
     let ads = plane.ads.clone();
-    let (mut status, _server) =
-        csds(crate::csds::serve(StreamsStatus::new(move || ads.streams(), |_| Ok(())))).await;
+    let streams = move |is_wanted: &dyn Fn(&Node) -> bool, room: &mut usize| ads.select(is_wanted, room);
+    let (mut status, _server) = csds(crate::csds::serve(StreamsStatus::new(streams, |_| Ok(())))).await;
     let told = status.fetch_client_status(ClientStatusRequest::default()).await.unwrap().into_inner();
     let [config] = told.config.try_into().unwrap();
     assert_eq!(config.node.unwrap().id, "me");
     let synced = config.generic_xds_configs.iter().filter(|one| one.config_status == 1).count();
-    assert_eq!((synced, config.generic_xds_configs.len()), (4, 4));
+    assert_eq!((synced, config.generic_xds_configs.len()), (8, 8), "four types, and a resource of each");
+    let view = lock(&source.view).clone().unwrap();
+    for row in config.generic_xds_configs.iter().filter(|row| !row.name.is_empty()) {
+        let kind = ResourceType::from_url(&row.type_url).unwrap();
+        assert_eq!(row.version_info, *view.resource(kind, &row.name).unwrap().version);
+        assert_eq!(row.client_status, 3, "ACKED");
+    }
+    // Those that there is no room for are not told by halves.
+    let mut room = 7;
+    let [first] = plane.ads.select(|_| true, &mut room).try_into().unwrap();
+    assert_eq!((first.types.iter().map(|kind| kind.resources.len()).sum::<usize>(), room), (4, 3));
+    let [second] = plane.ads.select(|_| true, &mut room).try_into().unwrap();
+    assert_eq!((second.types.iter().map(|kind| kind.resources.len()).sum::<usize>(), room), (0, 0));
+    assert!(plane.ads.select(|node| &*node.id != "me", &mut 9).is_empty());
 }
 
 #[tokio::test]

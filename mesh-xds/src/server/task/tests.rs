@@ -7,12 +7,19 @@ use crate::{
         self, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
-    server::{Encoded, testing::Toys},
+    server::{
+        Encoded,
+        testing::{Toys, in_memory},
+    },
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use std::sync::atomic::AtomicUsize;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    time::{Instant as Moment, sleep, timeout},
+};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
     client::GrpcService,
@@ -87,6 +94,13 @@ impl World {
         let router = Server::builder().add_service(ads.service());
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Self { ads, channel }
+    }
+
+    /// In memory.
+    fn in_memory(source: Source, settings: AdsSettings) -> Self {
+        let ads = AdsService::new(Arc::new(source), settings);
+        let channel = in_memory(Server::builder().add_service(ads.service()));
         Self { ads, channel }
     }
 
@@ -249,8 +263,13 @@ impl Drop for Body {
 
 impl Large {
     fn of(revision: u64, alive: &Arc<AtomicUsize>) -> Arc<dyn View> {
+        Self::sized(256 << 10, revision, alive)
+    }
+
+    /// Of so many bytes.
+    fn sized(size: usize, revision: u64, alive: &Arc<AtomicUsize>) -> Arc<dyn View> {
         alive.fetch_add(1, Ordering::SeqCst);
-        let body = Bytes::from_owner(Body(vec![0; 256 << 10], alive.clone()));
+        let body = Bytes::from_owner(Body(vec![0; size], alive.clone()));
         let encoded = Encoded { name: "a".into(), version: revision.to_string().into(), body };
         Arc::new(Self { revision, encoded: Arc::new(encoded) })
     }
@@ -297,6 +316,127 @@ async fn a_reader_that_does_not_read_holds_one_response_and_then_gets_the_latest
     assert_eq!(first.system_version_info, "1");
     slow.ack(&first).await;
     assert_eq!(slow.next().await.system_version_info, "1000", "nothing between");
+}
+
+/// Waits until a stream is over.
+async fn gone(events: &mut broadcast::Receiver<StreamEvent>) {
+    let gone = async { while !matches!(events.recv().await.unwrap(), StreamEvent::Gone { .. }) {} };
+    timeout(Duration::from_secs(24 * 3600), gone).await.expect("a stream ends");
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A stream of a client that has read nothing, and is to get more than fits: the transport has taken one response more,
+/// and asks for none after that.
+async fn blocked(lifetime: Option<Duration>, max_age: Option<Duration>) -> (World, Client) {
+    let source = Source { lifetime, ..Source::of(Large::sized(3 << 20, 1, &Arc::default())) };
+    let world = World::in_memory(source, AdsSettings { max_age, max_streams: 1, ..AdsSettings::default() });
+    let client = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    client.ack(&DeltaDiscoveryResponse { nonce: "1".into(), ..Default::default() }).await;
+    world.ads.shared.views.publish(Large::sized(3 << 20, 2, &Arc::default()));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.ads.stream_count(), 1);
+    (world, client)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_keeps_its_place_no_longer_than_others() {
+    for (what, lifetime, max_age) in [
+        ("its certificate ends", Some(MINUTE), None),
+        ("it is old", None, Some(MINUTE)),
+        ("the service is closed", None, None),
+    ] {
+        let (world, client) = blocked(lifetime, max_age).await;
+        let begun = Moment::now();
+        let mut events = world.ads.events();
+        if lifetime.or(max_age).is_none() {
+            world.ads.close();
+        }
+        gone(&mut events).await;
+        assert!(begun.elapsed() < 2 * MINUTE, "{what}: after {:?}", begun.elapsed());
+        assert_eq!(world.ads.stream_count(), 0, "{what}");
+        assert!(world.ads.shared.places.take("").is_ok(), "{what}: its place is free");
+        if lifetime.is_some() {
+            assert_eq!(client.fails().await.code(), Code::Unauthenticated, "it is told when it reads");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_requests_of_a_client_that_does_not_read_are_read() {
+    let (world, client) = blocked(None, None).await;
+    let mut events = world.ads.events();
+    client.requests.send(subscribe(&[&"x".repeat(3000)])).await.unwrap();
+    gone(&mut events).await;
+    let status = client.fails().await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("the limit of 2048"), "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_answers_what_it_has_not_read_makes_nothing_pile_up() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let world = World::in_memory(Source::of(Large::of(1, &alive)), AdsSettings::default());
+    let mut client = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    for guess in 1..100_u64 {
+        sleep(Duration::from_secs(1)).await;
+        client.ack(&DeltaDiscoveryResponse { nonce: guess.to_string(), ..Default::default() }).await;
+        world.ads.shared.views.publish(Large::of(guess + 1, &alive));
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(alive.load(Ordering::SeqCst) <= 8, "{} responses are kept", alive.load(Ordering::SeqCst));
+    // It is served as soon as it reads, and up to date in the end.
+    let mut last = client.next().await;
+    while last.system_version_info != "100" {
+        last = client.next().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_said_all_is_still_answered() {
+    let world = World::in_memory(Source::of(Large::of(1, &Arc::default())), AdsSettings::default());
+    let Client { requests, mut responses } = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    drop(requests);
+    sleep(MINUTE).await;
+    assert_eq!(responses.message().await.unwrap().unwrap().resources.len(), 1);
+    assert!(responses.message().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_end_with_their_age_and_not_all_at_once() {
+    let hour = Duration::from_secs(3600);
+    let world =
+        World::in_memory(Source::toys(), AdsSettings { max_age: Some(hour), ..AdsSettings::default() });
+    let mut events = world.ads.events();
+    let begun = Moment::now();
+    let mut clients = Vec::new();
+    for _ in 0..32 {
+        clients.push(world.open(Some(subscribe(&["a"]))).await.unwrap());
+    }
+    let mut ages = Vec::new();
+    while ages.len() < clients.len() {
+        gone(&mut events).await;
+        ages.push(begun.elapsed().as_secs());
+    }
+    // Half of the range, which 32 streams do not miss once in a million times.
+    let (first, last) = (ages[0], ages[ages.len() - 1]);
+    assert!(first >= 3240 && last <= 3960 + 1, "{ages:?}");
+    assert!(last - first > 360, "{ages:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_says_nothing_is_ended() {
+    let first_request_timeout = Duration::from_secs(7);
+    let settings = AdsSettings { first_request_timeout, max_streams: 1, ..AdsSettings::default() };
+    let world = World::in_memory(Source::toys(), settings);
+    let silent = world.open(None).await.unwrap();
+    let begun = Moment::now();
+    let status = timeout(MINUTE, silent.fails()).await.expect("it ends");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("must name the node"), "{status}");
+    assert_eq!(begun.elapsed().as_secs(), 7);
+    world.open(Some(subscribe(&["a"]))).await.unwrap().next().await;
 }
 
 #[tokio::test]
