@@ -34,7 +34,7 @@ pub use config::Config;
 pub use destination_rule::{
     Algorithm, ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Distribute, EffectivePolicy,
     FailoverLabel, HashKey, HashTable, Http2Keepalive, LoadBalancer, LocalityLb, OutlierDetection,
-    PolicyBlocks, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup,
+    PolicyBlocks, Refusal, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup,
 };
 pub(crate) use distribution::NODE_LABEL;
 pub use distribution::TrafficDistribution;

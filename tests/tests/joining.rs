@@ -187,3 +187,41 @@ fn a_mesh_without_a_runtime_says_what_it_needs() {
     let error = Mesh::builder().bootstrap(join.bootstrap().unwrap()).build().unwrap_err();
     assert!(matches!(error, MeshError::NoRuntime), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_rule_that_asks_for_tls_never_lets_a_call_out_in_plaintext() {
+    let outside = serve_outside("in plaintext").await;
+    let dir = TempDir::new().unwrap();
+    let service = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api}}\nspec:\n  \
+         hosts: [api.example.com]\n  location: MESH_EXTERNAL\n  resolution: STATIC\n  \
+         ports: [{{number: 443, name: grpc, protocol: GRPC}}]\n  \
+         endpoints: [{{address: 127.0.0.1, ports: {{grpc: {}}}}}]\n",
+        outside.port()
+    );
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: api}\nspec:\n  \
+                host: api.example.com\n  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/roots.pem}}\n";
+    std::fs::write(dir.path().join("api.yaml"), service).unwrap();
+    let file = dir.path().join("rule.yaml");
+    std::fs::write(&file, rule).unwrap();
+    let running = control_plane(dir.path(), loopback()).await;
+    let client = mesh(running.addresses().xds_plaintext.unwrap(), "caller", "caller");
+    let mut greeter = GreeterClient::new(client.channel("xds:///api.example.com:443").unwrap());
+
+    let refused = greeter.say_hello(hello()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    for told in ["DestinationRule default/api", "rule.yaml:6:", "caCertificates"] {
+        assert!(refused.message().contains(told), "{told}: {refused}");
+    }
+    // Without a rule plaintext is what is asked for; with it again, calls fail again.
+    for (text, allowed) in [("", true), (rule, false)] {
+        std::fs::write(&file, text).unwrap();
+        let mut tries = 0;
+        while greeter.say_hello(hello()).await.is_ok() != allowed {
+            tries += 1;
+            assert!(tries < 1000, "calls are{} let through", if allowed { " not" } else { "" });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    running.shutdown().await;
+}

@@ -4,7 +4,7 @@ use super::{Code, Finding, Severity};
 use crate::model::{DestinationRule, Labels, Model, Service, selects};
 
 pub(super) fn analyze(model: &Model, findings: &mut Vec<Finding>) {
-    for rule in model.config.destination_rules() {
+    for rule in model.config.destination_rules().iter().filter(|rule| rule.refused.is_none()) {
         let mut services =
             model.config.services().filter(|service| rule.host.value.matches(&service.hostname)).peekable();
         if services.peek().is_none() {

@@ -9,16 +9,22 @@ mod tls;
 
 pub(super) use tls::PROVIDER;
 
-use super::{Compiler, client::ClientKind, names::Outbound};
-use crate::model::{
-    DestinationRule, EffectivePolicy, Endpoint, Labels, Resolution, Service, ServicePort, Subset,
+use super::{
+    Compiler,
+    client::ClientKind,
+    names::{FAILING, Outbound},
 };
+use crate::model::{
+    DestinationRule, EffectivePolicy, Endpoint, Labels, Resolution, Service, ServicePort, Subset, TlsMode,
+};
+use mesh_xds::matcher::Fraction;
 use mesh_xds::resource::{
     Origin,
     cluster::{
         Cluster, Discovery, DnsLookupFamily, DnsResolution, LbOptions, LbPolicy, LocalityLb, LogicalDns,
         ReportedMetrics, StrictDns,
     },
+    endpoint::{ClusterLoadAssignment, DropOverload},
     route::HashPolicy,
 };
 use std::{sync::Arc, time::Duration};
@@ -63,7 +69,9 @@ impl<'m> Compiler<'m> {
         let part = match (name.subset, rule.and_then(|rule| rule.subset(name.subset))) {
             ("", _) => Part::Whole,
             (_, Some(subset)) => Part::Subset(subset),
-            (_, None) if self.client.is_mesh() => return None,
+            (_, None) if self.client.is_mesh() && rule.is_none_or(|rule| rule.refused.is_none()) => {
+                return None;
+            }
             (_, None) => Part::Missing,
         };
         let subset_name = (!name.subset.is_empty()).then_some(name.subset);
@@ -85,6 +93,13 @@ impl<'m> Compiler<'m> {
     /// A cluster by its name.
     pub(super) fn cluster(&self, name: &str) -> Option<Cluster> {
         let destination = self.destination(name)?;
+        if self.failure(&destination).is_some() {
+            return Some(Cluster {
+                discovery: Discovery::Eds(format!("{FAILING}{name}").into()),
+                origin: Some(self.origin_of(&destination)),
+                ..Cluster::eds(name)
+            });
+        }
         let blocks = &destination.policy.blocks;
         let kind = &self.client.kind;
         let outlier = blocks.outlier_detection.as_ref();
@@ -120,6 +135,31 @@ impl<'m> Compiler<'m> {
             origin: Some(self.origin_of(&destination)),
             ..Cluster::eds(name)
         })
+    }
+
+    /// Why all calls to a destination fail: what they would need cannot be had, and without it they must not go out.
+    fn failure(&self, destination: &Destination<'m, '_>) -> Option<Arc<str>> {
+        if let Some(refused) = destination.rule.and_then(|rule| rule.refused.as_ref()) {
+            return Some(refused.reason.clone());
+        }
+        let tls = destination.policy.blocks.tls.as_ref()?;
+        (tls.mode == TlsMode::Simple && self.client.is_envoy()).then(|| {
+            let rule = destination.rule.map(|rule| format!("{} ({})", rule.origin.id, rule.origin.at(tls.at)));
+            let rule = rule.as_deref().unwrap_or("the DestinationRule");
+            format!(
+                "{rule} asks for TLS with the operating system's roots (SIMPLE), of which an Envoy cannot be told: calls \
+                 fail instead of going out in plaintext"
+            )
+            .into()
+        })
+    }
+
+    /// The endpoints of a cluster whose calls fail: none, and a drop of everything whose name is the reason, which
+    /// the errors of clients show.
+    pub(super) fn failing_assignment(&self, name: &str, cluster: &str) -> Option<ClusterLoadAssignment> {
+        let category = self.failure(&self.destination(cluster)?)?;
+        let drops = vec![DropOverload { category, fraction: Fraction::per_million(1_000_000) }];
+        Some(ClusterLoadAssignment { drops, ..ClusterLoadAssignment::new(name) })
     }
 
     /// What the calls to a cluster are hashed by, if its policy hashes.

@@ -7,7 +7,7 @@
 
 mod locality;
 
-use super::{Compiler, cluster::Destination};
+use super::{Compiler, cluster::Destination, names::FAILING};
 use crate::model::{
     Address, Endpoint as Found, FailoverLabel, Health, LocalityLb, MtlsMode, TrafficDistribution,
 };
@@ -25,6 +25,9 @@ impl Compiler<'_> {
     /// The endpoints of a cluster by its name. A name would have to be resolved by the client, which an EDS
     /// cluster does not do: those are left out.
     pub(super) fn assignment(&self, name: &str) -> Option<ClusterLoadAssignment> {
+        if let Some(cluster) = name.strip_prefix(FAILING) {
+            return self.failing_assignment(name, cluster);
+        }
         let destination = self.destination(name)?;
         let priorities = self.priorities(&destination, |one| match one.address {
             Address::Ip(ip) => Some(vec![SocketAddr::new(ip, one.port)]),

@@ -44,6 +44,10 @@ impl fmt::Display for Outbound<'_> {
     }
 }
 
+/// The endpoints of a cluster whose calls fail, before its name: a resource of its own, so that no client takes the
+/// endpoints that it has of the cluster to be reached without the TLS that is missing.
+pub(super) const FAILING: &str = "failing|";
+
 /// A client's target: `reviews`, `reviews.default:9080`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {

@@ -281,7 +281,7 @@ fn decorate(services: &mut Vec<Arc<Service>>) {
 }
 
 /// Rules of one namespace, host, audience and selector become one: subsets united by name, the
-/// first policy kept (Istio's `ENABLE_ENHANCED_DESTINATIONRULE_MERGE`).
+/// first policy kept (Istio's `ENABLE_ENHANCED_DESTINATIONRULE_MERGE`). One that is refused fails the calls of all.
 fn merge(rules: &[Arc<DestinationRule>]) -> HashMap<String, Vec<Arc<DestinationRule>>> {
     let mut merged: HashMap<String, Vec<Arc<DestinationRule>>> = HashMap::new();
     for rule in rules {
@@ -298,6 +298,9 @@ fn merge(rules: &[Arc<DestinationRule>]) -> HashMap<String, Vec<Arc<DestinationR
         let same = Arc::make_mut(same);
         if same.policy.is_none() {
             same.policy.clone_from(&rule.policy);
+        }
+        if same.refused.is_none() {
+            same.refused.clone_from(&rule.refused);
         }
         for subset in &rule.subsets {
             if same.subset(&subset.name.value).is_none() {

@@ -12,7 +12,10 @@ use super::written::Written;
 
 mod load_balancer;
 mod read;
+mod refused;
 mod traffic;
+
+pub use refused::Refusal;
 
 /// A DestinationRule, or the merge of several for one host (see [`super::Config`]).
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct DestinationRule {
     pub export_to: ExportTo,
     /// Only for clients of its own namespace with these labels.
     pub selector: Option<Labels>,
+    /// Present when it stands for a rule that is refused: calls to the host fail.
+    pub refused: Option<Refusal>,
 }
 
 impl DestinationRule {
@@ -272,9 +277,10 @@ pub struct ClientTls {
     pub at: crate::analysis::Position,
     /// The mode.
     pub mode: TlsMode,
-    /// Identities the server may have; the service accounts of the service when empty.
+    /// Identities the server may have. When empty: the service accounts of the service; with [`TlsMode::Simple`] the
+    /// names of its ServiceEntry, or else the SNI.
     pub subject_alt_names: Vec<String>,
-    /// The SNI, when not Istio's.
+    /// The SNI, when it is neither Istio's nor, with [`TlsMode::Simple`], the host.
     pub sni: Option<String>,
 }
 
@@ -283,6 +289,8 @@ pub struct ClientTls {
 pub enum TlsMode {
     /// Plaintext.
     Disable,
+    /// The server shows a certificate that the client's operating system trusts.
+    Simple,
     /// mTLS with the mesh's own identities.
     IstioMutual,
 }

@@ -141,8 +141,21 @@ pub struct Refused {
     /// What it is called.
     pub origin: Origin,
     /// What is served in its place when there is no last good version: for security policies, an
-    /// object that denies, so that a typing error never opens a door.
+    /// object that denies, so that a typing error never opens a door; for a DestinationRule that asks for TLS, one
+    /// whose calls fail.
     pub stand_in: Option<Object>,
+}
+
+impl Refused {
+    /// Whether a last good version may be served in its place: not one that speaks plaintext where TLS is asked for.
+    pub(crate) fn keeps(&self, good: &Object) -> bool {
+        match (&self.stand_in, good) {
+            (Some(Object::DestinationRule(stand_in)), Object::DestinationRule(good)) => {
+                good.secures(stand_in)
+            }
+            _ => true,
+        }
+    }
 }
 
 /// What a file says.
@@ -340,7 +353,7 @@ fn served(node: &Node, kind: Kind, mut header: Header<'_>, settings: &Arc<MeshSe
     let object = read_object(node, metadata, origin.clone(), &mut report);
     match object {
         Some(object) if !report.refused() => parsed.objects.extend(object),
-        _ => parsed.refused.push(Refused { stand_in: stand_in(node, &origin), origin }),
+        _ => parsed.refused.push(Refused { stand_in: stand_in(node, &origin, &report), origin }),
     }
     parsed.findings.append(&mut report.findings);
 }
@@ -403,8 +416,8 @@ fn annotations(node: &Node, report: &mut Report) -> Option<Labels> {
     )
 }
 
-/// What a refused security policy leaves behind: as much of its scope as can be read, closed.
-fn stand_in(node: &Node, origin: &Origin) -> Option<Object> {
+/// What a refused object leaves behind that security depends on: as much of its scope as can be read, closed.
+fn stand_in(node: &Node, origin: &Origin, report: &Report) -> Option<Object> {
     let selector = node
         .get("spec")
         .and_then(|spec| spec.get("selector")?.get("matchLabels"))
@@ -421,6 +434,8 @@ fn stand_in(node: &Node, origin: &Origin) -> Option<Object> {
         Kind::PeerAuthentication => {
             Some(Object::PeerAuthentication(Arc::new(PeerAuthentication::strict(origin.clone(), selector))))
         }
+        Kind::DestinationRule => DestinationRule::stand_in(node, origin, report)
+            .map(|rule| Object::DestinationRule(Arc::new(rule))),
         _ => None,
     }
 }

@@ -10,6 +10,9 @@
 //! - A deleted file or document deletes its objects; deleting the last object of all is held until
 //!   it is confirmed.
 //! - A security policy that is refused and has no last good version is served as a denial.
+//! - A DestinationRule that is refused and asks for TLS makes its calls fail, unless its last good version has TLS
+//!   wherever it asks for it.
+//! - What stands in does so until the object can be read again, or is known to be deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -68,6 +71,19 @@ enum Standing {
     Kept,
     /// What is written now is refused, and there is nothing to fall back on.
     StandIn,
+    /// As written before, and not served: a stand-in goes before it.
+    PassedOver,
+}
+
+impl Served {
+    /// While nobody can say what is written now.
+    fn unchanged(self) -> Self {
+        let standing = match self.standing {
+            Standing::Fresh => Standing::Kept,
+            other => other,
+        };
+        Self { standing, ..self }
+    }
 }
 
 impl LastGood {
@@ -139,12 +155,7 @@ impl LastGood {
     }
 
     fn read(&self, path: &str, text: &Result<String, String>, before: Option<&FileState>) -> FileState {
-        let good: Vec<Object> = before
-            .map(|file| file.objects.iter().filter(|served| served.standing != Standing::StandIn))
-            .into_iter()
-            .flatten()
-            .map(|served| served.object.clone())
-            .collect();
+        let had: &[Served] = before.map_or(&[], |file| &file.objects);
         // Blind once is blind until everything can be named: what was kept meanwhile is not all.
         let unknown = before.is_none_or(|file| file.blind || file.objects.is_empty());
         match text {
@@ -152,13 +163,12 @@ impl LastGood {
                 let file = Arc::new(SourceFile::new(path, content.as_str()));
                 let parsed = parse(&file, &self.settings);
                 let blind = parsed.unidentified && unknown;
-                let (objects, findings) = fall_back(parsed, good, &file);
+                let (objects, findings) = fall_back(parsed, had, &file);
                 FileState { text: Some(text.clone()), objects, findings, blind }
             }
             Err(error) => {
-                let kept = good.len();
-                let objects =
-                    good.into_iter().map(|object| Served { standing: Standing::Kept, object }).collect();
+                let objects: Vec<Served> = had.iter().cloned().map(Served::unchanged).collect();
+                let kept = objects.iter().filter(|served| served.standing == Standing::Kept).count();
                 let message = format!("{path} cannot be read: {error}");
                 let mut finding = Finding::new(Code::Unreadable, Severity::Error, message);
                 if kept > 0 {
@@ -210,7 +220,8 @@ impl LastGood {
     /// Of several definitions of one object: what is written now, before what was; then by path.
     fn choose(&self, findings: &mut Vec<Finding>) -> Vec<Object> {
         let mut chosen: BTreeMap<&ObjectId, &Served> = BTreeMap::new();
-        for served in self.files.values().flat_map(|file| &file.objects) {
+        let served = self.files.values().flat_map(|file| &file.objects);
+        for served in served.filter(|served| served.standing != Standing::PassedOver) {
             let id = &served.object.origin().id;
             match chosen.get_mut(id) {
                 None => drop(chosen.insert(id, served)),
@@ -237,19 +248,28 @@ impl LastGood {
 }
 
 /// Adds to what a file says what it said before, where it has to be.
-fn fall_back(parsed: ParsedFile, good: Vec<Object>, file: &Arc<SourceFile>) -> (Vec<Served>, Vec<Finding>) {
+fn fall_back(parsed: ParsedFile, had: &[Served], file: &Arc<SourceFile>) -> (Vec<Served>, Vec<Finding>) {
     let mut findings = parsed.findings;
     let fresh: BTreeSet<ObjectId> = parsed.objects.iter().map(|object| object.origin().id.clone()).collect();
-    let refused: BTreeSet<&ObjectId> = parsed.refused.iter().map(|refused| &refused.origin.id).collect();
     let mut served: Vec<Served> =
         parsed.objects.into_iter().map(|object| Served { standing: Standing::Fresh, object }).collect();
     let mut kept = Vec::new();
-    for object in good {
-        let id = object.origin().id.clone();
-        if !fresh.contains(&id) && (parsed.unidentified || refused.contains(&id)) {
-            kept.push(id);
-            served.push(Served { standing: Standing::Kept, object });
+    for was in had {
+        let id = &was.object.origin().id;
+        if fresh.contains(id) {
+            continue;
         }
+        let standing = match parsed.refused.iter().find(|refused| refused.origin.id == *id) {
+            None if !parsed.unidentified => continue,
+            None => was.clone().unchanged().standing,
+            Some(_) if was.standing == Standing::StandIn => continue,
+            Some(refused) if refused.keeps(&was.object) => Standing::Kept,
+            Some(_) => Standing::PassedOver,
+        };
+        if standing == Standing::Kept {
+            kept.push(id.clone());
+        }
+        served.push(Served { standing, object: was.object.clone() });
     }
     if !kept.is_empty() {
         let names: Vec<String> = kept.iter().map(ToString::to_string).collect();
@@ -266,21 +286,32 @@ fn fall_back(parsed: ParsedFile, good: Vec<Object>, file: &Arc<SourceFile>) -> (
         else {
             continue;
         };
-        findings.push(
-            Finding::new(
-                Code::FailedClosed,
-                Severity::Error,
-                format!(
-                    "{id} is refused and has no last good version: its workloads refuse what it might refuse"
-                ),
-            )
-            .at(refused.origin.place())
-            .about(id)
-            .with_help("correct the policy, or delete it"),
-        );
+        findings.push(failed_closed(&object));
         served.push(Served { standing: Standing::StandIn, object });
     }
     (served, findings)
+}
+
+fn failed_closed(stand_in: &Object) -> Finding {
+    let origin = stand_in.origin();
+    let id = &origin.id;
+    let (message, help) = match stand_in {
+        Object::DestinationRule(rule) => (
+            format!(
+                "{id} is refused and asks for TLS, which no last good version has: calls to {} fail, instead of \
+                 going out in plaintext",
+                rule.host.value
+            ),
+            "correct the rule, or delete it",
+        ),
+        _ => (
+            format!(
+                "{id} is refused and has no last good version: its workloads refuse what it might refuse"
+            ),
+            "correct the policy, or delete it",
+        ),
+    };
+    Finding::new(Code::FailedClosed, Severity::Error, message).at(origin.place()).about(id).with_help(help)
 }
 
 /// The files in which something cannot be named and nothing is known to stand for it.

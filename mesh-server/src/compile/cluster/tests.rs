@@ -5,19 +5,20 @@ use crate::{
         client::ClientKind,
         fixture::{GRPC, MESH, World, envoy, workload, world},
     },
-    model::RegisteredWorkload,
+    model::{Config, RegisteredWorkload, fixture::parsed},
 };
 use mesh_xds::{
     matcher::{Fraction, StringMatcher},
     resource::tls::{Identity, Roots, UpstreamTls},
     resource::{
+        Cluster, ParseContext, Resource, Support,
         cluster::{
             Consecutive, Discovery, Http2Keepalive, LbPolicy, LocalityLb, Maglev, RingHash, SlowStart,
         },
         route::{HashCookie, HashKey, HashPolicy, RouteAction},
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 
@@ -226,6 +227,95 @@ spec:
 ";
     let cluster = world(MESH, yaml).cluster("outbound|80||api.example.com").unwrap();
     assert_eq!(cluster.tls, None);
+}
+
+const EXTERNAL_SERVICE: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: external}
+spec:
+  hosts: [api.example.com]
+  ports: [{name: grpc, number: 443, protocol: GRPC}]
+  resolution: DNS
+  location: MESH_EXTERNAL
+---
+";
+
+#[test]
+fn a_refused_rule_that_asks_for_tls_fails_the_calls_and_says_why() {
+    let rule = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api}
+spec:
+  host: api.example.com
+  trafficPolicy: {tls: {mode: MUTUAL, credentialName: a}}
+  subsets: [{name: v1}]
+";
+    for kind in [MESH, GRPC, envoy()] {
+        let mut world = world(kind, EXTERNAL_SERVICE);
+        let parsed = parsed(rule);
+        let stand_in = parsed.refused[0].stand_in.clone().unwrap();
+        let objects = world.model.config.objects().iter().cloned().chain([stand_in]);
+        world.model.config = Config::new(Arc::default(), objects).into();
+        for subset in ["", "v1"] {
+            let name = format!("outbound|443|{subset}|api.example.com");
+            let cluster = world.cluster(&name).unwrap();
+            let Discovery::Eds(endpoints) = cluster.discovery else { panic!("{:?}", cluster.discovery) };
+            // What the client already has of the cluster must not be met with this.
+            assert_ne!(*endpoints, *name);
+            let endpoints = world.endpoints(&endpoints).unwrap();
+            assert_eq!(endpoints.priorities, vec![]);
+            let [drop] = endpoints.drops.as_slice() else { panic!("{:?}", endpoints.drops) };
+            assert_eq!(drop.fraction, Fraction::per_million(1_000_000));
+            for told in ["DestinationRule default/api asks for TLS to api.example.com", "mesh.yaml:7:25: "] {
+                assert!(drop.category.contains(told), "{}", drop.category);
+            }
+        }
+    }
+}
+
+#[test]
+fn simple_tls_names_the_server_by_the_rule_then_the_service_then_the_sni() {
+    let named = |tls: &str, service: &str| {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\nspec:\n  \
+             host: api.example.com\n  trafficPolicy: {{tls: {tls}}}\n"
+        );
+        let service = EXTERNAL_SERVICE.replace("location:", &format!("{service}\n  location:"));
+        move |kind| {
+            let cluster = world(kind, &format!("{service}{rule}")).cluster(EXTERNAL).unwrap();
+            // As it is sent, to a client without any certificate provider.
+            let context = ParseContext { support: Support::all(), ..ParseContext::default() };
+            assert_eq!(Cluster::parse(&cluster.to_proto(), &context).unwrap().tls, cluster.tls);
+            cluster
+        }
+    };
+    let by_service = "subjectAltNames: [a.example.com]";
+    for (tls, service, name, sni) in [
+        ("{mode: SIMPLE}", "", "api.example.com", "api.example.com"),
+        ("{mode: SIMPLE, caCertificates: system, sni: b.example.com}", "", "b.example.com", "b.example.com"),
+        ("{mode: SIMPLE, sni: b.example.com}", by_service, "a.example.com", "b.example.com"),
+        ("{mode: SIMPLE, subjectAltNames: [c.example.com]}", by_service, "c.example.com", "api.example.com"),
+    ] {
+        for kind in [MESH, GRPC] {
+            let expected = UpstreamTls {
+                identity: None,
+                roots: Roots::System,
+                sans: vec![StringMatcher::exact(name, false).into()],
+                sni: Some(sni.into()),
+                auto_host_sni: false,
+                auto_sni_san_validation: false,
+                only_mesh_endpoints: false,
+            };
+            let cluster = named(tls, service)(kind);
+            assert_eq!(cluster.tls.as_deref(), Some(&expected), "{tls} {service}");
+            assert!(!matches!(cluster.discovery, Discovery::Eds(_)), "it can be reached");
+        }
+    }
+    // An Envoy would believe whoever answers: it is told why it gets none.
+    let cluster = named("{mode: SIMPLE}", "")(envoy());
+    assert_eq!(cluster.discovery, Discovery::Eds(format!("failing|{EXTERNAL}").into()));
 }
 
 fn balanced(kind: ClientKind, balancer: &str) -> World {

@@ -1,6 +1,6 @@
 //! Whom a client believes to be a service, and when it encrypts.
 //!
-//! A DestinationRule decides; without one, mTLS is automatic: towards each endpoint that is marked as
+//! A DestinationRule decides (SIMPLE is for servers outside the mesh); without one, mTLS is automatic: towards each endpoint that is marked as
 //! speaking it (Istio's `mtls_checker`). Our own clients and Envoys decide per endpoint. Another gRPC
 //! client has one answer for a cluster, and one without certificates rejects a cluster that asks for
 //! them: it gets TLS when the servers insist (PeerAuthentication STRICT) or the rule does.
@@ -11,12 +11,41 @@
 use super::Destination;
 use crate::{
     compile::{Compiler, client::ClientKind},
-    model::{Location, MtlsMode, TlsMode},
+    model::{ClientTls, Location, MtlsMode, TlsMode},
 };
 use mesh_xds::{
     matcher::{StringMatcher, StringPattern},
     resource::tls::{Identity, Roots, SanMatcher, UpstreamTls},
 };
+
+/// TLS with a server outside the mesh, whose certificate the client's operating system trusts. As those roots vouch
+/// for every site there is, the server is always named.
+fn outsider_tls(destination: &Destination<'_, '_>, tls: &ClientTls) -> UpstreamTls {
+    let host = destination.service.hostname.as_str();
+    let sni = tls.sni.as_deref().or_else(|| (!host.starts_with('*')).then_some(host));
+    let mut names = tls.subject_alt_names.clone();
+    if names.is_empty() {
+        names.extend(destination.service.subject_alt_names.iter().cloned());
+    }
+    if names.is_empty() {
+        // No certificate can hold the other name: blanks are not allowed in one.
+        names.push(sni.map_or_else(|| format!("(no name of {host} is known)"), str::to_owned));
+    }
+    UpstreamTls {
+        identity: None,
+        roots: Roots::System,
+        sans: names.into_iter().map(exact).collect(),
+        sni: sni.map(Into::into),
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        only_mesh_endpoints: false,
+    }
+}
+
+/// For names of any kind: the list of matchers that every client reads.
+fn exact(name: String) -> SanMatcher {
+    SanMatcher::from(StringMatcher { pattern: StringPattern::Exact(name.into()), ignore_case: false })
+}
 
 /// The certificate provider that every bootstrap of this mesh names, as in Istio.
 pub(in crate::compile) const PROVIDER: &str = "default";
@@ -26,6 +55,7 @@ impl Compiler<'_> {
         let rule = destination.policy.blocks.tls.as_ref();
         let automatic = match rule.map(|tls| tls.mode) {
             Some(TlsMode::Disable) => return None,
+            Some(TlsMode::Simple) => return rule.map(|tls| outsider_tls(destination, tls)),
             Some(TlsMode::IstioMutual) => false,
             None if destination.service.location == Location::External => return None,
             None => true,
@@ -51,9 +81,6 @@ impl Compiler<'_> {
 
     /// The names that a server of the destination may have; never empty.
     fn server_names(&self, destination: &Destination<'_, '_>, given: &[String]) -> Vec<SanMatcher> {
-        let exact = |name: String| {
-            SanMatcher::from(StringMatcher { pattern: StringPattern::Exact(name.into()), ignore_case: false })
-        };
         if !given.is_empty() {
             return given.iter().cloned().map(exact).collect();
         }

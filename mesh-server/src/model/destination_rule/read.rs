@@ -30,7 +30,7 @@ impl DestinationRule {
             }
             subsets.push(subset);
         }
-        Some(Self { origin, host: host?, policy, subsets, export_to, selector })
+        Some(Self { origin, host: host?, policy, subsets, export_to, selector, refused: None })
     }
 }
 

@@ -132,6 +132,10 @@ fn invalid_rules_are_refused_where_they_are_wrong() {
             "6:45 ISTIO_MUTUAL uses the mesh's identity: remove `privateKey`",
         ),
         (
+            &policy("{tls: {mode: SIMPLE, privateKey: a}}"),
+            "6:39 SIMPLE shows no certificate: remove `privateKey`",
+        ),
+        (
             &policy("{portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]}"),
             "6:61 port 1 has two portLevelSettings",
         ),
@@ -159,11 +163,30 @@ fn invalid_rules_are_refused_where_they_are_wrong() {
 #[test]
 fn what_this_version_does_not_do_is_refused_or_reported() {
     let cases: &[(&str, &str)] = &[
+        ("{tls: {mode: MUTUAL, caCertificates: a}}", "error 6:25 not supported by this version: `MUTUAL`"),
         (
-            "{tls: {mode: MUTUAL, caCertificates: a}}",
-            "error 6:25 not supported by this version: TLS with certificates",
+            "{tls: {mode: SIMPLE, caCertificates: /etc/a}}",
+            "error 6:39 not supported by this version: `caCertificates`",
         ),
-        ("{tls: {mode: SIMPLE}}", "error 6:25 not supported by this version: TLS with certificates"),
+        (
+            "{tls: {mode: SIMPLE, credentialName: a}}",
+            "error 6:39 not supported by this version: `credentialName`",
+        ),
+        ("{tls: {mode: SIMPLE, caCrl: a}}", "error 6:39 not supported by this version: `caCrl`"),
+        (
+            "{tls: {mode: SIMPLE, insecureSkipVerify: true}}",
+            "error 6:39 not supported by this version: `insecureSkipVerify`",
+        ),
+        ("{tls: {mode: SIMPLE}}", "info 6:25 not supported by this version: `SIMPLE`: Envoys"),
+        (
+            "{tls: {mode: SIMPLE, caCertificates: system}}",
+            "info 6:25 not supported by this version: `SIMPLE`",
+        ),
+        (
+            "{tls: {caCertificates: a}}",
+            "warning 6:25 not supported by this version: `caCertificates`, without",
+        ),
+        ("{tls: {mode: DISABLE, sni: a}}", "warning 6:40 not supported by this version: `sni`, without"),
         ("{tunnel: {targetHost: a, targetPort: 1}}", "error 6:19 not supported by this version: `tunnel`"),
         ("{proxyProtocol: {version: V1}}", "error 6:19 not supported by this version: `proxyProtocol`"),
         (
@@ -198,8 +221,12 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
 #[test]
 fn tls_that_verifies_nobody_has_istios_code_for_where_it_is() {
     let parsed_lines = |fields: &str| lines(&parsed(&object("DestinationRule", &policy(fields))));
-    assert!(parsed_lines("{tls: {mode: SIMPLE}}")[1].starts_with("IST0128 warning 6:25"));
-    let at_port = "{portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}";
+    assert!(
+        parsed_lines("{tls: {insecureSkipVerify: true, mode: SIMPLE}}")[1]
+            .starts_with("IST0128 warning 6:25")
+    );
+    let at_port =
+        "{portLevelSettings: [{port: {number: 443}, tls: {insecureSkipVerify: true, mode: SIMPLE}}]}";
     assert!(parsed_lines(at_port)[1].starts_with("IST0129 warning 6:67"));
 }
 

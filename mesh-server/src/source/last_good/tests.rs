@@ -219,3 +219,107 @@ fn errors_come_first() {
     let severities: Vec<_> = loaded.findings.iter().map(|finding| finding.severity).collect();
     assert_eq!(severities, [Severity::Error, Severity::Warning]);
 }
+
+fn rule(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r}}\nspec: {spec}\n"
+    )
+}
+
+/// Whether the rule is there, and whether it fails calls.
+fn fails(loaded: &Loaded) -> Option<bool> {
+    loaded.config.destination_rules().first().map(|rule| rule.refused.is_some())
+}
+
+#[test]
+fn a_refused_rule_fails_calls_where_it_asks_for_tls_and_the_last_good_one_has_none() {
+    const PLAIN: &str = "{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}}";
+    const SECURE: &str = "{host: a, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}";
+    const AT_PORT: &str =
+        "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 1}, tls: {mode: ISTIO_MUTUAL}}]}}";
+    const OF_SUBSET: &str = "{host: a, subsets: [{name: v1, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]}";
+    let cases = [
+        // Whatever else is wrong, a rule that asks for no TLS costs nothing that was good.
+        (PLAIN, "{host: a, trafficPolicy: {loadBalancer: {simple: X}}}", Some(false)),
+        ("", "{host: a, trafficPolicy: {loadBalancer: {simple: X}}}", None),
+        ("", "{host: a, trafficPolicy: {tls: {mode: DISABLE, x: y}}}", None),
+        ("", "{host: a, trafficPolicy: {tls: {mode: MUTUAL}}}", Some(true)),
+        (PLAIN, "{host: a, trafficPolicy: {tls: {mode: MUTUAL}}}", Some(true)),
+        (
+            PLAIN,
+            "{host: a, trafficPolicy: {loadBalancer: {simple: X}, tls: {mode: ISTIO_MUTUAL}}}",
+            Some(true),
+        ),
+        (SECURE, "{host: a, trafficPolicy: {tls: {mode: MUTUAL}}}", Some(false)),
+        // Another host has had none.
+        (SECURE, "{host: b, trafficPolicy: {tls: {mode: MUTUAL}}}", Some(true)),
+        (
+            SECURE,
+            "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 1}, tls: {mode: MUTUAL}}]}}",
+            Some(false),
+        ),
+        (
+            AT_PORT,
+            "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 1}, tls: {mode: MUTUAL}}]}}",
+            Some(false),
+        ),
+        (
+            AT_PORT,
+            "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 2}, tls: {mode: MUTUAL}}]}}",
+            Some(true),
+        ),
+        (AT_PORT, "{host: a, trafficPolicy: {tls: {mode: MUTUAL}}}", Some(true)),
+        (OF_SUBSET, "{host: a, subsets: [{name: v1, trafficPolicy: {tls: {mode: MUTUAL}}}]}", Some(false)),
+        (OF_SUBSET, "{host: a, subsets: [{name: v2, trafficPolicy: {tls: {mode: MUTUAL}}}]}", Some(true)),
+        // How people mistype it, and where they put it.
+        ("", "{host: a, trafficPolicy: {tsl: {mode: SIMPLE}}}", Some(true)),
+        ("", "{host: a, trafficPolicy: {tls: {mod: SIMPLE}}}", Some(true)),
+        ("", "{host: a, trafficPolicy: {tls: SIMPLE}}", Some(true)),
+        ("", "{host: a, trafficPolicy: {transport: {mode: SIMPLE}}}", Some(true)),
+        ("", "{host: a, tls: {mode: SIMPLE}}", Some(true)),
+        ("", "{host: a, trafficPolicies: {tls: {mode: SIMPLE}}}", Some(true)),
+        ("", "{host: a, trafficPolicy: {connectionPool: {tls: {mode: SIMPLE}}}}", Some(true)),
+        ("", "{host: a, subsets: [{name: [], trafficPolicy: {tls: {mode: SIMPLE}}}]}", Some(true)),
+        ("", "{host: a, trafficPolicy: {portLevelSettings: [{tls: {mode: ISTIO_MUTUAL}}]}}", Some(true)),
+        // Nobody can say what it asks for.
+        ("", "{host: a, trafficPolicy: SIMPLE}", Some(true)),
+        (PLAIN, "all of it", Some(true)),
+        (SECURE, "{host: a, trafficPolicy: SIMPLE}", Some(false)),
+        (AT_PORT, "{host: a, trafficPolicy: SIMPLE}", Some(true)),
+    ];
+    for (good, broken, expected) in cases {
+        let mut state = state();
+        if !good.is_empty() {
+            let loaded = state.apply(files(&[("a.yaml", &rule(good))])).expect("loaded");
+            assert_eq!(fails(&loaded), Some(false), "{good}");
+        }
+        let loaded = state.apply(files(&[("a.yaml", &rule(broken))])).expect("a change");
+        assert_eq!(fails(&loaded), expected, "{good}\n{broken}");
+        let told = shown(&loaded).1.contains(&"MESH0007");
+        assert_eq!(told, expected == Some(true), "{good}\n{broken}");
+    }
+}
+
+#[test]
+fn a_stand_in_stays_until_its_object_can_be_read_and_what_it_passed_over_comes_back() {
+    let plain = rule("{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}}");
+    let mut state = state();
+    state.apply(files(&[("a.yaml", &plain)]));
+    let mut fails_with = |text: &str| fails(&state.apply(files(&[("a.yaml", text)])).expect("a change"));
+    let secure = rule("{host: a, trafficPolicy: {tls: {mode: MUTUAL}}}");
+    assert_eq!(fails_with(&secure), Some(true));
+    // Not the plaintext of before, while nobody can say what is written now.
+    assert_eq!(fails_with(&format!("{secure}---\n{{")), Some(true));
+    // TLS is not asked for any more, and the rest is still wrong.
+    assert_eq!(fails_with(&rule("{host: a, trafficPolicy: {loadBalancer: {simple: X}}}")), Some(false));
+    assert_eq!(fails_with(&secure), Some(true));
+    assert_eq!(fails_with(&plain), Some(false));
+
+    let denial = policy("p", "{rules: [{form: []}]}");
+    let mut state = super::LastGood::new(Arc::default());
+    assert_eq!(actions(&state.apply(files(&[("a.yaml", &denial)])).expect("loaded")), [Action::Deny]);
+    let unreadable = format!("{denial}---\n{{");
+    assert_eq!(actions(&state.apply(files(&[("a.yaml", &unreadable)])).expect("a change")), [Action::Deny]);
+    let scan = Scan { files: [("a.yaml".to_owned(), Err("gone".to_owned()))].into() };
+    assert_eq!(actions(&state.apply(scan).expect("a change")), [Action::Deny]);
+}
