@@ -34,7 +34,7 @@ pub use config::Config;
 pub use destination_rule::{
     Algorithm, ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Distribute, EffectivePolicy,
     FailoverLabel, HashKey, HashTable, Http2Keepalive, LoadBalancer, LocalityLb, OutlierDetection,
-    PolicyBlocks, Refusal, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup,
+    PolicyBlocks, Refusal, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup, ZoneAware,
 };
 pub(crate) use distribution::NODE_LABEL;
 pub use distribution::TrafficDistribution;

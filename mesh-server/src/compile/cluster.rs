@@ -21,8 +21,7 @@ use mesh_xds::matcher::Fraction;
 use mesh_xds::resource::{
     Origin,
     cluster::{
-        Cluster, Discovery, DnsLookupFamily, DnsResolution, LbOptions, LbPolicy, LocalityLb, LogicalDns,
-        ReportedMetrics, StrictDns,
+        Cluster, Discovery, DnsLookupFamily, DnsResolution, LbOptions, LogicalDns, ReportedMetrics, StrictDns,
     },
     endpoint::{ClusterLoadAssignment, DropOverload},
     route::HashPolicy,
@@ -106,12 +105,7 @@ impl<'m> Compiler<'m> {
         let balancer = blocks.load_balancer.as_ref();
         let lb = policy::load_balancing(balancer, kind);
         let slow_start = policy::slow_start(balancer, &lb, kind);
-        // A ring or a table holds all localities, by their weights: C-core and Node end their processes over one in
-        // each locality.
-        let localities = match lb {
-            LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => LocalityLb::Flat,
-            _ => LocalityLb::default(),
-        };
+        let localities = policy::localities(balancer, &lb, kind);
         Some(Cluster {
             discovery: self.discovery(name, &destination),
             lb,

@@ -3,7 +3,8 @@
 //! Locality preferences are Istio's (`loadbalancer.go`): fixed shares (`distribute`), or priorities by
 //! nearness (`failover`, `failoverPriority`), the latter only with outlier detection, without which
 //! nothing would ever be found unfit and a lower priority never used; or where the service asks for it
-//! (`trafficDistribution`), as in Istio.
+//! (`trafficDistribution`), as in Istio. With `zoneAwareLbSetting` the priorities are regions, and clients share
+//! their calls between the zones of theirs.
 
 mod locality;
 
@@ -63,9 +64,12 @@ impl Compiler<'_> {
             distribute: Vec::new(),
             failover: Vec::new(),
             failover_priority: destination.service.distribution.labels().iter().map(label).collect(),
+            zone_aware: None,
         };
         let preference = preference.unwrap_or(&otherwise);
-        let failover = by_service || destination.policy.blocks.outlier_detection.is_some();
+        let failover = by_service
+            || preference.zone_aware.is_some()
+            || destination.policy.blocks.outlier_detection.is_some();
 
         let shares = locality::shares(preference, &self.client.locality);
         let mut by_priority: BTreeMap<u32, ByLocality<A>> = BTreeMap::new();

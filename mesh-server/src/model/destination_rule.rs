@@ -180,6 +180,15 @@ pub struct LocalityLb {
     pub failover: Vec<(String, String)>,
     /// Labels whose common prefix of matches is the priority.
     pub failover_priority: Vec<FailoverLabel>,
+    /// `zoneAwareLbSetting`: clients share their calls between the zones of their region by themselves.
+    pub zone_aware: Option<ZoneAware>,
+}
+
+/// How clients share their calls between the zones of their region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneAware {
+    /// With fewer endpoints in the region all of its zones are alike.
+    pub min_cluster_size: u32,
 }
 
 /// Shares for the clients of one locality.

@@ -101,9 +101,6 @@ pub(crate) const TCP_ROUTES: Shape = List(&Fields(&[
     ("route", List(&ROUTE_DESTINATION)),
 ]));
 
-/// LoadBalancerSettings.zoneAwareLbSetting
-pub(crate) const ZONE_AWARE: Shape = Any;
-
 /// TrafficPolicy.tunnel
 pub(crate) const TUNNEL: Shape = Fields(&[("protocol", Text), ("targetHost", Text), ("targetPort", Number)]);
 

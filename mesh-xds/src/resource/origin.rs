@@ -28,6 +28,7 @@ pub const CLUSTER_SETTINGS: &[&str] = &[
     "loadBalancer.simple",
     "loadBalancer.consistentHash",
     "loadBalancer.localityLbSetting",
+    "loadBalancer.zoneAwareLbSetting",
     "loadBalancer.warmup",
     "loadBalancer.warmupDurationSecs",
     "connectionPool.tcp.maxConnections",

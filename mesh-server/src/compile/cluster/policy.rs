@@ -11,8 +11,8 @@ use mesh_xds::{
     matcher::Fraction,
     resource::{
         cluster::{
-            CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, Maglev,
-            OutlierDetection, OverrideHostStatus, RetryBudget, RingHash, SlowStart, TcpKeepalive,
+            CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, LocalityLb, Maglev,
+            OutlierDetection, OverrideHostStatus, RetryBudget, RingHash, SlowStart, TcpKeepalive, ZoneAware,
         },
         endpoint::HealthStatus,
         route::{self as xds, HashCookie, HashPolicy, HeaderName},
@@ -58,6 +58,20 @@ pub(super) fn load_balancing(block: Option<&LoadBalancer>, kind: &ClientKind) ->
             LbPolicy::least_request(2)
         }
         _ => LbPolicy::RoundRobin,
+    }
+}
+
+/// How a locality is chosen. A ring or a table holds all of them, by their weights: C-core and Node end their
+/// processes over one in each locality. gRPC knows no zones.
+pub(super) fn localities(block: Option<&LoadBalancer>, policy: &LbPolicy, kind: &ClientKind) -> LocalityLb {
+    let zones = block.and_then(|block| block.locality.as_ref()?.zone_aware);
+    match (policy, zones) {
+        (LbPolicy::RingHash(_) | LbPolicy::Maglev(_), _) => LocalityLb::Flat,
+        (_, Some(zones)) if !matches!(kind, ClientKind::Grpc { .. }) => LocalityLb::ZoneAware(ZoneAware {
+            min_cluster_size: zones.min_cluster_size.into(),
+            ..ZoneAware::default()
+        }),
+        _ => LocalityLb::default(),
     }
 }
 

@@ -14,6 +14,7 @@ use mesh_xds::{
         Cluster, ParseContext, Resource, Support,
         cluster::{
             Consecutive, Discovery, Http2Keepalive, LbPolicy, LocalityLb, Maglev, RingHash, SlowStart,
+            ZoneAware,
         },
         route::{HashCookie, HashKey, HashPolicy, RouteAction},
     },
@@ -386,6 +387,24 @@ fn warming_up_is_slow_start_where_it_is_known_and_fits() {
     ] {
         let world = balanced(kind, &format!("{{simple: {simple}, {warmup}}}"));
         assert_eq!(world.cluster(REVIEWS).unwrap().lb_options.slow_start, slow_start, "{simple}");
+    }
+}
+
+#[test]
+fn zone_awareness_is_for_clients_that_have_it_and_policies_that_fit() {
+    let aware =
+        |min_cluster_size| LocalityLb::ZoneAware(ZoneAware { min_cluster_size, ..ZoneAware::default() });
+    for (balancer, kind, expected) in [
+        ("zoneAwareLbSetting: {enabled: true}", MESH, aware(6)),
+        ("zoneAwareLbSetting: {minClusterSize: 2}", MESH, aware(2)),
+        ("zoneAwareLbSetting: {minClusterSize: 2}", envoy(), aware(2)),
+        ("zoneAwareLbSetting: {enabled: true}", GRPC, LocalityLb::Weighted),
+        ("zoneAwareLbSetting: {enabled: false}", MESH, LocalityLb::Weighted),
+        ("zoneAwareLbSetting: {}, consistentHash: {useSourceIp: true}", MESH, LocalityLb::Flat),
+    ] {
+        let world = balanced(kind.clone(), &format!("{{{balancer}}}"));
+        let found = world.cluster(REVIEWS).unwrap().lb_options.localities;
+        assert_eq!(found, expected, "{balancer} for {kind:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Nearness: Istio's `localityLbSetting` for one client.
+//! Nearness: Istio's `localityLbSetting` and `zoneAwareLbSetting` for one client.
 
 use crate::{
     compile::client::Client,
@@ -49,6 +49,10 @@ pub(super) fn priority(preference: &LocalityLb, client: &Client, endpoint: &Endp
     }
     let by_labels = &preference.failover_priority;
     let by_place = |base: u32| base * 5 + distance(preference, &client.locality, endpoint);
+    // By regions always, within which the client chooses.
+    if preference.zone_aware.is_some() {
+        return by_place(mismatches(by_labels, client, endpoint));
+    }
     match (by_labels.is_empty(), preference.failover.is_empty()) {
         (true, _) => by_place(0),
         (false, true) => mismatches(by_labels, client, endpoint),
@@ -67,6 +71,9 @@ fn distance(preference: &LocalityLb, client: &Locality, endpoint: &Endpoint) -> 
         let mut rules = preference.failover.iter().filter(|(from, _)| **from == *client.region).peekable();
         let elsewhere = rules.peek().is_some() && !rules.any(|(_, to)| *to == place.region);
         return if elsewhere { 4 } else { 3 };
+    }
+    if preference.zone_aware.is_some() {
+        return 0;
     }
     if *client.zone != *place.zone {
         return 2;

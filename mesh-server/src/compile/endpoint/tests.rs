@@ -161,6 +161,23 @@ fn failover_leads_to_the_region_it_names_before_any_other() {
 }
 
 #[test]
+fn zone_awareness_has_regions_as_priorities_without_outlier_detection() {
+    let shape_of = |zones: &str| {
+        let policy = format!("{{loadBalancer: {{zoneAwareLbSetting: {zones}}}}}");
+        shape(&spread(&policy).endpoints(REVIEWS).unwrap())
+    };
+    let own = vec!["r1/z1=1 10.0.0.1".to_owned(), "r1/z2=1 10.0.0.2".to_owned()];
+    let (r2, r3) = ("r2/z1=1 10.0.0.3".to_owned(), "r3/z1=1 10.0.0.4".to_owned());
+    assert_eq!(shape_of("{enabled: true}"), [own.clone(), vec![r2.clone(), r3.clone()]]);
+    let failover = "failover: [{from: r1, to: r3}]";
+    assert_eq!(shape_of(&format!("{{{failover}}}")), [own.clone(), vec![r3.clone()], vec![r2.clone()]]);
+    // Regions within what labels say; nobody has this one.
+    let labels = "failoverPriority: [version=v2]";
+    assert_eq!(shape_of(&format!("{{{failover}, {labels}}}")), [own, vec![r3], vec![r2]]);
+    assert_eq!(shape_of("{enabled: false}").len(), 1);
+}
+
+#[test]
 fn failover_priority_goes_by_the_longest_prefix_of_labels_that_agree() {
     let policy = "{outlierDetection: {interval: 1s},
       loadBalancer: {localityLbSetting: {failoverPriority: [app, version=v2]}}}";

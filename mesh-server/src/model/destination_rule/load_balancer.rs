@@ -2,12 +2,12 @@
 
 use super::{
     Algorithm, ConsistentHash, Distribute, FailoverLabel, HashKey, HashTable, LoadBalancer, LocalityLb,
-    Warmup,
+    Warmup, ZoneAware,
 };
 use crate::analysis::Code;
 use crate::model::node::Node;
 use crate::model::read::{self, Map, Report};
-use crate::model::{schema, value};
+use crate::model::value;
 use http::HeaderName;
 
 pub(super) fn read(node: &Node, report: &mut Report) -> Option<LoadBalancer> {
@@ -36,11 +36,6 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<LoadBalancer> {
     let map = report.map(node, "loadBalancer", FIELDS)?;
     map.exclusive(&["simple", "consistentHash"], report);
     map.exclusive(&["zoneAwareLbSetting", "localityLbSetting"], report);
-    if let Some(block) = map.get("zoneAwareLbSetting") {
-        schema::check(block, "zoneAwareLbSetting", &schema::ZONE_AWARE, report);
-    }
-    // Zones only shift load.
-    map.ignored("zoneAwareLbSetting", report, "`zoneAwareLbSetting`");
     if let Some(simple) = map.get("simple").filter(|node| node.as_text() == Some("LEAST_CONN")) {
         report.warn(Code::Deprecated, simple.at, "`LEAST_CONN` is deprecated: write `LEAST_REQUEST`");
     }
@@ -64,7 +59,16 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<LoadBalancer> {
             "warming up, with an algorithm that is neither ROUND_ROBIN nor LEAST_REQUEST,",
         );
     }
-    let locality = map.one("localityLbSetting", report, locality);
+    let zones = map.one("zoneAwareLbSetting", report, zone_aware).flatten();
+    if zones.is_some() && consistent_hash.is_some() {
+        let what = "`zoneAwareLbSetting` with `consistentHash`: a key goes to any zone of the region";
+        report.partly(map.key_at("zoneAwareLbSetting"), what);
+    } else if zones.is_some() {
+        let what = "`zoneAwareLbSetting`: only clients that know which cluster they belong to (`MeshBuilder::local_cluster`, \
+                    Envoy's `local_cluster_name`) prefer their zone, the others their region";
+        report.partly(map.key_at("zoneAwareLbSetting"), what);
+    }
+    let locality = map.one("localityLbSetting", report, locality).or(zones);
     Some(LoadBalancer { algorithm, consistent_hash, warmup, locality })
 }
 
@@ -205,6 +209,30 @@ fn locality(node: &Node, report: &mut Report) -> Option<LocalityLb> {
             );
         }
     }
+    let (failover, failover_priority) = failovers(&map, report);
+    let enabled = map.one("enabled", report, read::boolean).unwrap_or(true);
+    Some(LocalityLb { enabled, distribute, failover, failover_priority, zone_aware: None })
+}
+
+/// `Some(None)` when it is switched off, which says nothing of localities.
+fn zone_aware(node: &Node, report: &mut Report) -> Option<Option<LocalityLb>> {
+    const FIELDS: &[&str] = &["enabled", "failover", "failoverPriority", "minClusterSize"];
+    let map = report.map(node, "zoneAwareLbSetting", FIELDS)?;
+    let (failover, failover_priority) = failovers(&map, report);
+    // Zero is "not said", as protobuf cannot tell them apart.
+    let size = map.one("minClusterSize", report, read::count).filter(|size| *size > 0);
+    let enabled = map.one("enabled", report, read::boolean).unwrap_or(true);
+    Some(enabled.then(|| LocalityLb {
+        enabled,
+        distribute: Vec::new(),
+        failover,
+        failover_priority,
+        zone_aware: Some(ZoneAware { min_cluster_size: size.unwrap_or(6) }),
+    }))
+}
+
+/// `failover` and `failoverPriority`.
+fn failovers(map: &Map<'_>, report: &mut Report) -> (Vec<(String, String)>, Vec<FailoverLabel>) {
     let failover = map.many("failover", report, |node, report| {
         let map = report.map(node, "failover", &["from", "to"])?;
         let from = map.required("from", "failover", report, read::some_text);
@@ -239,8 +267,7 @@ fn locality(node: &Node, report: &mut Report) -> Option<LocalityLb> {
         let message = "`failoverPriority` by region, zone or subzone excludes `failover`";
         report.error(map.key_at("failoverPriority"), message);
     }
-    let enabled = map.one("enabled", report, read::boolean).unwrap_or(true);
-    Some(LocalityLb { enabled, distribute, failover, failover_priority })
+    (failover, failover_priority)
 }
 
 fn distribute(node: &Node, report: &mut Report) -> Option<Distribute> {

@@ -330,6 +330,32 @@ fn warming_up_has_istios_defaults_and_an_older_name() {
 }
 
 #[test]
+fn zone_awareness_is_told_of_what_it_needs() {
+    let said = |fields: &str| {
+        lines(&parsed(&object("DestinationRule", &policy(&format!("{{loadBalancer: {fields}}}")))))
+    };
+    let needs =
+        "MESH0001 info 6:34 not supported by this version: `zoneAwareLbSetting`: only clients that know";
+    assert!(said("{zoneAwareLbSetting: {enabled: true}}")[0].starts_with(needs));
+    assert_eq!(said("{zoneAwareLbSetting: {enabled: false}}"), Vec::<String>::new());
+    let hashed = said("{zoneAwareLbSetting: {}, consistentHash: {useSourceIp: true}}");
+    assert!(hashed[0].contains("with `consistentHash`: a key goes to any zone"), "{hashed:?}");
+    assert_refused(
+        "DestinationRule",
+        &[
+            (
+                &policy("{loadBalancer: {zoneAwareLbSetting: {failover: [{from: a, to: a}]}}}"),
+                "6:66 region `a` fails over to itself",
+            ),
+            (
+                &policy("{loadBalancer: {zoneAwareLbSetting: {minSize: 1}}}"),
+                "6:55 unknown field `minSize` in zoneAwareLbSetting",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn consistent_hash_and_warmup_that_cannot_be_are_refused() {
     let hash = |fields: &str| policy(&format!("{{loadBalancer: {{consistentHash: {fields}}}}}"));
     let cases: &[(&str, &str)] = &[
