@@ -13,7 +13,7 @@ pub(crate) mod answer;
 mod asks;
 mod attempt;
 pub(crate) mod breaker;
-mod by_hash;
+pub(crate) mod by_hash;
 mod elsewhere;
 pub(crate) mod empty;
 pub(crate) mod failure;

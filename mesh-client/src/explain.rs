@@ -9,7 +9,7 @@ mod service;
 mod tests;
 
 pub use mesh_xds::explain::{
-    Cluster, ClusterState, Decision, Destination, Endpoint, EndpointState, Explanation, Place, Route,
+    Cluster, ClusterState, Decision, Destination, Endpoint, EndpointState, Explanation, Hashed, Place, Route,
     Setting, Verdict, VirtualHost,
 };
 #[cfg(test)]
@@ -19,12 +19,14 @@ pub use service::{ExplainService, Explainer};
 use crate::{
     Mesh, MeshError,
     channel::Subscription,
-    cluster::Cluster as LiveCluster,
+    cluster::{Cluster as LiveCluster, by_hash::Lead},
+    lb,
     snapshot::State,
+    stack::Core,
     table::{Action, RouteTable},
 };
 use http::request::Parts;
-use mesh_xds::{explain::explain, matcher::Headers};
+use mesh_xds::{config::XdsConfig, explain::explain, matcher::Headers};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 #[allow(unused_imports)] // For the links above.
@@ -63,7 +65,7 @@ impl Subscription {
             }
         };
         let _ = tokio::time::timeout(PATIENCE, answered).await;
-        let (mut explanation, clusters) = {
+        let (mut explanation, clusters, hashes) = {
             let state = core.snapshot.load();
             let config = core.snapshot.config();
             let config = match &**state {
@@ -78,19 +80,36 @@ impl Subscription {
                 path: request.uri.path(),
                 scheme: "http",
             };
-            let explanation = explain(config, &headers, request.uri.query(), &self.control_planes);
-            let clusters = match &**state {
-                State::Table(table) => clusters(table),
-                State::Pending | State::Failed(_) | State::Closed => HashMap::new(),
+            let explanation = explain(config.clone(), &headers, request.uri.query(), &self.control_planes);
+            let (clusters, hashes) = match (&**state, config) {
+                (State::Table(table), Ok(config)) => {
+                    (clusters(table), hashes(core, table, config, &explanation, request))
+                }
+                _ => (HashMap::new(), Vec::new()),
             };
-            (explanation, clusters)
+            (explanation, clusters, hashes)
         };
+        let live = |name: &Arc<str>| clusters.get(name).cloned().or_else(|| self.clusters.find(name));
         for cluster in &mut explanation.clusters {
-            let live = clusters.get(&cluster.name).cloned();
-            if let Some(live) = live.or_else(|| self.clusters.find(&cluster.name)) {
+            if let Some(live) = live(&cluster.name) {
                 enliven(cluster, &live).await;
             }
         }
+        let mut leads = Vec::new();
+        let destinations = explanation.decisions.iter_mut().flat_map(|one| &mut one.destinations);
+        for (destination, hash) in destinations.zip(hashes) {
+            let Some((hash, live)) = hash.zip(live(&destination.cluster)) else { continue };
+            if live.wants_hash() {
+                let lead = hash.and_then(|hash| live.leads(hash));
+                destination.hashed = Some(Hashed {
+                    hash: hash.map(|hash| format!("{hash:016x}")),
+                    endpoint: lead.as_ref().map(|lead| lead.endpoint),
+                    ready: lead.as_ref().is_some_and(|lead| lead.state == lb::hashed::State::Ready),
+                });
+                leads.extend(lead);
+            }
+        }
+        narrow(&mut explanation, &leads);
         explanation
     }
 }
@@ -109,6 +128,51 @@ fn clusters(table: &RouteTable<LiveCluster>) -> HashMap<Arc<str>, Arc<LiveCluste
         }
     }
     clusters
+}
+
+/// What a call would be hashed by on the way to each destination, decision by decision.
+fn hashes(
+    core: &Core<LiveCluster>,
+    table: &RouteTable<LiveCluster>,
+    config: &XdsConfig,
+    explanation: &Explanation,
+    request: &Parts,
+) -> Vec<Option<Option<u64>>> {
+    let of = |decision: &Decision, destination| {
+        let route = config.virtual_host.routes.get(decision.route)?;
+        let compiled = table.routes().iter().find(|compiled| Arc::ptr_eq(&compiled.route, route))?;
+        core.hash_of(compiled, destination, request)
+    };
+    let decisions = explanation.decisions.iter();
+    decisions.flat_map(|one| (0..one.destinations.len()).map(move |index| of(one, index))).collect()
+}
+
+/// Where every call that an explanation is about has a hash, the endpoints that no hash leads to are not picked.
+fn narrow(explanation: &mut Explanation, leads: &[Lead]) {
+    let decisions = &explanation.decisions;
+    let all_lead = decisions
+        .iter()
+        .flat_map(|one| &one.destinations)
+        .all(|one| one.hashed.as_ref().is_some_and(|hashed| hashed.endpoint.is_some()));
+    if !all_lead || decisions.iter().any(|one| !one.mirrors.is_empty()) {
+        return;
+    }
+    for cluster in &mut explanation.clusters {
+        let here: Vec<&Lead> = leads.iter().filter(|lead| lead.cluster == cluster.name).collect();
+        let Some(first) = here.first() else { continue };
+        for endpoint in &mut cluster.endpoints {
+            match here.iter().find(|lead| lead.endpoint == endpoint.address) {
+                None if endpoint.not_picked.is_none() => {
+                    endpoint.not_picked = Some(format!("the hash leads to {}", first.endpoint));
+                }
+                Some(lead) if lead.state == lb::hashed::State::Idle => {
+                    endpoint.not_picked =
+                        Some("it is connected when the call comes, which waits for it".to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Adds what the live cluster knows.

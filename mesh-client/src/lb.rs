@@ -227,6 +227,13 @@ impl Picker {
         Hit::Nobody
     }
 
+    /// Where a hash leads, as [`Self::pick_by_hash`] goes; looking changes nothing.
+    pub(crate) fn find_by_hash(&self, hash: u64) -> Option<(&Arc<Endpoint>, hashed::State)> {
+        let Kind::Hashed(hashed) = &self.0 else { return None };
+        let mut parts = hashed.part(|| hash).into_iter().chain(hashed.parts());
+        parts.find_map(|part| part.find(hash, |_| false))
+    }
+
     /// All that are ready, from a random one on; for when picks hit ones that are gone.
     pub(crate) fn iter(&self, dice: &Dice) -> impl Iterator<Item = &Arc<Endpoint>> {
         let skip = match self.ready() {

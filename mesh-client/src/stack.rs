@@ -381,7 +381,6 @@ impl<U: Upstream> Call<'_, U> {
 
     /// The request as it is sent, except for what differs between attempts.
     fn rewrite(&self, parts: &mut Parts) {
-        let Self { core, forwarding, choice, compiled, .. } = self;
         if self.deadline.is_some() {
             // What is left is told when it is sent.
             parts.headers.remove(GRPC_TIMEOUT);
@@ -389,18 +388,31 @@ impl<U: Upstream> Call<'_, U> {
         if self.serves_retry {
             parts.headers.insert(RETRY, HeaderValue::from_static("1"));
         }
-        for mutation in &choice.request {
-            headers::mutate(&mut parts.headers, mutation);
-        }
-        let authority = choice.authority.as_ref().or(parts.uri.authority()).unwrap_or(&core.authority);
-        let path = &compiled.route.matches.path;
-        parts.uri = headers::uri(&parts.uri, authority, path, forwarding.path_rewrite.as_ref());
-        parts.headers.entry(USER_AGENT).or_insert(OWN_USER_AGENT);
+        self.core.rewrite(parts, self.compiled, self.forwarding, self.choice);
     }
 
     /// A failure, with the call's circumstances. `attempts` are those that were made.
     fn explain(&self, status: Status, attempts: u32, denied: Option<&str>) -> Status {
         self.core.explain(self.compiled, status, attempts, denied)
+    }
+}
+
+impl<U> Core<U> {
+    /// What a route and one of its clusters make of a request.
+    fn rewrite(
+        &self,
+        parts: &mut Parts,
+        compiled: &Compiled<U>,
+        forwarding: &Forwarding<U>,
+        choice: &Choice<U>,
+    ) {
+        for mutation in &choice.request {
+            headers::mutate(&mut parts.headers, mutation);
+        }
+        let authority = choice.authority.as_ref().or(parts.uri.authority()).unwrap_or(&self.authority);
+        let path = &compiled.route.matches.path;
+        parts.uri = headers::uri(&parts.uri, authority, path, forwarding.path_rewrite.as_ref());
+        parts.headers.entry(USER_AGENT).or_insert(OWN_USER_AGENT);
     }
 }
 

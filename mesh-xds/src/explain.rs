@@ -125,6 +125,20 @@ pub struct Destination {
     pub origin: Place,
     /// What holds for this destination only.
     pub settings: Vec<Setting>,
+    /// Where the request's hash leads; absent where its cluster does not balance by it, and in an explanation of
+    /// configuration alone.
+    pub hashed: Option<Hashed>,
+}
+
+/// What a request is hashed to, and where that leads now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hashed {
+    /// In hexadecimal digits; absent when the request has nothing that is hashed: it goes to any endpoint.
+    pub hash: Option<String>,
+    /// The endpoint that the ring or the table has for it; absent when nobody takes calls.
+    pub endpoint: Option<SocketAddr>,
+    /// Whether that one is connected: otherwise the call waits until it is.
+    pub ready: bool,
 }
 
 /// One value in force.

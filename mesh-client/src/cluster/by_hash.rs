@@ -7,9 +7,12 @@ use super::{
 };
 use crate::{
     endpoint::{Endpoint, Reserved},
-    lb::{Picker, hashed::Hit},
+    lb::{
+        Picker,
+        hashed::{Hit, State},
+    },
 };
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 impl Cluster {
     /// Calls are balanced by their hash, so it is worth while to compute it.
@@ -18,6 +21,27 @@ impl Cluster {
             return leaf.wants_hash();
         }
         self.shared.snapshot.load().picker.is_hashed()
+    }
+}
+
+/// Where a hash leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    /// The cluster whose endpoint it is: of a cluster of clusters, the one in use.
+    pub(crate) cluster: Arc<str>,
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) state: State,
+}
+
+impl Cluster {
+    /// Where a call of this hash would go at this moment. Nothing is connected for asking.
+    pub(crate) fn leads(&self, hash: u64) -> Option<Lead> {
+        if let Some(leaf) = self.leaf() {
+            return leaf.leads(hash);
+        }
+        let snapshot = self.shared.snapshot.load();
+        let (endpoint, state) = snapshot.picker.find_by_hash(hash)?;
+        Some(Lead { cluster: self.name().clone(), endpoint: endpoint.address, state })
     }
 }
 

@@ -167,10 +167,14 @@ impl Hashed {
     }
 
     /// The endpoint of a hash: its owner, or the next around the table that did not fail and is not to be
-    /// avoided. If every other one is to be avoided or failed, avoidance counts no more.
-    pub(crate) fn pick(&self, hash: u64, avoid: impl Fn(&Endpoint) -> bool) -> Hit<'_> {
+    /// avoided. If every other one is to be avoided or failed, avoidance counts no more. Looking changes nothing.
+    pub(crate) fn find(
+        &self,
+        hash: u64,
+        avoid: impl Fn(&Endpoint) -> bool,
+    ) -> Option<(&Arc<Endpoint>, State)> {
         if !self.hope {
-            return Hit::Nobody;
+            return None;
         }
         let from = self.table.locate(hash);
         let mut avoided = None;
@@ -179,11 +183,16 @@ impl Hashed {
                 continue;
             }
             if !avoid(endpoint) {
-                return hit(endpoint, state);
+                return Some((endpoint, state));
             }
             avoided.get_or_insert((endpoint, state));
         }
-        avoided.map_or(Hit::Nobody, |(endpoint, state)| hit(endpoint, state))
+        avoided
+    }
+
+    /// The same for a call, which an endpoint is connected for.
+    pub(crate) fn pick(&self, hash: u64, avoid: impl Fn(&Endpoint) -> bool) -> Hit<'_> {
+        self.find(hash, avoid).map_or(Hit::Nobody, |(endpoint, state)| hit(endpoint, state))
     }
 
     /// For a call without a hash, which may go anywhere: a random one that is ready (gRFC A76). On the way at

@@ -11,8 +11,11 @@
 //! policy has a lifetime for it: hashed at once and given to the caller in `set-cookie`, as Envoy does per
 //! connection.
 
-use super::{Call, cookie};
-use crate::call::Upstream;
+use super::{Call, Core, cookie};
+use crate::{
+    call::Upstream,
+    table::{Action, Compiled},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::CONTENT_TYPE, request::Parts};
 use mesh_xds::resource::route::{HashCookie, HashKey, HashPolicy, RegexRewrite};
 use std::sync::Arc;
@@ -43,6 +46,33 @@ impl<U: Upstream> Call<'_, U> {
             return Hashed::default();
         }
         hash(policies, &parts.headers, &parts.uri, &self.core.caller)
+    }
+}
+
+impl<U> Core<U> {
+    /// What a call with this head would be hashed by on its way to one of a route's clusters; `None` where nothing
+    /// asks for a hash. For explanations.
+    pub(crate) fn hash_of(
+        &self,
+        compiled: &Compiled<U>,
+        destination: usize,
+        head: &Parts,
+    ) -> Option<Option<u64>> {
+        let Action::Forward(forwarding) = &compiled.action else { return None };
+        if forwarding.hash.is_empty() {
+            return None;
+        }
+        let mut parts = head.clone();
+        let named;
+        let choice = match &forwarding.by_header {
+            None => forwarding.choices().get(destination)?,
+            Some(by_header) => {
+                named = by_header.choice("", Err("".into()));
+                &named
+            }
+        };
+        self.rewrite(&mut parts, compiled, forwarding, choice);
+        Some(hash(&forwarding.hash, &parts.headers, &parts.uri, &self.caller).hash)
     }
 }
 

@@ -94,6 +94,7 @@ fn forwarded(
             share,
             origin: place(&format!("route[{index}]")),
             settings: of_destination(&effective, origin, index, request),
+            hashed: None,
         }
     };
     decision.destinations = match &forward.destination {
@@ -133,6 +134,7 @@ fn forwarded(
             share: fraction.percent(),
             origin: place(&format!("mirrors[{index}]")),
             settings: Vec::new(),
+            hashed: None,
         })
         .collect();
 }

@@ -1,7 +1,8 @@
 //! An explanation as an indented tree.
 
 use super::{
-    Cluster, Decision, Destination, Endpoint, EndpointState, Explanation, Place, Route, Setting, Verdict,
+    Cluster, Decision, Destination, Endpoint, EndpointState, Explanation, Hashed, Place, Route, Setting,
+    Verdict,
 };
 use crate::resource::Origin;
 use std::fmt::{self, Display, Formatter, Write};
@@ -110,7 +111,7 @@ impl Explanation {
         settings(f, 2, &decision.settings)?;
         let mirrored = decision.mirrors.iter().map(|mirror| ("copy", mirror));
         for (kind, destination) in decision.destinations.iter().map(|one| ("to", one)).chain(mirrored) {
-            let Destination { cluster, share: percent, origin, settings: own } = destination;
+            let Destination { cluster, share: percent, origin, settings: own, hashed } = destination;
             let how = match (kind, *percent) {
                 ("to", 100.0) => String::new(),
                 (_, percent) => format!("{} ", share(percent)),
@@ -121,8 +122,26 @@ impl Explanation {
                 Place::Default | Place::Unknown => f.write_char('\n')?,
             }
             settings(f, 4, own)?;
+            if let Some(hashed) = hashed {
+                self::hashed(f, hashed)?;
+            }
         }
         Ok(())
+    }
+}
+
+fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
+    match hashed {
+        Hashed { hash: None, .. } => {
+            f.write_str("    it has nothing that is hashed: any endpoint may be picked\n")
+        }
+        Hashed { hash: Some(hash), endpoint: None, .. } => {
+            writeln!(f, "    its hash {hash} leads nowhere: no endpoint takes calls")
+        }
+        Hashed { hash: Some(hash), endpoint: Some(endpoint), ready } => {
+            let wait = if *ready { "" } else { ", which is not connected: the call waits for it" };
+            writeln!(f, "    its hash {hash} leads to {endpoint}{wait}")
+        }
     }
 }
 

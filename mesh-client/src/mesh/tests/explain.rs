@@ -186,3 +186,81 @@ async fn endpoints_tell_their_weight_by_load_and_clusters_of_clusters_the_one_in
     let text = explanation.to_string();
     assert!(text.contains("cluster leaf in use") && text.contains("weight 60.000 by its load"), "{text}");
 }
+
+#[tokio::test]
+async fn the_endpoint_that_a_hash_leads_to_is_the_one_that_gets_the_call() {
+    use crate::registration::proto::RegisterRequest;
+    use mesh_xds::resource::{
+        cluster::{LbPolicy, LocalityLb, Maglev, RingHash},
+        route::{AppendAction, HashKey, HashPolicy, HeaderAddition},
+    };
+
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let plane = Plane::start().await;
+    let by_ring: fn(&mut mesh_xds::resource::Cluster) = |cluster| {
+        cluster.lb = LbPolicy::RingHash(RingHash::default());
+        cluster.lb_options.localities = LocalityLb::Flat;
+    };
+    let by_table: fn(&mut mesh_xds::resource::Cluster) = |cluster| {
+        cluster.lb = LbPolicy::Maglev(Maglev::default());
+        cluster.lb_options.localities = LocalityLb::Flat;
+    };
+    for (cluster, how) in [("ring", by_ring), ("table", by_table)] {
+        let mut published = reviews([(cluster, vec![one.address, two.address])]).with_clusters(how);
+        published.forward(|forward| {
+            forward.hash = ["x-user", "x-own"]
+                .map(|name| HashPolicy {
+                    key: HashKey::Header { name: name.parse().unwrap(), rewrite: None },
+                    terminal: false,
+                })
+                .into();
+        });
+        // Hashed is what is sent.
+        published.route(|route| {
+            route.headers.request.add.push(HeaderAddition {
+                name: "x-own".parse().unwrap(),
+                value: HeaderValue::from_static("1"),
+                action: AppendAction::OverwriteIfExistsOrAdd,
+            });
+        });
+        plane.publish(&published);
+        let mesh = plane.join();
+        let channel = mesh.channel("reviews:9080").unwrap();
+        let mut led = std::collections::BTreeSet::new();
+        for user in 0..16 {
+            let name = HeaderValue::from_str(&format!("user-{user}")).unwrap();
+            let mut head = head("/a.B/C");
+            head.headers.insert("x-user", name.clone());
+            let explanation = within(channel.explain(&head)).await;
+            let hashed = explanation.decisions[0].destinations[0].hashed.clone().unwrap();
+            let endpoint = hashed.endpoint.unwrap();
+            if user == 0 {
+                // Asking has connected nothing.
+                let again = within(channel.explain(&head)).await;
+                let live = again.clusters[0].endpoints.iter().filter_map(|one| one.live.as_ref());
+                assert!(live.clone().all(|live| live.connectivity == "idle"), "{again}");
+                let waits = format!("leads to {endpoint}, which is not connected: the call waits for it");
+                assert!(again.to_string().contains(&waits), "{again}");
+            }
+            let mut request = Request::new(RegisterRequest::default());
+            request.metadata_mut().insert("x-user", name.to_str().unwrap().parse().unwrap());
+            let answer = within(ask(channel.clone(), Some(request))).await.unwrap();
+            let of = [(&one, "one"), (&two, "two")].into_iter().find(|(echo, _)| echo.address == endpoint);
+            assert_eq!(answer.server, of.unwrap().1, "{explanation}");
+            led.insert(endpoint);
+            let now = within(channel.explain(&head)).await;
+            for found in &now.clusters[0].endpoints {
+                let expected = (found.address != endpoint).then(|| format!("the hash leads to {endpoint}"));
+                let told = found.not_picked.as_deref();
+                // One that no call has needed is not connected either, which goes before.
+                assert!(
+                    told == expected.as_deref() || expected.is_some() && told.is_some(),
+                    "{told:?} {expected:?}"
+                );
+            }
+        }
+        assert_eq!(led.len(), 2, "both have some");
+        let text = within(channel.explain(&head("/a.B/C"))).await.to_string();
+        assert!(text.contains("its hash"), "the header rule's own value is hashed: {text}");
+    }
+}
