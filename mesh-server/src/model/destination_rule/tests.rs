@@ -92,6 +92,8 @@ fn what_clients_do_not_follow_is_said_and_the_rest_is_served() {
     let cases = [
         (keepalive, vec!["MESH0001 info 6:57 not supported", "MESH0001 info 6:68 not supported"]),
         (policy("{connectionPool: {tcp: {tcpKeepalive: {}}}}"), vec![]),
+        (policy("{retryBudget: {budgetInterval: 0s}}"), vec![]),
+        (policy("{outlierDetection: {outlierDetectionHttpErrorCodes: []}}"), vec![]),
         (budget, vec!["MESH0001 warning 6:46 not supported by this version: `budgetInterval`"]),
     ];
     for (spec, expected) in cases {
@@ -187,8 +189,14 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
             "warning 6:25 not supported by this version: `caCertificates`, without",
         ),
         ("{tls: {mode: DISABLE, sni: a}}", "warning 6:40 not supported by this version: `sni`, without"),
-        ("{tunnel: {targetHost: a, targetPort: 1}}", "error 6:19 not supported by this version: `tunnel`"),
-        ("{proxyProtocol: {version: V1}}", "error 6:19 not supported by this version: `proxyProtocol`"),
+        (
+            "{tunnel: {targetHost: a, targetPort: 1}}",
+            "error 6:19 not supported by this version: `tunnel`: clients connect",
+        ),
+        (
+            "{proxyProtocol: {version: V1}}",
+            "error 6:19 not supported by this version: `proxyProtocol`: there is no proxy",
+        ),
         (
             "{loadBalancer: {simple: PASSTHROUGH}}",
             "warning 6:34 not supported by this version: `PASSTHROUGH`",
@@ -207,7 +215,7 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
         ),
         (
             "{outlierDetection: {outlierDetectionHttpErrorCodes: [500]}}",
-            "warning 6:38 not supported by this version: `outlierDetectionHttpErrorCodes`",
+            "error 6:38 not supported by this version: `outlierDetectionHttpErrorCodes`: errors are",
         ),
     ];
     for (fields, expected) in cases {

@@ -142,7 +142,10 @@ fn outlier_detection(node: &Node, report: &mut Report) -> Option<OutlierDetectio
     }
     let codes = map.many("outlierDetectionHttpErrorCodes", report, read::integer::<u16>(100..=599));
     if !codes.is_empty() {
-        map.ignored("outlierDetectionHttpErrorCodes", report, "`outlierDetectionHttpErrorCodes`");
+        let what = "`outlierDetectionHttpErrorCodes`: errors are HTTP 5xx and the gRPC statuses that map to them \
+                    (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS), and no others: \
+                    remove it";
+        map.unsupported("outlierDetectionHttpErrorCodes", report, what);
     }
     let split = map.one("splitExternalLocalOriginErrors", report, read::boolean).unwrap_or(false);
     let local = map.one("consecutiveLocalOriginFailures", report, read::count);
@@ -251,8 +254,11 @@ pub(super) fn retry_budget(node: &Node, report: &mut Report) -> Option<RetryBudg
         Some(node) => read::percent_value(node, report)?,
         None => 20.0,
     };
-    map.one("budgetInterval", report, read::duration_or_zero);
-    map.ignored("budgetInterval", report, "`budgetInterval` (calls in flight are what counts)");
+    // Zero, the default, is what is done.
+    if map.one("budgetInterval", report, read::duration_or_zero).is_some_and(|interval| !interval.is_zero()) {
+        let what = "`budgetInterval` (the budget is a share of the calls in flight, not of those of a time)";
+        map.ignored("budgetInterval", report, what);
+    }
     Some(RetryBudget {
         percent,
         min_retry_concurrency: map.one("minRetryConcurrency", report, read::count).unwrap_or(3),
