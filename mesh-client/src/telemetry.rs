@@ -67,7 +67,7 @@ pub struct CallCounts {
     pub retries_denied: u64,
     /// Copies sent.
     pub mirrored: u64,
-    /// Copies not sent: too long, too many at once, or the call was over before its request was.
+    /// Copies not sent: too long, too many at once, no endpoint took it, or the call was over before its request was.
     pub not_mirrored: u64,
 }
 

@@ -117,6 +117,14 @@ pub(crate) struct AttemptError {
     pub(crate) spare: Option<Box<Spare>>,
 }
 
+impl AttemptError {
+    /// Whether an endpoint may have seen the request.
+    pub(crate) fn was_sent(&self) -> bool {
+        use AttemptErrorKind::{DeadlineExceeded, RefusedStream, Reset};
+        self.request.is_none() && matches!(self.kind, DeadlineExceeded | RefusedStream | Reset)
+    }
+}
+
 impl fmt::Debug for AttemptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { status, kind, request, spare } = self;

@@ -1,7 +1,8 @@
 //! Copies of requests, sent elsewhere and forgotten (Istio's `mirror`).
 //!
 //! A copy never delays, fails or changes the call. It is sent once the request has been sent whole; a
-//! request longer than what retries keep is not copied, nor one of too many at once. Both are counted.
+//! request longer than what retries keep is not copied, nor one of too many at once, and a copy that finds no endpoint
+//! is not sent. All of that is counted.
 
 use super::{Call, retry::set_timeout};
 use crate::{
@@ -128,7 +129,10 @@ async fn copy<U: Upstream>(
     set_timeout(&mut request, Some(deadline), || now);
     let ends = Some(deadline);
     let mut context = AttemptContext { deadline: ends, ends, ..AttemptContext::default() };
-    let Ok(response) = cluster.attempt(request, &mut context).await else { return true };
+    let response = match cluster.attempt(request, &mut context).await {
+        Ok(response) => response,
+        Err(error) => return error.was_sent(),
+    };
     let mut body = pin!(response.into_body());
     let drain = async { while let Some(Ok(_)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {} };
     // An answer that does not end is dropped like any other.

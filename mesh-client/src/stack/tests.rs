@@ -73,6 +73,8 @@ enum Act {
     Flood,
     /// Fails.
     Fail(AttemptErrorKind),
+    /// The same, and hands the request back.
+    Unsent(AttemptErrorKind),
     /// Never answers.
     Hang,
 }
@@ -220,6 +222,10 @@ impl World {
                 Ok(Response::new(Body::new(StreamBody::new(frames))))
             }
             Act::Fail(kind) => Err(error(kind)),
+            Act::Unsent(kind) => {
+                let back = Request::new(CallBody::Tonic(Body::empty()));
+                Err(AttemptError { request: Some(Box::new(back)), ..error(kind) })
+            }
             Act::Hang => std::future::pending().await,
         }
     }

@@ -57,11 +57,37 @@ async fn a_failing_copy_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_is_counted_by_whether_it_was_sent() {
+    for (act, sent) in [
+        (Act::Code(Code::Unavailable, Duration::ZERO), true),
+        (Act::Stream(ms(50)), true),
+        (Act::Hang, true),
+        (Act::Fail(AttemptErrorKind::Reset), true),
+        (Act::Fail(AttemptErrorKind::RefusedStream), true),
+        (Act::Fail(AttemptErrorKind::NeverSent), false),
+        (Act::Fail(AttemptErrorKind::RequestBody), false),
+        (Act::Fail(AttemptErrorKind::LocalOverflow), false),
+        (Act::Fail(AttemptErrorKind::Dropped), false),
+        (Act::Fail(AttemptErrorKind::NoEndpoint), false),
+        (Act::Fail(AttemptErrorKind::SessionLost), false),
+        (Act::Unsent(AttemptErrorKind::DeadlineExceeded), false),
+    ] {
+        let mesh = Mesh::new(&mirrored(Fraction::ONE), [Act::Code(Code::Ok, Duration::ZERO), act.clone()]);
+        mesh.call(request(None)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let counts = mesh.core.counters.read();
+        assert_eq!((counts.mirrored, counts.not_mirrored), if sent { (1, 0) } else { (0, 1) }, "{act:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_copy_is_made_when_the_draw_says_so() {
     let mesh = Mesh::new(&mirrored(Fraction::ZERO), []);
     mesh.call(request(None)).await.unwrap();
     settle().await;
     assert!(to(&mesh, "shadow").is_empty());
+    let counts = mesh.core.counters.read();
+    assert_eq!((counts.mirrored, counts.not_mirrored), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
