@@ -34,9 +34,27 @@ impl Pushback {
     }
 }
 
-/// The wait before retry number `retry` (from 0).
-pub(crate) fn wait(back_off: BackOff, retry: u32, rng: &mut fastrand::Rng) -> Duration {
-    let bound = back_off.base.saturating_mul(1u32.checked_shl(retry).unwrap_or(u32::MAX)).min(back_off.max);
+/// Waits that grow with every one of them, until a server has said when to come back (A6).
+#[derive(Debug, Default)]
+pub(crate) struct Growth(u32);
+
+impl Growth {
+    /// The next wait.
+    pub(crate) fn wait(&mut self, back_off: BackOff, rng: &mut fastrand::Rng) -> Duration {
+        let wait = wait(back_off, self.0, rng);
+        self.0 = self.0.saturating_add(1);
+        wait
+    }
+
+    /// A server has said when to come back.
+    pub(crate) fn begin_anew(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// The wait after `earlier` others.
+fn wait(back_off: BackOff, earlier: u32, rng: &mut fastrand::Rng) -> Duration {
+    let bound = back_off.base.saturating_mul(1u32.checked_shl(earlier).unwrap_or(u32::MAX)).min(back_off.max);
     let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(rng.u64(0..=nanos))
 }

@@ -26,7 +26,7 @@ use crate::{
     cluster::{AttemptContext, AttemptError, AttemptErrorKind, Elsewhere},
     context::PREVIOUS_ATTEMPTS,
     retry::{
-        backoff::{self, Pushback},
+        backoff::{self, Growth, Pushback},
         head::Head,
         policy,
         replay::Replay,
@@ -82,6 +82,7 @@ struct Hedging<'a, U: Upstream> {
     sent: u32,
     /// Of the policy's.
     retries: u32,
+    growth: Growth,
     transparent: bool,
     /// Said by a server.
     not_before: Option<Instant>,
@@ -132,6 +133,7 @@ impl<U: Upstream> Call<'_, U> {
             ids: 0,
             sent: 0,
             retries: 0,
+            growth: Growth::default(),
             transparent: false,
             not_before: None,
             denied: None,
@@ -337,6 +339,7 @@ impl<U: Upstream> Hedging<'_, U> {
                 return;
             }
             (Pushback::After(wait), _) => {
+                self.growth.begin_anew();
                 // Whatever is to be sent waits for that.
                 self.not_before = self.not_before.into_iter().chain(now.checked_add(wait)).max();
                 for due in &mut self.due {
@@ -344,6 +347,7 @@ impl<U: Upstream> Hedging<'_, U> {
                 }
                 wait
             }
+            (Pushback::None, _) if slow => return,
             (Pushback::None, Some(wait)) => wait,
             (Pushback::None, None) => self.back_off(),
         };
@@ -352,11 +356,10 @@ impl<U: Upstream> Hedging<'_, U> {
         }
     }
 
-    fn back_off(&self) -> Duration {
-        let wait = |policy: &Arc<RetryPolicy>| {
-            backoff::wait(policy.back_off, self.retries, &mut self.call.core.dice.roll())
-        };
-        self.policy.as_ref().map(wait).unwrap_or_default()
+    fn back_off(&mut self) -> Duration {
+        let Self { policy, growth, call, .. } = self;
+        let wait = |policy: &Arc<RetryPolicy>| growth.wait(policy.back_off, &mut call.core.dice.roll());
+        policy.as_ref().map(wait).unwrap_or_default()
     }
 
     /// Ends the call with this attempt; whatever else is in flight is given up.

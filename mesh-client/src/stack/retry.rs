@@ -13,7 +13,7 @@ use crate::{
     context::PREVIOUS_ATTEMPTS,
     lb::Dice,
     retry::{
-        backoff::{self, Pushback},
+        backoff::{self, Growth, Pushback},
         head::Head,
         policy,
         replay::Replay,
@@ -105,6 +105,7 @@ impl<U: Upstream> Call<'_, U> {
             serves_retry: self.serves_retry,
             attempts: 0,
             retries: 0,
+            growth: Growth::default(),
             transparent: false,
             permit: None,
         });
@@ -164,6 +165,7 @@ pub(super) struct Repeatable<U: Upstream> {
     serves_retry: bool,
     attempts: u32,
     retries: u32,
+    growth: Growth,
     /// An attempt that a server had refused was repeated.
     transparent: bool,
     /// Held from the first retry on.
@@ -212,12 +214,12 @@ impl<U: Upstream> Repeatable<U> {
 
     /// What follows this outcome.
     fn next(
-        &self,
+        &mut self,
         result: &Result<Response<U::Body>, AttemptError>,
         deadline: Option<Deadline>,
         dice: &Dice,
     ) -> Next {
-        let Self { replay, retries, transparent, .. } = self;
+        let Self { policy, replay, serves_retry, retries, growth, transparent, .. } = self;
         let now = Instant::now;
         let is_over = || deadline.is_some_and(|deadline| deadline.at <= now());
         if let Err(AttemptError { kind, .. }) = result
@@ -228,7 +230,7 @@ impl<U: Upstream> Repeatable<U> {
         {
             return Next::Transparent;
         }
-        let Some(policy) = &self.policy else { return Next::Over };
+        let Some(policy) = policy else { return Next::Over };
         let (retriable, headers) = match result {
             Ok(response) => {
                 (policy::response(policy, response.status(), response.headers()), Some(response.headers()))
@@ -238,7 +240,7 @@ impl<U: Upstream> Repeatable<U> {
         if !retriable || *retries >= policy.num_retries || is_over() {
             return Next::Over;
         }
-        if self.serves_retry {
+        if *serves_retry {
             return Next::Denied("the request being served is itself a retry, and its caller tries again");
         }
         if !replay.is_repeatable() {
@@ -250,9 +252,12 @@ impl<U: Upstream> Repeatable<U> {
             .and_then(|(headers, rate_limited)| backoff::reset(headers, rate_limited, SystemTime::now()));
         let wait = match (pushback, asked) {
             (Pushback::Stop, _) => return Next::Denied("the server said not to (grpc-retry-pushback-ms)"),
-            (Pushback::After(wait), _) => wait,
+            (Pushback::After(wait), _) => {
+                growth.begin_anew();
+                wait
+            }
             (Pushback::None, Some(wait)) => wait,
-            (Pushback::None, None) => backoff::wait(policy.back_off, *retries, &mut dice.roll()),
+            (Pushback::None, None) => growth.wait(policy.back_off, &mut dice.roll()),
         };
         match deadline {
             Some(deadline) if now() + wait >= deadline.at => Next::Denied("there is no time left for it"),
@@ -284,6 +289,7 @@ impl<U: Upstream> Core<U> {
             serves_retry: false,
             attempts: 1,
             retries: 0,
+            growth: Growth::default(),
             transparent: false,
             permit: None,
         });

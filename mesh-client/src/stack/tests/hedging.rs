@@ -203,6 +203,26 @@ async fn a_servers_pushback_stops_or_delays_what_was_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_servers_pushback_waits_begin_anew() {
+    let pushback = Act::With(Code::Unavailable, "grpc-retry-pushback-ms", "700");
+    let ok = Act::Code(Code::Ok, Duration::ZERO);
+    let script = [UNAVAILABLE, UNAVAILABLE, pushback, UNAVAILABLE, UNAVAILABLE, ok];
+    let mesh = Mesh::new(&hedging(1, |policy, _| policy.num_retries = 5), vec![script; 200].concat());
+    for _ in 0..200 {
+        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+    }
+    let seen = mesh.seen();
+    let waits = |retry: usize| seen.chunks(6).map(move |call| call[retry + 1].at - call[retry].at);
+    for (retry, bound) in [(0, 25), (1, 50), (3, 25), (4, 50)] {
+        // Timers have a grain of a millisecond.
+        assert!(waits(retry).all(|wait| wait <= ms(bound + 1)), "{retry}");
+        assert!(waits(retry).any(|wait| wait > ms(bound * 4 / 5)), "{retry}");
+    }
+    assert!(waits(2).all(|wait| wait == ms(700)));
+    assert_released(&mesh);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_no_server_processed_is_made_again_once_without_counting() {
     let refused = Act::Fail(AttemptErrorKind::RefusedStream);
     let nothing = |policy: &mut RetryPolicy, _: &mut HedgePolicy| policy.on = RetryOn::default();
