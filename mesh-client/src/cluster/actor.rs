@@ -449,16 +449,15 @@ impl Actor {
                 if notice.awake {
                     self.ejector.wake(now);
                 }
-                let rng = &mut self.rng;
-                let ejected = notice
-                    .streak
-                    .is_some_and(|streak| self.ejector.on_streak(now, event.address, streak, rng));
-                if ejected {
+                let Self { ejector, rng, .. } = self;
+                let mut reached = notice.streaks.into_iter().flatten();
+                let by = reached.find(|streak| ejector.on_streak(now, event.address, *streak, rng));
+                if let Some(streak) = by {
                     self.slots.update(id, |slot| slot.ejected = true);
                     let cluster = &self.shared.name;
-                    tracing::info!(%cluster, endpoint = %event.address, streak = ?notice.streak, "endpoint ejected");
+                    tracing::info!(%cluster, endpoint = %event.address, ?streak, "endpoint ejected");
                 }
-                ejected
+                by.is_some()
             }
         }
     }

@@ -47,7 +47,7 @@ pub(crate) const fn http_status(code: Code) -> u16 {
     }
 }
 
-/// Which consecutive limit was reached.
+/// A consecutive limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Streak {
     /// 5xx.
@@ -61,8 +61,8 @@ pub(crate) enum Streak {
 /// What the actor must hear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notice {
-    /// A limit was reached.
-    pub(crate) streak: Option<Streak>,
+    /// Limits that were reached, in the order in which they are enforced: Envoy's, the gateway's before that of all 5xx.
+    pub(crate) streaks: [Option<Streak>; 2],
     /// Outcomes come in again.
     pub(crate) awake: bool,
 }
@@ -130,19 +130,19 @@ impl Tally {
             if success { &self.successes } else { &self.failures }.fetch_add(1, Relaxed);
         }
         let awake = thresholds.asleep.load(Relaxed) && thresholds.asleep.swap(false, Relaxed);
-        Notice { streak: self.count_streaks(http, local, split, thresholds), awake }
+        Notice { streaks: self.count_streaks(http, local, split, thresholds), awake }
     }
 
-    fn count_streaks(&self, http: u16, local: bool, split: bool, limits: &Thresholds) -> Option<Streak> {
+    fn count_streaks(&self, http: u16, local: bool, split: bool, limits: &Thresholds) -> [Option<Streak>; 2] {
         if split {
             let reached = count(&self.local_origin, local, &limits.local_origin);
             if local {
-                return reached.then_some(Streak::LocalOrigin);
+                return [reached.then_some(Streak::LocalOrigin), None];
             }
         }
         let gateway = count(&self.gateway_errors, matches!(http, 502..=504), &limits.gateway);
         let server = count(&self.server_errors, (500..=599).contains(&http), &limits.server_error);
-        if gateway { Some(Streak::Gateway) } else { server.then_some(Streak::ServerError) }
+        [gateway.then_some(Streak::Gateway), server.then_some(Streak::ServerError)]
     }
 
     /// Successes and failures since the last time.
@@ -204,9 +204,18 @@ mod tests {
         thresholds
     }
 
-    fn streaks(split: bool, outcomes: &[Outcome]) -> Vec<Option<Streak>> {
+    fn all_streaks(split: bool, outcomes: &[Outcome]) -> Vec<[Option<Streak>; 2]> {
         let (tally, thresholds) = (Tally::default(), thresholds(split));
-        outcomes.iter().map(|outcome| tally.record(*outcome, &thresholds).streak).collect()
+        outcomes.iter().map(|outcome| tally.record(*outcome, &thresholds).streaks).collect()
+    }
+
+    /// Where each outcome reaches one limit at most.
+    fn streaks(split: bool, outcomes: &[Outcome]) -> Vec<Option<Streak>> {
+        let one = |streaks: [Option<Streak>; 2]| match streaks {
+            [Some(one), Some(other)] => panic!("{one:?} and {other:?}"),
+            [one, other] => one.or(other),
+        };
+        all_streaks(split, outcomes).into_iter().map(one).collect()
     }
 
     #[test]
@@ -239,6 +248,14 @@ mod tests {
         let reported = streaks(false, &[Outcome::Http(500); 7]);
         let expected: Vec<_> = (1..=7).map(|n| (n % 3 == 0).then_some(Streak::ServerError)).collect();
         assert_eq!(reported, expected);
+    }
+
+    #[test]
+    fn an_outcome_may_reach_two_limits_and_neither_hides_the_other() {
+        let (bad, gateway) = (Outcome::Http(500), Outcome::Http(503));
+        let reached = all_streaks(false, &[bad, gateway, gateway, gateway, bad]);
+        let both = [Some(Streak::Gateway), Some(Streak::ServerError)];
+        assert_eq!(reached, [[None; 2], [None; 2], both, [None; 2], [None; 2]]);
     }
 
     #[test]

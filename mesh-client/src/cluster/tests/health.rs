@@ -317,6 +317,31 @@ async fn degraded_endpoints_of_the_first_priority_come_after_healthy_ones_of_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_failure_may_reach_two_limits_and_each_is_enforced_by_its_own_share() {
+    for (gateway, server_error, ejected) in [(0, 100, true), (100, 0, true), (0, 0, false)] {
+        let net = Net::default();
+        let [bad, good] = net.servers();
+        bad.answer(Answer::Status(Code::Unavailable));
+        let limit = |enforcing| Some(Consecutive { threshold: 3, enforcing });
+        let mut config = Config::of(&[1, 2]);
+        config.cluster.lb = LbPolicy::RoundRobin;
+        config.cluster.outlier_detection = Some(OutlierDetection {
+            consecutive_5xx: limit(server_error),
+            consecutive_gateway_failure: limit(gateway),
+            ..outlier_detection()
+        });
+        let cluster = config.spawn(&net);
+        rest().await;
+        for _ in 0..20 {
+            call(&cluster).await.unwrap();
+            rest().await;
+        }
+        let expected = if ejected { 3 } else { 10 };
+        assert_eq!((bad.hits(), good.hits()), (expected, 20 - expected), "{gateway} {server_error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_made_here_eject_by_their_own_limit_and_answers_do_not() {
     for answer in [Answer::Reset, Answer::Status(Code::Unavailable)] {
         let net = Net::default();
