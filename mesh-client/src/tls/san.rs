@@ -5,12 +5,13 @@ use mesh_xds::{
     matcher::StringPattern,
     resource::tls::{SanKind, SanMatcher},
 };
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// Whether any name of the peer satisfies the matcher.
 ///
 /// A DNS name is compared without regard to case when the matcher is exact, and a wildcard in the
-/// certificate (`*.example.com`) then stands for one label. All others are compared as text.
+/// certificate (`*.example.com`) then stands for one label; an IP address is then the same however it is written.
+/// All others are compared as text.
 pub(super) fn matches(peer: &PeerCertificate, matcher: &SanMatcher) -> bool {
     let SanMatcher { kind, name } = matcher;
     let of = |wanted: SanKind| kind.is_none_or(|kind| kind == wanted);
@@ -18,9 +19,13 @@ pub(super) fn matches(peer: &PeerCertificate, matcher: &SanMatcher) -> bool {
         StringPattern::Exact(wanted) => dns_name_covers(san, wanted),
         _ => name.matches(san),
     };
+    let ip = |san: &IpAddr| match &name.pattern {
+        StringPattern::Exact(wanted) => wanted.parse().is_ok_and(|wanted: IpAddr| wanted == *san),
+        _ => name.matches(&san.to_string()),
+    };
     of(SanKind::Uri) && peer.uri_sans.iter().any(|uri| name.matches(uri))
         || of(SanKind::Dns) && peer.dns_sans.iter().any(dns)
-        || of(SanKind::Ip) && peer.ip_sans.iter().any(|ip| name.matches(&ip.to_string()))
+        || of(SanKind::Ip) && peer.ip_sans.iter().any(ip)
         || of(SanKind::Email) && peer.email_sans.iter().any(|address| name.matches(address))
 }
 
@@ -112,6 +117,31 @@ mod tests {
         }
         for wrong in [exact("OPS@example.com"), exact("example.com"), exact("ops")] {
             assert!(!matches(&peer, &SanMatcher { kind: Some(SanKind::Email), name: wrong }));
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            ["2001:db8::1", "10.0.0.1"].map(|ip| SanType::IpAddress(ip.parse().unwrap())).to_vec();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let peer = PeerCertificate::from_der(certificate.der()).unwrap();
+        let exact = |name: &str| StringMatcher::exact(name, false);
+        for (kind, name, matched) in [
+            (Some(SanKind::Ip), exact("2001:db8::1"), true),
+            (Some(SanKind::Ip), exact("2001:DB8::0001"), true),
+            (None, exact("2001:db8:0:0:0:0:0:1"), true),
+            (Some(SanKind::Ip), exact("10.0.0.1"), true),
+            (Some(SanKind::Ip), exact("2001:db8::2"), false),
+            (Some(SanKind::Ip), exact("10.0.0.01"), false),
+            (Some(SanKind::Ip), exact(""), false),
+            (Some(SanKind::Dns), exact("2001:db8::1"), false),
+            (Some(SanKind::Ip), StringMatcher::prefix("2001:db8::", false).unwrap(), true),
+            (Some(SanKind::Ip), StringMatcher::prefix("2001:DB8::", false).unwrap(), false),
+        ] {
+            let matcher = SanMatcher { kind, name };
+            assert_eq!(matches(&peer, &matcher), matched, "{matcher:?}");
         }
     }
 
