@@ -213,11 +213,65 @@ mod tests {
 
     #[test]
     fn a_percentage_header_lowers_the_share_and_never_raises_it() {
+        let half = Fraction::per_million(500_000);
+        for (configured, percent, share) in [
+            (Fraction::ZERO, "100", 0..=0),
+            (Fraction::ONE, "0", 0..=0),
+            (Fraction::ONE, "30", 250..=350),
+            (half, "30", 250..=350),
+            (half, "80", 450..=550),
+            (half, "18446744073709551615", 450..=550),
+            (half, "some", 450..=550),
+            (Fraction::ONE, "100", 1000..=1000),
+        ] {
+            let kinds = [
+                (
+                    fault(Some((DelayKind::Header, configured)), None),
+                    [
+                        ("x-envoy-fault-delay-request", "7"),
+                        ("x-envoy-fault-delay-request-percentage", percent),
+                    ],
+                ),
+                (
+                    fault(None, Some((AbortKind::Header, configured))),
+                    [
+                        ("x-envoy-fault-abort-request", "503"),
+                        ("x-envoy-fault-abort-request-percentage", percent),
+                    ],
+                ),
+                (
+                    fault(None, Some((AbortKind::Header, configured))),
+                    [
+                        ("x-envoy-fault-abort-grpc-request", "14"),
+                        ("x-envoy-fault-abort-request-percentage", percent),
+                    ],
+                ),
+            ];
+            for (fault, headers) in kinds {
+                let mut rng = fastrand::Rng::with_seed(1);
+                let hits = (0..1000).filter(|_| !draw(&fault, &headers, &mut rng).is_none()).count();
+                assert!(share.contains(&hits), "{configured:?} {headers:?}: {hits}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_percentage_of_a_delay_is_none_of_an_abort_and_configured_faults_heed_neither() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let fault = fault(Some((DelayKind::Header, Fraction::ZERO)), None);
-        let headers =
-            &[("x-envoy-fault-delay-request", "7"), ("x-envoy-fault-delay-request-percentage", "100")];
-        assert!(draw(&fault, headers, &mut rng).is_none());
+        let by_header =
+            fault(Some((DelayKind::Header, Fraction::ONE)), Some((AbortKind::Header, Fraction::ONE)));
+        let seven = Some(Duration::from_millis(7));
+        let asked = [("x-envoy-fault-delay-request", "7"), ("x-envoy-fault-abort-request", "503")];
+        for (lowered, delay, abort) in [
+            ("x-envoy-fault-abort-request-percentage", seven, None),
+            ("x-envoy-fault-delay-request-percentage", None, Some(Code::Unavailable)),
+        ] {
+            let headers = [asked[0], asked[1], (lowered, "0")];
+            assert_eq!(draw(&by_header, &headers, &mut rng), Injection { delay, abort });
+        }
+        let fixed = fault(None, Some((AbortKind::Http(503), Fraction::ONE)));
+        let headers = [("x-envoy-fault-abort-request-percentage", "0")];
+        assert_eq!(draw(&fixed, &headers, &mut rng).abort, Some(Code::Unavailable));
     }
 
     #[test]

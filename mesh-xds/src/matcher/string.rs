@@ -237,6 +237,8 @@ mod tests {
             (r"[\D]", &["٣", "x"], &["3"]),
             (r"[^\d\s]+", &["ab"], &["a b", "a1"]),
             (r"\[\d]", &["[7]"], &["7"]),
+            ("/caf€/.*", &["/caf€/", "/caf€/List"], &["/cafe/List", "/caf\u{20}/List", "/caf€"]),
+            ("/caf./List", &["/caf€/List", "/cafe/List"], &["/caf€€/List"]),
         ];
         for (expression, matching, others) in facts {
             let regex = FullRegex::new(expression).unwrap();

@@ -237,3 +237,20 @@ async fn a_new_table_is_followed_by_the_next_call() {
     let clusters: Vec<_> = mesh.seen().into_iter().map(|seen: Seen| seen.cluster).collect();
     assert_eq!(clusters, ["c", "v2"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_expression_may_ask_for_paths_beyond_ascii() {
+    let paths = PathMatcher::regex("/caf€/.*").unwrap();
+    let mesh = Mesh::new(&config(http(), vec![route(paths, forward("c"))]), []);
+    let at = |path: &str| {
+        let mut request = request(None);
+        *request.uri_mut() = path.parse().unwrap();
+        request
+    };
+    assert_eq!(code(&mesh.call(at("/caf€/List")).await.unwrap()), Code::Ok);
+    assert_eq!(mesh.seen()[0].uri, "http://reviews:9080/caf€/List");
+    for other in ["/cafe/List", "/caf%E2%82%AC/List"] {
+        mesh.call(at(other)).await.unwrap_err();
+    }
+    assert_eq!(mesh.seen().len(), 1);
+}
