@@ -22,7 +22,7 @@ pub use crate::endpoint::io::{BoxIo, Io};
 
 use mesh_xds::resource::cluster::TcpKeepalive;
 use std::{future::Future, io, net::SocketAddr, pin::Pin};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Where a stream is to lead.
 #[derive(Clone, Copy, Debug)]
@@ -68,19 +68,85 @@ where
     }
 }
 
-/// TCP, without delay (Nagle's algorithm is off). Of TCP keepalive only the switch can be set through tokio: the
-/// times are the operating system's, and a cluster whose configuration asks for others is named once in the log.
+/// TCP, without delay (Nagle's algorithm is off), with the cluster's keepalive. Numbers that the operating system does not
+/// take fail the connection (Linux takes up to 127 probes, and times up to 32,767 s).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
 impl Connect for Tcp {
     fn connect<'a>(&'a self, to: Destination<'a>) -> Connecting<'a> {
         Box::pin(async move {
-            let socket = if to.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.set_nodelay(true)?;
-            socket.set_keepalive(to.tcp_keepalive.is_some())?;
-            let stream: BoxIo = Box::new(socket.connect(to.address).await?);
+            let stream: BoxIo = Box::new(open(to).await?);
             Ok(stream)
         })
+    }
+}
+
+async fn open(to: Destination<'_>) -> io::Result<TcpStream> {
+    let socket = if to.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    if let Some(keepalive) = to.tcp_keepalive {
+        keep_alive(&socket, keepalive).map_err(|error| {
+            io::Error::new(error.kind(), format!("tcp_keepalive of the cluster, {keepalive:?}: {error}"))
+        })?;
+    }
+    socket.connect(to.address).await
+}
+
+/// What is absent stays the operating system's.
+fn keep_alive(socket: &TcpSocket, TcpKeepalive { probes, time, interval }: TcpKeepalive) -> io::Result<()> {
+    let mut options = socket2::TcpKeepalive::new();
+    if let Some(time) = time {
+        options = options.with_time(time);
+    }
+    if let Some(interval) = interval {
+        options = options.with_interval(interval);
+    }
+    if let Some(probes) = probes {
+        options = options.with_retries(probes);
+    }
+    socket2::SockRef::from(socket).set_tcp_keepalive(&options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::time::Duration;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_sockets_keepalive_is_what_the_cluster_configures() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let opened = async |tcp_keepalive| open(Destination { address, hostname: None, tcp_keepalive }).await;
+        let options = |stream: &TcpStream| {
+            let socket = SockRef::from(stream);
+            let times = (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+            (socket.keepalive().unwrap(), socket.tcp_keepalive_retries().unwrap(), times.0, times.1)
+        };
+        let (off, probes, time, interval) = options(&opened(None).await.unwrap());
+        assert!(!off);
+        let (on, ..) = options(&opened(Some(TcpKeepalive::default())).await.unwrap());
+        assert!(on);
+
+        let (asked, often) = (Duration::from_secs(61), Duration::from_secs(7));
+        let keepalive = TcpKeepalive { probes: Some(3), time: Some(asked), interval: Some(often) };
+        assert_eq!(options(&opened(Some(keepalive)).await.unwrap()), (true, 3, asked, often));
+        let only = TcpKeepalive { time: Some(asked), ..TcpKeepalive::default() };
+        assert_eq!(options(&opened(Some(only)).await.unwrap()), (true, probes, asked, interval));
+        let only = TcpKeepalive { probes: Some(4), ..TcpKeepalive::default() };
+        assert_eq!(options(&opened(Some(only)).await.unwrap()), (true, 4, time, interval));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn numbers_that_the_system_does_not_take_are_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tcp_keepalive = Some(TcpKeepalive { probes: Some(200), ..TcpKeepalive::default() });
+        let error = open(Destination { address, hostname: None, tcp_keepalive }).await.unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("tcp_keepalive") && error.contains("probes: Some(200)"), "{error}");
     }
 }

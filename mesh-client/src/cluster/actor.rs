@@ -42,7 +42,7 @@ use health::Health;
 use mesh_xds::{
     config::ClusterConfig,
     lrs::LoadStore,
-    resource::cluster::{Discovery, HostPort, LocalityLb, TcpKeepalive},
+    resource::cluster::{Discovery, HostPort, LocalityLb},
 };
 use settle::Populated;
 use spread::Balancers;
@@ -99,8 +99,6 @@ pub(crate) struct Actor {
     weighing: weigh::Weighing,
     reporter: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
-    /// The warning about TCP keepalive was given.
-    warned: bool,
     loads: Arc<LoadStore>,
     health: Health,
     callers: zones::Watched,
@@ -180,7 +178,6 @@ impl Actor {
             weighing: weigh::Weighing::default(),
             reporter,
             events,
-            warned: false,
             loads: Arc::clone(&deps.loads),
             health: Health::default(),
             callers: deps.callers.clone(),
@@ -315,7 +312,6 @@ impl Actor {
         if **self.around.secrets.load() != self.config.secrets {
             self.around.secrets.store(Arc::new(self.config.secrets.clone()));
         }
-        self.warn_of_keepalive_times();
         let cluster = &self.config.cluster;
         self.thresholds.set(cluster.outlier_detection.as_ref());
         let switched_on = self.ejector.configure(now, cluster.outlier_detection.as_ref());
@@ -411,19 +407,6 @@ impl Actor {
         let mut localities = priorities.flat_map(|priority| &priority.localities);
         self.slots.count_in(|| Some(load.as_ref()?.locality(&localities.next()?.locality)));
         self.shared.load.store(load);
-    }
-
-    /// Said once: what cannot be done must not be passed over in silence.
-    fn warn_of_keepalive_times(&mut self) {
-        let keepalive = self.config.cluster.connection.tcp_keepalive.unwrap_or_default();
-        if !self.warned && keepalive != TcpKeepalive::default() {
-            self.warned = true;
-            let (cluster, origin) = (&self.shared.name, self.config.cluster.origin.as_deref().unwrap_or("-"));
-            tracing::warn!(
-                %cluster, %origin,
-                "tcpKeepalive is switched on with the operating system's times: time, interval and probes cannot be set; use http2 keepalive"
-            );
-        }
     }
 
     /// True: something that calls see may have changed.

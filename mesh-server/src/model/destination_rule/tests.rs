@@ -90,7 +90,7 @@ fn what_clients_do_not_follow_is_said_and_the_rest_is_served() {
     let keepalive = policy("{connectionPool: {tcp: {tcpKeepalive: {probes: 3, time: 60s}}}}");
     let budget = policy("{retryBudget: {percent: 30, budgetInterval: 10s}}");
     let cases = [
-        (keepalive, vec!["MESH0001 info 6:57 not supported", "MESH0001 info 6:68 not supported"]),
+        (keepalive, vec![]),
         (policy("{connectionPool: {tcp: {tcpKeepalive: {}}}}"), vec![]),
         (policy("{retryBudget: {budgetInterval: 0s}}"), vec![]),
         (policy("{outlierDetection: {outlierDetectionHttpErrorCodes: []}}"), vec![]),

@@ -69,11 +69,6 @@ fn tcp_pool(node: &Node, pool: &mut ConnectionPool, report: &mut Report) -> Opti
     pool.tcp_idle_timeout = map.one("idleTimeout", report, read::duration_or_zero);
     pool.tcp_keepalive = map.one("tcpKeepalive", report, |node, report| {
         let map = report.map(node, "tcpKeepalive", &["probes", "time", "interval"])?;
-        for key in ["probes", "time", "interval"].into_iter().filter(|key| map.has(key)) {
-            let what =
-                format!("`{key}` of `tcpKeepalive`: only Envoy follows it, `mesh-client` just keeps alive");
-            report.partly(map.key_at(key), &what);
-        }
         Some(TcpKeepalive {
             probes: limit(&map, "probes", report),
             time: map.one("time", report, read::duration),

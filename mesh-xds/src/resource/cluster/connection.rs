@@ -53,11 +53,11 @@ pub struct Http2Keepalive {
 /// Options of the socket; absent ones are the operating system's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpKeepalive {
-    /// Unanswered probes that end the connection.
+    /// Unanswered probes that end the connection; not zero.
     pub probes: Option<u32>,
-    /// Silence before the first probe.
+    /// Silence before the first probe, in whole seconds.
     pub time: Option<Duration>,
-    /// Between probes.
+    /// Between probes, in whole seconds.
     pub interval: Option<Duration>,
 }
 

@@ -433,7 +433,11 @@ pub(in crate::resource) static UPSTREAM_CONNECTION: Message = Message::of::<prot
 
 pub(in crate::resource) static TCP_KEEPALIVE: Message = Message::of::<TcpKeepalive>(
     "of a cluster",
-    &[supported("keepalive_probes keepalive_time keepalive_interval", "Envoy", "default the system's")],
+    &[supported(
+        "keepalive_probes keepalive_time keepalive_interval",
+        "Envoy",
+        "default the system's; a zero switches it off",
+    )],
 );
 
 pub(in crate::resource) static HTTP_OPTIONS: Message = Message::of::<HttpProtocolOptions>(

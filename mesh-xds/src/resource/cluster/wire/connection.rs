@@ -54,11 +54,16 @@ pub(super) fn parse(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) 
     if let Some(keepalive) = upstream.and_then(|options| options.tcp_keepalive.as_ref()) {
         let seconds =
             |value: &Option<UInt32Value>| value.as_ref().map(|v| Duration::from_secs(v.value.into()));
-        options.tcp_keepalive = Some(TcpKeepalive {
-            probes: keepalive.keepalive_probes.as_ref().map(|probes| probes.value),
-            time: seconds(&keepalive.keepalive_time),
-            interval: seconds(&keepalive.keepalive_interval),
-        });
+        let core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = keepalive;
+        let numbers = [keepalive_probes, keepalive_time, keepalive_interval];
+        // A zero switches it off.
+        if numbers.iter().all(|number| number.as_ref().is_none_or(|number| number.value > 0)) {
+            options.tcp_keepalive = Some(TcpKeepalive {
+                probes: keepalive_probes.as_ref().map(|probes| probes.value),
+                time: seconds(keepalive_time),
+                interval: seconds(keepalive_interval),
+            });
+        }
     }
     let gathered = gather(proto, at, faults)?;
     if let Some((common, at)) = &gathered.common {
@@ -283,8 +288,10 @@ pub(super) fn upstream_options_proto(
 }
 
 fn tcp_keepalive_proto(keepalive: &TcpKeepalive) -> core::TcpKeepalive {
+    // A part of a second is one: zero would switch it off.
     let seconds = |value: Option<Duration>| {
-        value.and_then(|value| wire::u32_value(u32::try_from(value.as_secs()).unwrap_or(u32::MAX)))
+        let whole = value?.as_millis().div_ceil(1000).max(1);
+        wire::u32_value(u32::try_from(whole).unwrap_or(u32::MAX))
     };
     core::TcpKeepalive {
         keepalive_probes: keepalive.probes.and_then(wire::u32_value),

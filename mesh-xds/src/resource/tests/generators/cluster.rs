@@ -127,7 +127,7 @@ fn window() -> impl Strategy<Value = u32> {
 fn connection() -> impl Strategy<Value = ConnectionOptions> {
     let http2 = (positive(), positive()).prop_map(|(interval, timeout)| Http2Keepalive { interval, timeout });
     let seconds = || option::of((1..1000_u64).prop_map(Duration::from_secs));
-    let tcp = (any::<Option<u32>>(), seconds(), seconds())
+    let tcp = (option::of(1..=u32::MAX), seconds(), seconds())
         .prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
     (
         (positive(), any::<u32>(), option::of(duration()), option::of(duration())),

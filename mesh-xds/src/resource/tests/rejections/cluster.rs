@@ -9,6 +9,7 @@ use envoy_types::pb::{
         config::{
             cluster::v3::{
                 self as pb, CircuitBreakers, LoadBalancingPolicy, OutlierDetection,
+                UpstreamConnectionOptions,
                 circuit_breakers::{Thresholds, thresholds::RetryBudget},
                 cluster::{
                     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
@@ -16,7 +17,7 @@ use envoy_types::pb::{
                 load_balancing_policy::Policy,
             },
             core::v3::{
-                Address, ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TransportSocket,
+                Address, ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TcpKeepalive, TransportSocket,
                 TypedExtensionConfig, transport_socket::ConfigType,
             },
         },
@@ -688,6 +689,42 @@ fn options_of_connections_that_cannot_be_kept_are_refused() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_zero_of_tcp_keepalive_switches_it_off_as_in_envoy() {
+    let number = |value| UInt32Value { value };
+    let of = |change: &dyn Fn(&mut TcpKeepalive)| {
+        let mut keepalive = TcpKeepalive {
+            keepalive_probes: Some(number(3)),
+            keepalive_time: Some(number(60)),
+            keepalive_interval: None,
+        };
+        change(&mut keepalive);
+        let mut message = good();
+        message.upstream_connection_options =
+            Some(UpstreamConnectionOptions { tcp_keepalive: Some(keepalive), ..Default::default() });
+        Cluster::parse(&message.encode_to_vec(), &context()).unwrap().connection.tcp_keepalive
+    };
+    let expected = model::cluster::TcpKeepalive {
+        probes: Some(3),
+        time: Some(std::time::Duration::from_secs(60)),
+        interval: None,
+    };
+    assert_eq!(of(&|_| {}), Some(expected));
+    assert_eq!(of(&|keepalive| *keepalive = TcpKeepalive::default()), Some(Default::default()));
+    assert_eq!(of(&|keepalive| keepalive.keepalive_probes = Some(number(0))), None);
+    assert_eq!(of(&|keepalive| keepalive.keepalive_time = Some(number(0))), None);
+    assert_eq!(of(&|keepalive| keepalive.keepalive_interval = Some(number(0))), None);
+}
+
+#[test]
+fn less_than_a_second_of_tcp_keepalive_is_sent_as_one() {
+    let mut cluster = Cluster::eds("c");
+    let time = Some(std::time::Duration::from_millis(500));
+    cluster.connection.tcp_keepalive = Some(model::cluster::TcpKeepalive { time, ..Default::default() });
+    let sent = Cluster::parse(&cluster.to_proto(), &context()).unwrap().connection.tcp_keepalive;
+    assert_eq!(sent.and_then(|keepalive| keepalive.time), Some(std::time::Duration::from_secs(1)));
 }
 
 #[test]
