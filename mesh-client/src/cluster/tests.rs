@@ -11,6 +11,7 @@ mod empty;
 mod floods;
 mod hashing;
 mod health;
+mod keepalive;
 mod names;
 mod net;
 mod one_of_many;

@@ -37,7 +37,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
     time::Duration,
@@ -141,6 +141,7 @@ pub(super) struct Server {
     /// Those that are open: this has a holder more for each.
     pub(super) open_report_streams: Arc<()>,
     pub(super) tls: Mutex<Option<Arc<rustls::ServerConfig>>>,
+    vanished: AtomicBool,
     release: Notify,
     fate: Mutex<watch::Sender<Fate>>,
 }
@@ -248,6 +249,12 @@ impl Server {
     /// Cuts all connections; later ones are served.
     pub(super) fn kill(&self) {
         self.fate(Fate::Kill);
+    }
+
+    /// From now on nothing comes from it, and what is sent to it is lost; nobody is told.
+    pub(super) fn vanish(&self) {
+        self.door(Door::Hangs);
+        self.vanished.store(true, SeqCst);
     }
 
     /// Says GOAWAY on all connections; later ones are served.
@@ -433,6 +440,7 @@ impl Net {
             report_streams: Mutex::default(),
             open_report_streams: Arc::default(),
             tls: Mutex::new(None),
+            vanished: AtomicBool::new(false),
             release: Notify::new(),
             fate: Mutex::new(watch::Sender::new(Fate::Serve)),
         });
@@ -475,9 +483,9 @@ impl Connect for Net {
                     theirs.write_all(&goaway).await
                 });
             } else if door == Door::Open {
-                tokio::spawn(server.serve(Box::new(theirs)));
+                tokio::spawn(Arc::clone(&server).serve(Box::new(theirs)));
             }
-            let counted: BoxIo = Box::new(Counted { io: ours, written: Arc::clone(&self.written) });
+            let counted: BoxIo = Box::new(Counted { io: ours, written: Arc::clone(&self.written), server });
             Ok(counted)
         })
     }
@@ -486,6 +494,7 @@ impl Connect for Net {
 struct Counted {
     io: tokio::io::DuplexStream,
     written: Arc<AtomicUsize>,
+    server: Arc<Server>,
 }
 
 impl AsyncRead for Counted {
@@ -494,6 +503,9 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.server.vanished.load(SeqCst) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
@@ -501,6 +513,9 @@ impl AsyncRead for Counted {
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.written.fetch_add(buf.len(), SeqCst);
+        if self.server.vanished.load(SeqCst) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
