@@ -3,6 +3,7 @@
 use crate::{
     body::{CallBody, TrackedBody},
     cluster::{AttemptContext, AttemptError, Cluster, Exchange, breaker::Permit},
+    retry::throttle::Counted,
     stack::deadline::Deadline,
 };
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// What attempts run on: a live cluster, or a fake of one in tests.
 pub(crate) trait Upstream: Send + Sync + 'static {
@@ -122,6 +123,8 @@ pub(crate) struct Bounds {
     pub(crate) deadline: Option<Deadline>,
     /// Longest silence (`per_try_idle_timeout`).
     pub(crate) idle: Option<Duration>,
+    /// Present where its status counts for throttling.
+    pub(crate) counted: Option<Box<Counted>>,
 }
 
 /// A response's body, bounded by the call's deadline.
@@ -153,11 +156,17 @@ impl<B, P> BoundedBody<B, P> {
         Self { body: None, bounds: None, timers: None, permit: None, begun: false }
     }
 
-    /// The response is complete; nothing can be late any more.
-    fn complete(&mut self) {
+    /// The response is complete with this; nothing can be late any more.
+    fn complete(&mut self, last: Option<&Result<Frame<Bytes>, Status>>) {
         self.permit = None;
-        self.bounds = None;
         self.timers = None;
+        if let Some(counted) = self.bounds.take().and_then(|bounds| bounds.counted) {
+            match last {
+                Some(Err(status)) => counted.code(status.code()),
+                Some(Ok(frame)) => counted.trailers(frame.trailers_ref()),
+                None => counted.trailers(None),
+            }
+        }
     }
 
     /// Whether the deadline has passed. Asked for every message but the first: they may be ready without end, or be
@@ -196,7 +205,11 @@ impl<B, P> BoundedBody<B, P> {
         let place = self.body.take().map(Late::late).unwrap_or_default();
         self.permit = None;
         self.timers = None;
-        match self.bounds.take() {
+        let mut bounds = self.bounds.take();
+        if let Some(counted) = bounds.as_mut().and_then(|bounds| bounds.counted.take()) {
+            counted.code(Code::DeadlineExceeded);
+        }
+        match bounds {
             Some(Bounds { target, deadline: Some(deadline), .. }) if by_deadline => {
                 deadline.exceeded(&target, &format!("{place}the response had not ended"))
             }
@@ -240,7 +253,7 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(last) => {
-                this.complete();
+                this.complete(last.as_ref());
                 Poll::Ready(last)
             }
             Poll::Pending => {

@@ -16,6 +16,7 @@ use crate::{
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
+    retry::throttle::Throttling,
     server::{ControlPlane, ServerBuilder, Surroundings},
     stack::{ActiveFaults, CallSettings, Core},
     table::{named::Named, registry::Registry},
@@ -99,6 +100,16 @@ pub enum MeshError {
         server: String,
         /// Why, and what to do.
         reason: String,
+    },
+    /// Retries cannot be throttled like that.
+    #[error(
+        "retry_throttling({max_tokens}, {token_ratio}) of the mesh: max_tokens must be in 1..=1000, and token_ratio at least 0.001 (gRPC A6)"
+    )]
+    RetryThrottling {
+        /// As it was given.
+        max_tokens: u32,
+        /// The same.
+        token_ratio: f64,
     },
     /// Not called inside a tokio runtime.
     #[error("a mesh needs a tokio runtime: build it inside #[tokio::main], or in Runtime::block_on")]
@@ -320,6 +331,7 @@ pub struct MeshBuilder {
     wait_for_ready: bool,
     keep_deadline: bool,
     retry_at_every_hop: bool,
+    throttling: Option<(u32, f64)>,
     outbound: OutboundTrafficPolicy,
     seed: Option<u64>,
     cache: Option<CacheSettings>,
@@ -416,6 +428,17 @@ impl MeshBuilder {
         self
     }
 
+    /// Throttles the retries and hedges of each target (gRPC A6's `retryThrottling`): a target has `max_tokens` tokens,
+    /// of which a failure that a retry policy names takes one and a success gives `token_ratio` back; while half of them
+    /// or more are gone, calls make no further attempts. Default: none, as in a service config without it.
+    ///
+    /// `max_tokens` is in 1..=1000, `token_ratio` at least 0.001 (further digits do not count); [`Self::build`] fails
+    /// otherwise.
+    pub fn retry_throttling(mut self, max_tokens: u32, token_ratio: f64) -> Self {
+        self.throttling = Some((max_tokens, token_ratio));
+        self
+    }
+
     /// What becomes of a call through a [`MeshLayer`] to an unknown host. Default:
     /// [`OutboundTrafficPolicy::AllowAny`].
     pub fn outbound_traffic_policy(mut self, policy: OutboundTrafficPolicy) -> Self {
@@ -489,6 +512,13 @@ impl MeshBuilder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(MeshError::NoRuntime);
         }
+        let throttling = match self.throttling {
+            None => None,
+            Some((max_tokens, token_ratio)) => match Throttling::new(max_tokens, token_ratio) {
+                Some(throttling) => Some(throttling),
+                None => return Err(MeshError::RetryThrottling { max_tokens, token_ratio }),
+            },
+        };
         let mut bootstrap = match self.bootstrap.take() {
             Some(bootstrap) => bootstrap,
             None => Bootstrap::from_env()?,
@@ -566,6 +596,7 @@ impl MeshBuilder {
                 wait_for_ready: self.wait_for_ready,
                 propagate_deadlines: !self.keep_deadline,
                 retry_at_every_hop: self.retry_at_every_hop,
+                throttling,
                 faults: ActiveFaults::default(),
                 address,
             },

@@ -5,3 +5,4 @@ pub(crate) mod head;
 pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod spare;
+pub(crate) mod throttle;

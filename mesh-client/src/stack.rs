@@ -26,7 +26,10 @@ use crate::{
     cluster::Session,
     context::{Incoming, RETRY},
     lb::Dice,
-    retry::replay::Budget,
+    retry::{
+        replay::Budget,
+        throttle::{Counted, Throttle, Throttling},
+    },
     snapshot::Snapshot,
     table::{Choice, Compiled, Forwarding, named::Named},
     telemetry::Counters,
@@ -77,6 +80,8 @@ pub(crate) struct Core<U> {
     pub(crate) counters: Arc<Counters>,
     caller: hash::Caller,
     budget: Arc<Budget>,
+    /// If retries are throttled.
+    throttle: Option<Arc<Throttle>>,
     mirrors: Mirrors,
     /// Clusters that requests name.
     named: Arc<Named<U>>,
@@ -91,6 +96,8 @@ pub(crate) struct CallSettings {
     pub(crate) propagate_deadlines: bool,
     /// Calls made while a retry is served may be retried as well.
     pub(crate) retry_at_every_hop: bool,
+    /// Retries and hedges of each target are throttled.
+    pub(crate) throttling: Option<Throttling>,
     /// Faults active in the process.
     pub(crate) faults: ActiveFaults,
     /// Of this process, as far as it is known: for policies that hash the caller's address.
@@ -157,6 +164,7 @@ impl<U: Upstream> Core<U> {
             target: authority.as_str().into(),
             snapshot: Snapshot::new(),
             caller: hash::Caller { channel: dice.roll().u64(..), address: settings.address.clone() },
+            throttle: settings.throttling.map(Throttle::new),
             settings,
             dice,
             authority,
@@ -277,12 +285,12 @@ impl<U: Upstream> Core<U> {
         call.rewrite(&mut parts);
         let Hashed { hash, cookie } = call.hash(&parts);
         call.hash = hash;
-        let Answer { mut response, permit, idle } = call.attempts(parts, body).await?;
+        let Answer { mut response, permit, idle, counted } = call.attempts(parts, body).await?;
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, *cookie);
         }
         let session = affinity.zip(response.body().endpoint());
-        let mut response = self.finished(response, deadline, &choice.response, idle, permit)?;
+        let mut response = self.finished(response, deadline, &choice.response, idle, permit, counted)?;
         if let Some((affinity, host)) = session {
             Self::tell_session(&affinity, response.headers_mut(), host, choice);
         }
@@ -297,6 +305,7 @@ impl<U: Upstream> Core<U> {
         rules: &[HeaderMutation],
         idle: Option<Duration>,
         permit: Option<U::RetryPermit>,
+        counted: Option<Box<Counted>>,
     ) -> Result<Answered<U>, Status> {
         if let Some(deadline) = deadline.filter(|deadline| deadline.is_meant_by(response.headers())) {
             return Err(deadline.exceeded(&self.target, "the server ended the call"));
@@ -304,10 +313,11 @@ impl<U: Upstream> Core<U> {
         for mutation in rules {
             headers::mutate(response.headers_mut(), mutation);
         }
-        let bounds = (deadline.is_some() || idle.is_some()).then(|| Bounds {
+        let bounds = (deadline.is_some() || idle.is_some() || counted.is_some()).then(|| Bounds {
             target: self.target.clone(),
             deadline,
             idle,
+            counted,
         });
         Ok(response.map(|body| BoundedBody::new(body, bounds, permit)))
     }

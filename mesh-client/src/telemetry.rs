@@ -35,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) hedges: Counter,
     pub(crate) transparent_retries: Counter,
     pub(crate) retries_denied: Counter,
+    pub(crate) retries_throttled: Counter,
     pub(crate) mirrored: Counter,
     pub(crate) not_mirrored: Counter,
 }
@@ -65,6 +66,8 @@ pub struct CallCounts {
     pub transparent_retries: u64,
     /// Retries that the cluster's budget did not allow.
     pub retries_denied: u64,
+    /// Retries and hedges that throttling did not allow.
+    pub retries_throttled: u64,
     /// Copies sent.
     pub mirrored: u64,
     /// Copies not sent: too long, too many at once, no endpoint took it, or the call was over before its request was.
@@ -85,6 +88,7 @@ impl Counters {
             hedges: self.hedges.read(),
             transparent_retries: self.transparent_retries.read(),
             retries_denied: self.retries_denied.read(),
+            retries_throttled: self.retries_throttled.read(),
             mirrored: self.mirrored.read(),
             not_mirrored: self.not_mirrored.read(),
         }

@@ -406,3 +406,13 @@ async fn a_route_that_is_not_for_the_path_names_it() {
     let status = within(ask(plane.join().channel("reviews:9080").unwrap(), None)).await.unwrap_err();
     assert!(status.message().contains("matches /mesh.test.Echo/Ask"), "{status}");
 }
+
+#[tokio::test]
+async fn throttling_that_a6_does_not_allow_is_an_error_that_says_so() {
+    let built = Mesh::builder().retry_throttling(1001, 0.1).build();
+    let error = built.map(drop).unwrap_err().to_string();
+    assert!(
+        error.starts_with("retry_throttling(1001, 0.1) of the mesh: max_tokens must be in 1..=1000"),
+        "{error}"
+    );
+}

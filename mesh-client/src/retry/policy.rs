@@ -37,7 +37,7 @@ pub(crate) fn response(policy: &RetryPolicy, status: StatusCode, headers: &Heade
             let seen = Headers { map: headers, authority: "", path: "", scheme: "" };
             policy.retriable_headers.iter().any(|matcher| matcher.matches(&seen))
         })
-        || code(status, headers).is_some_and(|code| on_code(on, code))
+        || code(status, headers).is_some_and(|code| names(on, code))
 }
 
 /// Whether an attempt without a response is retried.
@@ -51,16 +51,17 @@ pub(crate) fn failure(on: RetryOn, kind: AttemptErrorKind, code: Code) -> bool {
         AttemptErrorKind::DeadlineExceeded => broken || on.deadline_exceeded,
         // Envoy counts a connection that was not made as a reset, too.
         AttemptErrorKind::NoEndpoint | AttemptErrorKind::NeverSent => {
-            broken || on.connect_failure || on.reset_before_request || on_code(on, code)
+            broken || on.connect_failure || on.reset_before_request || names(on, code)
         }
         AttemptErrorKind::RefusedStream => {
-            broken || on.refused_stream || on.reset_before_request || on_code(on, code)
+            broken || on.refused_stream || on.reset_before_request || names(on, code)
         }
-        AttemptErrorKind::Reset => broken || on_code(on, code),
+        AttemptErrorKind::Reset => broken || names(on, code),
     }
 }
 
-fn on_code(on: RetryOn, code: Code) -> bool {
+/// Whether the words name this status.
+pub(crate) fn names(on: RetryOn, code: Code) -> bool {
     match code {
         Code::Cancelled => on.cancelled,
         Code::DeadlineExceeded => on.deadline_exceeded,
@@ -72,7 +73,7 @@ fn on_code(on: RetryOn, code: Code) -> bool {
 }
 
 /// The gRPC status that is known when the headers are: the one in them, else what the HTTP status means.
-fn code(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
+pub(crate) fn code(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
     if let Some(code) = headers.get(GRPC_STATUS) {
         return Some(Code::from_bytes(code.as_bytes()));
     }

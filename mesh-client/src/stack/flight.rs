@@ -129,7 +129,7 @@ enum Ended<U: Upstream> {
 impl<U: Upstream> Core<U> {
     fn ended(&self, mut about: About<U>, result: Result<Response<U::Body>, AttemptError>) -> Ended<U> {
         let answer = match (about.again.take(), result) {
-            (None, Ok(response)) => Ok(Answer { response, permit: None, idle: None }),
+            (None, Ok(response)) => Ok(Answer { response, permit: None, idle: None, counted: None }),
             (None, Err(error)) => {
                 let (cluster, context) = (about.cluster.clone(), std::mem::take(&mut about.context));
                 match self.unrepeated(&about.compiled, about.deadline, cluster, context, error) {
@@ -156,8 +156,9 @@ impl<U: Upstream> Core<U> {
     }
 
     fn answer(&self, about: &About<U>, answer: Result<Answer<U>, Status>) -> Result<Answered<U>, Status> {
-        let Answer { response, permit, idle } = answer?;
-        self.finished(response, about.deadline, about.rules.as_deref().unwrap_or_default(), idle, permit)
+        let Answer { response, permit, idle, counted } = answer?;
+        let rules = about.rules.as_deref().unwrap_or_default();
+        self.finished(response, about.deadline, rules, idle, permit, counted)
     }
 
     /// Sends a request that waits, and sees it through.

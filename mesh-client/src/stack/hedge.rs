@@ -30,6 +30,7 @@ use crate::{
         head::Head,
         policy,
         replay::Replay,
+        throttle::THROTTLED,
     },
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -151,9 +152,22 @@ impl<U: Upstream> Hedging<'_, U> {
         let wanted = self.hedge.initial_requests.get().saturating_add(more).min(MOST);
         self.send(None, None);
         for _ in 1..wanted {
+            if self.is_throttled() {
+                break;
+            }
             let Some(permit) = self.permit() else { break };
             self.send(Some(permit), None);
         }
+    }
+
+    /// So many calls fail that there may be no more attempts.
+    fn is_throttled(&self) -> bool {
+        let core = self.call.core;
+        let throttled = core.throttle.as_ref().is_some_and(|throttle| !throttle.allows());
+        if throttled {
+            core.counters.retries_throttled.add_one();
+        }
+        throttled
     }
 
     /// Leave for one more attempt.
@@ -266,6 +280,10 @@ impl<U: Upstream> Hedging<'_, U> {
             self.denied = Some("there is no time left for it");
             return;
         };
+        if self.is_throttled() {
+            self.denied = Some(THROTTLED);
+            return;
+        }
         match permit.or_else(|| self.permit()) {
             Some(permit) => {
                 self.retries += 1;
@@ -279,10 +297,17 @@ impl<U: Upstream> Hedging<'_, U> {
     fn ended(&mut self, id: u32, outcome: Outcome<U>) -> Option<Result<Answer<U>, Status>> {
         let index = self.attempts.iter().position(|attempt| attempt.id == id)?;
         let mut attempt = self.attempts.swap_remove(index);
-        match self.judge(&outcome) {
+        let judged = self.judge(&outcome);
+        if let Some(throttle) =
+            self.call.core.throttle.as_ref().filter(|_| !matches!(judged, Judged::Unprocessed))
+        {
+            throttle.count(matches!(judged, Judged::Failed), outcome.as_ref().ok());
+        }
+        match judged {
             Judged::Final => return Some(self.answer(id, outcome, attempt.permit)),
             Judged::Unprocessed => {
-                self.transparent = true;
+                let refused = |error: &AttemptError| error.kind == AttemptErrorKind::RefusedStream;
+                self.transparent |= outcome.as_ref().err().is_some_and(refused);
                 self.send(attempt.permit, Some(attempt.previous));
                 return None;
             }
@@ -380,7 +405,8 @@ impl<U: Upstream> Hedging<'_, U> {
                 if let Some(denied) = denied {
                     response.headers_mut().insert(RETRY_DENIED, HeaderValue::from_static(denied));
                 }
-                Ok(Answer { response, permit, idle: self.idle() })
+                let counted = self.call.core.counted(self.policy.as_ref(), &response);
+                Ok(Answer { response, permit, idle: self.idle(), counted })
             }
             Err(error) => {
                 let limit = self.idle().map(|idle| ("per_try_idle_timeout", idle));

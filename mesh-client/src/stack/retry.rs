@@ -18,6 +18,7 @@ use crate::{
         policy,
         replay::Replay,
         spare::Spare,
+        throttle::{Counted, THROTTLED, Throttle},
     },
     table::Compiled,
     timeout,
@@ -38,6 +39,8 @@ pub(super) struct Answer<U: Upstream> {
     pub(super) permit: Option<U::RetryPermit>,
     /// Longest silence of the response.
     pub(super) idle: Option<Duration>,
+    /// Present where the response's status counts for throttling.
+    pub(super) counted: Option<Box<Counted>>,
 }
 
 /// What follows a failed attempt.
@@ -50,6 +53,8 @@ enum Next {
     Over,
     /// Nothing, though it is one; why.
     Denied(&'static str),
+    /// Nothing, though it is one: too many fail.
+    Throttled,
 }
 
 impl<U: Upstream> Call<'_, U> {
@@ -129,7 +134,7 @@ impl<U: Upstream> Call<'_, U> {
             let mut request = Request::from_parts(parts, CallBody::Tonic(body));
             set_timeout(&mut request, context.deadline, Instant::now);
             return match cluster.attempt(request, &mut context).await {
-                Ok(response) => Ok(Answer { response, permit: None, idle: None }),
+                Ok(response) => Ok(Answer { response, permit: None, idle: None, counted: None }),
                 Err(error) => {
                     let (cluster, core) = (cluster.clone(), self.core);
                     match core.unrepeated(self.compiled, self.deadline, cluster, context, error) {
@@ -218,6 +223,7 @@ impl<U: Upstream> Repeatable<U> {
         result: &Result<Response<U::Body>, AttemptError>,
         deadline: Option<Deadline>,
         dice: &Dice,
+        throttle: Option<&Throttle>,
     ) -> Next {
         let Self { policy, replay, serves_retry, retries, growth, transparent, .. } = self;
         let now = Instant::now;
@@ -237,6 +243,7 @@ impl<U: Upstream> Repeatable<U> {
             }
             Err(error) => (policy::failure(policy.on, error.kind, error.status.code()), None),
         };
+        let allowed = throttle.is_none_or(|throttle| throttle.count(retriable, result.as_ref().ok()));
         if !retriable || *retries >= policy.num_retries || is_over() {
             return Next::Over;
         }
@@ -245,6 +252,9 @@ impl<U: Upstream> Repeatable<U> {
         }
         if !replay.is_repeatable() {
             return Next::Denied("the request is longer than what is kept of it");
+        }
+        if !allowed {
+            return Next::Throttled;
         }
         let pushback = headers.map_or(Pushback::None, Pushback::read);
         let asked = headers
@@ -304,9 +314,13 @@ impl<U: Upstream> Core<U> {
         mut again: Box<Repeatable<U>>,
         result: Result<Response<U::Body>, AttemptError>,
     ) -> Verdict<U> {
-        let denied = match again.next(&result, deadline, &self.dice) {
+        let denied = match again.next(&result, deadline, &self.dice, self.throttle.as_deref()) {
             Next::Over => None,
             Next::Denied(why) => Some(why),
+            Next::Throttled => {
+                self.counters.retries_throttled.add_one();
+                Some(THROTTLED)
+            }
             Next::Transparent => {
                 again.transparent |= result.is_err_and(|error| error.kind == AttemptErrorKind::RefusedStream);
                 self.counters.transparent_retries.add_one();
@@ -333,7 +347,8 @@ impl<U: Upstream> Core<U> {
                     response.headers_mut().insert(RETRY_DENIED, HeaderValue::from_static(denied));
                 }
                 let idle = again.idle();
-                Ok(Answer { response, permit: again.permit, idle })
+                let counted = self.counted(again.policy.as_ref(), &response);
+                Ok(Answer { response, permit: again.permit, idle, counted })
             }
             Err(error) => {
                 let limit = match (again.per_try(), again.idle()) {
@@ -344,6 +359,15 @@ impl<U: Upstream> Core<U> {
                 Err(self.over(compiled, deadline, error, again.attempts, limit, denied))
             }
         })
+    }
+
+    /// Whose status is to be counted when the response ends.
+    pub(super) fn counted(
+        &self,
+        policy: Option<&Arc<RetryPolicy>>,
+        response: &Response<U::Body>,
+    ) -> Option<Box<Counted>> {
+        Counted::new(self.throttle.as_ref()?, policy?, response)
     }
 
     /// Makes further attempts, the next one after this wait.

@@ -9,6 +9,7 @@ mod hedging;
 mod mirrors;
 mod retries;
 mod routing;
+mod throttling;
 
 use super::{ActiveFaults, CallSettings, Core, Outcome, WaitForReady};
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         head::Head,
         replay::{Budget, Kept},
         spare::{Sent, Spare},
+        throttle::Throttling,
     },
     snapshot::State,
     table::{
@@ -69,6 +71,8 @@ enum Act {
     With(Code, &'static str, &'static str),
     /// Answers with a message, then trailers after this long.
     Stream(Duration),
+    /// Answers with a message, then this status.
+    Ends(Code),
     /// Answers with messages without end, each at once.
     Flood,
     /// Fails.
@@ -215,6 +219,13 @@ impl World {
                 });
                 Ok(Response::new(Body::new(StreamBody::new(frames))))
             }
+            Act::Ends(code) => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from(i32::from(code)));
+                let frames = [Frame::data(Bytes::from_static(b"hello")), Frame::trailers(trailers)];
+                let frames = frames.map(Ok::<_, Status>);
+                Ok(Response::new(Body::new(StreamBody::new(futures_util::stream::iter(frames)))))
+            }
             Act::Flood => {
                 let frames = futures_util::stream::repeat_with(|| {
                     Ok::<_, Status>(Frame::data(Bytes::from_static(b"more")))
@@ -275,6 +286,17 @@ impl Mesh {
     }
 
     fn pending(script: impl IntoIterator<Item = Act>) -> Self {
+        Self::with(None, script)
+    }
+
+    /// Retries are throttled.
+    fn throttled(config: &XdsConfig, throttling: Throttling, script: impl IntoIterator<Item = Act>) -> Self {
+        let mesh = Self::with(Some(throttling), script);
+        mesh.publish(config);
+        mesh
+    }
+
+    fn with(throttling: Option<Throttling>, script: impl IntoIterator<Item = Act>) -> Self {
         let world = Arc::new(World {
             began: Instant::now(),
             script: Mutex::new(script.into_iter().collect()),
@@ -287,6 +309,7 @@ impl Mesh {
             wait_for_ready: false,
             propagate_deadlines: true,
             retry_at_every_hop: false,
+            throttling,
             faults: ActiveFaults::default(),
             address: "10.0.0.7".into(),
         };

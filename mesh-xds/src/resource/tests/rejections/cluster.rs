@@ -17,8 +17,8 @@ use envoy_types::pb::{
                 load_balancing_policy::Policy,
             },
             core::v3::{
-                Address, ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TcpKeepalive, TransportSocket,
-                TypedExtensionConfig, transport_socket::ConfigType,
+                Address, ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TcpKeepalive,
+                TransportSocket, TypedExtensionConfig, transport_socket::ConfigType,
             },
         },
         extensions::filters::http::gcp_authn::v3::Audience,
