@@ -36,11 +36,25 @@ use tonic::{
 
 /// Longest time for TCP connection and TLS handshake together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A silent connection is probed this often, also when idle: the xDS stream is mostly silent.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// A probe unanswered for this long ends the connection.
-const KEEPALIVE_LIMIT: Duration = Duration::from_secs(10);
 const ALPN: &[&[u8]] = &[b"h2"];
+
+/// How a server that is gone without a word is noticed: while a call is open on a connection and nothing arrives, it is
+/// pinged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// After so much silence. Servers of gRPC end a connection (GOAWAY, `too_many_pings`) that is pinged more often than
+    /// every 5 minutes, unless they are configured to allow it.
+    pub interval: Duration,
+    /// An answer that takes longer ends the connection.
+    pub limit: Duration,
+}
+
+impl Default for Keepalive {
+    /// What gRPC does with control planes: 5 minutes, 20 s.
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(300), limit: Duration::from_secs(20) }
+    }
+}
 
 /// Why an address or its TLS settings cannot be used. Nothing was connected yet.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,6 +83,7 @@ pub struct Target {
     origin: Uri,
     security: Security,
     connect_limit: Duration,
+    keepalive: Keepalive,
 }
 
 #[derive(Clone)]
@@ -139,7 +154,8 @@ impl Target {
         // For tonic the address is plain `http` always: it must not look for TLS of its own.
         let (at, origin) = (uri("http")?, uri(scheme)?);
         let address = address.as_str().into();
-        Ok(Self { address, socket: None, at, origin, security, connect_limit: CONNECT_LIMIT })
+        let (connect_limit, keepalive) = (CONNECT_LIMIT, Keepalive::default());
+        Ok(Self { address, socket: None, at, origin, security, connect_limit, keepalive })
     }
 
     /// The same server, with this identity presented to it. Changes nothing without TLS.
@@ -172,6 +188,13 @@ impl Target {
     #[must_use]
     pub fn connect_limit(mut self, limit: Duration) -> Self {
         self.connect_limit = limit;
+        self
+    }
+
+    /// When connections are pinged; what gRPC does when nothing is said.
+    #[must_use]
+    pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
+        self.keepalive = keepalive;
         self
     }
 
@@ -257,9 +280,10 @@ pub fn connect(target: &Target) -> Channel {
     let target = target.clone();
     Endpoint::from(at)
         .origin(origin)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_LIMIT)
-        .keep_alive_while_idle(true)
+        // Without a call there is nothing to lose, and servers of gRPC allow a ping in 2 hours.
+        .keep_alive_while_idle(false)
+        .http2_keep_alive_interval(target.keepalive.interval)
+        .keep_alive_timeout(target.keepalive.limit)
         .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let target = target.clone();
             async move {

@@ -23,7 +23,7 @@ use crate::{
     target::{InvalidTarget, Target},
     tls::{ProviderError, Providers, check_secret},
 };
-use mesh_ca::workload::WorkloadIdentity;
+use mesh_ca::{channel::Keepalive, workload::WorkloadIdentity};
 use mesh_xds::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
     client::{CacheSettings, ClientSettings, XdsClient},
@@ -38,6 +38,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -340,6 +341,8 @@ pub struct MeshBuilder {
     health_service: Option<Arc<str>>,
     local_cluster: Option<Name>,
     connect: Option<Arc<dyn Connect>>,
+    keepalive: Keepalive,
+    max_response_bytes: Option<usize>,
 }
 
 impl MeshBuilder {
@@ -507,6 +510,20 @@ impl MeshBuilder {
         self
     }
 
+    /// A control plane that has been silent for `interval` is pinged, and one that does not answer within `limit` is
+    /// given up. Default: 5 minutes and 20 s, as in gRPC; servers of gRPC that are not configured to allow more pings
+    /// end the stream (`too_many_pings`). A `mesh-server` allows any, so that its loss without a word is noticed sooner.
+    pub fn control_plane_keepalive(mut self, interval: Duration, limit: Duration) -> Self {
+        self.keepalive = Keepalive { interval, limit };
+        self
+    }
+
+    /// A larger response of a control plane is not read, which is an error of what is awaited; default: 256 MiB.
+    pub fn max_response_bytes(mut self, limit: usize) -> Self {
+        self.max_response_bytes = Some(limit);
+        self
+    }
+
     /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names, and the cache if there is one.
     pub fn build(mut self) -> Result<Mesh, MeshError> {
         if tokio::runtime::Handle::try_current().is_err() {
@@ -534,7 +551,7 @@ impl MeshBuilder {
         let address = own_address(&bootstrap.node);
         let bootstrap = Arc::new(bootstrap);
         let identity = providers.identity(&DEFAULT_PROVIDER.into()).ok().cloned();
-        let connector = Arc::new(connect::ControlPlaneConnector::new(identity));
+        let connector = Arc::new(connect::ControlPlaneConnector::new(identity, self.keepalive));
         if bootstrap.servers.is_empty() {
             let reason = "xds_servers is empty".into();
             return Err(
@@ -567,11 +584,13 @@ impl MeshBuilder {
             health_service: self.health_service,
             callers,
         };
+        let default = ClientSettings::default();
         let settings = ClientSettings {
             support: SUPPORT,
             secrets: check_secret,
             cache: self.cache,
-            ..ClientSettings::default()
+            max_response_bytes: self.max_response_bytes.unwrap_or(default.max_response_bytes),
+            ..default
         };
         let backoff = settings.backoff.clone();
         let xds = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use mesh_ca::{
     bundle::{Roots, TrustBundles},
     certificate::PeerCertificate,
-    channel::{self, Target},
+    channel::{self, Keepalive, Target},
     rustls::ServerTrust,
     source::file::{FileSource, RootsFile},
     verifier::ServerCheck,
@@ -28,6 +28,7 @@ use tonic::{Status, metadata::MetadataMap, transport::Channel};
 pub(super) struct ControlPlaneConnector {
     /// Shown where the credentials name no certificate of their own.
     identity: Option<WorkloadIdentity>,
+    keepalive: Keepalive,
     /// The certificates that credentials name, each watched once, however often it is connected with.
     own: Mutex<HashMap<Files, WorkloadIdentity>>,
     /// Each read once for all control planes.
@@ -41,8 +42,9 @@ pub(super) struct ControlPlaneConnector {
 type Files = (PathBuf, PathBuf, RootsFile, Duration);
 
 impl ControlPlaneConnector {
-    pub(super) fn new(identity: Option<WorkloadIdentity>) -> Self {
-        Self { identity, own: Mutex::default(), tokens: Mutex::default(), latest: Mutex::default() }
+    pub(super) fn new(identity: Option<WorkloadIdentity>, keepalive: Keepalive) -> Self {
+        let (own, tokens, latest) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { identity, keepalive, own, tokens, latest }
     }
 
     /// A lazy channel. Roots are read anew for each.
@@ -93,7 +95,7 @@ impl ControlPlaneConnector {
             }
             other => return Err(format!("credentials {other:?} are not supported")),
         };
-        Ok(channel::connect(&target))
+        Ok(channel::connect(&target.keepalive(self.keepalive)))
     }
 
     /// The tokens that go with each stream.
@@ -183,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_sent_with_a_stream_over_tls_and_never_in_plaintext() {
-        let connector = ControlPlaneConnector::new(None);
+        let connector = ControlPlaneConnector::new(None, Keepalive::default());
         let path = std::env::temp_dir().join(format!("mesh-connect-{}", std::process::id()));
         // `exp` is far away.
         std::fs::write(&path, "e30.eyJleHAiOjk5OTk5OTk5OTl9.c2ln").unwrap();
@@ -203,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_credentials_name_and_is_not_there_is_named() {
-        let connector = ControlPlaneConnector::new(None);
+        let connector = ControlPlaneConnector::new(None, Keepalive::default());
         let with = |roots: Option<&str>, bundles: Option<&str>, identity: Option<(PathBuf, PathBuf)>| {
             let credentials = ChannelCredentials::Tls {
                 ca_certificate_file: roots.map(PathBuf::from),
@@ -236,7 +238,7 @@ mod tests {
             ServerConfig::new(address, credentials).unwrap()
         };
         let own = || Some(("/nowhere/cert.pem".into(), "/nowhere/key.pem".into()));
-        let connector = ControlPlaneConnector::new(None);
+        let connector = ControlPlaneConnector::new(None, Keepalive::default());
         for _ in 0..3 {
             connector.connect(&with("one:1", own())).unwrap();
             connector.connect(&with("two:1", own())).unwrap();
@@ -291,7 +293,7 @@ mod tests {
             let mut server = ServerConfig::new(&address, credentials).unwrap();
             server.call_credentials = vec![CallCredentials::JwtTokenFile(token.clone())];
             let bootstrap = Arc::new(Bootstrap::new(server, Node::default()));
-            XdsClient::spawn(bootstrap, Arc::new(ControlPlaneConnector::new(None)))
+            XdsClient::spawn(bootstrap, Arc::new(ControlPlaneConnector::new(None, Keepalive::default())))
         };
         // Of another authority of the same name.
         let client = join(&bad);
