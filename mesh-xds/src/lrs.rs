@@ -13,7 +13,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use load::{ClusterLoad, InProgress, LoadStore, LocalityLoad};
+pub use load::{Claim, ClusterLoad, InProgress, LoadStore, LocalityLoad};
 pub use machine::{Input, Outputs, Reporter, Wanted};
 pub use service::{Admission, KnownClusters, LoadReportService, LoadReportSettings, Reporting};
 pub use sums::{ClusterSums, LoadSums, MetricSums, Sums};

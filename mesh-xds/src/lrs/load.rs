@@ -33,6 +33,17 @@ use tokio::sync::watch;
 /// Names of custom metrics that are kept for a locality; a server that makes up more is not followed.
 const MAX_NAMED_METRICS: usize = 64;
 
+/// What becomes of a cluster in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is in the report.
+    Wanted,
+    /// Nobody wants it: it goes on counting as long as anybody counts for it.
+    Unwanted,
+    /// It is in the reports to another control plane.
+    Elsewhere,
+}
+
 /// All counters of a process.
 #[derive(Debug, Default)]
 pub struct LoadStore {
@@ -126,16 +137,19 @@ impl LoadStore {
     }
 
     /// What was counted since the last report, of the clusters whose names are wanted. Clusters and localities
-    /// with nothing to say are left out; those that nobody counts for any more go with their last report.
-    pub fn take(&self, now: Instant, is_wanted: impl Fn(&str) -> bool) -> Vec<ClusterStats> {
+    /// with nothing to say are left out; those that nobody counts for any more go with their last report, or without
+    /// one if nobody wants it.
+    pub fn take(&self, now: Instant, claim: impl Fn(&str) -> Claim) -> Vec<ClusterStats> {
         let mut clusters = lock(&self.clusters);
         let mut stats = Vec::new();
         clusters.retain(|(name, _), load| {
-            if !is_wanted(name) {
-                return true;
-            }
             // Before the last look: what is counted after it is not lost.
             let gone = Arc::strong_count(load) == 1;
+            match claim(name) {
+                Claim::Wanted => {}
+                Claim::Unwanted => return !gone,
+                Claim::Elsewhere => return true,
+            }
             let taken = load.take(now);
             let in_use = taken.is_some();
             stats.extend(taken);
@@ -334,6 +348,7 @@ impl Drop for InProgress {
 #[cfg(test)]
 mod tests {
     use super::{super::sums::place, *};
+    use Claim::{Elsewhere, Unwanted, Wanted};
     use std::time::Duration;
 
     fn store(now: Instant) -> (LoadStore, Arc<ClusterLoad>) {
@@ -359,7 +374,7 @@ mod tests {
         load.dropped(&"lb".into());
         load.dropped(&"lb".into());
         load.refused();
-        let report = store.take(now + Duration::from_millis(1500), |_| true);
+        let report = store.take(now + Duration::from_millis(1500), |_| Wanted);
         let [stats] = report.as_slice() else { panic!("{report:?}") };
         assert_eq!((&*stats.cluster_name, &*stats.cluster_service_name), ("c", "s"));
         let interval = stats.load_report_interval.unwrap();
@@ -373,12 +388,12 @@ mod tests {
         };
         assert_eq!(counts(stats), (4, 1, 1, 2), "the one that was never sent is not issued");
 
-        let report = store.take(now + Duration::from_secs(2), |_| true);
+        let report = store.take(now + Duration::from_secs(2), |_| Wanted);
         assert_eq!(counts(&report[0]), (0, 0, 0, 2), "what is in progress stays");
         assert_eq!(report[0].total_dropped_requests, 0);
         calls.for_each(|call| call.end(true));
-        assert_eq!(counts(&store.take(now + Duration::from_secs(3), |_| true)[0]), (0, 2, 0, 0));
-        assert_eq!(store.take(now + Duration::from_secs(4), |_| true), [], "nothing is not reported");
+        assert_eq!(counts(&store.take(now + Duration::from_secs(3), |_| Wanted)[0]), (0, 2, 0, 0));
+        assert_eq!(store.take(now + Duration::from_secs(4), |_| Wanted), [], "nothing is not reported");
     }
 
     #[test]
@@ -391,8 +406,8 @@ mod tests {
         let names = |report: Vec<ClusterStats>| -> Vec<String> {
             report.into_iter().map(|stats| stats.cluster_name).collect()
         };
-        assert_eq!(names(store.take(now, |name| name == "other")), ["other"]);
-        assert_eq!(names(store.take(now, |_| true)), ["c"]);
+        assert_eq!(names(store.take(now, |name| if name == "other" { Wanted } else { Unwanted })), ["other"]);
+        assert_eq!(names(store.take(now, |_| Wanted)), ["c"]);
     }
 
     #[test]
@@ -402,8 +417,20 @@ mod tests {
         let a = load.locality(&zone("a"));
         a.begin().end(true);
         drop((a, load));
-        assert_eq!(store.take(now, |_| true).len(), 1);
-        assert_eq!(store.take(now, |_| true).len(), 0);
+        assert_eq!(store.take(now, |_| Wanted).len(), 1);
+        assert_eq!(store.take(now, |_| Wanted).len(), 0);
+        assert_eq!(lock(&store.clusters).len(), 0);
+    }
+
+    #[test]
+    fn what_nobody_wants_goes_with_the_last_that_counts_for_it() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        load.refused();
+        drop(load);
+        assert_eq!(store.take(now, |_| Elsewhere), []);
+        assert_eq!(lock(&store.clusters).len(), 1, "the others take it");
+        assert_eq!(store.take(now, |_| Unwanted), []);
         assert_eq!(lock(&store.clusters).len(), 0);
     }
 
@@ -425,7 +452,7 @@ mod tests {
                 ..LoadReport::default()
             });
         }
-        let report = store.take(now, |_| true);
+        let report = store.take(now, |_| Wanted);
         let stats = &report[0].upstream_locality_stats[0];
         let cpu = stats.cpu_utilization.unwrap();
         assert_eq!((cpu.num_requests_finished_with_metric, cpu.total_metric_value), (2, 0.75));
@@ -442,7 +469,7 @@ mod tests {
         a.begin().end(true);
         let named_metrics = (0..1000).map(|i| (format!("m{i}"), 1.0)).collect();
         a.add(&LoadReport { named_metrics, ..LoadReport::default() });
-        let report = store.take(now, |_| true);
+        let report = store.take(now, |_| Wanted);
         assert_eq!(report[0].upstream_locality_stats[0].load_metric_stats.len(), MAX_NAMED_METRICS);
     }
 }

@@ -3,6 +3,10 @@
 //! A stream begins with the node; the control plane says what it wants and how often, and may say so again at any
 //! time. Streams that end are opened again as ADS streams are (gRFC A57): at once after one that worked, else with
 //! growing delays. Nothing is opened before there is something to report.
+//!
+//! A control plane that takes the stream and never says what it wants is waited for, without an end: it costs one silent
+//! stream, and counting goes on. One that is gone is noticed by the channel's keepalive, and an attempt to connect ends
+//! with its connect limit.
 
 use super::SEND_ALL_CLUSTERS_FEATURE;
 use crate::{client::BackoffSettings, client::backoff::Backoff, proto};

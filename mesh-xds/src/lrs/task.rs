@@ -6,7 +6,7 @@
 //! reported on the next one, wherever that leads. A report that the transport has taken is never repeated.
 
 use super::{
-    load::LoadStore,
+    load::{Claim, LoadStore},
     machine::{Input, Reporter, Wanted},
 };
 use crate::{
@@ -203,8 +203,12 @@ impl Reports {
             let _alive = alive.upgrade()?;
             let speakers = speakers.borrow().clone();
             let cluster_stats = store.take(now(), |name| {
-                wanted.as_ref().is_none_or(|wanted| wanted.contains(name))
-                    && speakers.of_cluster(name) == Some(&server)
+                let is_wanted = || wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+                match speakers.of_cluster(name) == Some(&server) {
+                    true if is_wanted() => Claim::Wanted,
+                    true => Claim::Unwanted,
+                    false => Claim::Elsewhere,
+                }
             });
             lock(&status).last = Some(epoch_seconds(Duration::ZERO));
             // A report of nothing says that this client is there and idle.

@@ -72,11 +72,14 @@ impl Script {
         let outputs = self.on(Input::Tick);
         assert_eq!(outputs.connect, None);
         let wanted = outputs.report.expect("a report is due");
-        let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+        let claim = |name: &str| match wanted.as_ref().is_none_or(|wanted| wanted.contains(name)) {
+            true => Claim::Wanted,
+            false => Claim::Unwanted,
+        };
         let of = |stats: envoy_types::pb::envoy::config::endpoint::v3::ClusterStats| {
             (stats.cluster_name, stats.load_report_interval.unwrap().seconds)
         };
-        self.store.take(self.now, is_wanted).into_iter().map(of).collect()
+        self.store.take(self.now, claim).into_iter().map(of).collect()
     }
 }
 
@@ -111,6 +114,7 @@ fn a_stream_begins_with_the_node_and_reports_when_it_was_told_how_often() {
 #[test]
 fn what_is_wanted_may_change_at_any_time_and_a_repetition_puts_nothing_off() {
     let mut script = Script::reporting();
+    let _in_use = script.store.cluster(&"a".into(), &"a".into(), script.now);
     script.call("a");
     script.call("b");
     script.now += Duration::from_secs(4);

@@ -195,7 +195,7 @@ async fn reports_that_come_by_themselves_weigh_and_are_no_calls() {
     assert!(described.endpoints.values().all(|(state, _)| state.connectivity == "ready"));
     assert!(described.endpoints.values().all(|(state, _)| state.ejections == 0));
     assert_eq!((begun(&servers[2]), open(&servers[2])), (2, 1), "it moves to the new connection");
-    let stats = deps.loads.take(Instant::now().into_std(), |_| true);
+    let stats = deps.loads.take(Instant::now().into_std(), |_| mesh_xds::lrs::Claim::Wanted);
     let localities = stats.iter().flat_map(|cluster| &cluster.upstream_locality_stats);
     let (mut issued, mut errors) = (0, 0);
     for locality in localities {
