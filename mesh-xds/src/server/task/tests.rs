@@ -468,6 +468,15 @@ async fn streams_get_their_first_configuration_in_turn() {
 }
 
 #[tokio::test]
+async fn a_turn_ends_with_its_time_though_nobody_answers() {
+    let settings = AdsSettings { max_starting: 1, start_time: Duration::ZERO, ..AdsSettings::default() };
+    let world = World::new(Source::toys(), settings).await;
+    let mut first = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    first.next().await;
+    world.open(Some(subscribe(&["a"]))).await.unwrap().next().await;
+}
+
+#[tokio::test]
 async fn a_stream_whose_turn_does_not_come_is_told_to_come_back() {
     let settings = AdsSettings {
         max_starting: 1,
