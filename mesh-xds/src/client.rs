@@ -13,6 +13,8 @@ mod core;
 pub(crate) mod fuzzing;
 mod handle;
 mod machine;
+mod noting;
+mod outbox;
 mod speakers;
 mod store;
 mod task;
@@ -34,6 +36,8 @@ pub use handle::{
     ClientStatus, ClusterWatch, ConfigWatch, ServerConfigWatch, ServerStatus, Watching, WeakClient, XdsClient,
 };
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
+#[cfg(test)]
+pub(crate) use outbox::Outbox;
 pub use speakers::Speakers;
 pub use store::CacheSettings;
 pub use task::{ClientSettings, Connector};

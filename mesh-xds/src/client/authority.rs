@@ -243,8 +243,11 @@ impl<P: Parse> Federation<P> {
     pub(super) fn on(&mut self, now: Instant, server: Id, input: Input) -> Actions {
         let mut out = Actions::default();
         let is_open = self.servers.get(server).is_some_and(|server| server.machine.link().0);
-        let answers = is_open && matches!(input, Input::Response(_));
+        let responds = is_open && matches!(input, Input::Response(_));
         self.step(now, server, input, &mut out);
+        // One that last said something unreadable does not speak before it has said all that is awaited.
+        let unreachable = self.servers.get(server).and_then(|server| server.machine.unreachable());
+        let answers = responds && unreachable.is_none();
         for id in 0..self.authorities.len() {
             if answers {
                 self.answered(now, id, server, &mut out);

@@ -42,6 +42,14 @@ impl Backoff {
         delay
     }
 
+    /// A stream that is about to count as a failure was open for so long: after the longest delay of all, failures
+    /// are counted anew.
+    pub(crate) fn lived(&mut self, lived: Duration) {
+        if lived > self.settings.max {
+            self.next = self.settings.initial;
+        }
+    }
+
     /// Delay after a stream that worked for `lived`.
     pub(crate) fn worked(&mut self, lived: Duration) -> Duration {
         self.next = self.settings.initial;

@@ -74,6 +74,9 @@ pub(super) struct Entry<R> {
     pub(super) expires: Option<Instant>,
     pub(super) state: ResourceState,
     pub(super) good: Option<Good<R>>,
+    /// The value whose time to live ended: the control plane takes it for known here, and a late heart-beat is all that
+    /// it sends.
+    pub(super) lapsed: Option<Good<R>>,
     pub(super) failure: Option<Failure>,
     pub(super) updated: Option<Instant>,
 }
@@ -89,6 +92,7 @@ impl<R> Entry<R> {
             expires: None,
             state: ResourceState::Requested,
             good: None,
+            lapsed: None,
             failure: None,
             updated: None,
         }
@@ -103,6 +107,7 @@ impl<R> Entry<R> {
     pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
         self.state = ResourceState::Acked;
         self.unconfirmed = false;
+        self.lapsed = None;
         let recovered = self.failure.take().is_some();
         match new {
             Some((resource, mark)) => {
@@ -135,6 +140,7 @@ impl<R> Entry<R> {
         }
         self.state = state;
         self.unconfirmed = false;
+        self.lapsed = None;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
         self.failure = Some(Failure { cause, version, at: now, silent: false });
         dropped || !same

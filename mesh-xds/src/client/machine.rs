@@ -114,6 +114,9 @@ pub enum Input {
     Response(Response),
     /// The stream, or the attempt to open it, ended; why.
     Closed(Arc<str>),
+    /// What came on the stream cannot be read here, so it was given up; why. However well it worked before, this is
+    /// a failure: on the next one the same will come again.
+    Unreadable(Arc<str>),
     /// [`Machine::deadline`] passed.
     Tick,
     /// What is known of these is too old to be used: another control plane spoke for them meanwhile. They are
@@ -144,6 +147,8 @@ enum Link {
     Opening,
     Open {
         since: Instant,
+        /// The control plane accepted the stream.
+        heard: bool,
         responded: bool,
     },
     Waiting {
@@ -183,6 +188,8 @@ pub struct Machine<P: Parse> {
     backoff: Backoff,
     /// Why the control plane cannot be reached.
     unreachable: Option<Arc<str>>,
+    /// That is because it said something that cannot be read.
+    unreadable: bool,
     /// Last accepted version of anything.
     version: Arc<str>,
     /// Since when the link is, or is not, open.
@@ -203,6 +210,7 @@ impl<P: Parse> Machine<P> {
             link: Link::Idle,
             node_sent: false,
             unreachable: None,
+            unreadable: false,
             version: Arc::default(),
             link_since: None,
         }
@@ -214,14 +222,16 @@ impl<P: Parse> Machine<P> {
         match input {
             Input::Interest { add, remove } => self.interest(now, add, remove, &mut out),
             Input::Opened => self.opened(now, &mut out),
-            Input::Established => self.reachable(&mut out),
+            Input::Established => self.heard(),
             Input::Response(response) => self.response(now, response, &mut out),
-            Input::Closed(why) => self.closed(now, why, &mut out),
+            Input::Closed(why) => self.closed(now, why, false, &mut out),
+            Input::Unreadable(why) => self.closed(now, why, true, &mut out),
             Input::Tick => {}
             Input::Forget(keys) => self.forget(keys, &mut out),
             Input::Hangup => self.hang_up(&mut out),
         }
         self.elapse(now, &mut out);
+        self.reachable(&mut out);
         out
     }
 
@@ -263,6 +273,13 @@ impl<P: Parse> Machine<P> {
     pub(super) fn good(&self, kind: ResourceType, name: &str) -> Option<(Arc<str>, Bytes, P::Resource)> {
         let entry = self.types[kind as usize].entries.get(name).filter(|entry| entry.expires.is_none())?;
         entry.good.as_ref().map(|good| (good.version.clone(), good.mark.clone(), good.resource.clone()))
+    }
+
+    /// What a late heart-beat would bring back.
+    #[cfg(test)]
+    pub(crate) fn lapsed(&self, kind: ResourceType, name: &str) -> Option<P::Resource> {
+        let entry = self.types[kind as usize].entries.get(name)?;
+        entry.lapsed.as_ref().map(|lapsed| lapsed.resource.clone())
     }
 
     /// Whether the control plane said that it does not exist; its silence says nothing.
@@ -455,6 +472,7 @@ impl<P: Parse> Machine<P> {
         self.link = Link::Idle;
         self.link_since = None;
         self.unreachable = None;
+        self.unreadable = false;
         self.timers.clear();
         for state in &mut self.types {
             *state = TypeState::new();
@@ -465,7 +483,7 @@ impl<P: Parse> Machine<P> {
         if !matches!(self.link, Link::Opening) {
             return;
         }
-        self.link = Link::Open { since: now, responded: false };
+        self.link = Link::Open { since: now, heard: false, responded: false };
         self.link_since = Some(now);
         self.node_sent = false;
         for kind in ResourceType::ALL {
@@ -543,11 +561,25 @@ impl<P: Parse> Machine<P> {
         }
     }
 
-    /// The control plane answers: what was said about its absence is void.
-    fn reachable(&mut self, out: &mut Outputs) {
-        if self.unreachable.take().is_some() {
-            self.all_changed(out);
+    fn heard(&mut self) {
+        if let Link::Open { heard, .. } = &mut self.link {
+            *heard = true;
         }
+    }
+
+    /// The control plane answers: what was said about its absence is void. Something that could not be read may come
+    /// again, as long as anything is awaited.
+    fn reachable(&mut self, out: &mut Outputs) {
+        if self.unreachable.is_none() || !matches!(self.link, Link::Open { heard: true, .. }) {
+            return;
+        }
+        let entries = || self.types.iter().flat_map(|state| state.entries.values());
+        if self.unreadable && entries().any(|entry| entry.references > 0 && !entry.is_answered()) {
+            return;
+        }
+        self.unreachable = None;
+        self.unreadable = false;
+        self.all_changed(out);
     }
 
     fn all_changed(&self, out: &mut Outputs) {
@@ -557,12 +589,16 @@ impl<P: Parse> Machine<P> {
         }
     }
 
-    fn closed(&mut self, now: Instant, why: Arc<str>, out: &mut Outputs) {
+    fn closed(&mut self, now: Instant, why: Arc<str>, unreadable: bool, out: &mut Outputs) {
         let delay = match self.link {
-            Link::Open { since, responded: true } => {
+            Link::Open { since, responded: true, .. } if !unreadable => {
                 self.backoff.worked(now.saturating_duration_since(since))
             }
             Link::Open { .. } | Link::Opening => {
+                if let Link::Open { since, .. } = self.link {
+                    self.backoff.lived(now.saturating_duration_since(since));
+                }
+                self.unreadable |= unreadable;
                 if self.unreachable.as_ref() != Some(&why) {
                     self.unreachable = Some(why);
                     self.all_changed(out);
@@ -584,6 +620,8 @@ impl<P: Parse> Machine<P> {
                 entry.asked = false;
                 entry.restored = false;
                 entry.unconfirmed = false;
+                // On the next stream it is sent again.
+                entry.lapsed = None;
                 // A time to live is for when the control plane is away.
                 entry.due = entry.expires;
                 self.timers.extend(entry.due.map(|due| (due, kind, name.clone())));
@@ -595,6 +633,7 @@ impl<P: Parse> Machine<P> {
     fn elapse(&mut self, now: Instant, out: &mut Outputs) {
         while let Some((due, kind, name)) = self.timers.first().cloned().filter(|(due, ..)| *due <= now) {
             self.timers.remove(&(due, kind, name.clone()));
+            let is_open = self.is_open();
             let transient = self.settings.timer_is_transient;
             let drop_data = self.settings.fail_on_data_errors && !transient;
             let state = self.of(kind);
@@ -607,7 +646,10 @@ impl<P: Parse> Machine<P> {
             if entry.expires.take().is_some() {
                 let why = "its time to live ended, and the control plane did not refresh it".into();
                 let cause = XdsErrorCause::DoesNotExist(why);
+                let may_return = is_open && entry.failure.is_none();
+                let lapsed = entry.good.take().filter(|_| may_return);
                 entry.fail(cause, ResourceState::DoesNotExist, Arc::default(), true, now);
+                entry.lapsed = lapsed;
                 out.changed.insert((kind, name));
                 continue;
             }

@@ -1,8 +1,9 @@
 //! The only part of the client that does IO: opens the streams, carries messages, keeps time.
 //!
-//! Flow control: a response is parsed, resolved and published before the next one of its stream is read, and what
-//! it makes necessary to say is written before that, too. What is published goes into slots that hold only the
-//! latest, so nothing piles up, whatever the control plane sends and however slow a watcher is.
+//! Flow control: a response is parsed, resolved and published before the next one of its stream is read. What it makes
+//! necessary to say waits, and is brought together ([`Outbox`]), while the control plane reads nothing: one that reads
+//! only when its response was taken would wait for ever if that were not read meanwhile. What is published goes into
+//! slots that hold only the latest. So nothing piles up, whatever the control plane does and however slow a watcher is.
 
 use super::{
     authority::{Action, Actions, Id},
@@ -10,6 +11,8 @@ use super::{
     core::{Command, Core},
     handle::lock,
     machine::{Input, Parse, Settings},
+    noting::Noting,
+    outbox::Outbox,
     speakers::Speakers,
     store::CacheSettings,
     wire::{Request, Response},
@@ -26,7 +29,7 @@ use futures_util::{
     stream::BoxStream,
 };
 use std::{
-    collections::VecDeque,
+    convert::Infallible,
     error::Error,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -34,7 +37,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tonic::{Status, metadata::MetadataMap, transport::Channel};
+use tonic::{Code, Status, metadata::MetadataMap, transport::Channel};
 
 /// Makes connections to the control plane: addresses, credentials and HTTP/2 keepalive are its business.
 pub trait Connector: Send + Sync + 'static {
@@ -62,7 +65,7 @@ pub struct ClientSettings {
     pub connect_timeout: Duration,
     /// A larger resource is rejected unread.
     pub max_resource_bytes: usize,
-    /// A larger response ends the stream.
+    /// A larger response is not read: the stream is given up, and what was awaited of it fails with that reason.
     pub max_response_bytes: usize,
     /// What the data path can do beyond the core; what needs more is rejected. Default: nothing.
     pub support: Support,
@@ -87,9 +90,13 @@ impl Default for ClientSettings {
     }
 }
 
-/// What a client says it understands. gRPC's two, and ours.
-const FEATURES: [&str; 3] =
-    ["envoy.lb.does_not_support_overprovisioning", "xds.config.resource-in-sotw", RESOURCE_ERRORS_FEATURE];
+/// What a client says it understands. gRPC's two, Envoy's for times to live, and ours.
+const FEATURES: [&str; 4] = [
+    "envoy.lb.does_not_support_overprovisioning",
+    "xds.config.resource-in-sotw",
+    "xds.config.supports-resource-ttl",
+    RESOURCE_ERRORS_FEATURE,
+];
 
 impl ClientSettings {
     pub(super) fn machine(&self, bootstrap: &Bootstrap, server: &ServerConfig) -> Settings {
@@ -138,7 +145,15 @@ impl Stream for Outbound {
     }
 }
 
-type Responses = BoxStream<'static, Result<Response, Status>>;
+/// How a stream goes on that does not go on.
+enum End {
+    /// The control plane, or the connection, ended it.
+    Theirs(Status),
+    /// A response cannot be read here.
+    Ours(Status),
+}
+
+type Responses = BoxStream<'static, Result<Response, End>>;
 
 /// The stream in its three stages.
 enum Link {
@@ -175,7 +190,8 @@ impl Link {
             },
             Self::Open { responses } => match responses.next().await {
                 Some(Ok(response)) => return Input::Response(response),
-                Some(Err(status)) => Input::Closed(describe(server, &status)),
+                Some(Err(End::Theirs(status))) => Input::Closed(describe(server, &status)),
+                Some(Err(End::Ours(status))) => Input::Unreadable(explain(server, &status)),
                 None => Input::Closed(format!("{server}: the control plane ended the stream").into()),
             },
         };
@@ -217,6 +233,16 @@ fn describe(server: &ServerConfig, status: &Status) -> Arc<str> {
     text.into()
 }
 
+/// What is wrong with a response, and what to do.
+fn explain(server: &ServerConfig, status: &Status) -> Arc<str> {
+    let advice = if status.code() == Code::OutOfRange {
+        "raise max_response_bytes of the client, or let the control plane send less"
+    } else {
+        "this is a fault of the control plane, or of what is between"
+    };
+    format!("{server}: a response cannot be read: {}; {advice}", status.message()).into()
+}
+
 async fn open(
     connector: Arc<dyn Connector>,
     server: ServerConfig,
@@ -225,8 +251,10 @@ async fn open(
     outbound: Outbound,
 ) -> Result<Responses, Status> {
     let metadata = connector.metadata(&server).await?;
+    let (channel, ended) = Noting::new(channel);
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(max_response_bytes);
+    let end = move |status| if ended.is_noted() { End::Theirs(status) } else { End::Ours(status) };
     Ok(match server.variant() {
         Variant::Sotw => {
             let requests = outbound.filter_map(|request| async move {
@@ -237,7 +265,7 @@ async fn open(
             });
             let requests = with(metadata, requests);
             let responses = client.stream_aggregated_resources(requests).await?.into_inner();
-            responses.map(|response| response.map(Response::Sotw)).boxed()
+            responses.map(move |response| response.map(Response::Sotw).map_err(&end)).boxed()
         }
         Variant::Delta => {
             let requests = outbound.filter_map(|request| async move {
@@ -248,7 +276,7 @@ async fn open(
             });
             let requests = with(metadata, requests);
             let responses = client.delta_aggregated_resources(requests).await?.into_inner();
-            responses.map(|response| response.map(Response::Delta)).boxed()
+            responses.map(move |response| response.map(Response::Delta).map_err(&end)).boxed()
         }
     })
 }
@@ -263,33 +291,33 @@ struct Conversation {
     connector: Arc<dyn Connector>,
     link: Link,
     sender: mpsc::Sender<Request>,
-    /// Written before anything more is read.
-    unsent: VecDeque<Request>,
+    unsent: Outbox,
 }
 
 impl Conversation {
     fn new(server: ServerConfig, connector: Arc<dyn Connector>) -> Self {
         let (sender, _) = mpsc::channel(1);
-        Self { server, connector, link: Link::Closed, sender, unsent: VecDeque::new() }
+        Self { server, connector, link: Link::Closed, sender, unsent: Outbox::default() }
     }
 
-    /// Writes what is to be written, then reads the next thing that happens. Cancel safe.
+    /// Writes what is to be written, as far as it can be, and reads the next thing that happens. Cancel safe.
     async fn next(&mut self) -> Input {
-        while !self.unsent.is_empty() {
-            match self.sender.reserve().await {
-                Ok(permit) => {
-                    if let Some(request) = self.unsent.pop_front() {
-                        permit.send(request);
-                    }
-                }
-                // The stream has ended; reading it says why.
-                Err(_) => self.unsent.clear(),
+        let input = tokio::select! {
+            biased;
+            never = write(&mut self.unsent, &self.sender) => match never {},
+            input = self.link.next(&self.server) => input,
+        };
+        let server = &self.server;
+        match &input {
+            Input::Closed(why) => {
+                tracing::info!(%server, %why, "the stream to the control plane ended");
+                self.hang_up();
             }
-        }
-        let input = self.link.next(&self.server).await;
-        if let Input::Closed(why) = &input {
-            tracing::info!(server = %self.server, %why, "the stream to the control plane ended");
-            self.unsent.clear();
+            Input::Unreadable(why) => {
+                tracing::warn!(%server, %why, "the stream to the control plane was given up");
+                self.hang_up();
+            }
+            _ => {}
         }
         input
     }
@@ -299,7 +327,8 @@ impl Conversation {
         self.hang_up();
         let channel =
             self.connector.connect(&self.server).map_err(|why| format!("{}: {why}", self.server))?;
-        let (requests, receiver) = mpsc::channel(16);
+        // What waits in it cannot be brought together any more.
+        let (requests, receiver) = mpsc::channel(1);
         let (opened, is_open) = oneshot::channel();
         let outbound = Outbound { requests: receiver, opened: Some(opened) };
         self.sender = requests;
@@ -322,21 +351,47 @@ impl Conversation {
         self.link = Link::Closed;
         // The stream is reset when both its halves are gone.
         self.sender = mpsc::channel(1).0;
-        self.unsent.clear();
+        self.unsent = Outbox::default();
     }
 
     fn send(&mut self, request: Request) {
         if !matches!(self.link, Link::Closed) {
-            self.unsent.push_back(request);
+            self.unsent.push(request);
         }
     }
 }
 
-/// The next thing that happens on any of them.
-async fn any(conversations: &mut [Conversation]) -> (Id, Input) {
-    let all = conversations.iter_mut().map(|conversation| conversation.next().boxed());
-    let (input, id, _) = select_all(all).await;
-    (id, input)
+/// Writes what there is, whenever the transport takes it. Cancel safe.
+async fn write(unsent: &mut Outbox, sender: &mpsc::Sender<Request>) -> Infallible {
+    while unsent.is_ready() {
+        // An error: the stream has ended; reading it says why.
+        let Ok(permit) = sender.reserve().await else { break };
+        if let Some(request) = unsent.pop() {
+            permit.send(request);
+        }
+    }
+    std::future::pending().await
+}
+
+/// The streams of all control planes.
+struct Conversations {
+    all: Vec<Conversation>,
+    /// Looked at first.
+    first: Id,
+}
+
+impl Conversations {
+    /// The next thing that happens on any of them; each in its turn, so that one that always has something to say
+    /// keeps nobody from being heard. Cancel safe.
+    async fn next(&mut self) -> (Id, Input) {
+        let next = self.all.iter_mut().enumerate();
+        let mut all: Vec<_> =
+            next.map(|(id, one)| one.next().map(move |input| (id, input)).boxed()).collect();
+        all.rotate_left(self.first);
+        let ((id, input), ..) = select_all(all).await;
+        self.first = id + 1;
+        (id, input)
+    }
 }
 
 /// Runs a client until its last handle is gone. `speakers` is told when another control plane speaks than before,
@@ -350,8 +405,8 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
     speakers: watch::Sender<Arc<Speakers>>,
     news: Option<mpsc::Sender<()>>,
 ) {
-    let mut conversations: Vec<_> =
-        servers.into_iter().map(|server| Conversation::new(server, connector.clone())).collect();
+    let all = servers.into_iter().map(|server| Conversation::new(server, connector.clone())).collect();
+    let mut conversations = Conversations { all, first: 0 };
     let mut inbox = Vec::new();
     loop {
         let deadline = lock(&core).federation.deadline();
@@ -362,7 +417,7 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
                 }
                 lock(&core).command(now(), inbox.drain(..))
             }
-            (id, input) = any(&mut conversations) => lock(&core).on(now(), id, input),
+            (id, input) = conversations.next() => lock(&core).on(now(), id, input),
             () = sleep_until(deadline) => lock(&core).tick(now()),
         };
         loop {
@@ -374,7 +429,7 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
                 // One that is not heard yet says the same.
                 let _ = news.try_send(());
             }
-            let failed = carry_out(&mut conversations, actions, &settings);
+            let failed = carry_out(&mut conversations.all, actions, &settings);
             if failed.is_empty() {
                 break;
             }

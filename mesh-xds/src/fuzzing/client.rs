@@ -148,7 +148,10 @@ pub(super) fn machine(data: &[u8]) {
             3..5 => Input::Opened,
             5 => Input::Established,
             6..9 => Input::Response(response(&mut bytes)),
-            9 => Input::Closed("gone".into()),
+            9 => match bytes.flag() {
+                true => Input::Closed("gone".into()),
+                false => Input::Unreadable("garbled".into()),
+            },
             10 => {
                 now += Duration::from_millis(u64::from(bytes.byte()) * 200);
                 Input::Tick
@@ -159,7 +162,7 @@ pub(super) fn machine(data: &[u8]) {
             },
         };
         watched.retain(|_, count| *count > 0);
-        let ends = matches!(input, Input::Closed(_) | Input::Hangup);
+        let ends = matches!(input, Input::Closed(_) | Input::Unreadable(_) | Input::Hangup);
         let was_open = machine.link().0;
         let out = machine.on(now, input);
         if ends && !machine.link().0 {

@@ -15,6 +15,8 @@ pub(crate) struct Setup {
     pub(crate) claim: Claim,
     /// Seconds that some values live; 0: for ever.
     pub(crate) ttl: u8,
+    /// Requests wait until the server reads the one before.
+    pub(crate) slow: bool,
     /// Everything is delivered after each event.
     pub(crate) lockstep: bool,
 }
@@ -47,6 +49,8 @@ pub(crate) enum Event {
     Duplicate { to_server: bool },
     /// The stream breaks; messages under way are lost.
     Cut,
+    /// The next response cannot be read, and the client gives the stream up.
+    Garble,
     /// The server goes away.
     Stop,
     /// The server starts, with the configuration of so many changes ago.
@@ -98,6 +102,7 @@ impl Script<Setup, Event> {
             peer: random.choice([Peer::Ours, Peer::Ours, Peer::Foreign, Peer::Envoy]).unwrap(),
             claim: random.choice([Claim::Anything, Claim::Exact, Claim::Prefix, Claim::TooMuch]).unwrap(),
             ttl: if random.u8(..4) == 0 { random.u8(1..10) } else { 0 },
+            slow: random.bool(),
             lockstep: random.u8(..8) == 0,
         };
         // Most are short, which finds as much sooner.
@@ -122,7 +127,14 @@ impl Event {
                 Self::Deliver { to_server: random.bool(), kind }
             }
             49..51 => Self::Duplicate { to_server: random.bool() },
-            51..53 => Self::Cut,
+            51 => Self::Cut,
+            52 => {
+                if random.bool() {
+                    Self::Cut
+                } else {
+                    Self::Garble
+                }
+            }
             53 => Self::Stop,
             54..56 => Self::Start { back: random.u8(..4) },
             56 => Self::Forget,

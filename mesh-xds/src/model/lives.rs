@@ -145,6 +145,7 @@ impl Lives {
         beat: &Beat,
         now: Instant,
         known: impl Fn(&Name) -> Option<Known<Arc<str>>>,
+        lapsed: impl Fn(&Name) -> Option<Arc<str>>,
     ) -> bool {
         let mut objects = false;
         for (name, value) in &beat.all {
@@ -161,6 +162,11 @@ impl Lives {
                 // What nobody watches any more dies all the same.
                 None => {}
                 Some(Known::Good { resource, .. }) if variant == Variant::Sotw || resource == *value => {
+                    self.ends.insert(key, now + self.ttl.unwrap());
+                }
+                Some(Known::Good { .. }) => objects = true,
+                // It ended, and lives again.
+                Some(_) if lapsed(name).is_some_and(|last| variant == Variant::Sotw || last == *value) => {
                     self.ends.insert(key, now + self.ttl.unwrap());
                 }
                 Some(_) => objects = true,

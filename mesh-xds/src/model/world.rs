@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     client::{
-        self, Known, Machine, Request,
+        self, Known, Machine, Outbox, Request,
         testing::{self, Toy},
     },
     config::XdsErrorCause,
@@ -30,6 +30,7 @@ enum Link {
     Open {
         server: Box<Server>,
         shown: Arc<Shelf>,
+        unsent: Box<Outbox>,
         transport: Transport,
         order: Box<Order>,
         types: BTreeSet<String>,
@@ -134,6 +135,13 @@ impl World {
                 }
             }
             Event::Cut => self.cut("cut"),
+            Event::Garble => {
+                let responds = |down: &Down| !matches!(down, Down::Established);
+                if matches!(&self.link, Link::Open { transport, .. } if transport.down.iter().any(responds)) {
+                    self.link = Link::None;
+                    self.client(client::Input::Unreadable("garbled".into()));
+                }
+            }
             Event::Stop => {
                 self.server_is_up = false;
                 self.cut("stopped");
@@ -236,7 +244,8 @@ impl World {
                 transport.down.push_back(Down::Established);
                 let order = Box::<Order>::default();
                 let (types, last) = (BTreeSet::new(), BTreeMap::new());
-                self.link = Link::Open { server, shown, transport, order, types, last };
+                let unsent = Box::default();
+                self.link = Link::Open { server, shown, unsent, transport, order, types, last };
                 // The version of a type outlives the stream as long as something of the type is held.
                 let watched = &self.watched;
                 self.accepted.retain(|url, _| watched.keys().any(|(kind, _)| kind.url() == url));
@@ -247,7 +256,10 @@ impl World {
                 self.cut("refused");
                 true
             }
-            Link::Open { server, shown, transport, order, .. } if to_server => {
+            Link::Open { server, shown, unsent, transport, order, .. } if to_server => {
+                if transport.up.is_empty() {
+                    transport.up.extend(unsent.pop());
+                }
                 let Some(request) = transport.take_up(kind) else { return false };
                 let (nonce, rejects) = answer(&request);
                 let kind = ResourceType::from_url(type_url(&request)).unwrap();
@@ -334,7 +346,8 @@ impl World {
                 let is_watched = self.watched.contains_key(&(beat.kind, name.clone()));
                 is_watched.then(|| self.client.known(beat.kind, name))
             };
-            is_bad = self.lives.beats(self.variant, beat, self.now, known);
+            let lapsed = |name: &Name| self.client.lapsed(beat.kind, name);
+            is_bad = self.lives.beats(self.variant, beat, self.now, known, lapsed);
         }
         let taken = Taken {
             type_url: beat.kind.url().to_owned(),
@@ -357,8 +370,12 @@ impl World {
         for key in outputs.changed {
             self.saw(key);
         }
-        if let Link::Open { transport, .. } = &mut self.link {
-            transport.up.extend(outputs.requests);
+        if let Link::Open { unsent, transport, .. } = &mut self.link {
+            if self.setup.slow {
+                outputs.requests.into_iter().for_each(|request| unsent.push(request));
+            } else {
+                transport.up.extend(outputs.requests);
+            }
         } else if !outputs.requests.is_empty() {
             fail("it sends without a stream".to_owned());
         }

@@ -52,6 +52,8 @@ enum Event {
         to_server: bool,
     },
     Cut(Id),
+    /// The next response cannot be read.
+    Garble(Id),
     Stop(Id),
     Start(Id),
     Pass(u16),
@@ -91,6 +93,7 @@ fn script(random: &mut Rng) -> Script<Setup, Event> {
                 Event::Change { server, changes: changes.collect() }
             }
             10..20 => Event::Deliver { server, to_server: random.bool() },
+            20 if random.bool() => Event::Garble(server),
             20 => Event::Cut(server),
             21..24 => Event::Stop(if random.bool() { 0 } else { server }),
             24..27 => Event::Start(server),
@@ -244,6 +247,14 @@ impl World {
                 self.deliver(*server, *to_server);
             }
             Event::Cut(server) => self.cut(*server, "cut"),
+            Event::Garble(server) => {
+                let link = &mut self.remotes[*server].link;
+                let responds = |down: &Down| !matches!(down, Down::Established);
+                if matches!(link, Link::Open(_, transport) if transport.down.iter().any(responds)) {
+                    *link = Link::None;
+                    self.on(*server, Input::Unreadable("garbled".into()));
+                }
+            }
             Event::Stop(server) => {
                 self.remotes[*server].is_up = false;
                 self.cut(*server, "stopped");

@@ -131,6 +131,24 @@ fn shown(actions: &Actions) -> Vec<String> {
 }
 
 #[test]
+fn one_that_says_what_cannot_be_read_is_replaced_until_it_has_said_everything() {
+    let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
+    script.add(&[(LDS, "l"), (CDS, "c")]);
+    script.open(0);
+    script.answer(0, LDS, &["l=1"]);
+    assert_eq!(script.on(0, Input::Unreadable("too large".into())), ["1 connect"]);
+    script.open(1);
+    script.answer(1, LDS, &["l=2"]);
+    script.answer(1, CDS, &["c=2"]);
+    assert_eq!(script.pass(2), ["0 connect"]);
+    script.open(0);
+    script.answer(0, LDS, &["l=1"]);
+    assert_eq!((script.speaks(), script.known(LDS, "l").as_str()), ("b:1", "2"), "it has not said all");
+    script.answer(0, CDS, &["c=1"]);
+    assert_eq!((script.speaks(), script.known(CDS, "c").as_str()), ("a:1", "1"));
+}
+
+#[test]
 fn a_replacement_is_asked_for_everything_when_something_is_not_known() {
     let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
     assert_eq!(script.add(&[(LDS, "l"), (CDS, "c")]), ["0 connect"]);

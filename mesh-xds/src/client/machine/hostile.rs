@@ -80,6 +80,7 @@ enum Event {
     Established,
     Response(Response),
     Closed,
+    Unreadable,
     Pass(u32),
     Forget(Vec<(ResourceType, String)>),
     Hangup,
@@ -94,6 +95,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => sotw().prop_map(Event::Response),
         4 => delta().prop_map(Event::Response),
         1 => Just(Event::Closed),
+        1 => Just(Event::Unreadable),
         2 => (0..40_000_u32).prop_map(Event::Pass),
         1 => keys().prop_map(Event::Forget),
         1 => Just(Event::Hangup),
@@ -120,6 +122,10 @@ proptest! {
                 Event::Closed => {
                     asked.clear();
                     machine.on(now, Input::Closed("x".into()))
+                }
+                Event::Unreadable => {
+                    asked.clear();
+                    machine.on(now, Input::Unreadable("y".into()))
                 }
                 Event::Forget(names) => machine.on(now, Input::Forget(keys(names))),
                 Event::Hangup => {

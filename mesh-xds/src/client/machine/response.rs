@@ -4,7 +4,7 @@
 use super::{Link, Machine, Outputs, Parse, Unparsable};
 use crate::{
     client::{
-        cache::{Entry, ResourceState},
+        cache::{Entry, Good, ResourceState},
         wire::{Content, Faults, Incoming, IncomingResource, Request, Response},
     },
     config::XdsErrorCause,
@@ -29,9 +29,8 @@ type Read<R> = Result<(Name, Option<(R, Bytes)>), Unparsable>;
 
 impl<P: Parse> Machine<P> {
     pub(super) fn response(&mut self, now: Instant, response: Response, out: &mut Outputs) {
-        let Link::Open { responded, .. } = &mut self.link else { return };
-        *responded = true;
-        self.reachable(out);
+        let Link::Open { heard, responded, .. } = &mut self.link else { return };
+        (*heard, *responded) = (true, true);
         let Some(incoming) = Incoming::read(response) else { return };
         let kind = incoming.kind;
         if !self.of(kind).asked {
@@ -80,7 +79,7 @@ impl<P: Parse> Machine<P> {
                 Ok(Content::Resource(body)) => Ok(body),
                 Ok(Content::Heartbeat) => {
                     if let Some(name) = said {
-                        if let Err(why) = self.heartbeat(now, kind, &name, version.as_deref(), ttl) {
+                        if let Err(why) = self.heartbeat(now, kind, &name, version.as_deref(), ttl, out) {
                             faults.add(kind, Some(&name), &why);
                         }
                         mentioned.insert(name);
@@ -138,7 +137,9 @@ impl<P: Parse> Machine<P> {
         if incoming.complete {
             let entries = &self.types[kind as usize].entries;
             // One that was never there may have been asked for after this was sent.
-            let was_there = |entry: &Entry<_>| entry.good.is_some() || entry.state == ResourceState::Nacked;
+            let was_there = |entry: &Entry<_>| {
+                entry.good.is_some() || entry.lapsed.is_some() || entry.state == ResourceState::Nacked
+            };
             let sent = entries.iter().filter(|(_, entry)| was_there(entry)).map(|(name, _)| name);
             gone.extend(sent.filter(|name| !mentioned.contains(*name)).cloned());
         }
@@ -152,7 +153,8 @@ impl<P: Parse> Machine<P> {
         faults
     }
 
-    /// The resource that is in use lives on. A heart-beat of anything else is a fault, which costs nothing.
+    /// The resource that is in use lives on, or the one whose time just ended lives again. A heart-beat of anything else
+    /// is a fault, which costs nothing.
     fn heartbeat(
         &mut self,
         now: Instant,
@@ -160,13 +162,14 @@ impl<P: Parse> Machine<P> {
         name: &Name,
         version: Option<&str>,
         ttl: Option<Duration>,
+        out: &mut Outputs,
     ) -> Result<(), String> {
         // Of a resource that is no longer watched it is no business of ours.
         let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { return Ok(()) };
         if entry.references == 0 {
             return Ok(());
         }
-        let Some(good) = &entry.good else {
+        let Some(good) = entry.good.as_ref().or(entry.lapsed.as_ref()) else {
             return Err("a heart-beat for a resource that was never sent".to_owned());
         };
         match version {
@@ -176,6 +179,10 @@ impl<P: Parse> Machine<P> {
             _ => {
                 entry.expires = ttl.and_then(|ttl| now.checked_add(ttl));
                 entry.unconfirmed = false;
+                if let Some(Good { resource, version, mark }) = entry.lapsed.take() {
+                    entry.accept(Some((resource, mark)), version, now);
+                    out.changed.insert((kind, name.clone()));
+                }
                 self.await_end(kind, name);
                 Ok(())
             }

@@ -478,6 +478,51 @@ fn the_loss_of_the_control_plane_costs_no_data_and_is_noted() {
 }
 
 #[test]
+fn what_cannot_be_read_is_a_failure_until_all_that_is_awaited_has_come() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut script = Script::new(variant);
+        script.open(&[(LDS, "a"), (CDS, "b")]);
+        let answer = |script: &mut Script, kind, name: &str| {
+            let body = format!("{name}=1");
+            match variant {
+                Variant::Sotw => script.sotw(kind, "v1", &[&body]),
+                Variant::Delta => script.delta(kind, vec![wrapper(kind, name, "v1", &body)], &[]),
+            }
+        };
+        let mut last = Duration::ZERO;
+        for _ in 0..8 {
+            answer(&mut script, LDS, "a");
+            let out = script.on(Input::Unreadable("too large".into()));
+            assert!(last > Duration::ZERO || out.changed.contains(&key(CDS, "b")));
+            let wait = script.machine.deadline().unwrap() - script.now;
+            assert!(wait > last, "{wait:?} after {last:?}");
+            last = wait;
+            assert!(script.pass(wait).connect);
+            script.on(Input::Opened);
+            script.on(Input::Established);
+            assert!(script.known(CDS, "b").ends_with("unreachable: too large (control plane cp:1, node me)"));
+            assert!(script.known(LDS, "a").starts_with("1 ("), "what is known stays, and says so");
+        }
+        // One that is heard from the first time is told as well, and silence ends the wait.
+        script.add(&[(CDS, "c")]);
+        assert!(script.known(CDS, "c").contains("too large"));
+        let out = answer(&mut script, CDS, "b");
+        assert!(out.changed.contains(&key(CDS, "b")));
+        assert_eq!(script.known(CDS, "b").split_once(' ').unwrap().0, "1");
+        let out = script.pass(Duration::from_secs(15));
+        assert_eq!(out.changed, [key(LDS, "a"), key(CDS, "b"), key(CDS, "c")].into());
+        assert!(script.known(CDS, "c").contains("within 15 s"));
+        assert_eq!((script.known(LDS, "a"), script.known(CDS, "b")), ("1".to_owned(), "1".to_owned()));
+        assert_eq!(script.machine.unreachable(), None);
+
+        // After a long time it is a first failure again.
+        script.pass(Duration::from_secs(200));
+        script.on(Input::Unreadable("too large".into()));
+        assert!(script.machine.deadline().unwrap() - script.now < Duration::from_secs(2));
+    }
+}
+
+#[test]
 fn a_new_stream_brings_the_version_but_no_nonce() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(LDS, "a"), (CDS, "c")]);
@@ -618,6 +663,44 @@ fn a_time_to_live_ends_while_the_control_plane_is_away_and_the_resource_is_asked
             script.delta(EDS, vec![wrapper(EDS, "a", "1", "a=1")], &[]);
             assert_eq!(script.known(EDS, "a"), "1");
         }
+    }
+}
+
+#[test]
+fn a_late_heart_beat_brings_back_what_ended_and_nothing_that_was_taken_away() {
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "a")]);
+        let send = |script: &mut Script, resource: proto::Resource| match variant {
+            Variant::Delta => script.delta(CDS, vec![resource], &[]),
+            Variant::Sotw => {
+                let type_url = "type.googleapis.com/envoy.service.discovery.v3.Resource".into();
+                let any = proto::Any { type_url, value: resource.encode_to_vec().into() };
+                script.sotw_with(CDS, "v1", vec![any], vec![])
+            }
+        };
+        send(&mut script, living(wrapper(CDS, "a", "1", "a=1"), 60));
+        for _ in 0..2 {
+            assert_eq!(script.pass(MINUTE).changed, [key(CDS, "a")].into());
+            assert!(script.known(CDS, "a").contains("time to live ended"));
+            assert!(send(&mut script, heartbeat("a", "2", 60)).rejected.is_some(), "it is another one");
+            let out = send(&mut script, heartbeat("a", "1", 60));
+            assert_eq!((out.rejected, out.changed), (None, [key(CDS, "a")].into()), "{variant:?}");
+            assert_eq!(script.known(CDS, "a"), "1");
+            assert_eq!(script.machine.deadline(), Some(script.now + MINUTE));
+        }
+        // The control plane takes it away after its end, or there is another stream.
+        script.pass(MINUTE);
+        match variant {
+            Variant::Delta => script.delta(CDS, vec![], &["a"]),
+            Variant::Sotw => script.sotw(CDS, "v2", &[]),
+        };
+        assert!(send(&mut script, heartbeat("a", "1", 60)).rejected.is_some(), "{variant:?}");
+        send(&mut script, living(wrapper(CDS, "a", "1", "a=1"), 60));
+        script.on(Input::Closed("age".into()));
+        script.pass(MINUTE);
+        script.on(Input::Opened);
+        assert!(send(&mut script, heartbeat("a", "1", 60)).rejected.is_some(), "{variant:?}");
     }
 }
 

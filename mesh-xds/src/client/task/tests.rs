@@ -20,6 +20,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Endpoint, Server};
 
 mod load;
+mod peer;
 
 /// A revision of real resources.
 struct Published {
@@ -366,7 +367,15 @@ async fn the_status_of_a_client_is_served_and_does_not_keep_it_alive() {
     assert_eq!(config.client_scope, "");
     let node = config.node.unwrap();
     assert_eq!((node.id.as_str(), node.user_agent_name.as_str()), ("me", "mesh-client"));
-    assert!(node.client_features.contains(&"xds.config.resource-in-sotw".to_owned()));
+    assert_eq!(
+        node.client_features,
+        [
+            "envoy.lb.does_not_support_overprovisioning",
+            "xds.config.resource-in-sotw",
+            "xds.config.supports-resource-ttl",
+            RESOURCE_ERRORS_FEATURE
+        ]
+    );
     let shown: Vec<_> =
         config.generic_xds_configs.iter().map(|one| (one.name.as_str(), one.client_status)).collect();
     assert_eq!(shown, [("a", 3), ("a", 3), ("t", 3), ("r", 3)], "CDS, EDS, LDS, RDS: ACKED");

@@ -19,7 +19,16 @@ type Accepts = mpsc::Sender<io::Result<DuplexStream>>;
 
 /// Control planes by address; one that is not there refuses connections.
 #[derive(Clone, Default)]
-struct Net(Arc<Mutex<HashMap<String, Accepts>>>);
+pub(super) struct Net(Arc<Mutex<HashMap<String, Accepts>>>);
+
+impl Net {
+    /// The connections that are made to an address from now on.
+    pub(super) fn listen(&self, address: &str) -> ReceiverStream<io::Result<DuplexStream>> {
+        let (accepts, connections) = mpsc::channel(16);
+        lock(&self.0).insert(address.to_owned(), accepts);
+        ReceiverStream::new(connections)
+    }
+}
 
 /// Connects to one of them.
 #[derive(Clone)]
@@ -63,12 +72,10 @@ impl Memory {
         let source = Source::new(&mesh(1));
         let ads = AdsService::new(source, AdsSettings::default());
         let load = LoadReportService::new(LoadReportSettings::default());
-        let (accepts, connections) = mpsc::channel(16);
-        lock(&net.0).insert(address.to_owned(), accepts);
         let serve = Server::builder()
             .add_service(ads.service())
             .add_service(load.service())
-            .serve_with_incoming(ReceiverStream::new(connections));
+            .serve_with_incoming(net.listen(address));
         let server = AbortOnDrop(tokio::spawn(async move { serve.await.unwrap() }));
         Self { load, _server: server, ads, net: net.clone(), address }
     }
@@ -103,7 +110,7 @@ impl Drop for Memory {
     }
 }
 
-fn at(address: &str) -> ServerConfig {
+pub(super) fn at(address: &str) -> ServerConfig {
     ServerConfig::new(address, ChannelCredentials::Insecure).unwrap()
 }
 
