@@ -26,6 +26,7 @@ use std::{
 
 #[cfg(test)]
 mod hostile;
+mod link;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -359,11 +360,6 @@ impl<P: Parse> Machine<P> {
         self.types.iter().any(|state| state.entries.values().any(|entry| entry.references > 0))
     }
 
-    fn connect(&mut self, out: &mut Outputs) {
-        self.link = Link::Opening;
-        out.connect = true;
-    }
-
     fn interest(&mut self, now: Instant, add: Vec<Key>, remove: Vec<Key>, out: &mut Outputs) {
         // Names whose subscription really changed, by type.
         let mut started: BTreeMap<ResourceType, BTreeSet<Name>> = BTreeMap::new();
@@ -464,39 +460,6 @@ impl<P: Parse> Machine<P> {
         }
     }
 
-    fn hang_up(&mut self, out: &mut Outputs) {
-        if self.watches_something() {
-            return;
-        }
-        out.disconnect = matches!(self.link, Link::Open { .. } | Link::Opening);
-        self.link = Link::Idle;
-        self.link_since = None;
-        self.unreachable = None;
-        self.unreadable = false;
-        self.timers.clear();
-        for state in &mut self.types {
-            *state = TypeState::new();
-        }
-    }
-
-    fn opened(&mut self, now: Instant, out: &mut Outputs) {
-        if !matches!(self.link, Link::Opening) {
-            return;
-        }
-        self.link = Link::Open { since: now, heard: false, responded: false };
-        self.link_since = Some(now);
-        self.node_sent = false;
-        for kind in ResourceType::ALL {
-            let names: BTreeSet<Name> = self.of(kind).entries.keys().cloned().collect();
-            if names.is_empty() {
-                // Nothing of this type is held any more, so its version says nothing.
-                self.of(kind).version = Arc::default();
-            } else {
-                self.ask(now, kind, &names, BTreeSet::new(), out);
-            }
-        }
-    }
-
     /// Sends the subscription of a type, or its change.
     fn ask(
         &mut self,
@@ -558,74 +521,6 @@ impl<P: Parse> Machine<P> {
             type_url: kind.url().to_owned(),
             response_nonce: state.nonce.clone(),
             error_detail: error,
-        }
-    }
-
-    fn heard(&mut self) {
-        if let Link::Open { heard, .. } = &mut self.link {
-            *heard = true;
-        }
-    }
-
-    /// The control plane answers: what was said about its absence is void. Something that could not be read may come
-    /// again, as long as anything is awaited.
-    fn reachable(&mut self, out: &mut Outputs) {
-        if self.unreachable.is_none() || !matches!(self.link, Link::Open { heard: true, .. }) {
-            return;
-        }
-        let entries = || self.types.iter().flat_map(|state| state.entries.values());
-        if self.unreadable && entries().any(|entry| entry.references > 0 && !entry.is_answered()) {
-            return;
-        }
-        self.unreachable = None;
-        self.unreadable = false;
-        self.all_changed(out);
-    }
-
-    fn all_changed(&self, out: &mut Outputs) {
-        for (kind, state) in ResourceType::ALL.into_iter().zip(&self.types) {
-            let watched = state.entries.iter().filter(|(_, entry)| entry.references > 0);
-            out.changed.extend(watched.map(|(name, _)| (kind, name.clone())));
-        }
-    }
-
-    fn closed(&mut self, now: Instant, why: Arc<str>, unreadable: bool, out: &mut Outputs) {
-        let delay = match self.link {
-            Link::Open { since, responded: true, .. } if !unreadable => {
-                self.backoff.worked(now.saturating_duration_since(since))
-            }
-            Link::Open { .. } | Link::Opening => {
-                if let Link::Open { since, .. } = self.link {
-                    self.backoff.lived(now.saturating_duration_since(since));
-                }
-                self.unreadable |= unreadable;
-                if self.unreachable.as_ref() != Some(&why) {
-                    self.unreachable = Some(why);
-                    self.all_changed(out);
-                }
-                self.backoff.failed()
-            }
-            Link::Idle | Link::Waiting { .. } => return,
-        };
-        if self.is_open() {
-            self.link_since = Some(now);
-        }
-        self.link = Link::Waiting { until: now + delay };
-        self.timers.clear();
-        for (kind, state) in ResourceType::ALL.into_iter().zip(&mut self.types) {
-            state.asked = false;
-            state.nonce.clear();
-            state.entries.retain(|_, entry| entry.references > 0);
-            for (name, entry) in &mut state.entries {
-                entry.asked = false;
-                entry.restored = false;
-                entry.unconfirmed = false;
-                // On the next stream it is sent again.
-                entry.lapsed = None;
-                // A time to live is for when the control plane is away.
-                entry.due = entry.expires;
-                self.timers.extend(entry.due.map(|due| (due, kind, name.clone())));
-            }
         }
     }
 

@@ -30,8 +30,11 @@ impl Dir {
     }
 
     fn only_file(&self) -> Option<PathBuf> {
-        let mut files = std::fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().path());
-        let file = files.next().filter(|file| file.extension().is_some_and(|extension| extension == "cache"));
+        let is = |file: &PathBuf, wanted| file.extension().is_some_and(|extension| extension == wanted);
+        let files = std::fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().path());
+        // The lock stays.
+        let mut files = files.filter(|file| !is(file, "lock"));
+        let file = files.next().filter(|file| is(file, "cache"));
         file.filter(|_| files.next().is_none())
     }
 }
