@@ -58,6 +58,9 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
+const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
+const OK: Act = Act::Code(Code::Ok, Duration::ZERO);
+
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -381,4 +384,23 @@ fn retrying(change: impl FnOnce(&mut RetryPolicy)) -> XdsConfig {
     let mut policy = retry_policy(RetryOn { unavailable: true, ..RetryOn::default() });
     change(&mut policy);
     to_c(|forward| forward.retry = Some(Arc::new(policy)))
+}
+
+/// Two hundred calls, each with a pushback of 700 ms in the middle of its five retries.
+async fn waits_begin_anew_after_a_pushback(config: &XdsConfig) -> Mesh {
+    let pushback = Act::With(Code::Unavailable, "grpc-retry-pushback-ms", "700");
+    let script = [UNAVAILABLE, UNAVAILABLE, pushback, UNAVAILABLE, UNAVAILABLE, OK];
+    let mesh = Mesh::new(config, vec![script; 200].concat());
+    for _ in 0..200 {
+        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
+    }
+    let seen = mesh.seen();
+    let waits = |retry: usize| seen.chunks(6).map(move |call| call[retry + 1].at - call[retry].at);
+    for (retry, bound) in [(0, 25), (1, 50), (3, 25), (4, 50)] {
+        // Timers have a grain of a millisecond.
+        assert!(waits(retry).all(|wait| wait <= ms(bound + 1)), "{retry}");
+        assert!(waits(retry).any(|wait| wait > ms(bound * 4 / 5)), "{retry}");
+    }
+    assert!(waits(2).all(|wait| wait == ms(700)));
+    mesh
 }

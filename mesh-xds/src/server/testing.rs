@@ -6,10 +6,9 @@ use hyper_util::rt::TokioIo;
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
-    future::{Ready, ready},
+    future::ready,
     io,
     sync::Arc,
-    task::{Context, Poll},
 };
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,30 +68,22 @@ pub(crate) fn node(ours: bool) -> Node {
     Node { id: "me".into(), features, ..Node::default() }
 }
 
+/// Where a server takes its connections from.
+pub(crate) type Accepts = mpsc::Sender<io::Result<DuplexStream>>;
+
 /// A connection in memory to what a router serves, so that the clock of a test may stand still. Of a stream that is not
 /// read it takes 64 KiB.
 pub(crate) fn in_memory(router: Router) -> Channel {
     let (accepts, connections) = mpsc::channel(1);
     tokio::spawn(router.serve_with_incoming(ReceiverStream::new(connections)));
     let endpoint = Endpoint::from_static("http://in-memory").initial_stream_window_size(65_535);
-    endpoint.connect_with_connector_lazy(Dial(accepts))
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| ready(dial(&accepts))))
 }
 
-#[derive(Clone)]
-struct Dial(mpsc::Sender<io::Result<DuplexStream>>);
-
-impl tower_service::Service<http::Uri> for Dial {
-    type Response = TokioIo<DuplexStream>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let accepted = self.0.try_send(Ok(theirs));
-        ready(accepted.map(|()| TokioIo::new(ours)).map_err(io::Error::other))
-    }
+/// The client's end of a new connection, of which the other end is sent there.
+pub(crate) fn dial(accepts: &Accepts) -> io::Result<TokioIo<DuplexStream>> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let accepted =
+        accepts.try_send(Ok(theirs)).map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused));
+    accepted.map(|()| TokioIo::new(ours))
 }

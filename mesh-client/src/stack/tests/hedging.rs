@@ -4,8 +4,6 @@ use super::*;
 use mesh_xds::resource::retry::HedgePolicy;
 use std::num::NonZeroU32;
 
-const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
-
 /// So many attempts at once, UNAVAILABLE is retried; the rest is changed.
 fn hedging(initial: u32, change: impl FnOnce(&mut RetryPolicy, &mut HedgePolicy)) -> XdsConfig {
     let mut policy = retry_policy(RetryOn { unavailable: true, ..RetryOn::default() });
@@ -204,21 +202,7 @@ async fn a_servers_pushback_stops_or_delays_what_was_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_servers_pushback_waits_begin_anew() {
-    let pushback = Act::With(Code::Unavailable, "grpc-retry-pushback-ms", "700");
-    let ok = Act::Code(Code::Ok, Duration::ZERO);
-    let script = [UNAVAILABLE, UNAVAILABLE, pushback, UNAVAILABLE, UNAVAILABLE, ok];
-    let mesh = Mesh::new(&hedging(1, |policy, _| policy.num_retries = 5), vec![script; 200].concat());
-    for _ in 0..200 {
-        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
-    }
-    let seen = mesh.seen();
-    let waits = |retry: usize| seen.chunks(6).map(move |call| call[retry + 1].at - call[retry].at);
-    for (retry, bound) in [(0, 25), (1, 50), (3, 25), (4, 50)] {
-        // Timers have a grain of a millisecond.
-        assert!(waits(retry).all(|wait| wait <= ms(bound + 1)), "{retry}");
-        assert!(waits(retry).any(|wait| wait > ms(bound * 4 / 5)), "{retry}");
-    }
-    assert!(waits(2).all(|wait| wait == ms(700)));
+    let mesh = waits_begin_anew_after_a_pushback(&hedging(1, |policy, _| policy.num_retries = 5)).await;
     assert_released(&mesh);
 }
 

@@ -7,9 +7,6 @@ use mesh_xds::resource::{
     retry::{RateLimitedBackOff, ResetFormat},
 };
 
-const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
-const OK: Act = Act::Code(Code::Ok, Duration::ZERO);
-
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_hidden_and_the_request_sent_again_whole() {
     let mesh = Mesh::new(&retrying(|_| {}), [UNAVAILABLE, Act::Fail(AttemptErrorKind::Reset)]);
@@ -284,19 +281,5 @@ async fn waits_are_spread_over_the_whole_of_a_bound_that_doubles_up_to_ten_times
 
 #[tokio::test(start_paused = true)]
 async fn after_a_servers_pushback_waits_begin_anew() {
-    let pushback = Act::With(Code::Unavailable, "grpc-retry-pushback-ms", "700");
-    let script = [UNAVAILABLE, UNAVAILABLE, pushback, UNAVAILABLE, UNAVAILABLE, OK];
-    let config = retrying(|policy| policy.num_retries = 5);
-    let mesh = Mesh::new(&config, vec![script; 200].concat());
-    for _ in 0..200 {
-        assert_eq!(code(&mesh.call(request(None)).await.unwrap()), Code::Ok);
-    }
-    let seen = mesh.seen();
-    let waits = |retry: usize| seen.chunks(6).map(move |call| call[retry + 1].at - call[retry].at);
-    for (retry, bound) in [(0, 25), (1, 50), (3, 25), (4, 50)] {
-        // Timers have a grain of a millisecond.
-        assert!(waits(retry).all(|wait| wait <= ms(bound + 1)), "{retry}");
-        assert!(waits(retry).any(|wait| wait > ms(bound * 4 / 5)), "{retry}");
-    }
-    assert!(waits(2).all(|wait| wait == ms(700)));
+    waits_begin_anew_after_a_pushback(&retrying(|policy| policy.num_retries = 5)).await;
 }

@@ -4,9 +4,6 @@ use super::*;
 use mesh_xds::resource::retry::HedgePolicy;
 use std::num::NonZeroU32;
 
-const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
-const OK: Act = Act::Code(Code::Ok, Duration::ZERO);
-
 fn of(max_tokens: u32, token_ratio: f64) -> Throttling {
     Throttling::new(max_tokens, token_ratio).unwrap()
 }

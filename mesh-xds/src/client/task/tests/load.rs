@@ -5,17 +5,11 @@ use crate::{
     bootstrap,
     lrs::{LoadReportService, LoadReportSettings, LoadReporter, LoadStore},
     resource::Locality,
+    server::testing::{Accepts, dial},
 };
-use hyper_util::rt::TokioIo;
-use std::{
-    collections::HashMap,
-    future::{Ready, ready},
-    io,
-};
+use std::{collections::HashMap, future::ready, io};
 use tokio::io::DuplexStream;
 use tokio_stream::wrappers::ReceiverStream;
-
-type Accepts = mpsc::Sender<io::Result<DuplexStream>>;
 
 /// Control planes by address; one that is not there refuses connections.
 #[derive(Clone, Default)]
@@ -30,31 +24,14 @@ impl Net {
     }
 }
 
-/// Connects to one of them.
-#[derive(Clone)]
-struct Dial(Net, String);
-
-impl tower_service::Service<http::Uri> for Dial {
-    type Response = TokioIo<DuplexStream>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let accepts = lock(&self.0.0).get(&self.1).cloned();
-        let accepted = accepts.is_some_and(|accepts| accepts.try_send(Ok(theirs)).is_ok());
-        ready(if accepted { Ok(TokioIo::new(ours)) } else { Err(io::ErrorKind::ConnectionRefused.into()) })
-    }
-}
-
 impl Connector for Net {
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String> {
         let endpoint = Endpoint::from_static("http://in-memory");
-        Ok(endpoint.connect_with_connector_lazy(Dial(self.clone(), server.address.clone())))
+        let (net, address) = (self.clone(), server.address.clone());
+        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let accepts = lock(&net.0).get(&address).cloned();
+            ready(accepts.ok_or(io::ErrorKind::ConnectionRefused.into()).and_then(|accepts| dial(&accepts)))
+        })))
     }
 }
 

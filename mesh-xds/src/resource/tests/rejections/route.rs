@@ -3,7 +3,6 @@
 mod answers;
 
 use super::*;
-use answers::{adding, by_plugin, plugin, redirecting, responding};
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -162,6 +161,32 @@ fn resetting(message: &mut pb::RouteConfiguration, name: &str, format: i32, max_
 }
 
 const ROUTE: &str = "virtual_hosts[0].routes[0]";
+
+fn plugin(message: &mut pb::RouteConfiguration, name: &str, is_optional: bool) {
+    let typed_config = Some(Any { type_url: "type.googleapis.com/x.Y".into(), value: Vec::new() });
+    let extension = Some(TypedExtensionConfig { name: name.into(), typed_config });
+    message.cluster_specifier_plugins.push(pb::ClusterSpecifierPlugin { extension, is_optional });
+}
+
+fn by_plugin(message: &mut pb::RouteConfiguration, name: &str) {
+    action(message).cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin(name.into()));
+}
+
+fn responding(message: &mut pb::RouteConfiguration, status: u32, body: Option<Specifier>) {
+    let body = body.map(|specifier| DataSource { specifier: Some(specifier), ..Default::default() });
+    route(message).action =
+        Some(Action::DirectResponse(pb::DirectResponseAction { status, body, ..Default::default() }));
+}
+
+fn redirecting(message: &mut pb::RouteConfiguration, redirect: pb::RedirectAction) {
+    route(message).action = Some(Action::Redirect(redirect));
+}
+
+fn adding(message: &mut pb::RouteConfiguration, key: &str, value: &str) {
+    let header = HeaderValue { key: key.into(), value: value.into(), ..Default::default() };
+    let addition = HeaderValueOption { header: Some(header), ..Default::default() };
+    route(message).request_headers_to_add.push(addition);
+}
 
 #[test]
 #[expect(deprecated, reason = "what older control planes send must be refused when it is wrong")]

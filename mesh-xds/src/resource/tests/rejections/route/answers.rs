@@ -2,26 +2,6 @@
 
 use super::*;
 
-pub(super) fn plugin(message: &mut pb::RouteConfiguration, name: &str, is_optional: bool) {
-    let typed_config = Some(Any { type_url: "type.googleapis.com/x.Y".into(), value: Vec::new() });
-    let extension = Some(TypedExtensionConfig { name: name.into(), typed_config });
-    message.cluster_specifier_plugins.push(pb::ClusterSpecifierPlugin { extension, is_optional });
-}
-
-pub(super) fn by_plugin(message: &mut pb::RouteConfiguration, name: &str) {
-    action(message).cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin(name.into()));
-}
-
-pub(super) fn responding(message: &mut pb::RouteConfiguration, status: u32, body: Option<Specifier>) {
-    let body = body.map(|specifier| DataSource { specifier: Some(specifier), ..Default::default() });
-    route(message).action =
-        Some(Action::DirectResponse(pb::DirectResponseAction { status, body, ..Default::default() }));
-}
-
-pub(super) fn redirecting(message: &mut pb::RouteConfiguration, redirect: pb::RedirectAction) {
-    route(message).action = Some(Action::Redirect(redirect));
-}
-
 fn redirecting_path(message: &mut pb::RouteConfiguration, specifier: PathRewriteSpecifier) {
     let path_rewrite_specifier = Some(specifier);
     redirecting(message, pb::RedirectAction { path_rewrite_specifier, ..Default::default() });
@@ -47,12 +27,6 @@ fn cookie_attribute(message: &mut pb::RouteConfiguration, name: &str, value: &st
     let attribute = CookieAttribute { name: name.into(), value: value.into() };
     let cookie = Cookie { name: "c".into(), attributes: vec![attribute], ..Default::default() };
     hashing(message, PolicySpecifier::Cookie(cookie));
-}
-
-pub(super) fn adding(message: &mut pb::RouteConfiguration, key: &str, value: &str) {
-    let header = HeaderValue { key: key.into(), value: value.into(), ..Default::default() };
-    let addition = HeaderValueOption { header: Some(header), ..Default::default() };
-    route(message).request_headers_to_add.push(addition);
 }
 
 #[test]
