@@ -10,12 +10,26 @@ use crate::{
     svid,
 };
 use rustls::sign::CertifiedKey;
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+use zeroize::Zeroizing;
 
 /// Why texts are no key pair. Says nothing of the key itself.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKeyPair {
+    /// A file cannot be read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: Arc<std::io::Error>,
+    },
     /// The chain's text is not PEM.
     #[error("the certificate chain is not readable PEM: {0}")]
     Pem(String),
@@ -57,6 +71,15 @@ impl KeyPair {
         let (not_before, not_after) = validity.ok_or(InvalidKeyPair::Empty)?;
         let certified = PrivateKey::from_pem(key)?.certified(&chain, provider)?;
         Ok(Self { certified: Arc::new(certified), not_before, not_after })
+    }
+
+    /// From files of PEM: the chain (leaf first) and the private key.
+    pub fn from_files(chain: &Path, key: &Path, provider: &Provider) -> Result<Self, InvalidKeyPair> {
+        let read = |path: &Path| {
+            let unreadable = |error| InvalidKeyPair::File { path: path.to_owned(), error: Arc::new(error) };
+            std::fs::read(path).map_err(unreadable)
+        };
+        Self::from_pem(&read(chain)?, &Zeroizing::new(read(key)?), provider)
     }
 
     /// First moment of validity.

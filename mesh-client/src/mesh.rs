@@ -65,6 +65,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::ZoneAware,
     Feature::HealthChecks,
     Feature::Sds,
+    Feature::CertificateFiles,
     Feature::HashPolicies,
     Feature::Hedging,
     Feature::HighPriority,

@@ -1,10 +1,12 @@
 //! From the TLS contexts of xDS to rustls configurations (gRFC A29, A101).
 //!
 //! A context names certificate providers; [`Providers`] knows what each name stands for. Or it names secrets, which
-//! come with its cluster. What cannot be honoured is refused with the reason; nothing ever falls back to plaintext or
-//! to a weaker check. The configurations are live: certificates and roots of providers are read at every handshake,
-//! so a rotation needs no new one; of secrets, those at hand when the connection is made. No session is resumed, since resumption skips verification.
+//! come with its cluster, or [`Files`]. What cannot be honoured is refused with the reason; nothing ever falls back to
+//! plaintext or to a weaker check. The configurations are live: certificates and roots of providers are read at every
+//! handshake, so a rotation needs no new one; of secrets and files, those at hand when the connection is made. No
+//! session is resumed, since resumption skips verification.
 
+mod files;
 mod provider;
 mod san;
 mod secret;
@@ -13,10 +15,12 @@ pub use provider::ProviderError;
 pub(crate) use provider::{read_roots, roots_file};
 pub(crate) use secret::check as check_secret;
 
+use self::files::Files;
 use crate::endpoint::{ClientTls, TlsConfigs};
 use mesh_ca::{
     certificate::PeerCertificate,
     clock::Clock,
+    key_pair::KeyPair,
     rustls::{
         ClientAuth, Presents, Provider, ServerTrust, client_config_presenting, default_provider,
         server_config,
@@ -27,7 +31,7 @@ use mesh_ca::{
 use mesh_xds::{
     config::ClusterSecrets,
     name::Name,
-    resource::tls::{DownstreamTls, Identity, Roots, SanMatcher, UpstreamTls},
+    resource::tls::{DownstreamTls, Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
 };
 use rustls::pki_types::ServerName;
 use std::{
@@ -35,6 +39,7 @@ use std::{
     fmt,
     future::Future,
     net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -103,6 +108,38 @@ pub enum TlsError {
         /// What is wrong with it; says nothing of a key.
         reason: String,
     },
+    /// A context names files that the bootstrap does not.
+    #[error(
+        "the TLS context names {files}, and which files of this machine are read is for its bootstrap to say: name \
+         them as {setting} of a `file_watcher` in `certificate_providers` (known: {known})"
+    )]
+    UnknownFile {
+        /// What the context names.
+        files: String,
+        /// What the bootstrap calls such files.
+        setting: &'static str,
+        /// Those that it names.
+        known: String,
+    },
+    /// Files that are known and of no use now.
+    #[error("{files} of the TLS context cannot be used: {reason}")]
+    File {
+        /// Which.
+        files: String,
+        /// What is wrong with them; says nothing of a key.
+        reason: String,
+    },
+    /// An instance has a certificate or roots, and the other is needed.
+    #[error(
+        "certificate provider instance `{instance}` has no {lacks}: add it to the `file_watcher` in \
+         `certificate_providers` of the bootstrap, or name another instance"
+    )]
+    Half {
+        /// The name in the context.
+        instance: Arc<str>,
+        /// What is missing.
+        lacks: &'static str,
+    },
     /// rustls cannot be configured so.
     #[error("TLS cannot be configured: {0}")]
     Rustls(String),
@@ -118,10 +155,36 @@ fn ends(not_after: SystemTime, now: SystemTime) -> Option<Instant> {
     Instant::now().checked_add(not_after.duration_since(now).unwrap_or_default())
 }
 
+/// What is shown of oneself, found.
+enum Own<'a> {
+    Nothing,
+    Mesh(&'a WorkloadIdentity),
+    Pair(KeyPair),
+}
+
+/// What an instance has that is no identity of the mesh with the roots to judge others by.
+#[derive(Clone, Debug)]
+enum Half {
+    Identity(KeyFiles),
+    Roots(PathBuf),
+}
+
+impl Half {
+    fn lacks(&self) -> &'static str {
+        match self {
+            Self::Identity(_) => "roots (`ca_certificate_file`)",
+            Self::Roots(_) => "certificate (`certificate_file` and `private_key_file`)",
+        }
+    }
+}
+
 /// The certificate provider instances of a process, by name.
 #[derive(Clone)]
 pub struct Providers {
     instances: BTreeMap<Arc<str>, WorkloadIdentity>,
+    /// Instances that have a certificate or roots, and not both: for servers outside the mesh.
+    halves: BTreeMap<Arc<str>, Half>,
+    files: Arc<Files>,
     crypto: Provider,
     warned: Arc<AtomicBool>,
     /// Read once, when first needed.
@@ -140,7 +203,14 @@ impl Providers {
         crypto: Provider,
     ) -> Self {
         let instances = instances.into_iter().collect();
-        Self { instances, crypto, warned: Arc::default(), system_roots: Arc::default() }
+        Self {
+            instances,
+            halves: BTreeMap::new(),
+            files: Arc::default(),
+            crypto,
+            warned: Arc::default(),
+            system_roots: Arc::default(),
+        }
     }
 
     /// Adds an instance, or replaces it.
@@ -156,7 +226,11 @@ impl Providers {
     /// The identity behind an instance.
     pub fn identity(&self, instance: &Arc<str>) -> Result<&WorkloadIdentity, TlsError> {
         self.instances.get(instance).ok_or_else(|| {
-            let known: Vec<&str> = self.instances.keys().map(|name| &**name).collect();
+            if let Some(half) = self.halves.get(instance) {
+                return TlsError::Half { instance: instance.clone(), lacks: half.lacks() };
+            }
+            let known: Vec<&str> =
+                self.instances.keys().chain(self.halves.keys()).map(|name| &**name).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             TlsError::UnknownProvider { instance: instance.clone(), known }
         })
@@ -173,16 +247,29 @@ impl Providers {
         // Secrets are judged by the system's clock: they came with none of their own.
         let system = Clock::system();
         let pair;
-        let (own, reconnect_before) = match &context.identity {
-            Some(Identity::Provider(instance)) => {
-                let identity = self.ready(instance)?;
-                (Presents::Identity(identity), end(identity))
-            }
+        let half = |instance| self.halves.get(instance);
+        let found = match &context.identity {
+            None => Own::Nothing,
+            Some(Identity::Provider(instance)) => match half(instance) {
+                Some(Half::Identity(files)) => {
+                    Own::Pair(self.files.key_pair(files, system.now(), &self.crypto)?)
+                }
+                Some(Half::Roots(_)) | None => Own::Mesh(self.ready(instance)?),
+            },
             Some(Identity::Secret(name)) => {
-                pair = secret::key_pair(secrets, name, system.now(), &self.crypto)?;
+                Own::Pair(secret::key_pair(secrets, name, system.now(), &self.crypto)?)
+            }
+            Some(Identity::Files(files)) => {
+                Own::Pair(self.files.key_pair(files, system.now(), &self.crypto)?)
+            }
+        };
+        let (own, reconnect_before) = match found {
+            Own::Nothing => (Presents::Nothing, None),
+            Own::Mesh(identity) => (Presents::Identity(identity), end(identity)),
+            Own::Pair(found) => {
+                pair = found;
                 (Presents::KeyPair(&pair), ends(pair.not_after(), system.now()))
             }
-            None => (Presents::Nothing, None),
         };
         let name = match (context.auto_host_sni, hostname) {
             (true, Some(hostname)) => Some(hostname),
@@ -191,12 +278,23 @@ impl Providers {
         let (trust, clock) = match &context.roots {
             Roots::Provider(instance) => {
                 let check = self.server_check(context, context.sans.clone(), name)?;
-                let roots = self.ready(instance)?;
-                (ServerTrust::Mesh(roots.clone(), check), roots.clock().clone())
+                match half(instance) {
+                    Some(Half::Roots(path)) => {
+                        (ServerTrust::Outsider(self.files.roots(path)?, check), system)
+                    }
+                    Some(Half::Identity(_)) | None => {
+                        let roots = self.ready(instance)?;
+                        (ServerTrust::Mesh(roots.clone(), check), roots.clock().clone())
+                    }
+                }
             }
             Roots::System => {
                 let check = self.server_check(context, context.sans.clone(), name)?;
                 (ServerTrust::Outsider(self.system_roots()?, check), system)
+            }
+            Roots::File(path) => {
+                let check = self.server_check(context, context.sans.clone(), name)?;
+                (ServerTrust::Outsider(self.files.roots(Path::new(&**path))?, check), system)
             }
             Roots::Secret(secret) => {
                 let (roots, validation) = secret::roots(secrets, secret)?;
@@ -302,11 +400,11 @@ impl TlsConfigs for Providers {
         Box::pin(async move {
             let own = match &tls.identity {
                 Some(Identity::Provider(instance)) => Some(instance),
-                Some(Identity::Secret(_)) | None => None,
+                Some(Identity::Secret(_) | Identity::Files(_)) | None => None,
             };
             let roots = match &tls.roots {
                 Roots::Provider(instance) => Some(instance),
-                Roots::System | Roots::Secret(_) => None,
+                Roots::System | Roots::Secret(_) | Roots::File(_) => None,
             };
             for instance in own.into_iter().chain(roots) {
                 if let Ok(identity) = self.identity(instance) {
@@ -320,7 +418,7 @@ impl TlsConfigs for Providers {
 
 impl fmt::Debug for Providers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(&self.instances).finish()
+        f.debug_map().entries(&self.instances).entries(&self.halves).finish()
     }
 }
 

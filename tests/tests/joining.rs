@@ -200,7 +200,7 @@ async fn a_refused_rule_that_asks_for_tls_never_lets_a_call_out_in_plaintext() {
         outside.port()
     );
     let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: api}\nspec:\n  \
-                host: api.example.com\n  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/roots.pem}}\n";
+                host: api.example.com\n  trafficPolicy: {tls: {mode: SIMPLE, credentialName: roots}}\n";
     std::fs::write(dir.path().join("api.yaml"), service).unwrap();
     let file = dir.path().join("rule.yaml");
     std::fs::write(&file, rule).unwrap();
@@ -210,7 +210,7 @@ async fn a_refused_rule_that_asks_for_tls_never_lets_a_call_out_in_plaintext() {
 
     let refused = greeter.say_hello(hello()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
-    for told in ["DestinationRule default/api", "rule.yaml:6:", "caCertificates"] {
+    for told in ["DestinationRule default/api", "rule.yaml:6:", "credentialName"] {
         assert!(refused.message().contains(told), "{told}: {refused}");
     }
     // Without a rule plaintext is what is asked for; with it again, calls fail again.

@@ -1,6 +1,6 @@
 //! From the bootstrap's `certificate_providers` to identities that are kept fresh (gRFC A29).
 
-use super::Providers;
+use super::{Half, Providers, files::Files};
 use mesh_ca::{
     bundle::{Roots, TrustBundle, TrustBundles},
     channel::Target,
@@ -13,8 +13,12 @@ use mesh_ca::{
     verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
-use mesh_xds::bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa};
+use mesh_xds::{
+    bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa},
+    resource::tls::KeyFiles,
+};
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,30 +41,53 @@ impl Providers {
     /// Starts the instances of a bootstrap; each fetches its first certificate in the background. Must be
     /// called within a tokio runtime.
     pub fn start(bootstrap: &Bootstrap) -> Result<Self, ProviderError> {
-        let mut instances = Vec::new();
+        let (mut instances, mut halves, mut named) = (Vec::new(), BTreeMap::new(), Files::default());
         for (instance, provider) in &bootstrap.certificate_providers {
+            let fail = |reason| ProviderError { instance: instance.clone(), reason };
             let started = match provider {
-                CertificateProvider::FileWatcher(files) => from_files(files),
+                CertificateProvider::FileWatcher(files) => {
+                    named.add(files);
+                    match from_files(files).map_err(fail)? {
+                        Ok(identity) => Ok(identity),
+                        Err(half) => {
+                            halves.insert(instance.clone(), half);
+                            continue;
+                        }
+                    }
+                }
                 CertificateProvider::MeshCa(ca) => from_ca(ca, bootstrap),
                 _ => Err("its plugin is not known to this version of the mesh".to_owned()),
             };
-            let fail = |reason| ProviderError { instance: instance.clone(), reason };
             instances.push((instance.clone(), started.map_err(fail)?));
         }
-        Ok(Self::new(instances))
+        Ok(Self { halves, files: Arc::new(named), ..Self::new(instances) })
     }
 }
 
-fn from_files(files: &FileWatcher) -> Result<WorkloadIdentity, String> {
-    let roots = roots_file(files.ca_certificate_file.as_ref(), files.spiffe_trust_bundle_map_file.as_ref());
-    let (Some((certificate, key)), Some(roots)) = (&files.identity, roots) else {
-        return Err("a file_watcher needs `certificate_file` and `private_key_file`, and `ca_certificate_file` or \
-                    `spiffe_trust_bundle_map_file`: an identity and the roots that it judges others by come from \
-                    the same instance"
-            .to_owned());
-    };
-    let source = FileSource::with_roots(certificate, key, roots);
-    Ok(WorkloadIdentity::start(source.refresh(files.refresh_interval)))
+/// An identity with the roots that it judges others by, or one of the two.
+fn from_files(files: &FileWatcher) -> Result<Result<WorkloadIdentity, Half>, String> {
+    let map = files.spiffe_trust_bundle_map_file.as_ref();
+    let roots = roots_file(files.ca_certificate_file.as_ref(), map);
+    match (&files.identity, roots) {
+        (Some((certificate, key)), Some(roots)) => {
+            let source = FileSource::with_roots(certificate, key, roots);
+            Ok(Ok(WorkloadIdentity::start(source.refresh(files.refresh_interval))))
+        }
+        (Some((certificate, key)), None) => Ok(Err(Half::Identity(KeyFiles {
+            certificate: text(certificate)?.into(),
+            key: text(key)?.into(),
+        }))),
+        (None, Some(RootsFile::Pem(path))) => Ok(Err(Half::Roots(path))),
+        (None, Some(RootsFile::SpiffeBundleMap(_)) | None) => {
+            Err("a file_watcher without `certificate_file` and `private_key_file` needs `ca_certificate_file`: a \
+                 `spiffe_trust_bundle_map_file` is for workloads of a mesh, which have an identity"
+                .to_owned())
+        }
+    }
+}
+
+fn text(path: &Path) -> Result<&str, String> {
+    path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()))
 }
 
 /// A bundle map comes before a CA file (gRFC A87).
@@ -189,13 +216,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_without_roots_are_refused() {
+    async fn bundles_of_trust_domains_without_an_identity_are_refused() {
         let files = FileWatcher {
-            identity: Some(("cert.pem".into(), "key.pem".into())),
+            identity: None,
             ca_certificate_file: None,
-            spiffe_trust_bundle_map_file: None,
+            spiffe_trust_bundle_map_file: Some("bundles.json".into()),
             refresh_interval: Duration::from_secs(1),
         };
-        assert!(refused(CertificateProvider::FileWatcher(files)).contains("`ca_certificate_file`"));
+        let why = refused(CertificateProvider::FileWatcher(files));
+        assert!(why.contains("`certificate_file`") && why.contains("`ca_certificate_file`"), "{why}");
     }
 }

@@ -17,7 +17,7 @@ use mesh_xds::{
 use std::time::Duration;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
+pub(super) fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
     UpstreamTls {
         identity: Some(Identity::Provider("default".into())),
         roots: Roots::Provider("default".into()),
@@ -29,7 +29,7 @@ fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
     }
 }
 
-fn downstream(roots: Option<&str>, required: bool) -> DownstreamTls {
+pub(super) fn downstream(roots: Option<&str>, required: bool) -> DownstreamTls {
     DownstreamTls {
         identity: "default".into(),
         client_roots: roots.map(Into::into),
@@ -42,7 +42,7 @@ async fn providers(authority: &Arc<Authority>, account: &str) -> Providers {
 }
 
 /// A handshake in memory: what each side makes of the other.
-async fn handshake(
+pub(super) async fn handshake(
     client: &ClientTls,
     server: Arc<rustls::ServerConfig>,
 ) -> (Result<(), String>, Result<(), String>) {

@@ -15,7 +15,7 @@ use super::{
     names::{FAILING, Outbound},
 };
 use crate::model::{
-    DestinationRule, EffectivePolicy, Endpoint, Labels, Resolution, Service, ServicePort, Subset, TlsMode,
+    DestinationRule, EffectivePolicy, Endpoint, Labels, Resolution, Service, ServicePort, Subset,
 };
 use mesh_xds::matcher::Fraction;
 use mesh_xds::resource::{
@@ -137,15 +137,10 @@ impl<'m> Compiler<'m> {
             return Some(refused.reason.clone());
         }
         let tls = destination.policy.blocks.tls.as_ref()?;
-        (tls.mode == TlsMode::Simple && self.client.is_envoy()).then(|| {
-            let rule = destination.rule.map(|rule| format!("{} ({})", rule.origin.id, rule.origin.at(tls.at)));
-            let rule = rule.as_deref().unwrap_or("the DestinationRule");
-            format!(
-                "{rule} asks for TLS with the operating system's roots (SIMPLE), of which an Envoy cannot be told: calls \
-                 fail instead of going out in plaintext"
-            )
-            .into()
-        })
+        let why = tls::cannot_be_told(tls, &self.client.kind)?;
+        let rule = destination.rule.map(|rule| format!("{} ({})", rule.origin.id, rule.origin.at(tls.at)));
+        let rule = rule.as_deref().unwrap_or("the DestinationRule");
+        Some(format!("{rule} asks for TLS {why}: calls fail instead of going out in plaintext").into())
     }
 
     /// The endpoints of a cluster whose calls fail: none, and a drop of everything whose name is the reason, which

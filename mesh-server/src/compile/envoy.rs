@@ -54,7 +54,7 @@ use mesh_xds::{
     resource::{
         Resource,
         listener::{Listener, ListenerKind, RouteSource},
-        tls::UpstreamTls,
+        tls::{Identity, Roots, UpstreamTls},
     },
 };
 use prost::Message;
@@ -89,6 +89,9 @@ impl Compiler<'_> {
         match (tls, &options.certificate) {
             (None, _) => {}
             (Some(tls), None) if tls.only_mesh_endpoints => {}
+            (Some(tls), None) if !matches!(tls.roots, Roots::Provider(_)) => {
+                message.transport_socket = Some(tls_socket(&tls, None));
+            }
             (Some(_), None) => {
                 tracing::warn!(
                     cluster = name,
@@ -98,11 +101,11 @@ impl Compiler<'_> {
             }
             (Some(tls), Some(files)) if tls.only_mesh_endpoints => {
                 message.transport_socket_matches = vec![
-                    socket_match("tlsMode-istio", Some("istio"), tls_socket(&tls, files)),
+                    socket_match("tlsMode-istio", Some("istio"), tls_socket(&tls, Some(files))),
                     socket_match("tlsMode-disabled", None, plaintext_socket()),
                 ];
             }
-            (Some(tls), Some(files)) => message.transport_socket = Some(tls_socket(&tls, files)),
+            (Some(tls), Some(files)) => message.transport_socket = Some(tls_socket(&tls, Some(files))),
         }
         Some(message)
     }
@@ -181,34 +184,60 @@ fn plaintext_socket() -> TransportSocket {
     socket("envoy.transport_sockets.raw_buffer", pack_any(RawBuffer::default()))
 }
 
-fn tls_socket(tls: &UpstreamTls, files: &CertificateFiles) -> TransportSocket {
+/// `own` is the Envoy's certificate of the mesh.
+fn tls_socket(tls: &UpstreamTls, own: Option<&CertificateFiles>) -> TransportSocket {
     let file = |path: &str| {
         Some(DataSource {
             specifier: Some(data_source::Specifier::Filename(path.to_owned())),
             ..Default::default()
         })
     };
+    let pair = match &tls.identity {
+        Some(Identity::Provider(_)) => own.map(|own| (own.chain.as_str(), own.key.as_str())),
+        Some(Identity::Files(files)) => Some((&*files.certificate, &*files.key)),
+        Some(Identity::Secret(_)) | None => None,
+    };
+    let root = match &tls.roots {
+        Roots::Provider(_) => own.map(|own| own.root.as_str()),
+        Roots::File(path) => Some(&**path),
+        Roots::System | Roots::Secret(_) => None,
+    };
+    // In the mesh a name is a SPIFFE id; outside of it, whatever the certificate has.
+    let mesh = matches!(tls.roots, Roots::Provider(_));
+    let kinds: &[SanType] = if mesh {
+        &[SanType::Uri]
+    } else {
+        &[SanType::Dns, SanType::Uri, SanType::Email, SanType::IpAddress]
+    };
     // The compiler writes exact names only; anything else becomes a name that nobody has, for without
     // names an Envoy would accept everybody.
-    let names = tls.sans.iter().map(|san| {
+    let names = tls.sans.iter().flat_map(|san| {
         let name = match &san.name.pattern {
             StringPattern::Exact(name) => name.as_ref().to_owned(),
             _ => "(not an exact name)".to_owned(),
         };
         let matcher =
             matcher::StringMatcher { match_pattern: Some(MatchPattern::Exact(name)), ..Default::default() };
-        SubjectAltNameMatcher { san_type: SanType::Uri.into(), matcher: Some(matcher), ..Default::default() }
+        kinds.iter().map(move |kind| SubjectAltNameMatcher {
+            san_type: (*kind).into(),
+            matcher: Some(matcher.clone()),
+            ..Default::default()
+        })
     });
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
-            tls_certificates: vec![TlsCertificate {
-                certificate_chain: file(&files.chain),
-                private_key: file(&files.key),
-                ..Default::default()
-            }],
+            tls_certificates: pair
+                .map(|(chain, key)| TlsCertificate {
+                    certificate_chain: file(chain),
+                    private_key: file(key),
+                    ..Default::default()
+                })
+                .into_iter()
+                .collect(),
             validation_context_type: Some(ValidationContextType::ValidationContext(
                 CertificateValidationContext {
-                    trusted_ca: file(&files.root),
+                    // Without it an Envoy would verify nobody: then it has none that can be read.
+                    trusted_ca: file(root.unwrap_or("")),
                     match_typed_subject_alt_names: names.collect(),
                     ..Default::default()
                 },

@@ -8,7 +8,10 @@ use crate::compile::client::{CertificateFiles, ClientKind, EnvoyOptions};
 use envoy_types::pb::envoy::config::{cluster::v3 as cds, listener::v3 as lds};
 use mesh_xds::{
     name::ResourceType,
-    resource::{AnyResource, ParseContext},
+    resource::{
+        AnyResource, Cluster, ParseContext, Resource, Support,
+        tls::{Identity, KeyFiles, Roots},
+    },
 };
 use prost::Message;
 
@@ -171,4 +174,46 @@ fn an_envoy_with_certificate_files_speaks_mtls_to_marked_endpoints_and_others_se
     let demanded = "outbound|9080|v2|reviews.default.svc.cluster.local";
     assert!(cluster(with, demanded).unwrap().transport_socket.is_some());
     assert_eq!(cluster(envoy(), demanded), None);
+}
+
+#[test]
+fn an_envoy_reads_the_files_that_a_rule_names_and_no_certificate_of_the_mesh() {
+    let yaml = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api}
+spec:
+  hosts: [api.example.com]
+  location: MESH_EXTERNAL
+  resolution: DNS
+  ports: [{number: 443, name: grpc, protocol: GRPC}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api}
+spec:
+  host: api.example.com
+  trafficPolicy:
+    tls: {mode: MUTUAL, clientCertificate: /own.pem, privateKey: /own.key, caCertificates: /roots.pem}
+";
+    let mesh = CertificateFiles { chain: "/c".into(), key: "/k".into(), root: "/r".into() };
+    for certificate in [None, Some(mesh)] {
+        let kind = ClientKind::Envoy(EnvoyOptions { proxy_port: None, certificate });
+        let name = "outbound|443||api.example.com";
+        let compiled = world(kind, yaml).compiler().resource(ResourceType::Cluster, name).unwrap();
+        // As our own client would read it.
+        let context = ParseContext { support: Support::all(), ..context() };
+        let cluster = Cluster::parse(&compiled.encode(), &context).unwrap();
+        let tls = cluster.tls.unwrap();
+        let files = KeyFiles { certificate: "/own.pem".into(), key: "/own.key".into() };
+        assert_eq!(tls.identity, Some(Identity::Files(files)));
+        assert_eq!(tls.roots, Roots::File("/roots.pem".into()));
+        let kinds: Vec<_> = tls.sans.iter().map(|san| (san.kind, san.name.to_string())).collect();
+        assert_eq!(kinds.len(), 4, "{kinds:?}");
+        assert!(
+            kinds.iter().all(|(kind, name)| kind.is_some() && name.contains("api.example.com")),
+            "{kinds:?}"
+        );
+        assert_eq!(tls.sni.as_deref(), Some("api.example.com"));
+    }
 }

@@ -13,6 +13,7 @@ use super::written::Written;
 mod load_balancer;
 mod read;
 mod refused;
+mod tls;
 mod traffic;
 
 pub use refused::Refusal;
@@ -286,11 +287,15 @@ pub struct ClientTls {
     pub at: crate::analysis::Position,
     /// The mode.
     pub mode: TlsMode,
-    /// Identities the server may have. When empty: the service accounts of the service; with [`TlsMode::Simple`] the
-    /// names of its ServiceEntry, or else the SNI.
+    /// Identities the server may have. When empty: the service accounts of the service; of a server outside the mesh
+    /// the names of its ServiceEntry, or else the SNI.
     pub subject_alt_names: Vec<String>,
-    /// The SNI, when it is neither Istio's nor, with [`TlsMode::Simple`], the host.
+    /// The SNI, when it is neither Istio's nor, of a server outside the mesh, the host.
     pub sni: Option<String>,
+    /// File on the clients' machines with the roots of a server outside the mesh; absent: their operating systems'.
+    pub roots: Option<String>,
+    /// Files on the clients' machines with the certificate chain and the key that they show; for [`TlsMode::Mutual`].
+    pub certificate: Option<(String, String)>,
 }
 
 /// A mode of [`ClientTls`].
@@ -298,8 +303,10 @@ pub struct ClientTls {
 pub enum TlsMode {
     /// Plaintext.
     Disable,
-    /// The server shows a certificate that the client's operating system trusts.
+    /// A server outside the mesh, which shows a certificate.
     Simple,
+    /// A server outside the mesh, which asks for one too.
+    Mutual,
     /// mTLS with the mesh's own identities.
     IstioMutual,
 }

@@ -246,6 +246,7 @@ fn encryption(tls: &UpstreamTls, say: &mut impl FnMut(&'static str, String)) {
         Roots::Provider(name) => format!("of certificate provider {name}"),
         Roots::System => "the system's".to_owned(),
         Roots::Secret(name) => format!("of secret {name}"),
+        Roots::File(path) => format!("of file {path}"),
     };
     say("tls.roots", roots);
     let names: Vec<String> = sans.iter().map(ToString::to_string).collect();

@@ -58,6 +58,8 @@ features! {
     LocalOriginOutliers = "local-origin-outliers",
     /// Certificates and roots of clients from the control plane (Envoy's SDS, over ADS).
     Sds = "sds",
+    /// Certificates and roots of clients from files that contexts name (Envoy's `filename`).
+    CertificateFiles = "certificate-files",
     /// Connections through an HTTP CONNECT proxy (gRFC A86).
     HttpConnect = "http-connect",
     /// Load reports to the control plane (LRS; gRFC A27, A64, A85).

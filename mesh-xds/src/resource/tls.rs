@@ -2,11 +2,13 @@
 //!
 //! Keys and roots come from the providers of the bootstrap (A29), of which a workload's identity is one: then a
 //! control plane only says which provider is meant, and no key travels over the ADS stream. Or a client's come
-//! from a [`Secret`] of the control plane, which takes a data path with [`Feature::Sds`]. A context that holds a
-//! certificate itself, or names a secret that is not to be had over ADS, is rejected with the field.
+//! from a [`Secret`] of the control plane, which takes a data path with [`Feature::Sds`], or from files that the
+//! context names, which takes one with [`Feature::CertificateFiles`]: it decides which files those may be. A context
+//! that holds a certificate itself, or names a secret that is not to be had over ADS, is rejected with the field.
 //!
 //! [`Secret`]: super::Secret
 //! [`Feature::Sds`]: super::Feature::Sds
+//! [`Feature::CertificateFiles`]: super::Feature::CertificateFiles
 
 pub(super) mod wire;
 
@@ -39,11 +41,11 @@ impl UpstreamTls {
     pub fn secrets(&self) -> impl Iterator<Item = &Name> {
         let identity = match &self.identity {
             Some(Identity::Secret(name)) => Some(name),
-            _ => None,
+            Some(Identity::Provider(_) | Identity::Files(_)) | None => None,
         };
         let roots = match &self.roots {
             Roots::Secret(name) => Some(name),
-            Roots::Provider(_) | Roots::System => None,
+            Roots::Provider(_) | Roots::System | Roots::File(_) => None,
         };
         identity.into_iter().chain(roots)
     }
@@ -67,6 +69,23 @@ pub enum Identity {
     Provider(Arc<str>),
     /// This secret of the control plane.
     Secret(Name),
+    /// These files of the client's machine.
+    Files(KeyFiles),
+}
+
+/// Files of a certificate chain (leaf first) and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyFiles {
+    /// Path of the chain.
+    pub certificate: Arc<str>,
+    /// Path of the key.
+    pub key: Arc<str>,
+}
+
+impl fmt::Display for KeyFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} and {}", self.certificate, self.key)
+    }
 }
 
 impl fmt::Display for Identity {
@@ -74,6 +93,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Provider(instance) => write!(f, "certificate provider {instance}"),
             Self::Secret(name) => write!(f, "secret {name}"),
+            Self::Files(files) => write!(f, "files {files}"),
         }
     }
 }
@@ -142,6 +162,8 @@ pub enum Roots {
     System,
     /// Those in this secret of the control plane, with the names that it accepts.
     Secret(Name),
+    /// Those in this file of the client's machine, PEM.
+    File(Arc<str>),
 }
 
 /// A server's side: `DownstreamTlsContext`.

@@ -1,4 +1,5 @@
-//! Certificates and roots from the control plane (Envoy's SDS): calls over mutual TLS with them, as they change.
+//! Certificates and roots from the control plane (Envoy's SDS), or from files that it names: calls over mutual TLS
+//! with them, as they change.
 
 use super::{
     world::{Echo, Plane, Published, ask, bootstrap, free_address, reviews},
@@ -15,10 +16,11 @@ use mesh_ca::{
     workload::WorkloadIdentity,
 };
 use mesh_xds::{
+    bootstrap::{CertificateProvider, FileWatcher},
     matcher::StringMatcher,
     resource::{
         secret::{PrivateKey, Secret, SecretContent, TlsCertificate, ValidationContext},
-        tls::{Identity, Roots, SanMatcher, UpstreamTls},
+        tls::{Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
     },
     server::StreamEvent,
 };
@@ -196,6 +198,55 @@ async fn calls_go_over_mutual_tls_with_the_secrets_of_the_control_plane() {
     let own = status.control_plane.resources.iter().find(|resource| &*resource.name == "own").unwrap();
     let shown = format!("{own:?}{}", String::from_utf8_lossy(own.body.as_ref().unwrap()));
     assert!(shown.contains("[redacted]") && !shown.contains("PRIVATE KEY"), "{shown}");
+}
+
+/// A cluster names files of this machine; the bootstrap says which of them may be read.
+#[tokio::test]
+async fn files_are_shown_and_judged_by_where_the_bootstrap_names_them_too() {
+    let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
+    let server = Server::start(&authority, "reviews", &echo).await;
+    let own = identity(&authority, "productpage").await.current().unwrap().svid().clone();
+    let roots = authority.bundles().roots(&TrustDomain::parse("cluster.local").unwrap()).unwrap().pem();
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let (chain, key) = (file("own.pem", &own.chain_pem()), file("own.key", &own.key().to_pem()));
+    let roots = file("roots.pem", &roots);
+    let text = |path: &std::path::Path| Arc::<str>::from(path.to_str().unwrap());
+    let tls = UpstreamTls {
+        identity: Some(Identity::Files(KeyFiles { certificate: text(&chain), key: text(&key) })),
+        roots: Roots::File(text(&roots)),
+        sans: vec![san("reviews")],
+        sni: None,
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        only_mesh_endpoints: false,
+    };
+    plane.publish(&reviews([("v1", vec![free_address()])]).over(tls));
+
+    let mesh = |bootstrap| Mesh::builder().bootstrap(bootstrap).connector(server.clone()).build().unwrap();
+    let stranger = mesh(bootstrap(plane.address));
+    let status = within(ask(stranger.channel("reviews:9080").unwrap(), None)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    for told in ["own.pem and ", "own.key", "of a `file_watcher` in `certificate_providers` (known: none)"] {
+        assert!(status.message().contains(told), "{told}: {status}");
+    }
+    assert_eq!(server.clients(), Vec::<String>::new(), "and never goes out without");
+
+    let watcher = FileWatcher {
+        identity: Some((chain, key)),
+        ca_certificate_file: Some(roots),
+        spiffe_trust_bundle_map_file: None,
+        refresh_interval: Duration::from_secs(600),
+    };
+    let partner = CertificateProvider::FileWatcher(watcher);
+    let told = mesh(bootstrap(plane.address).with_certificate_provider("partner", partner));
+    let reply = within(ask(told.channel("reviews:9080").unwrap(), None)).await.unwrap();
+    assert_eq!(reply.server, "v1");
+    assert_eq!(server.clients(), [id("productpage")]);
 }
 
 #[tokio::test]

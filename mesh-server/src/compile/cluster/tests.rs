@@ -9,7 +9,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{Fraction, StringMatcher},
-    resource::tls::{Identity, Roots, UpstreamTls},
+    resource::tls::{Identity, KeyFiles, Roots, UpstreamTls},
     resource::{
         Cluster, ParseContext, Resource, Support,
         cluster::{
@@ -269,7 +269,7 @@ spec:
             assert_eq!(endpoints.priorities, vec![]);
             let [drop] = endpoints.drops.as_slice() else { panic!("{:?}", endpoints.drops) };
             assert_eq!(drop.fraction, Fraction::per_million(1_000_000));
-            for told in ["DestinationRule default/api asks for TLS to api.example.com", "mesh.yaml:7:25: "] {
+            for told in ["DestinationRule default/api asks for TLS to api.example.com", "mesh.yaml:7:39: "] {
                 assert!(drop.category.contains(told), "{}", drop.category);
             }
         }
@@ -316,6 +316,42 @@ fn simple_tls_names_the_server_by_the_rule_then_the_service_then_the_sni() {
     }
     // An Envoy would believe whoever answers: it is told why it gets none.
     let cluster = named("{mode: SIMPLE}", "")(envoy());
+    assert_eq!(cluster.discovery, Discovery::Eds(format!("failing|{EXTERNAL}").into()));
+}
+
+#[test]
+fn files_of_clients_are_named_to_those_that_read_them() {
+    let external = |tls: &str| {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\nspec:\n  \
+             host: api.example.com\n  trafficPolicy: {{tls: {tls}}}\n"
+        );
+        move |kind| world(kind, &format!("{EXTERNAL_SERVICE}{rule}"))
+    };
+    let mutual =
+        "{mode: MUTUAL, clientCertificate: /own.pem, privateKey: /own.key, caCertificates: /roots.pem}";
+    let files = KeyFiles { certificate: "/own.pem".into(), key: "/own.key".into() };
+    for (tls, identity) in
+        [(mutual, Some(Identity::Files(files))), ("{mode: SIMPLE, caCertificates: /roots.pem}", None)]
+    {
+        let cluster = external(tls)(MESH).cluster(EXTERNAL).unwrap();
+        let context = ParseContext { support: Support::all(), ..ParseContext::default() };
+        assert_eq!(Cluster::parse(&cluster.to_proto(), &context).unwrap().tls, cluster.tls);
+        let sent = cluster.tls.unwrap();
+        assert_eq!((&sent.identity, &sent.roots), (&identity, &Roots::File("/roots.pem".into())), "{tls}");
+        // The roots may be anybody's.
+        assert_eq!(sent.sans, [StringMatcher::exact("api.example.com", false).into()]);
+        // Others have no way to be told, and must not go without.
+        let refused = external(tls)(GRPC);
+        let Discovery::Eds(endpoints) = refused.cluster(EXTERNAL).unwrap().discovery else {
+            panic!("{tls}: has endpoints")
+        };
+        let told = &refused.endpoints(&endpoints).unwrap().drops[0].category;
+        assert!(told.contains("in files, which only clients of the mesh and Envoys read"), "{told}");
+    }
+    let world = external("{mode: MUTUAL, clientCertificate: /own.pem, privateKey: /own.key}");
+    assert_eq!(world(MESH).cluster(EXTERNAL).unwrap().tls.unwrap().roots, Roots::System);
+    let cluster = world(envoy()).cluster(EXTERNAL).unwrap();
     assert_eq!(cluster.discovery, Discovery::Eds(format!("failing|{EXTERNAL}").into()));
 }
 

@@ -1,9 +1,9 @@
 //! Whom a client believes to be a service, and when it encrypts.
 //!
-//! A DestinationRule decides (SIMPLE is for servers outside the mesh); without one, mTLS is automatic: towards each endpoint that is marked as
-//! speaking it (Istio's `mtls_checker`). Our own clients and Envoys decide per endpoint. Another gRPC
-//! client has one answer for a cluster, and one without certificates rejects a cluster that asks for
-//! them: it gets TLS when the servers insist (PeerAuthentication STRICT) or the rule does.
+//! A DestinationRule decides (SIMPLE and MUTUAL are for servers outside the mesh); without one, mTLS is automatic:
+//! towards each endpoint that is marked as speaking it (Istio's `mtls_checker`). Our own clients and Envoys decide per
+//! endpoint. Another gRPC client has one answer for a cluster, and one without certificates rejects a cluster that
+//! asks for them: it gets TLS when the servers insist (PeerAuthentication STRICT) or the rule does.
 //!
 //! An empty list of names would accept whoever has a certificate of the mesh (Istio does). Here it is
 //! never empty: when no service account is known, nobody is accepted and the client's error says why.
@@ -15,11 +15,10 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{StringMatcher, StringPattern},
-    resource::tls::{Identity, Roots, SanMatcher, UpstreamTls},
+    resource::tls::{Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
 };
 
-/// TLS with a server outside the mesh, whose certificate the client's operating system trusts. As those roots vouch
-/// for every site there is, the server is always named.
+/// TLS with a server outside the mesh. As the roots may vouch for every site there is, the server is always named.
 fn outsider_tls(destination: &Destination<'_, '_>, tls: &ClientTls) -> UpstreamTls {
     let host = destination.service.hostname.as_str();
     let sni = tls.sni.as_deref().or_else(|| (!host.starts_with('*')).then_some(host));
@@ -32,13 +31,29 @@ fn outsider_tls(destination: &Destination<'_, '_>, tls: &ClientTls) -> UpstreamT
         names.push(sni.map_or_else(|| format!("(no name of {host} is known)"), str::to_owned));
     }
     UpstreamTls {
-        identity: None,
-        roots: Roots::System,
+        identity: tls.certificate.as_ref().map(|(certificate, key)| {
+            Identity::Files(KeyFiles { certificate: certificate.as_str().into(), key: key.as_str().into() })
+        }),
+        roots: tls.roots.as_deref().map_or(Roots::System, |path| Roots::File(path.into())),
         sans: names.into_iter().map(exact).collect(),
         sni: sni.map(Into::into),
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,
+    }
+}
+
+/// Why a client cannot be told to speak TLS as a rule asks, which is about a server outside the mesh.
+pub(super) fn cannot_be_told(tls: &ClientTls, client: &ClientKind) -> Option<&'static str> {
+    let outsider = matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual);
+    match client {
+        ClientKind::Envoy(_) if outsider && tls.roots.is_none() => Some(
+            "with the operating system's roots, of which an Envoy cannot be told (`caCertificates` names a file)",
+        ),
+        ClientKind::Grpc { .. } if tls.roots.is_some() || tls.certificate.is_some() => {
+            Some("with certificates or roots in files, which only clients of the mesh and Envoys read")
+        }
+        ClientKind::Mesh | ClientKind::Envoy(_) | ClientKind::Grpc { .. } => None,
     }
 }
 
@@ -55,7 +70,7 @@ impl Compiler<'_> {
         let rule = destination.policy.blocks.tls.as_ref();
         let automatic = match rule.map(|tls| tls.mode) {
             Some(TlsMode::Disable) => return None,
-            Some(TlsMode::Simple) => return rule.map(|tls| outsider_tls(destination, tls)),
+            Some(TlsMode::Simple | TlsMode::Mutual) => return rule.map(|tls| outsider_tls(destination, tls)),
             Some(TlsMode::IstioMutual) => false,
             None if destination.service.location == Location::External => return None,
             None => true,

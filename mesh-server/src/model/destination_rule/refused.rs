@@ -246,7 +246,7 @@ fn asks(node: &Node) -> Option<bool> {
         Value::Null => None,
         Value::Map(entries) => Some(match node.get("mode") {
             Some(mode) => mode.as_text() != Some("DISABLE"),
-            None => entries.iter().any(|entry| !super::traffic::TLS.contains(&entry.key.as_str())),
+            None => entries.iter().any(|entry| !super::tls::TLS.contains(&entry.key.as_str())),
         }),
         _ => Some(true),
     }

@@ -134,6 +134,14 @@ fn invalid_rules_are_refused_where_they_are_wrong() {
             "6:45 ISTIO_MUTUAL uses the mesh's identity: remove `privateKey`",
         ),
         (
+            &policy("{tls: {mode: MUTUAL, privateKey: a, caCertificates: b}}"),
+            "6:25 MUTUAL needs `clientCertificate`",
+        ),
+        (
+            &policy("{tls: {mode: MUTUAL, clientCertificate: a, caCertificates: b}}"),
+            "6:25 MUTUAL needs `privateKey`",
+        ),
+        (
             &policy("{tls: {mode: SIMPLE, privateKey: a}}"),
             "6:39 SIMPLE shows no certificate: remove `privateKey`",
         ),
@@ -165,10 +173,17 @@ fn invalid_rules_are_refused_where_they_are_wrong() {
 #[test]
 fn what_this_version_does_not_do_is_refused_or_reported() {
     let cases: &[(&str, &str)] = &[
-        ("{tls: {mode: MUTUAL, caCertificates: a}}", "error 6:25 not supported by this version: `MUTUAL`"),
+        (
+            "{tls: {mode: MUTUAL, credentialName: a}}",
+            "error 6:39 not supported by this version: `credentialName`: there are no secrets",
+        ),
+        (
+            "{tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /r}}",
+            "info 6:25 not supported by this version: files: each client's bootstrap",
+        ),
         (
             "{tls: {mode: SIMPLE, caCertificates: /etc/a}}",
-            "error 6:39 not supported by this version: `caCertificates`",
+            "info 6:25 not supported by this version: files: each client's bootstrap",
         ),
         (
             "{tls: {mode: SIMPLE, credentialName: a}}",
@@ -179,7 +194,7 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
             "{tls: {mode: SIMPLE, insecureSkipVerify: true}}",
             "error 6:39 not supported by this version: `insecureSkipVerify`",
         ),
-        ("{tls: {mode: SIMPLE}}", "info 6:25 not supported by this version: `SIMPLE`: Envoys"),
+        ("{tls: {mode: SIMPLE}}", "info 6:25 not supported by this version: `SIMPLE` without"),
         (
             "{tls: {mode: SIMPLE, caCertificates: system}}",
             "info 6:25 not supported by this version: `SIMPLE`",
@@ -247,6 +262,8 @@ fn blocks(tag: Option<u32>, tls: bool) -> PolicyBlocks {
             mode: TlsMode::Disable,
             subject_alt_names: Vec::new(),
             sni: None,
+            roots: None,
+            certificate: None,
         }),
         ..PolicyBlocks::default()
     }

@@ -1,30 +1,14 @@
 //! The blocks of a traffic policy from YAML.
 
 use super::{
-    ClientTls, ConnectionPool, Http2Keepalive, OutlierDetection, PolicyBlocks, RetryBudget, TcpKeepalive,
-    TlsMode, load_balancer,
+    ConnectionPool, Http2Keepalive, OutlierDetection, PolicyBlocks, RetryBudget, TcpKeepalive, load_balancer,
+    tls,
 };
 use crate::analysis::Code;
 use crate::model::node::Node;
 use crate::model::read::{self, Map, Report};
 use crate::model::written::Written;
 use mesh_xds::resource::origin::CLUSTER_SETTINGS;
-
-/// The fields of `tls`.
-pub(super) const TLS: &[&str] = &[
-    "caCertificates",
-    "caCrl",
-    "clientCertificate",
-    "credentialName",
-    "insecureSkipVerify",
-    "mode",
-    "privateKey",
-    "sni",
-    "subjectAltNames",
-];
-
-/// Those of them that name certificates.
-const TLS_FILES: [&str; 5] = ["caCertificates", "caCrl", "clientCertificate", "credentialName", "privateKey"];
 
 /// Where blocks were written, for messages that differ by it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +22,7 @@ pub(super) fn blocks(map: &Map<'_>, used: Level, report: &mut Report) -> PolicyB
         load_balancer: map.one("loadBalancer", report, load_balancer::read),
         connection_pool: map.one("connectionPool", report, connection_pool),
         outlier_detection: map.one("outlierDetection", report, outlier_detection),
-        tls: map.one("tls", report, |node, report| tls(node, used, report)),
+        tls: map.one("tls", report, |node, report| tls::read(node, used, report)),
         written: Written::of(map, CLUSTER_SETTINGS, report),
     }
 }
@@ -159,88 +143,6 @@ fn outlier_detection(node: &Node, report: &mut Report) -> Option<OutlierDetectio
         max_ejection_percent: map.one("maxEjectionPercent", report, &percent).filter(|percent| *percent > 0),
         min_health_percent: map.one("minHealthPercent", report, &percent).unwrap_or(0),
     })
-}
-
-fn tls(node: &Node, used: Level, report: &mut Report) -> Option<ClientTls> {
-    #[derive(Clone, Copy)]
-    enum Mode {
-        Known(TlsMode),
-        Mutual,
-    }
-    const MODES: [(&str, Mode); 4] = [
-        ("DISABLE", Mode::Known(TlsMode::Disable)),
-        ("SIMPLE", Mode::Known(TlsMode::Simple)),
-        ("MUTUAL", Mode::Mutual),
-        ("ISTIO_MUTUAL", Mode::Known(TlsMode::IstioMutual)),
-    ];
-    let map = report.map(node, "tls", TLS)?;
-    for key in TLS_FILES {
-        map.one(key, report, read::text);
-    }
-    let insecure = map.one("insecureSkipVerify", report, read::boolean).unwrap_or(false);
-    let subject_alt_names = map.many("subjectAltNames", report, read::some_text);
-    let sni = map.one("sni", report, read::some_text);
-    let mode = match map.get("mode") {
-        // Protobuf's default: the first value.
-        None => Mode::Known(TlsMode::Disable),
-        Some(mode) => read::word("TLS mode", &MODES)(mode, report)?,
-    };
-    if insecure {
-        let at = map.key_at("insecureSkipVerify");
-        report.unsupported(at, "`insecureSkipVerify`: no server is believed without being verified");
-        let code = match used {
-            Level::Destination => Code::NoServerCertificateVerificationDestinationLevel,
-            Level::Port => Code::NoServerCertificateVerificationPortLevel,
-        };
-        report.warn(code, at, "the server's certificate would not be verified");
-    }
-    let Mode::Known(mode) = mode else {
-        let what = "`MUTUAL`: clients have no certificate but their identity in the mesh; write ISTIO_MUTUAL for a \
-                    service of the mesh, SIMPLE for a server that asks for no certificate";
-        report.unsupported(map.key_at("mode"), what);
-        return None;
-    };
-    let given = || TLS_FILES.into_iter().filter(|key| map.has(key));
-    match mode {
-        TlsMode::Disable => {
-            for key in given().chain(["sni", "subjectAltNames"].into_iter().filter(|key| map.has(key))) {
-                report.ignored(map.key_at(key), &format!("`{key}`, without TLS (`mode` is DISABLE),"));
-            }
-        }
-        TlsMode::Simple => simple_tls(&map, report),
-        TlsMode::IstioMutual => {
-            for key in given() {
-                report
-                    .error(map.key_at(key), format!("ISTIO_MUTUAL uses the mesh's identity: remove `{key}`"));
-            }
-        }
-    }
-    Some(ClientTls { at: node.at, mode, subject_alt_names, sni })
-}
-
-/// What SIMPLE can be told: its roots are the operating system's, which `system` says too, as in Istio.
-fn simple_tls(map: &Map<'_>, report: &mut Report) {
-    let system = map.get("caCertificates").and_then(Node::as_text) == Some("system");
-    if map.has("caCertificates") && !system {
-        let what = "`caCertificates`: no control plane says which file a client reads; clients use the roots of their \
-                    operating system: add yours to those, and remove this";
-        report.unsupported(map.key_at("caCertificates"), what);
-    }
-    for (key, what) in [
-        (
-            "credentialName",
-            "there are no secrets for clients here; the roots are the operating system's: remove it",
-        ),
-        ("caCrl", "revocation lists are not looked at"),
-    ] {
-        map.unsupported(key, report, &format!("`{key}`: {what}"));
-    }
-    for key in ["clientCertificate", "privateKey"].into_iter().filter(|key| map.has(key)) {
-        report.error(map.key_at(key), format!("SIMPLE shows no certificate: remove `{key}`"));
-    }
-    let what = "`SIMPLE`: Envoys cannot be told of the operating system's roots, so that their calls fail; gRPC clients \
-                that are not of the mesh need gRFC A82, without which they reject the cluster";
-    report.partly(map.key_at("mode"), what);
 }
 
 pub(super) fn retry_budget(node: &Node, report: &mut Report) -> Option<RetryBudget> {

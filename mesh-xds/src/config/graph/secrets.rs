@@ -31,7 +31,7 @@ impl<L: Lookup> Walk<'_, L> {
                 "tls_certificate",
                 before.and_then(|before| before.identity.as_ref()),
             ),
-            Some(Identity::Provider(_)) | None => Some(Ok((None, None))),
+            Some(Identity::Provider(_) | Identity::Files(_)) | None => Some(Ok((None, None))),
         };
         let roots = match &tls.roots {
             Roots::Secret(name) => self.secret(
@@ -40,7 +40,7 @@ impl<L: Lookup> Walk<'_, L> {
                 "validation_context",
                 before.and_then(|before| before.roots.as_ref()),
             ),
-            Roots::Provider(_) | Roots::System => Some(Ok((None, None))),
+            Roots::Provider(_) | Roots::System | Roots::File(_) => Some(Ok((None, None))),
         };
         Some(match (identity?, roots?) {
             (Ok((identity, one)), Ok((roots, other))) => {

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::{
 };
 
 pub(super) const MESSAGES: &[&Message] =
-    &[&UPSTREAM, &DOWNSTREAM, &COMMON, &COMBINED, &VALIDATION, &PROVIDER, &SDS, &SAN, &HTTP_CONNECT];
+    &[&UPSTREAM, &DOWNSTREAM, &COMMON, &COMBINED, &VALIDATION, &PROVIDER, &FILES, &SDS, &SAN, &HTTP_CONNECT];
 
 pub(super) const SECRETS: &[&Message] = &[&SECRET, &CERTIFICATE, &SECRET_VALIDATION];
 
@@ -67,7 +67,13 @@ pub(in crate::resource) static COMMON: Message = Message::of::<CommonTlsContext>
             "of clients; one; where no provider is named",
         ),
         needs(Feature::Sds, "validation_context_sds_secret_config", "Envoy", "of clients"),
-        rejected("tls_certificates tls_certificate_certificate_provider", "A29", A_PROVIDER),
+        needs(
+            Feature::CertificateFiles,
+            "tls_certificates",
+            "Envoy",
+            "of clients; one; where no provider is named",
+        ),
+        rejected("tls_certificate_certificate_provider", "A29", A_PROVIDER),
         rejected("validation_context_certificate_provider", "A29", A_PROVIDER),
         rejected("tls_params custom_handshaker custom_tls_certificate_selector", "A29", ""),
         ignored("alpn_protocols", "A29", "h2, always"),
@@ -109,7 +115,12 @@ pub(in crate::resource) static VALIDATION: Message = Message::of::<CertificateVa
             "",
         ),
         rejected("max_verify_depth", "Envoy", "would be checked less strictly than it says"),
-        rejected("trusted_ca", "A29", "unless an instance is named, which goes before it"),
+        needs(
+            Feature::CertificateFiles,
+            "trusted_ca",
+            "Envoy",
+            "of clients, where no instance is named; filename; contents come from a provider or a secret",
+        ),
         ignored("watched_directory", "A29", "the provider watches its files"),
         ignored(
             "allow_expired_certificate trust_chain_verification only_verify_leaf_cert_crl \
@@ -125,6 +136,18 @@ pub(in crate::resource) static PROVIDER: Message = Message::of::<CertificateProv
     &[
         supported("instance_name", "A29", ""),
         ignored("certificate_name", "A29", "an instance has one certificate and one set of roots"),
+    ],
+);
+
+const A_FILE: &str = "required: a filename; which files that may be, the data path says";
+
+pub(in crate::resource) static FILES: Message = Message::of::<TlsCertificate>(
+    "in a TLS context",
+    &[
+        supported("certificate_chain private_key", "Envoy", A_FILE),
+        rejected("password pkcs12 private_key_provider tls_params", "Envoy", ""),
+        ignored("ocsp_staple signed_certificate_timestamp", "Envoy", "for servers"),
+        ignored("watched_directory", "Envoy", "files are looked at as the bootstrap says"),
     ],
 );
 

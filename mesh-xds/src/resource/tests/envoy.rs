@@ -204,7 +204,7 @@ pub(super) const REFUSED: &[(Refused, &str)] = &[
     (("bad-envoy-require-tls", RDS, "virtual_hosts[0].require_tls", "not supported"), ""),
     (("bad-envoy-checked-over-http", CDS, "health_checks[0].http_health_check", "grpc_health_check"), ""),
     (("bad-envoy-original-dst", CDS, "type", "ORIGINAL_DST"), ""),
-    (("bad-envoy-key-in-the-cluster", CDS, "validation_context.trusted_ca", "name a certificate provider"), COMMON),
+    (("bad-envoy-key-in-the-cluster", CDS, "validation_context.trusted_ca", "must be a filename"), COMMON),
     // It shows no key.
     (("bad-envoy-identity", SDS, "tls_certificate.private_key", "no PEM private key"), ""),
     (("bad-envoy-token", SDS, "generic_secret", "nothing here uses one"), ""),

@@ -6,7 +6,7 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
-use super::{DownstreamTls, Identity, Roots, SanKind, SanMatcher, UpstreamTls};
+use super::{DownstreamTls, Identity, KeyFiles, Roots, SanKind, SanMatcher, UpstreamTls};
 use crate::{
     field_path::{Faults, Path},
     name::Name,
@@ -14,10 +14,12 @@ use crate::{
 };
 use envoy_types::pb::{
     envoy::{
-        config::core::v3::{TransportSocket, transport_socket::ConfigType},
+        config::core::v3::{
+            DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType,
+        },
         extensions::transport_sockets::tls::v3::{
             self as proto, CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
-            SdsSecretConfig,
+            SdsSecretConfig, TlsCertificate,
             common_tls_context::{
                 CertificateProviderInstance, CombinedCertificateValidationContext, ValidationContextType,
             },
@@ -60,8 +62,8 @@ pub(in crate::resource) fn upstream(
     let Some(roots) = roots else {
         return faults.reject(
             &common_at.field("validation_context"),
-            "names nothing to verify the server with: ca_certificate_provider_instance, system_root_certs or a secret \
-             (SDS)",
+            "names nothing to verify the server with: ca_certificate_provider_instance, system_root_certs, a file \
+             (trusted_ca) or a secret (SDS)",
         );
     };
     if roots == Roots::System && sans.is_empty() && !tls.auto_sni_san_validation {
@@ -109,7 +111,7 @@ pub(in crate::resource) fn downstream(
         Some(Roots::System) => return faults.reject(&validation_at, "system_root_certs is for clients only"),
         Some(Roots::Provider(instance)) => Some(instance),
         // Refused where it stands.
-        Some(Roots::Secret(_)) | None => None,
+        Some(Roots::Secret(_) | Roots::File(_)) | None => None,
     };
     let require_client_certificate = is_true(&tls.require_client_certificate);
     if require_client_certificate && client_roots.is_none() {
@@ -169,21 +171,65 @@ fn identity(
         let at = at.field("tls_certificate_certificate_provider_instance");
         return instance(&provider.instance_name, context, &at, faults).map(Identity::Provider).map(Some);
     }
-    for (unsupported, field) in [
-        (!common.tls_certificates.is_empty(), "tls_certificates"),
-        (common.tls_certificate_certificate_provider.is_some(), "tls_certificate_certificate_provider"),
-    ] {
-        if unsupported {
-            let reason = "is not supported: name a certificate provider of the bootstrap in \
-                          tls_certificate_provider_instance";
-            return faults.reject(&at.field(field), reason);
-        }
+    if common.tls_certificate_certificate_provider.is_some() {
+        return faults.reject(&at.field("tls_certificate_certificate_provider"), NAME_A_KEY_PROVIDER);
+    }
+    let list = at.field("tls_certificates");
+    match common.tls_certificates.as_slice() {
+        [] => {}
+        [one] => return files(one, side, context, &list.index(0), faults).map(Identity::Files).map(Some),
+        _ => return faults.reject(&list, "has more than one certificate; a client shows one"),
     }
     let list = at.field("tls_certificate_sds_secret_configs");
     match common.tls_certificate_sds_secret_configs.as_slice() {
         [] => Some(None),
         [one] => secret(one, side, context, &list.index(0), faults).map(Identity::Secret).map(Some),
         _ => faults.reject(&list, "has more than one certificate; a client shows one"),
+    }
+}
+
+/// The files of a certificate that is named by them.
+fn files(
+    certificate: &TlsCertificate,
+    side: Side,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<KeyFiles> {
+    if side == Side::Server {
+        return faults.reject(at, NAME_A_KEY_PROVIDER);
+    }
+    context.support.require(Feature::CertificateFiles, at, faults)?;
+    refuse_unread(certificate, at, faults);
+    let chain = filename(&certificate.certificate_chain, &at.field("certificate_chain"), faults);
+    let key = filename(&certificate.private_key, &at.field("private_key"), faults);
+    Some(KeyFiles { certificate: chain?, key: key? })
+}
+
+/// A key that is elsewhere, or that nobody can read without more.
+pub(in crate::resource) fn refuse_unread(certificate: &TlsCertificate, at: &Path<'_>, faults: &mut Faults) {
+    for (unsupported, field) in [
+        (certificate.password.is_some(), "password"),
+        (certificate.pkcs12.is_some(), "pkcs12"),
+        (certificate.private_key_provider.is_some(), "private_key_provider"),
+        (certificate.tls_params.is_some(), "tls_params"),
+    ] {
+        if unsupported {
+            faults.reject::<()>(&at.field(field), "is not supported");
+        }
+    }
+}
+
+/// The path of a file. What stands in the context itself is refused: a key would be shown wherever the cluster is.
+fn filename(source: &Option<DataSource>, at: &Path<'_>, faults: &mut Faults) -> Option<Arc<str>> {
+    let source = faults.required(at, source)?;
+    match &source.specifier {
+        Some(Specifier::Filename(path)) if path.is_empty() => {
+            faults.reject(&at.field("filename"), "is empty")
+        }
+        Some(Specifier::Filename(path)) => Some(path.as_str().into()),
+        _ => faults
+            .reject(at, "must be a filename; contents come from a certificate provider or a secret (SDS)"),
     }
 }
 
@@ -261,9 +307,17 @@ fn validation(
             let at = at.field("ca_certificate_provider_instance");
             Some(Roots::Provider(instance(name, context, &at, faults)?))
         }
-        // Nobody would be verified against what is meant.
         None if validation.trusted_ca.is_some() && validation.system_root_certs.is_none() => {
-            return faults.reject(&at.field("trusted_ca"), NAME_A_PROVIDER);
+            let at = at.field("trusted_ca");
+            // Nobody would be verified against what is meant.
+            if side == Side::Server {
+                return faults.reject(&at, NAME_A_PROVIDER);
+            }
+            if let Some((_, at)) = sds {
+                return faults.reject(&at, "stands beside trusted_ca: which roots are meant?");
+            }
+            context.support.require(Feature::CertificateFiles, &at, faults)?;
+            Some(Roots::File(filename(&validation.trusted_ca, &at, faults)?))
         }
         None if validation.system_root_certs.is_some() => {
             if let Some((_, at)) = sds {
@@ -283,6 +337,8 @@ fn validation(
     Some(Validation { roots, sans: sans(validation, &at, faults)? })
 }
 
+const NAME_A_KEY_PROVIDER: &str = "is not supported: name a certificate provider of the bootstrap in \
+                                   tls_certificate_provider_instance";
 const NAME_A_PROVIDER: &str = "is not supported: name a certificate provider of the bootstrap in \
                                ca_certificate_provider_instance";
 
@@ -428,22 +484,34 @@ fn common_proto(
         }
         Some(Roots::System) => validation.system_root_certs = Some(Default::default()),
         Some(Roots::Secret(name)) => combined.validation_context_sds_secret_config = Some(sds_proto(name)),
+        Some(Roots::File(path)) => validation.trusted_ca = Some(file_proto(path)),
         None => {}
     }
     combined.default_validation_context = Some(validation);
-    let (provider, secret) = match identity {
-        Some(Identity::Provider(instance)) => (Some(instance), None),
-        Some(Identity::Secret(name)) => (None, Some(name)),
-        None => (None, None),
+    let (provider, secret, files) = match identity {
+        Some(Identity::Provider(instance)) => (Some(instance), None, None),
+        Some(Identity::Secret(name)) => (None, Some(name), None),
+        Some(Identity::Files(files)) => (None, None, Some(files)),
+        None => (None, None, None),
+    };
+    let certificate = |files: &KeyFiles| TlsCertificate {
+        certificate_chain: Some(file_proto(&files.certificate)),
+        private_key: Some(file_proto(&files.key)),
+        ..TlsCertificate::default()
     };
     CommonTlsContext {
         tls_certificate_provider_instance: provider.map(|name| current(name, IDENTITY_CERTIFICATE)),
         tls_certificate_certificate_provider_instance: provider
             .map(|name| deprecated(name, IDENTITY_CERTIFICATE)),
         tls_certificate_sds_secret_configs: secret.map(sds_proto).into_iter().collect(),
+        tls_certificates: files.map(certificate).into_iter().collect(),
         validation_context_type: roots.map(|_| ValidationContextType::CombinedValidationContext(combined)),
         ..CommonTlsContext::default()
     }
+}
+
+fn file_proto(path: &Arc<str>) -> DataSource {
+    DataSource { specifier: Some(Specifier::Filename(path.to_string())), ..DataSource::default() }
 }
 
 fn sds_proto(name: &Name) -> SdsSecretConfig {

@@ -54,6 +54,8 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("AuditLoggerConfig", "is_optional"),
     // a_faulty_filter_is_refused_with_the_place_though_it_is_optional: it is read with `strict` only
     ("StatefulSession", "status_on_strict_destination_not_found"),
+    // Where no provider is named: the tests of `rejections/files.rs`, and for secrets of `rejections/secret.rs`
+    ("CertificateValidationContext", "trusted_ca"),
     // Messages that merge with the good one when empty: the messages inside them have rows of their own.
     ("RBAC", "audit_logging_options"),
     ("AuditLoggerConfig", "audit_logger"),

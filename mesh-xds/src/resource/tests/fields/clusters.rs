@@ -407,6 +407,16 @@ fn validation_context() -> Vec<u8> {
         .encode_to_vec()
 }
 
+/// A client's certificate in files.
+fn from_files(common: &mut CommonTlsContext) {
+    let file = || {
+        let specifier = Some(data_source::Specifier::Filename("f".into()));
+        Some(DataSource { specifier, ..Default::default() })
+    };
+    common.tls_certificates =
+        vec![tls::TlsCertificate { certificate_chain: file(), private_key: file(), ..Default::default() }];
+}
+
 /// A server that verifies nobody.
 fn downstream() -> Vec<u8> {
     let combined = CombinedCertificateValidationContext {
@@ -443,6 +453,7 @@ fn tls_carriers() -> Vec<Carrier> {
         secret(&CERTIFICATE, tls_certificate(), &[2]),
         secret(&SECRET_VALIDATION, validation_context(), &[4]),
         server(&VALIDATION, &[3, 6, 3, 2, 1, 8, 1]),
+        client(&FILES, upstream(from_files), &[24, 3, 2, 1, 2]),
         client(&PROVIDER, identified, &[24, 3, 2, 1, 14]),
         client(&SAN, upstream(|_| {}), &[24, 3, 2, 1, 3, 15]),
         client(&HTTP_CONNECT, proxied.encode_to_vec(), &[24, 3, 2]),

@@ -16,9 +16,15 @@ pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
     let roots = prop_oneof![
         Just(Roots::Provider("default".into())),
         Just(Roots::System),
-        name().prop_map(Roots::Secret)
+        name().prop_map(Roots::Secret),
+        some_text().prop_map(Roots::File),
     ];
-    let identity = prop_oneof![Just(Identity::Provider("default".into())), name().prop_map(Identity::Secret)];
+    let files = (some_text(), some_text()).prop_map(|(certificate, key)| KeyFiles { certificate, key });
+    let identity = prop_oneof![
+        Just(Identity::Provider("default".into())),
+        name().prop_map(Identity::Secret),
+        files.prop_map(Identity::Files),
+    ];
     (option::of(identity), roots, sans(), option::of(some_text()), any::<[bool; 3]>()).prop_map(
         |(identity, roots, sans, sni, flags)| UpstreamTls {
             identity,

@@ -352,7 +352,7 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                     });
                 },
                 at(".validation_context.trusted_ca"),
-                "name a certificate provider",
+                "must be a filename",
             ),
             (
                 |m| {
@@ -376,8 +376,8 @@ fn a_transport_socket_that_would_verify_less_than_it_says_is_refused() {
                         c.tls_certificates.push(Default::default());
                     });
                 },
-                at(".tls_certificates"),
-                "name a certificate provider",
+                at(".tls_certificates[0].certificate_chain"),
+                "is required",
             ),
             (
                 |m| {

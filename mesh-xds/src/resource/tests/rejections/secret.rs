@@ -32,11 +32,11 @@ const ENCRYPTED: &str =
     "-----BEGIN ENCRYPTED PRIVATE KEY-----\nSECRET\n-----END ENCRYPTED PRIVATE KEY-----\n";
 
 #[expect(clippy::unnecessary_wraps, reason = "as fields have it")]
-fn source(specifier: Specifier) -> Option<DataSource> {
+pub(super) fn source(specifier: Specifier) -> Option<DataSource> {
     Some(DataSource { specifier: Some(specifier), ..Default::default() })
 }
 
-fn text(text: &str) -> Option<DataSource> {
+pub(super) fn text(text: &str) -> Option<DataSource> {
     source(Specifier::InlineString(text.into()))
 }
 
@@ -204,11 +204,11 @@ fn sds(name: &str, source: Option<ConfigSourceSpecifier>) -> SdsSecretConfig {
     SdsSecretConfig { name: name.into(), sds_config }
 }
 
-fn over_ads(name: &str) -> SdsSecretConfig {
+pub(super) fn over_ads(name: &str) -> SdsSecretConfig {
     sds(name, Some(ConfigSourceSpecifier::Ads(Default::default())))
 }
 
-fn socket(context: &impl MessageName) -> Option<TransportSocket> {
+pub(super) fn socket(context: &impl MessageName) -> Option<TransportSocket> {
     Some(TransportSocket {
         name: "s".into(),
         config_type: Some(ConfigType::TypedConfig(model::wire::any(context))),
@@ -233,7 +233,7 @@ fn secured() -> cluster::Cluster {
     cluster::Cluster { transport_socket: socket(&tls), ..super::cluster::good() }
 }
 
-fn common(message: &mut cluster::Cluster, change: impl FnOnce(&mut CommonTlsContext)) {
+pub(super) fn common(message: &mut cluster::Cluster, change: impl FnOnce(&mut CommonTlsContext)) {
     let Some(ConfigType::TypedConfig(any)) = &mut message.transport_socket.as_mut().unwrap().config_type
     else {
         panic!("no config")
