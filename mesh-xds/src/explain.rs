@@ -145,7 +145,7 @@ pub struct Hashed {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Setting {
-    /// As it is called in Istio's object: `timeout`, `connectionPool.http.http2MaxRequests`.
+    /// As it is called in Istio's object: `timeout`, `connectionPool.http.http2MaxRequests`; `hedging` is the program's.
     pub name: &'static str,
     /// In words.
     pub value: String,
@@ -281,6 +281,18 @@ impl Explanation {
     /// Whether such a call has a route and a cluster to go to.
     pub fn is_routed(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// The program that makes the call decides on its attempts, in the place of what routes say of retries and hedges:
+    /// in these words, by this place of the program.
+    pub fn replace_attempts(&mut self, value: &str, place: &str) {
+        for decision in &mut self.decisions {
+            decision.replace_attempts(Setting {
+                name: "hedging",
+                value: value.to_owned(),
+                origin: Place::Written(place.into()),
+            });
+        }
     }
 
     fn decide(&mut self, config: &XdsConfig, request: &Headers<'_>, query: Option<&str>) {

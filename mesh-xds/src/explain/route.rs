@@ -222,6 +222,23 @@ fn of_route(
     settings
 }
 
+/// Whether a setting of a route is about the attempts of its calls.
+fn is_of_attempts(name: &str) -> bool {
+    name.starts_with("retries.")
+        || matches!(name, "per_try_idle_timeout" | "rate_limited_retry_back_off" | "hedge_policy")
+}
+
+impl Decision {
+    /// A program decides on the attempts, whatever the route says of them.
+    pub(super) fn replace_attempts(&mut self, own: Setting) {
+        // A route that forwards says something of them, if only that there is one.
+        if let Some(first) = self.settings.iter().position(|setting| is_of_attempts(setting.name)) {
+            self.settings.retain(|setting| !is_of_attempts(setting.name));
+            self.settings.insert(first, own);
+        }
+    }
+}
+
 fn retries(policy: &RetryPolicy, request: &Headers<'_>, say: &mut impl FnMut(&'static str, String)) {
     let RetryPolicy {
         on,

@@ -9,11 +9,12 @@ use crate::{
     resource::{
         AnyResource, Origin, RouteConfiguration,
         endpoint::HealthStatus,
+        retry::{BackOff, HedgePolicy, RateLimitedBackOff, RetryOn, RetryPolicy},
         route::{Destination as Configured, RouteAction, WeightedCluster},
     },
 };
 use http::HeaderMap;
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 struct Facts(BTreeMap<(ResourceType, Name), AnyResource>);
 
@@ -214,4 +215,41 @@ fn endpoints_that_configuration_rules_out_say_why() {
             "priority 0 is used as long as one of its endpoints can be reached",
         ]
     );
+}
+
+#[test]
+fn a_programs_policy_of_attempts_stands_in_the_place_of_everything_that_a_route_says_of_them() {
+    let some = Duration::from_secs(1);
+    let retry = RetryPolicy {
+        on: RetryOn::parse("unavailable"),
+        num_retries: 2,
+        per_try_timeout: Some(some),
+        per_try_idle_timeout: Some(some),
+        back_off: BackOff { base: some, max: some },
+        avoid_previous_hosts: true,
+        host_selection_attempts: 5,
+        previous_priorities: Some(NonZeroU32::MIN),
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        retriable_request_headers: Vec::new(),
+        rate_limited: Some(RateLimitedBackOff { headers: Vec::new(), max: some }),
+    };
+    let hedge = HedgePolicy {
+        initial_requests: NonZeroU32::MIN,
+        additional_request_chance: Fraction::ONE,
+        on_per_try_timeout: true,
+    };
+    let config = config(&["a", "a"], |routes| {
+        route(routes, 0).matches.fraction = Some(Fraction::per_million(500_000));
+        let RouteAction::Forward(forward) = &mut route(routes, 0).action else { panic!() };
+        (forward.retry, forward.hedge) = (Some(Arc::new(retry)), Some(hedge));
+        route(routes, 1).action = RouteAction::NonForwarding;
+    });
+    let mut explanation = explained(&config);
+    assert!(explanation.decisions[0].settings.len() > 8);
+    explanation.replace_attempts("3 at once", "main.rs");
+    let told = |decision: &Decision| decision.settings.iter().map(|one| one.name).collect::<Vec<_>>();
+    assert_eq!(told(&explanation.decisions[0]), ["timeout", "hedging"]);
+    assert!(told(&explanation.decisions[1]).is_empty(), "it sends nothing");
+    assert!(explanation.to_string().contains("  hedging  3 at once  main.rs\n"), "{explanation}");
 }
