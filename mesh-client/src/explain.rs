@@ -21,6 +21,7 @@ use crate::{
     channel::Subscription,
     cluster::{Cluster as LiveCluster, by_hash::Lead},
     lb,
+    retry::hedging::Entry,
     snapshot::State,
     stack::Core,
     table::{Action, RouteTable},
@@ -80,7 +81,13 @@ impl Subscription {
                 path: request.uri.path(),
                 scheme: "http",
             };
-            let explanation = explain(config.clone(), &headers, request.uri.query(), &self.control_planes);
+            let mut explanation =
+                explain(config.clone(), &headers, request.uri.query(), &self.control_planes);
+            let own = core.settings.hedging.as_ref().and_then(|policies| policies.of(headers.path));
+            if let Some(Entry { methods, hedging }) = own {
+                let value = format!("{hedging}; what the route says of attempts does not hold");
+                explanation.replace_attempts(&value, &format!("MeshBuilder::hedging({methods:?}, _)"));
+            }
             let (clusters, hashes) = match (&**state, config) {
                 (State::Table(table), Ok(config)) => {
                     (clusters(table), hashes(core, table, config, &explanation, request))

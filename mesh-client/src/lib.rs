@@ -48,6 +48,7 @@ pub use mesh::{
     BreakerStatus, ClusterStatus, FEATURES, IdentityStatus, LoadReportStatus, Mesh, MeshBuilder, MeshError,
     MeshStatus, OutboundTrafficPolicy, TargetStatus,
 };
+pub use retry::hedging::HedgingPolicy;
 pub use server::{InboundLayer as ServerLayer, MeshServer};
 pub use stack::WaitForReady;
 pub use target::{InvalidTarget, Target};

@@ -4,6 +4,7 @@
 //! does no IO: a control plane that cannot be reached shows in the first call, fast and with its address, and
 //! is noticed when it comes back.
 
+mod attempts;
 mod connect;
 mod status;
 mod token;
@@ -16,7 +17,7 @@ use crate::{
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
-    retry::throttle::Throttling,
+    retry::hedging::HedgingPolicy,
     server::{ControlPlane, ServerBuilder, Surroundings},
     stack::{ActiveFaults, CallSettings, Core},
     table::{named::Named, registry::Registry},
@@ -112,6 +113,14 @@ pub enum MeshError {
         max_tokens: u32,
         /// The same.
         token_ratio: f64,
+    },
+    /// Calls cannot be hedged like that.
+    #[error("hedging({methods:?}, _) of the mesh: {reason} (gRPC A6)")]
+    Hedging {
+        /// As they were given.
+        methods: String,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// Not called inside a tokio runtime.
     #[error("a mesh needs a tokio runtime: build it inside #[tokio::main], or in Runtime::block_on")]
@@ -334,6 +343,7 @@ pub struct MeshBuilder {
     keep_deadline: bool,
     retry_at_every_hop: bool,
     throttling: Option<(u32, f64)>,
+    hedging: Vec<(String, HedgingPolicy)>,
     outbound: OutboundTrafficPolicy,
     seed: Option<u64>,
     cache: Option<CacheSettings>,
@@ -432,17 +442,6 @@ impl MeshBuilder {
         self
     }
 
-    /// Throttles the retries and hedges of each target (gRPC A6's `retryThrottling`): a target has `max_tokens` tokens,
-    /// of which a failure that a retry policy names takes one and a success gives `token_ratio` back; while half of them
-    /// or more are gone, calls make no further attempts. Default: none, as in a service config without it.
-    ///
-    /// `max_tokens` is in 1..=1000, `token_ratio` at least 0.001 (further digits do not count); [`Self::build`] fails
-    /// otherwise.
-    pub fn retry_throttling(mut self, max_tokens: u32, token_ratio: f64) -> Self {
-        self.throttling = Some((max_tokens, token_ratio));
-        self
-    }
-
     /// What becomes of a call through a [`MeshLayer`] to an unknown host. Default:
     /// [`OutboundTrafficPolicy::AllowAny`].
     pub fn outbound_traffic_policy(mut self, policy: OutboundTrafficPolicy) -> Self {
@@ -530,13 +529,7 @@ impl MeshBuilder {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(MeshError::NoRuntime);
         }
-        let throttling = match self.throttling {
-            None => None,
-            Some((max_tokens, token_ratio)) => match Throttling::new(max_tokens, token_ratio) {
-                Some(throttling) => Some(throttling),
-                None => return Err(MeshError::RetryThrottling { max_tokens, token_ratio }),
-            },
-        };
+        let (throttling, hedging) = (self.throttles()?, self.hedges()?);
         let mut bootstrap = match self.bootstrap.take() {
             Some(bootstrap) => bootstrap,
             None => Bootstrap::from_env()?,
@@ -617,6 +610,7 @@ impl MeshBuilder {
                 propagate_deadlines: !self.keep_deadline,
                 retry_at_every_hop: self.retry_at_every_hop,
                 throttling,
+                hedging,
                 faults: ActiveFaults::default(),
                 address,
             },

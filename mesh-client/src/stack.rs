@@ -27,6 +27,7 @@ use crate::{
     context::{Incoming, RETRY},
     lb::Dice,
     retry::{
+        hedging::{Hedging, HedgingPolicies},
         replay::Budget,
         throttle::{Counted, Throttle, Throttling},
     },
@@ -98,6 +99,8 @@ pub(crate) struct CallSettings {
     pub(crate) retry_at_every_hop: bool,
     /// Retries and hedges of each target are throttled.
     pub(crate) throttling: Option<Throttling>,
+    /// The program's, for calls of these methods. Never without one.
+    pub(crate) hedging: Option<Arc<HedgingPolicies>>,
     /// Faults active in the process.
     pub(crate) faults: ActiveFaults,
     /// Of this process, as far as it is known: for policies that hash the caller's address.
@@ -185,6 +188,11 @@ impl<U: Upstream> Core<U> {
         ]
     }
 
+    /// How the program hedges such calls.
+    fn own_hedging(&self, uri: &Uri) -> Option<Hedging> {
+        self.settings.hedging.as_ref()?.of(uri.path()).map(|entry| entry.hedging)
+    }
+
     /// Counts a call that failed without an answer.
     fn failed_here(&self, status: &Status) {
         self.counters.failed_here.add_one();
@@ -254,14 +262,17 @@ impl<U: Upstream> Core<U> {
     }
 
     async fn routed(&self, slow: Slow<U>) -> Result<Outcome<U>, Status> {
-        let (request, mut opening, compiled) = match slow {
+        let (request, mut opening, compiled, hedging) = match slow {
             Slow::Waiting(waiting) => return self.wait(waiting).await,
             Slow::Failed(about, error) => return self.see_through(about, Err(error)).await,
-            Slow::Routed(request, opening, compiled) => (request, opening, compiled),
+            Slow::Routed(request, opening, compiled, hedging) => (request, opening, compiled, hedging),
             Slow::Looking(request, opening) => {
                 let Opening { deadline, wait_for_ready, .. } = opening;
                 match self.route(request.uri(), request.headers(), deadline, wait_for_ready).await? {
-                    route::Found::Route(compiled) => (request, opening, compiled),
+                    route::Found::Route(compiled) => {
+                        let hedging = self.own_hedging(request.uri());
+                        (request, opening, compiled, hedging)
+                    }
                     route::Found::UnknownHost(error) => {
                         return Ok(Outcome::UnknownHost { request: Box::new(request), deadline, error });
                     }
@@ -285,7 +296,7 @@ impl<U: Upstream> Core<U> {
         call.rewrite(&mut parts);
         let Hashed { hash, cookie } = call.hash(&parts);
         call.hash = hash;
-        let Answer { mut response, permit, idle, counted } = call.attempts(parts, body).await?;
+        let Answer { mut response, permit, idle, counted } = call.attempts(hedging, parts, body).await?;
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, *cookie);
         }

@@ -60,7 +60,7 @@ pub struct CallCounts {
     pub faults_over_limit: u64,
     /// Attempts after the first, by policy.
     pub retries: u64,
-    /// Attempts made while another one was in flight, by policy.
+    /// Attempts made while another one was in flight, by policy; of a program's policy, all attempts after the first.
     pub hedges: u64,
     /// Attempts after one that no server had processed.
     pub transparent_retries: u64,

@@ -56,6 +56,8 @@ pub(crate) struct AttemptContext {
     pub(crate) wait_for_ready: bool,
     /// How often a pick is repeated to avoid an endpoint of `tried` (`previous_hosts`); 0: not avoided.
     pub(crate) selection_attempts: u32,
+    /// Whether, once these picks are spent, any endpoint that was not tried is looked for: as long as there is one.
+    pub(crate) distinct: bool,
     /// Filled in by every attempt, if they are to be avoided.
     pub(crate) tried: Tried,
     /// Of a call whose attempts avoid the priorities it has tried (`previous_priorities`).
@@ -359,7 +361,8 @@ impl Shared {
         let mut stream = None;
         for attempt in 0..=context.selection_attempts {
             let Some(endpoint) = picker.pick(&self.dice) else { break };
-            if attempt < context.selection_attempts && context.tried.contains(endpoint.address) {
+            let repeats = attempt < context.selection_attempts || context.distinct;
+            if repeats && context.tried.contains(endpoint.address) {
                 continue;
             }
             match endpoint.reserve() {
@@ -368,6 +371,14 @@ impl Shared {
                 Reserved::Gone => {}
             }
             break;
+        }
+        if stream.is_none() && context.distinct {
+            let mut others =
+                picker.iter(&self.dice).filter(|endpoint| !context.tried.contains(endpoint.address));
+            stream = others.find_map(|endpoint| match endpoint.reserve() {
+                Reserved::Stream(reserved) => Some(reserved),
+                Reserved::Full | Reserved::Gone => None,
+            });
         }
         if stream.is_none() {
             // The picker is a moment old: any other that is still there.

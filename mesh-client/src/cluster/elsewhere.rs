@@ -29,12 +29,11 @@ impl Tried {
     }
 
     /// The one tried last.
-    #[cfg(test)]
     pub(crate) fn last(&self) -> Option<SocketAddr> {
         self.latest
     }
 
-    pub(super) fn push(&mut self, address: SocketAddr) {
+    pub(crate) fn push(&mut self, address: SocketAddr) {
         if let Some(earlier) = self.latest.replace(address) {
             if self.before.len() == 8 {
                 self.before.remove(0);

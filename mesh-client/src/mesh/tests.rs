@@ -7,6 +7,7 @@ mod cluster_header;
 mod connector;
 mod control_planes;
 mod explain;
+mod hedging;
 mod load;
 mod resilience;
 mod secrets;

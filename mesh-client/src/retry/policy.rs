@@ -4,6 +4,7 @@
 //! code does. An outcome that was decided here, by a circuit breaker or a drop, is never retried: repeating it would
 //! defeat it.
 
+use super::codes::Codes;
 use crate::cluster::{AttemptErrorKind, answer::GRPC_STATUS};
 use http::{HeaderMap, HeaderName, StatusCode};
 use mesh_xds::{
@@ -37,12 +38,13 @@ pub(crate) fn response(policy: &RetryPolicy, status: StatusCode, headers: &Heade
             let seen = Headers { map: headers, authority: "", path: "", scheme: "" };
             policy.retriable_headers.iter().any(|matcher| matcher.matches(&seen))
         })
-        || code(status, headers).is_some_and(|code| names(on, code))
+        || code(status, headers).is_some_and(|code| codes(on).has(code))
 }
 
 /// Whether an attempt without a response is retried.
 pub(crate) fn failure(on: RetryOn, kind: AttemptErrorKind, code: Code) -> bool {
     let broken = on.reset || on.server_error || on.gateway_error;
+    let named = codes(on).has(code);
     match kind {
         AttemptErrorKind::LocalOverflow
         | AttemptErrorKind::Dropped
@@ -51,25 +53,23 @@ pub(crate) fn failure(on: RetryOn, kind: AttemptErrorKind, code: Code) -> bool {
         AttemptErrorKind::DeadlineExceeded => broken || on.deadline_exceeded,
         // Envoy counts a connection that was not made as a reset, too.
         AttemptErrorKind::NoEndpoint | AttemptErrorKind::NeverSent => {
-            broken || on.connect_failure || on.reset_before_request || names(on, code)
+            broken || on.connect_failure || on.reset_before_request || named
         }
-        AttemptErrorKind::RefusedStream => {
-            broken || on.refused_stream || on.reset_before_request || names(on, code)
-        }
-        AttemptErrorKind::Reset => broken || names(on, code),
+        AttemptErrorKind::RefusedStream => broken || on.refused_stream || on.reset_before_request || named,
+        AttemptErrorKind::Reset => broken || named,
     }
 }
 
-/// Whether the words name this status.
-pub(crate) fn names(on: RetryOn, code: Code) -> bool {
-    match code {
-        Code::Cancelled => on.cancelled,
-        Code::DeadlineExceeded => on.deadline_exceeded,
-        Code::Internal => on.internal,
-        Code::ResourceExhausted => on.resource_exhausted,
-        Code::Unavailable => on.unavailable,
-        _ => false,
-    }
+/// The statuses that the words name.
+pub(crate) fn codes(on: RetryOn) -> Codes {
+    let all = [
+        (on.cancelled, Code::Cancelled),
+        (on.deadline_exceeded, Code::DeadlineExceeded),
+        (on.internal, Code::Internal),
+        (on.resource_exhausted, Code::ResourceExhausted),
+        (on.unavailable, Code::Unavailable),
+    ];
+    all.into_iter().filter(|(named, _)| *named).map(|(_, code)| code).collect()
 }
 
 /// The gRPC status that is known when the headers are: the one in them, else what the HTTP status means.

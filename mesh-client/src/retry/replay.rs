@@ -127,6 +127,8 @@ struct State {
     only: Option<u32>,
     /// Attempts beside one another that wait for the source, which wakes one of them; none where there is one.
     waiting: Option<Vec<Waker>>,
+    /// Of who asks whether only one may go on.
+    asks: Option<Waker>,
     /// Who waits for the whole body.
     mirrors: Vec<oneshot::Sender<Whole>>,
 }
@@ -207,6 +209,7 @@ impl State {
             oldest: 0,
             only: None,
             waiting: None,
+            asks: None,
             mirrors: Vec::new(),
         }
     }
@@ -286,6 +289,23 @@ impl Replay {
         !state.open_ended && !state.failed
     }
 
+    /// Of attempts beside one another, the only one that may go on: what was sent is not kept any more.
+    pub(crate) fn only(&self) -> Option<u32> {
+        lock(&self.shared).only
+    }
+
+    /// As [`Self::only`], as soon as that is so.
+    pub(crate) fn poll_only(&self, cx: &mut Context<'_>) -> Poll<u32> {
+        let mut state = lock(&self.shared);
+        match state.only {
+            Some(only) => Poll::Ready(only),
+            None => {
+                state.asks = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     /// There will be no further attempt than the latest: nothing more is kept, except for mirrors.
     pub(crate) fn commit(&self) {
         let mut state = lock(&self.shared);
@@ -351,6 +371,9 @@ impl Body for ReplayBody {
                     state.keep(&data);
                     if state.open_ended {
                         state.only = Some(this.attempt);
+                        if let Some(asks) = state.asks.take() {
+                            asks.wake();
+                        }
                     }
                     this.next = state.kept.len();
                     state.sent = this.next;

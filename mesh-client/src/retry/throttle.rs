@@ -1,15 +1,11 @@
 //! gRPC A6's throttling of retries and hedges: a bucket of tokens for each target.
 //!
-//! Promises: a failure that the retry policy names, or with which a server says not to come back, takes a token; a
+//! Promises: a failure that the retry or hedging policy names, or with which a server says not to come back, takes a token; a
 //! success gives a part of one; what throttles is being at half of the bucket or below. Nothing here takes a lock.
 
-use super::{
-    backoff::Pushback,
-    policy::{self, names},
-};
+use super::{backoff::Pushback, codes::Codes, policy};
 use crate::cluster::answer::GRPC_STATUS;
 use http::{HeaderMap, Response};
-use mesh_xds::resource::retry::RetryPolicy;
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering::Relaxed},
@@ -91,19 +87,19 @@ impl Throttle {
 #[derive(Debug)]
 pub(crate) struct Counted {
     throttle: Arc<Throttle>,
-    policy: Arc<RetryPolicy>,
+    named: Codes,
 }
 
 impl Counted {
-    /// None: it says its status at once.
+    /// `named`: failures, as the call's policy says. None: it says its status at once.
     pub(crate) fn new<B>(
         throttle: &Arc<Throttle>,
-        policy: &Arc<RetryPolicy>,
+        named: Codes,
         response: &Response<B>,
     ) -> Option<Box<Self>> {
         policy::code(response.status(), response.headers())
             .is_none()
-            .then(|| Box::new(Self { throttle: throttle.clone(), policy: policy.clone() }))
+            .then(|| Box::new(Self { throttle: throttle.clone(), named }))
     }
 
     /// It ended with these.
@@ -116,7 +112,7 @@ impl Counted {
     pub(crate) fn code(self, code: Code) {
         if code == Code::Ok {
             self.throttle.give();
-        } else if names(self.policy.on, code) {
+        } else if self.named.has(code) {
             self.throttle.take();
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     body::CallBody,
     call::{Started, Upstream},
     cluster::{AttemptContext, AttemptError},
+    retry::hedging::Hedging,
     stack::deadline::Deadline,
     table::Compiled,
 };
@@ -46,8 +47,8 @@ pub(crate) enum Begun<U: Upstream> {
 pub(crate) enum Slow<U: Upstream> {
     /// It has no route yet.
     Looking(Request<tonic::body::Body>, Opening),
-    /// It has its route, of which one look is enough: a look may draw.
-    Routed(Request<tonic::body::Body>, Opening, Arc<Compiled<U>>),
+    /// It has its route, of which one look is enough: a look may draw. If the program hedges it, so.
+    Routed(Request<tonic::body::Body>, Opening, Arc<Compiled<U>>, Option<Hedging>),
     /// No endpoint takes it at this moment.
     Waiting(Waiting<U>),
     /// Its first attempt has failed.
@@ -207,8 +208,9 @@ impl<U: Upstream> Core<U> {
                 return Ok(Begun::Slow(Slow::Looking(request, opening)));
             }
         };
-        if !compiled.is_plain() {
-            return Ok(Begun::Slow(Slow::Routed(request, opening, compiled)));
+        let hedging = self.own_hedging(request.uri());
+        if hedging.is_some() || !compiled.is_plain() {
+            return Ok(Begun::Slow(Slow::Routed(request, opening, compiled, hedging)));
         }
         let mut call = self.enter(&compiled, request.uri(), &mut opening)?;
         let Call { choice, deadline, .. } = call;

@@ -5,7 +5,7 @@
 //! response with messages commits the call, as does a request too long to keep. A retry must find room in the cluster's budget and time before the deadline; when it does
 //! not, the failure that would have been hidden is returned, and says why it was not retried.
 
-use super::{Call, Core, RETRY_DENIED, deadline::Deadline};
+use super::{Call, Core, RETRY_DENIED, deadline::Deadline, hedge::Hedged};
 use crate::{
     body::CallBody,
     call::Upstream,
@@ -14,7 +14,9 @@ use crate::{
     lb::Dice,
     retry::{
         backoff::{self, Growth, Pushback},
+        codes::Codes,
         head::Head,
+        hedging::Hedging,
         policy,
         replay::Replay,
         spare::Spare,
@@ -123,9 +125,19 @@ impl<U: Upstream> Call<'_, U> {
     }
 
     /// Sends the request until it is answered or there is nothing more to try.
-    pub(super) async fn attempts(&self, parts: Parts, body: tonic::body::Body) -> Result<Answer<U>, Status> {
-        if let Some(hedge) = self.forwarding.hedge.filter(|_| !self.serves_retry) {
-            return Box::pin(self.hedged(hedge, parts, body)).await;
+    /// With `own`, a policy of the program, nothing that the route says of retries and hedges counts.
+    pub(super) async fn attempts(
+        &self,
+        own: Option<Hedging>,
+        parts: Parts,
+        body: tonic::body::Body,
+    ) -> Result<Answer<U>, Status> {
+        let of_route = || {
+            let hedge = self.forwarding.hedge.filter(|_| !self.serves_retry)?;
+            Some(Hedged::Route(hedge, self.policy(&parts).cloned()))
+        };
+        if let Some(hedged) = own.map(Hedged::Program).or_else(of_route) {
+            return Box::pin(self.hedged(hedged, parts, body)).await;
         }
         let cluster = self.cluster()?;
         let policy = self.policy(&parts);
@@ -157,6 +169,14 @@ impl<U: Upstream> Call<'_, U> {
 
 /// A body that was kept for another attempt is not there.
 pub(super) const SPENT: &str = "the request cannot be sent again";
+
+/// Why there is no further attempt.
+pub(super) const SERVES_RETRY: &str =
+    "the request being served is itself a retry, and its caller tries again";
+pub(super) const TOO_LONG: &str = "the request is longer than what is kept of it";
+pub(super) const STOPPED: &str = "the server said not to (grpc-retry-pushback-ms)";
+pub(super) const NO_TIME: &str = "there is no time left for it";
+pub(super) const NO_ROOM: &str = "the cluster has as many retries in flight as it may";
 
 /// A call that may make another attempt: what it takes, and how many there were.
 pub(super) struct Repeatable<U: Upstream> {
@@ -248,10 +268,10 @@ impl<U: Upstream> Repeatable<U> {
             return Next::Over;
         }
         if *serves_retry {
-            return Next::Denied("the request being served is itself a retry, and its caller tries again");
+            return Next::Denied(SERVES_RETRY);
         }
         if !replay.is_repeatable() {
-            return Next::Denied("the request is longer than what is kept of it");
+            return Next::Denied(TOO_LONG);
         }
         if !allowed {
             return Next::Throttled;
@@ -261,7 +281,7 @@ impl<U: Upstream> Repeatable<U> {
             .zip(policy.rate_limited.as_ref())
             .and_then(|(headers, rate_limited)| backoff::reset(headers, rate_limited, SystemTime::now()));
         let wait = match (pushback, asked) {
-            (Pushback::Stop, _) => return Next::Denied("the server said not to (grpc-retry-pushback-ms)"),
+            (Pushback::Stop, _) => return Next::Denied(STOPPED),
             (Pushback::After(wait), _) => {
                 growth.begin_anew();
                 wait
@@ -270,7 +290,7 @@ impl<U: Upstream> Repeatable<U> {
             (Pushback::None, None) => growth.wait(policy.back_off, &mut dice.roll()),
         };
         match deadline {
-            Some(deadline) if now() + wait >= deadline.at => Next::Denied("there is no time left for it"),
+            Some(deadline) if now() + wait >= deadline.at => Next::Denied(NO_TIME),
             _ => Next::After(wait),
         }
     }
@@ -337,7 +357,7 @@ impl<U: Upstream> Core<U> {
                     return Verdict::Again(again, Some(wait));
                 }
                 self.counters.retries_denied.add_one();
-                Some("the cluster has as many retries in flight as it may")
+                Some(NO_ROOM)
             }
         };
         again.replay.commit();
@@ -347,7 +367,8 @@ impl<U: Upstream> Core<U> {
                     response.headers_mut().insert(RETRY_DENIED, HeaderValue::from_static(denied));
                 }
                 let idle = again.idle();
-                let counted = self.counted(again.policy.as_ref(), &response);
+                let named = again.policy.as_ref().map(|policy| policy::codes(policy.on));
+                let counted = self.counted(named, &response);
                 Ok(Answer { response, permit: again.permit, idle, counted })
             }
             Err(error) => {
@@ -361,13 +382,9 @@ impl<U: Upstream> Core<U> {
         })
     }
 
-    /// Whose status is to be counted when the response ends.
-    pub(super) fn counted(
-        &self,
-        policy: Option<&Arc<RetryPolicy>>,
-        response: &Response<U::Body>,
-    ) -> Option<Box<Counted>> {
-        Counted::new(self.throttle.as_ref()?, policy?, response)
+    /// Whose status is to be counted when the response ends. `named`: by the call's policy.
+    pub(super) fn counted(&self, named: Option<Codes>, response: &Response<U::Body>) -> Option<Box<Counted>> {
+        Counted::new(self.throttle.as_ref()?, named?, response)
     }
 
     /// Makes further attempts, the next one after this wait.

@@ -6,6 +6,7 @@ mod deadlines;
 mod faults;
 mod hashing;
 mod hedging;
+mod hedging_a6;
 mod mirrors;
 mod retries;
 mod routing;
@@ -19,6 +20,7 @@ use crate::{
     context::Incoming,
     retry::{
         head::Head,
+        hedging::{HedgingPolicies, HedgingPolicy},
         replay::{Budget, Kept},
         spare::{Sent, Spare},
         throttle::Throttling,
@@ -84,6 +86,8 @@ enum Act {
     Unsent(AttemptErrorKind),
     /// Never answers.
     Hang,
+    /// The same, and reads nothing either.
+    Deaf,
 }
 
 /// What a fake cluster saw.
@@ -95,6 +99,8 @@ struct Seen {
     headers: HeaderMap,
     body: Bytes,
     hash: Option<u64>,
+    /// The last endpoint that the call has tried.
+    tried: Option<SocketAddr>,
 }
 
 /// All the clusters of a test.
@@ -103,7 +109,7 @@ struct World {
     script: Mutex<VecDeque<Act>>,
     seen: Mutex<Vec<Seen>>,
     permits: Arc<AtomicU32>,
-    /// Attempts whose response body is alive.
+    /// Attempts whose response body is alive, and deaf ones.
     open: Arc<AtomicU32>,
     /// For what is kept without a policy.
     spares: Arc<Budget>,
@@ -142,17 +148,25 @@ impl Upstream for Fake {
 
     fn begin(&self, request: Request<CallBody>, context: &mut AttemptContext) -> Started<Self::Exchange> {
         let (cluster, world) = (self.name.clone(), self.world.clone());
-        let (deadline, hash) = (context.deadline, context.hash);
+        let (deadline, hash, tried) = (context.deadline, context.hash, context.tried.last());
+        if cluster.starts_with("late") && tried.is_none() {
+            return Started::Later(request);
+        }
         Started::Sent(Box::pin(async move {
             let at = Instant::now() - world.began;
             let (parts, body) = request.into_parts();
+            if world.turns_deaf() {
+                world.open.fetch_add(1, SeqCst);
+                let _open = Guard(world.open.clone());
+                return std::future::pending().await;
+            }
             let head = matches!(body, CallBody::Tonic(_))
                 .then(|| Head::of(&parts.method, &parts.uri, &parts.headers));
             let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
                 return Err(error(AttemptErrorKind::RequestBody));
             };
             let uri = parts.uri.to_string();
-            let seen = Seen { cluster, at, uri, headers: parts.headers, body: body.clone(), hash };
+            let seen = Seen { cluster, at, uri, headers: parts.headers, body: body.clone(), hash, tried };
             world.seen.lock().unwrap().push(seen);
             let act = world.script.lock().unwrap().pop_front();
             let late = async {
@@ -175,12 +189,16 @@ impl Upstream for Fake {
         }))
     }
 
+    /// Of clusters whose names begin with `late`, a call's first attempt waits for 10 ms.
     async fn begin_later(
         &self,
-        _: Request<CallBody>,
-        _: &mut AttemptContext,
+        request: Request<CallBody>,
+        context: &mut AttemptContext,
     ) -> Result<Self::Exchange, AttemptError> {
-        panic!("it never has to wait");
+        tokio::time::sleep(ms(10)).await;
+        context.tried.push(SocketAddr::from(([10, 0, 0, 1], 80)));
+        let Started::Sent(exchange) = self.begin(request, context) else { panic!("it waits once") };
+        Ok(exchange)
     }
 
     fn retry_permit(&self, _: RoutingPriority) -> Option<Permit> {
@@ -195,6 +213,16 @@ impl Upstream for Fake {
 }
 
 impl World {
+    /// Whether the next attempt is one that reads nothing.
+    fn turns_deaf(&self) -> bool {
+        let mut script = self.script.lock().unwrap();
+        let deaf = matches!(script.front(), Some(Act::Deaf));
+        if deaf {
+            script.pop_front();
+        }
+        deaf
+    }
+
     async fn act(&self, act: Option<Act>) -> Result<Response<Body>, AttemptError> {
         match act.unwrap_or(Act::Code(Code::Ok, Duration::ZERO)) {
             Act::Code(code, after) => {
@@ -240,7 +268,7 @@ impl World {
                 let back = Request::new(CallBody::Tonic(Body::empty()));
                 Err(AttemptError { request: Some(Box::new(back)), ..error(kind) })
             }
-            Act::Hang => std::future::pending().await,
+            Act::Hang | Act::Deaf => std::future::pending().await,
         }
     }
 }
@@ -289,17 +317,37 @@ impl Mesh {
     }
 
     fn pending(script: impl IntoIterator<Item = Act>) -> Self {
-        Self::with(None, script)
+        Self::with(None, None, script)
     }
 
     /// Retries are throttled.
     fn throttled(config: &XdsConfig, throttling: Throttling, script: impl IntoIterator<Item = Act>) -> Self {
-        let mesh = Self::with(Some(throttling), script);
+        let mesh = Self::with(Some(throttling), None, script);
         mesh.publish(config);
         mesh
     }
 
-    fn with(throttling: Option<Throttling>, script: impl IntoIterator<Item = Act>) -> Self {
+    /// The program hedges calls of these methods.
+    fn hedging(
+        config: &XdsConfig,
+        throttling: Option<Throttling>,
+        policies: &[(&str, HedgingPolicy)],
+        script: impl IntoIterator<Item = Act>,
+    ) -> Self {
+        let mut read = HedgingPolicies::default();
+        for (methods, policy) in policies {
+            read.add(methods, policy).unwrap();
+        }
+        let mesh = Self::with(throttling, Some(Arc::new(read)), script);
+        mesh.publish(config);
+        mesh
+    }
+
+    fn with(
+        throttling: Option<Throttling>,
+        hedging: Option<Arc<HedgingPolicies>>,
+        script: impl IntoIterator<Item = Act>,
+    ) -> Self {
         let world = Arc::new(World {
             began: Instant::now(),
             script: Mutex::new(script.into_iter().collect()),
@@ -313,6 +361,7 @@ impl Mesh {
             propagate_deadlines: true,
             retry_at_every_hop: false,
             throttling,
+            hedging,
             faults: ActiveFaults::default(),
             address: "10.0.0.7".into(),
         };
@@ -384,6 +433,20 @@ fn retrying(change: impl FnOnce(&mut RetryPolicy)) -> XdsConfig {
     let mut policy = retry_policy(RetryOn { unavailable: true, ..RetryOn::default() });
     change(&mut policy);
     to_c(|forward| forward.retry = Some(Arc::new(policy)))
+}
+
+/// `grpc-previous-rpc-attempts` of each.
+fn previous(mesh: &Mesh) -> Vec<u32> {
+    let header = |seen: &Seen| match seen.headers.get("grpc-previous-rpc-attempts") {
+        Some(value) => value.to_str().unwrap().parse().unwrap(),
+        None => 0,
+    };
+    mesh.seen().iter().map(header).collect()
+}
+
+/// Nothing is held any more.
+fn assert_released(mesh: &Mesh) {
+    assert_eq!((mesh.world.permits.load(SeqCst), mesh.world.open.load(SeqCst)), (3, 0));
 }
 
 /// Two hundred calls, each with a pushback of 700 ms in the middle of its five retries.

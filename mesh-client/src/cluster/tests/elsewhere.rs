@@ -1,4 +1,4 @@
-//! Attempts that avoid what their call has tried: priorities, and endpoints under hashing.
+//! Attempts that avoid what their call has tried: priorities, and endpoints.
 
 use super::net::*;
 use crate::cluster::{AttemptContext, Cluster, Elsewhere};
@@ -146,4 +146,28 @@ async fn endpoints_that_were_tried_are_avoided_under_hashing_too_while_there_are
         let mut again = call(5);
         assert_eq!(attempts(&cluster, &mut again, 4).await[3], home, "all were tried: as if none had been");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_to_be_distinct_never_go_to_one_endpoint_twice_while_there_are_others() {
+    let net = Net::default();
+    let _servers: [_; 4] = net.servers();
+    let mut config = Config::of(&[1, 2, 3, 4]);
+    config.cluster.lb = LbPolicy::Random;
+    let cluster = config.spawn(&net);
+    call(&cluster).await.unwrap();
+    rest().await;
+    let ports = async |distinct| {
+        let mut context = AttemptContext { selection_attempts: 1, distinct, ..Default::default() };
+        let mut ports = attempts(&cluster, &mut context, 5).await;
+        ports.pop();
+        ports.sort_unstable();
+        ports
+    };
+    let mut as_chance_has_it = 0;
+    for _ in 0..100 {
+        assert_eq!(ports(true).await, [1, 2, 3, 4]);
+        as_chance_has_it += u32::from(ports(false).await == [1, 2, 3, 4]);
+    }
+    assert!(as_chance_has_it < 100);
 }

@@ -27,20 +27,6 @@ fn when_slow() -> XdsConfig {
     })
 }
 
-/// `grpc-previous-rpc-attempts` of each.
-fn previous(mesh: &Mesh) -> Vec<u32> {
-    let header = |seen: &Seen| match seen.headers.get("grpc-previous-rpc-attempts") {
-        Some(value) => value.to_str().unwrap().parse().unwrap(),
-        None => 0,
-    };
-    mesh.seen().iter().map(header).collect()
-}
-
-/// Nothing is held any more.
-fn assert_released(mesh: &Mesh) {
-    assert_eq!((mesh.world.permits.load(SeqCst), mesh.world.open.load(SeqCst)), (3, 0));
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_first_answer_of_several_attempts_wins_and_the_others_are_given_up() {
     let mesh = Mesh::new(

@@ -52,7 +52,8 @@ pub static GRFCS: &[Grfc] = &[
         "A6",
         "retries and hedging",
         [Needs(Feature::Hedging), Na, Na],
-        "by retry_policy and hedge_policy, since there is no service config; the retry budget throttles both",
+        "by retry_policy and hedge_policy; what service configs would say, by the program: retry_throttling, hedging; \
+         the retry budget bounds all of it",
     ),
     grfc(
         "A17",
