@@ -129,6 +129,19 @@ struct Shared {
     weighed: weighed::Weighed,
 }
 
+#[cfg(test)]
+impl Shared {
+    /// What calls hold beside what its breakers count.
+    fn guards(&self) -> [(&'static str, u64); 3] {
+        let in_progress = self.load.load().as_ref().map_or(0, |load| load.in_progress());
+        [
+            ("load in progress", in_progress),
+            ("bytes for retries", (SPARES - self.spares.left()) as u64),
+            ("waiting for room", self.room.waiting().into()),
+        ]
+    }
+}
+
 impl Cluster {
     /// Starts a cluster; its first endpoints are dialled at once. `leaf` gives the live cluster for a leaf of a
     /// cluster of clusters.
@@ -240,18 +253,10 @@ impl Cluster {
     /// What calls hold of it: all of it is given back when they end. The endpoints' part is in
     /// [`Self::describe`]. For tests.
     #[cfg(test)]
-    pub(crate) fn guards(&self) -> [(&'static str, u64); 5] {
-        let in_progress = self.shared.load.load().as_ref().map_or(0, |load| load.in_progress());
-        let counted =
-            [RoutingPriority::Default, RoutingPriority::High].map(|of| self.shared.counters.held(of));
-        let sum = |count: fn(&Held) -> u32| counted.iter().map(|held| u64::from(count(held))).sum::<u64>();
-        [
-            ("requests", sum(|held| held.requests)),
-            ("pending", sum(|held| held.pending) + u64::from(self.shared.room.waiting())),
-            ("retries", sum(|held| held.retries)),
-            ("load in progress", in_progress),
-            ("bytes for retries", (SPARES - self.shared.spares.left()) as u64),
-        ]
+    pub(crate) fn guards(&self) -> [(&'static str, u64); 6] {
+        let [requests, pending, retries] = self.shared.counters.guards();
+        let [load, spares, room] = self.shared.guards();
+        [requests, pending, retries, load, spares, room]
     }
 
     /// What the circuit breakers of a priority count, those of other channels included.

@@ -611,7 +611,7 @@ impl MeshBuilder {
                 retry_at_every_hop: self.retry_at_every_hop,
                 throttling,
                 hedging,
-                faults: ActiveFaults::default(),
+                faults: ActiveFaults::new(),
                 address,
             },
             outbound: self.outbound,

@@ -163,6 +163,11 @@ impl<U: Upstream> Core<U> {
     pub(crate) fn new(authority: Authority, settings: CallSettings, seed: u64, named: Arc<Named<U>>) -> Self {
         // Targets draw apart from one another.
         let dice = Dice::new(seed ^ twox_hash::XxHash64::oneshot(0, authority.as_str().as_bytes()));
+        let budget = Budget::new(REPLAY_BUDGET);
+        #[cfg(test)]
+        crate::testing::held::watch(&budget, |budget| {
+            [("bytes for retries of a target", (REPLAY_BUDGET - budget.left()) as u64)]
+        });
         Self {
             target: authority.as_str().into(),
             snapshot: Snapshot::new(),
@@ -172,7 +177,7 @@ impl<U: Upstream> Core<U> {
             dice,
             authority,
             counters: Arc::default(),
-            budget: Budget::new(REPLAY_BUDGET),
+            budget,
             mirrors: Mirrors::default(),
             named,
         }

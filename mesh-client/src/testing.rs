@@ -1,6 +1,7 @@
 //! Identities for this crate's tests, from an authority in memory.
 
 pub(crate) mod control_plane;
+pub(crate) mod held;
 
 use mesh_ca::{
     csr,

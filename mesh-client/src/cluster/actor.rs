@@ -139,6 +139,8 @@ impl Actor {
             published: std::sync::atomic::AtomicUsize::new(0),
             weighed: super::weighed::Weighed::default(),
         });
+        #[cfg(test)]
+        crate::testing::held::watch(&shared, Shared::guards);
         let (reporter, events) = mpsc::unbounded_channel();
         let around = Arc::new(Surroundings {
             connect: Arc::clone(&deps.connect),
@@ -328,6 +330,8 @@ impl Actor {
                 Arc::clone(&shared.room),
                 reporter.clone(),
             ));
+            #[cfg(test)]
+            crate::testing::held::watch(&live, |live| [("attempts of an endpoint", live.in_flight().into())]);
             let spec = Spec { cluster: Arc::clone(cluster), endpoint: Arc::clone(endpoint), want: Want::No };
             let (spec, receiver) = watch::channel(spec);
             let task = Task::new(Arc::clone(&live), Arc::clone(around), receiver, rng.u64(..));

@@ -32,6 +32,8 @@ impl Breakers {
             return counters;
         }
         let counters = Arc::new(Counters::default());
+        #[cfg(test)]
+        crate::testing::held::watch(&counters, Counters::guards);
         all.insert(key, Arc::downgrade(&counters));
         counters
     }
@@ -129,6 +131,18 @@ impl Counters {
             retries: retries.load(Relaxed),
             refused: refused.load(Relaxed),
         }
+    }
+
+    /// What calls hold, of all priorities. For tests.
+    #[cfg(test)]
+    pub(super) fn guards(&self) -> [(&'static str, u64); 3] {
+        let of = [RoutingPriority::Default, RoutingPriority::High].map(|priority| self.held(priority));
+        let sum = |count: fn(&Held) -> u32| of.iter().map(|held| u64::from(count(held))).sum();
+        [
+            ("requests", sum(|held| held.requests)),
+            ("pending", sum(|held| held.pending)),
+            ("retries", sum(|held| held.retries)),
+        ]
     }
 
     fn acquire(self: &Arc<Self>, resource: Resource, limit: u32) -> Option<Permit> {

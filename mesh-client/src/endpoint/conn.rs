@@ -64,7 +64,7 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new(sender: SendRequest<Bytes>) -> Arc<Self> {
-        Arc::new(Self {
+        let line = Arc::new(Self {
             sender: Mutex::new(Some(sender)),
             open: AtomicBool::new(true),
             sent: AtomicU64::new(0),
@@ -76,7 +76,12 @@ impl Line {
             peer_limit: AtomicU32::new(u32::MAX),
             streams: AtomicU32::new(0),
             own: AtomicU32::new(0),
-        })
+        });
+        #[cfg(test)]
+        crate::testing::held::watch(&line, |line| {
+            [("streams of a connection", line.streams.load(Ordering::SeqCst).into())]
+        });
+        line
     }
 
     /// For one who uses the connection alone, without a [`Conn`]; once.

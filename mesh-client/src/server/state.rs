@@ -65,7 +65,7 @@ struct Inner {
 impl Shared {
     pub(super) fn new(status: ServerStatus, patience: Duration) -> Arc<Self> {
         let inner = Inner { serving: Serving::Waiting, connections: HashMap::new(), next: 0 };
-        Arc::new(Self {
+        let shared = Arc::new(Self {
             inner: Mutex::new(inner),
             serving: watch::Sender::new(Serving::Waiting),
             open: watch::Sender::new(0),
@@ -74,7 +74,12 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             denied: AtomicU64::new(0),
-        })
+        });
+        #[cfg(test)]
+        crate::testing::held::watch(&shared, |shared| {
+            [("requests of a server", shared.in_flight.load(Ordering::Relaxed) as u64)]
+        });
+        shared
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

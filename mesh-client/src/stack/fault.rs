@@ -19,7 +19,7 @@ use std::{
 use tonic::Code;
 
 /// Faults active in the process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct ActiveFaults(Arc<AtomicU32>);
 
 /// One of them, until dropped.
@@ -33,6 +33,13 @@ impl Drop for ActiveFault {
 }
 
 impl ActiveFaults {
+    pub(crate) fn new() -> Self {
+        let active = Arc::new(AtomicU32::new(0));
+        #[cfg(test)]
+        crate::testing::held::watch(&active, |active| [("faults", active.load(Relaxed).into())]);
+        Self(active)
+    }
+
     #[cfg(test)]
     pub(crate) fn active(&self) -> u32 {
         self.0.load(Relaxed)
@@ -285,7 +292,7 @@ mod tests {
 
     #[test]
     fn no_more_are_active_than_may_be() {
-        let active = ActiveFaults::default();
+        let active = ActiveFaults::new();
         assert!(active.begin(Some(0)).is_none());
         let one = active.begin(Some(1));
         assert!(one.is_some() && active.begin(Some(1)).is_none());

@@ -31,6 +31,7 @@ use crate::{
         named::Named,
         testing::{config, forward, http, retry_policy, route},
     },
+    testing::held::{Rest, watch},
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -61,6 +62,8 @@ use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
 const UNAVAILABLE: Act = Act::Code(Code::Unavailable, Duration::ZERO);
+/// Of what is kept without a policy.
+const SPARES: usize = 1 << 20;
 const OK: Act = Act::Code(Code::Ok, Duration::ZERO);
 
 const fn ms(millis: u64) -> Duration {
@@ -109,6 +112,8 @@ struct World {
     script: Mutex<VecDeque<Act>>,
     seen: Mutex<Vec<Seen>>,
     permits: Arc<AtomicU32>,
+    /// Permits that are out.
+    retries: Arc<AtomicU32>,
     /// Attempts whose response body is alive, and deaf ones.
     open: Arc<AtomicU32>,
     /// For what is kept without a policy.
@@ -120,7 +125,7 @@ struct Fake {
     world: Arc<World>,
 }
 
-struct Permit(Arc<AtomicU32>);
+struct Permit(Arc<AtomicU32>, #[expect(dead_code, reason = "dropping it is its use")] Guard);
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -204,7 +209,7 @@ impl Upstream for Fake {
     fn retry_permit(&self, _: RoutingPriority) -> Option<Permit> {
         let permits = &self.world.permits;
         permits.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).ok()?;
-        Some(Permit(permits.clone()))
+        Some(Permit(permits.clone(), Guard::of(&self.world.retries)))
     }
 
     fn wants_hash(&self) -> bool {
@@ -235,8 +240,7 @@ impl World {
                 Ok(response)
             }
             Act::Stream(after) => {
-                self.open.fetch_add(1, SeqCst);
-                let open = Guard(self.open.clone());
+                let open = Guard::of(&self.open);
                 let frames = futures_util::stream::unfold((0, open), move |(step, open)| async move {
                     let frame = match step {
                         0 => Frame::data(Bytes::from_static(b"hello")),
@@ -275,6 +279,13 @@ impl World {
 
 struct Guard(Arc<AtomicU32>);
 
+impl Guard {
+    fn of(counter: &Arc<AtomicU32>) -> Self {
+        counter.fetch_add(1, SeqCst);
+        Self(counter.clone())
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
@@ -303,10 +314,19 @@ fn named(world: &Arc<World>) -> Arc<Named<Fake>> {
     }))
 }
 
-/// A target over fake clusters.
+/// A target over fake clusters. When it is dropped, its calls have given back what they held.
 struct Mesh {
+    _rest: Rest,
     core: Arc<Core<Fake>>,
     world: Arc<World>,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        // No gauge of its own: tests change the core, which must have one owner then.
+        let copies = self.core.mirrors.under_way();
+        assert!(std::thread::panicking() || copies == 0, "{copies} copies have not ended");
+    }
 }
 
 impl Mesh {
@@ -353,8 +373,16 @@ impl Mesh {
             script: Mutex::new(script.into_iter().collect()),
             seen: Mutex::default(),
             permits: Arc::new(AtomicU32::new(3)),
+            retries: Arc::default(),
             open: Arc::default(),
-            spares: Budget::new(1 << 20),
+            spares: Budget::new(SPARES),
+        });
+        watch(&world, |world| {
+            [
+                ("retries", world.retries.load(SeqCst).into()),
+                ("open responses", world.open.load(SeqCst).into()),
+                ("bytes of requests without a policy", (SPARES - world.spares.left()) as u64),
+            ]
         });
         let settings = CallSettings {
             wait_for_ready: false,
@@ -362,10 +390,11 @@ impl Mesh {
             retry_at_every_hop: false,
             throttling,
             hedging,
-            faults: ActiveFaults::default(),
+            faults: ActiveFaults::new(),
             address: "10.0.0.7".into(),
         };
-        Self { core: Arc::new(Core::new("reviews:9080".parse().unwrap(), settings, 1, named(&world))), world }
+        let core = Arc::new(Core::new("reviews:9080".parse().unwrap(), settings, 1, named(&world)));
+        Self { _rest: Rest::default(), core, world }
     }
 
     fn publish(&self, config: &XdsConfig) {

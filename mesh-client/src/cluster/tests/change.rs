@@ -137,13 +137,15 @@ async fn a_silent_call_is_pinged_after_30_s_or_less_often_when_the_peer_complain
         server.answer(Answer::Silent);
         let cluster = Config::of(&[1]).spawn(&net);
         pass(Duration::from_millis(10)).await;
-        let _waiting = tokio::spawn(async move { call(&cluster).await });
+        let waiting = tokio::spawn(async move { call(&cluster).await });
         rest().await;
         let before = net.written.load(SeqCst);
         pass(Duration::from_secs(pinged_after - 1)).await;
         assert_eq!((server.dials(), net.written.load(SeqCst)), (dials, before));
         pass(Duration::from_secs(2)).await;
         assert!(net.written.load(SeqCst) > before, "a PING");
+        waiting.abort();
+        rest().await;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     },
     connector::{BoxIo, Connect, Connecting, Destination},
     endpoint::{ClientTls, TlsConfigs},
+    testing::held::Rest,
 };
 use base64::Engine as _;
 use bytes::Bytes;
@@ -407,7 +408,8 @@ fn trailers(code: Code) -> HeaderMap {
     trailers
 }
 
-/// Servers by address, and the number of bytes that clients wrote.
+/// Servers by address, and the number of bytes that clients wrote. A test has it first: when it is dropped, nothing is
+/// held any more.
 #[derive(Clone, Default)]
 pub(super) struct Net {
     /// What names stand for; a name that is not here is not known.
@@ -416,6 +418,7 @@ pub(super) struct Net {
     pub(super) lookups: Arc<AtomicUsize>,
     servers: Arc<Mutex<HashMap<SocketAddr, Arc<Server>>>>,
     pub(super) written: Arc<AtomicUsize>,
+    _rest: Rest,
 }
 
 impl Net {

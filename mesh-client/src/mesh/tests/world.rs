@@ -4,7 +4,7 @@ mod echo;
 
 pub(super) use echo::{Echo, ask};
 
-use crate::{Mesh, table::testing};
+use crate::{Mesh, table::testing, testing::held::Rest};
 use mesh_xds::{
     bootstrap::{Bootstrap, ChannelCredentials, Node as BootstrapNode, ServerConfig},
     lrs::{LoadReportService, LoadReportSettings},
@@ -310,13 +310,14 @@ impl Views for Source {
     }
 }
 
-/// A control plane; ends when dropped.
+/// A control plane; ends when dropped. By then calls have given back what they held.
 pub(super) struct Plane {
     pub(super) address: SocketAddr,
     source: Arc<Source>,
     ads: AdsService<Source>,
     load: LoadReportService,
     tasks: JoinSet<()>,
+    _rest: Rest,
 }
 
 impl Plane {
@@ -360,7 +361,7 @@ impl Plane {
         tasks.spawn(async move {
             serving.serve_with_incoming(incoming).await.unwrap();
         });
-        Self { address, source, ads, load, tasks }
+        Self { address, source, ads, load, tasks, _rest: Rest::default() }
     }
 
     /// Says the name of the revision.

@@ -5,6 +5,7 @@ pub(super) use crate::testing::{authority, id, identity};
 use crate::{
     registration::WorkloadInfo,
     server::{ControlPlane, MeshServer, PeerIdentity, ServerBuilder, ServerStatus, Surroundings},
+    testing::held::Rest,
     tls::Providers,
 };
 use futures_util::{StreamExt, future::BoxFuture};
@@ -44,7 +45,7 @@ use tonic_prost::ProstCodec;
 
 pub(super) const SAY: &str = "/test.Echo/Say";
 pub(super) const STREAM: &str = "/test.Echo/Stream";
-/// A server under test; ends when dropped.
+/// A server under test; ends when dropped, and serves no request by then.
 pub(super) struct World {
     pub(super) authority: Arc<Authority>,
     pub(super) server: MeshServer,
@@ -52,6 +53,7 @@ pub(super) struct World {
     /// Lets the streams of [`STREAM`] end.
     pub(super) release: watch::Sender<bool>,
     pub(super) serve: JoinHandle<Result<(), tonic::transport::Error>>,
+    _rest: Rest,
 }
 
 type Configs = watch::Receiver<Option<Result<Arc<ServerXdsConfig>, XdsError>>>;
@@ -105,7 +107,7 @@ impl World {
             .add_service(echo)
             .serve_with_incoming_shutdown(server.incoming(), server.drained());
         let config = watch::Sender::new(None);
-        Self { authority, server, config, release, serve: tokio::spawn(serve) }
+        Self { authority, server, config, release, serve: tokio::spawn(serve), _rest: Rest::default() }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

@@ -27,6 +27,9 @@ async fn a_copy_is_sent_and_its_answer_forgotten() {
     assert_eq!(&copies[0].body[..], b"message");
     assert_eq!(copies[0].uri, "http://reviews:9080/r.Reviews/List");
     assert_eq!(copies[0].headers["grpc-timeout"], "15000000u", "whoever serves it knows when nobody waits");
+    assert_eq!(mesh.core.mirrors.under_way(), 1);
+    tokio::time::sleep(ms(15_001)).await;
+    assert_eq!(mesh.core.mirrors.under_way(), 0, "it is given up then");
 }
 
 #[tokio::test(start_paused = true)]
