@@ -267,10 +267,15 @@ impl<U: Upstream> Core<U> {
     }
 
     async fn routed(&self, slow: Slow<U>) -> Result<Outcome<U>, Status> {
+        let mut struck = None;
         let (request, mut opening, compiled, hedging) = match slow {
             Slow::Waiting(waiting) => return self.wait(waiting).await,
             Slow::Failed(about, error) => return self.see_through(about, Err(error)).await,
             Slow::Routed(request, opening, compiled, hedging) => (request, opening, compiled, hedging),
+            Slow::Struck(request, opening, compiled, fault) => {
+                struck = Some(fault);
+                (request, opening, compiled, None)
+            }
             Slow::Looking(request, opening) => {
                 let Opening { deadline, wait_for_ready, .. } = opening;
                 match self.route(request.uri(), request.headers(), deadline, wait_for_ready).await? {
@@ -285,16 +290,17 @@ impl<U: Upstream> Core<U> {
             }
         };
         let named = self.named(&compiled, request.headers(), &mut opening).await?;
-        let mut call = match &named {
-            None => self.enter(&compiled, request.uri(), &mut opening)?,
-            Some((forwarding, choice)) => self.enter_by(&compiled, forwarding, choice, &mut opening),
+        let mut call = match (&named, &struck) {
+            (Some((forwarding, choice)), _) => self.enter_by(&compiled, forwarding, choice, &mut opening),
+            (None, None) => self.enter(&compiled, request.uri(), &mut opening)?,
+            (None, Some(struck)) => self.enter_struck(&compiled, request.uri(), struck, &mut opening)?,
         };
         let affinity = call.begin_session(request.uri(), request.headers())?;
         let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= Instant::now()) {
             return Err(deadline.exceeded(&self.target, NOT_SENT));
         }
-        if let Some(response) = call.inject_faults(request.uri(), request.headers()).await? {
+        if let Some(response) = call.inject_faults(request.uri(), request.headers(), struck).await? {
             return Ok(Outcome::Response(response));
         }
         let (mut parts, body) = request.into_parts();
@@ -362,49 +368,6 @@ impl<U: Upstream> Core<U> {
 }
 
 impl<U: Upstream> Call<'_, U> {
-    /// Delays, and ends the call early where an abort is drawn.
-    async fn inject_faults(&self, uri: &Uri, headers: &HeaderMap) -> Result<Option<Answered<U>>, Status> {
-        if self.choice.faults.is_empty() {
-            return Ok(None);
-        }
-        let injections: Vec<_> = {
-            let seen = self.core.seen(uri, headers);
-            let mut rng = self.core.dice.roll();
-            let draw = |fault: &Arc<_>| (fault::Injection::draw(fault, &seen, &mut rng), fault.max_active);
-            self.choice.faults.iter().map(draw).filter(|(injection, _)| !injection.is_none()).collect()
-        };
-        let counters = &self.core.counters;
-        for (injection, limit) in injections {
-            let Some(_active) = self.core.settings.faults.begin(limit) else {
-                counters.faults_over_limit.add_one();
-                continue;
-            };
-            if let Some(delay) = injection.delay {
-                counters.faults_delayed.add_one();
-                let end = Instant::now() + delay;
-                match self.deadline.filter(|deadline| deadline.at < end) {
-                    None => tokio::time::sleep_until(end).await,
-                    Some(deadline) => {
-                        tokio::time::sleep_until(deadline.at).await;
-                        let what = format!("an injected delay of {delay:?} had not ended");
-                        return Err(deadline.exceeded(&self.core.target, &what));
-                    }
-                }
-            }
-            match injection.abort {
-                None => {}
-                Some(code) => {
-                    counters.faults_aborted.add_one();
-                    if code == Code::Ok {
-                        return Ok(Some(Status::ok("").into_http::<()>().map(|()| BoundedBody::ended())));
-                    }
-                    return Err(self.explain(Status::new(code, "fault injected by configuration"), 0, None));
-                }
-            }
-        }
-        Ok(None)
-    }
-
     /// The request as it is sent, except for what differs between attempts.
     fn rewrite(&self, parts: &mut Parts) {
         if self.deadline.is_some() {

@@ -74,16 +74,15 @@ pub(crate) enum Reply {
 }
 
 impl<U> Compiled<U> {
-    /// Nothing is injected, copied or sent twice at once; callers are given no cookies, there are no sessions, and
-    /// requests name no clusters.
+    /// Nothing is copied or sent twice at once; callers are given no cookies, there are no sessions, and requests name
+    /// no clusters. Faults are drawn for each call.
     pub(crate) fn is_plain(&self) -> bool {
         match &self.action {
             Action::Forward(forwarding) => {
                 let Forwarding { mirrors, hash, hedge, choices, by_header, .. } = &**forwarding;
                 let gives_cookie = |policy: &HashPolicy| matches!(&policy.key, HashKey::Cookie(cookie) if cookie.ttl.is_some());
                 let few = mirrors.is_empty() && hedge.is_none() && by_header.is_none();
-                few && !hash.iter().any(gives_cookie)
-                    && choices.iter().all(|choice| choice.faults.is_empty() && choice.session.is_none())
+                few && !hash.iter().any(gives_cookie) && choices.iter().all(|choice| choice.session.is_none())
             }
             Action::Answer(_) | Action::Fail(_) => true,
         }

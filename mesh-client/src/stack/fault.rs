@@ -1,10 +1,16 @@
 //! Fault injection (gRFC A33): a delay, then an abort, drawn independently, once per call.
 //!
 //! The delay does not extend the deadline, and an abort is not retried. What is active counts against the
-//! filter's limit in the whole process; only faults that happen count.
+//! filter's limit in the whole process; only faults that happen count. Where there are several filters, a request comes
+//! to the next when the one before has let it pass. A call to which nothing happens pays for the draw alone.
 
-use crate::retry::policy::of_http;
-use http::HeaderMap;
+use super::{Answered, Call, Core, Opening};
+use crate::{
+    call::{BoundedBody, Upstream},
+    retry::policy::of_http,
+    table::{Choice, Compiled},
+};
+use http::{HeaderMap, Uri};
 use mesh_xds::{
     matcher::{Fraction, Headers},
     resource::fault::{AbortKind, DelayKind, Fault},
@@ -16,7 +22,91 @@ use std::{
     },
     time::Duration,
 };
-use tonic::Code;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+/// A fault that happens to a call.
+#[derive(Debug)]
+pub(crate) struct Struck {
+    /// Which of its route's clusters the call goes to, and which of that one's filters this is.
+    choice: usize,
+    filter: usize,
+    injection: Injection,
+    active: ActiveFault,
+}
+
+impl<U: Upstream> Core<U> {
+    /// As [`Core::enter`], for a call that has its cluster: it is not drawn again.
+    pub(super) fn enter_struck<'a>(
+        &'a self,
+        compiled: &'a Compiled<U>,
+        uri: &Uri,
+        struck: &Struck,
+        opening: &mut Opening,
+    ) -> Result<Call<'a, U>, Status> {
+        let mut call = self.enter(compiled, uri, opening)?;
+        call.choice = call.forwarding.choices().get(struck.choice).unwrap_or(call.choice);
+        Ok(call)
+    }
+}
+
+impl<U: Upstream> Call<'_, U> {
+    /// Draws until a fault happens, from this filter on.
+    pub(super) fn strike(&self, from: usize, uri: &Uri, headers: &HeaderMap) -> Option<Struck> {
+        let faults = self.choice.faults.get(from..).filter(|faults| !faults.is_empty())?;
+        let seen = self.core.seen(uri, headers);
+        let mut rng = self.core.dice.roll();
+        for (filter, fault) in (from..).zip(faults) {
+            let injection = Injection::draw(fault, &seen, &mut rng);
+            if injection.is_none() {
+                continue;
+            }
+            let Some(active) = self.core.settings.faults.begin(fault.max_active) else {
+                self.core.counters.faults_over_limit.add_one();
+                continue;
+            };
+            let is_it = |choice: &Choice<U>| std::ptr::eq(choice, self.choice);
+            let choice = self.forwarding.choices().iter().position(is_it).unwrap_or_default();
+            return Some(Struck { choice, filter, injection, active });
+        }
+        None
+    }
+
+    /// Delays, and ends the call early where an abort is drawn. `struck` is what was drawn already.
+    pub(super) async fn inject_faults(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        struck: Option<Struck>,
+    ) -> Result<Option<Answered<U>>, Status> {
+        let counters = &self.core.counters;
+        let mut next = struck.or_else(|| self.strike(0, uri, headers));
+        while let Some(Struck { filter, injection, active, .. }) = next {
+            if let Some(delay) = injection.delay {
+                counters.faults_delayed.add_one();
+                let end = Instant::now() + delay;
+                match self.deadline.filter(|deadline| deadline.at < end) {
+                    None => tokio::time::sleep_until(end).await,
+                    Some(deadline) => {
+                        tokio::time::sleep_until(deadline.at).await;
+                        let what = format!("an injected delay of {delay:?} had not ended");
+                        return Err(deadline.exceeded(&self.core.target, &what));
+                    }
+                }
+            }
+            if let Some(code) = injection.abort {
+                counters.faults_aborted.add_one();
+                if code == Code::Ok {
+                    return Ok(Some(Status::ok("").into_http::<()>().map(|()| BoundedBody::ended())));
+                }
+                return Err(self.explain(Status::new(code, "fault injected by configuration"), 0, None));
+            }
+            drop(active);
+            next = self.strike(filter + 1, uri, headers);
+        }
+        Ok(None)
+    }
+}
 
 /// Faults active in the process.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The common call: its route is there, an endpoint is ready, and there is neither a fault nor a copy to make.
+//! The common call: its route is there, an endpoint is ready, no fault happens to it, and there is no copy to make.
 //!
 //! Everything up to handing the request to the endpoint's connection happens in [`Core::begin`], without a wait;
 //! what is left is a future that has a name and needs no box. Promises: no allocation, no lock and no task hop of
@@ -8,6 +8,7 @@
 
 use super::{
     Answered, Call, Core, NOT_SENT, Opening, Outcome,
+    fault::Struck,
     retry::{Answer, Repeatable, Verdict, set_timeout},
     route::Found,
 };
@@ -49,6 +50,8 @@ pub(crate) enum Slow<U: Upstream> {
     Looking(Request<tonic::body::Body>, Opening),
     /// It has its route, of which one look is enough: a look may draw. If the program hedges it, so.
     Routed(Request<tonic::body::Body>, Opening, Arc<Compiled<U>>, Option<Hedging>),
+    /// It has its route, the program does not hedge it, and this fault happens to it.
+    Struck(Request<tonic::body::Body>, Opening, Arc<Compiled<U>>, Struck),
     /// No endpoint takes it at this moment.
     Waiting(Waiting<U>),
     /// Its first attempt has failed.
@@ -216,6 +219,9 @@ impl<U: Upstream> Core<U> {
         let Call { choice, deadline, .. } = call;
         if let Some(deadline) = deadline.filter(|deadline| deadline.at <= opening.began()) {
             return Err(deadline.exceeded(&self.target, NOT_SENT));
+        }
+        if let Some(struck) = call.strike(0, request.uri(), request.headers()) {
+            return Ok(Begun::Slow(Slow::Struck(request, opening, compiled, struck)));
         }
         let (mut parts, body) = request.into_parts();
         call.rewrite(&mut parts);
