@@ -1,8 +1,8 @@
 //! One attempt: drop, pick, breaker, send; wait where that can help.
 //!
 //! Promises: nothing here takes a lock or allocates unless the call must wait or fails; an endpoint that is not
-//! connected is never picked; a request that a dying connection hands back goes to another endpoint, unseen by
-//! the caller; waiting ends with the deadline, and every error names the cluster and the cause. Drops are drawn
+//! connected is never picked; a request that dying connections hand back goes to another endpoint, however many they
+//! are, unseen by the caller; waiting ends with the deadline, and every error names the cluster and the cause. Drops are drawn
 //! once per attempt and before anything else (A27); breakers count from the pick to the end of the stream (A32).
 
 use super::{
@@ -41,7 +41,8 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-/// A request that connections keep handing back is given up after this many.
+/// After so many connections that hand a request back, it waits for news of them: each of them has ended, which the
+/// cluster is about to hear.
 const HAND_BACKS: u32 = 16;
 
 /// What a call brings to its attempts, and learns from them. One for all attempts of a call.
@@ -79,7 +80,7 @@ pub(crate) struct AttemptContext {
 /// What a retry needs to know of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptErrorKind {
-    /// Connections ended before the request was sent, again and again. It may be sent again.
+    /// The connection ended before the request was sent. It may be sent again.
     NeverSent,
     /// The endpoint refused the stream unprocessed (REFUSED_STREAM, GOAWAY). It may be sent again.
     RefusedStream,
@@ -514,8 +515,7 @@ impl Shared {
                 }
             }
         }
-        let reason = format!("{HAND_BACKS} connections ended before the request was sent");
-        Err(Unstarted::Failed(self.unsent(AttemptErrorKind::NeverSent, &reason, request)))
+        Err(Unstarted::Later(request, None))
     }
 
     /// As [`Self::start`], whenever that is.

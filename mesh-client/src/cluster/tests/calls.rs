@@ -4,9 +4,9 @@ use super::net::*;
 use crate::{
     body::CallBody,
     call::Upstream,
-    cluster::{AttemptContext, AttemptErrorKind, snapshot::Snapshot},
+    cluster::{AttemptContext, AttemptErrorKind, Cluster, snapshot::Snapshot},
     endpoint::{
-        Endpoint,
+        Endpoint, Reserved,
         conn::{Conn, Line},
         io::Watched,
     },
@@ -393,27 +393,66 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
     config.cluster.lb = LbPolicy::PickFirst { shuffle: false };
     let cluster = config.spawn(&net);
     call(&cluster).await.unwrap();
+    let good = cluster.shared.snapshot.load().picker.pick(&cluster.shared.dice).unwrap().clone();
+    let bad = only_dying_ones(&cluster, 1, &[good]).await.remove(0);
+    let mut context = AttemptContext { selection_attempts: 1, ..AttemptContext::default() };
+    assert_eq!(status(attempt(&cluster, &mut context).await.unwrap()).await, Code::Ok);
+    assert_eq!(context.tried.last(), Some(address(1)));
+    assert_eq!((bad.in_flight(), bad.tally().take()), (0, (0, 0)));
+    assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_any_number_of_dying_connections_hand_back_is_sent_in_the_end() {
+    let net = Net::default();
+    let [server] = net.servers();
+    let mut config = Config::of(&[1]);
+    config.cluster.lb = LbPolicy::PickFirst { shuffle: false };
+    let cluster = config.spawn(&net);
+    call(&cluster).await.unwrap();
+    let before = cluster.shared.snapshot.load_full();
+    for (dying, looked_at) in [(16, 16), (20, 20), (40, 32)] {
+        let bad = only_dying_ones(&cluster, dying, &[]).await;
+        let waiting = {
+            let cluster = Arc::clone(&cluster);
+            tokio::spawn(async move { call(&cluster).await })
+        };
+        rest().await;
+        // It waits for news, and does not run in circles.
+        assert_eq!((waiting.is_finished(), cluster.guards()[1].1), (false, 1), "{dying}");
+        let gone = bad.iter().filter(|one| matches!(one.reserve(), Reserved::Gone)).count();
+        assert_eq!(gone, looked_at, "of {dying}, each once");
+        cluster.shared.snapshot.store(Arc::clone(&before));
+        cluster.shared.changed.send_replace(());
+        assert_eq!(waiting.await.unwrap().unwrap(), Code::Ok, "{dying}");
+    }
+    assert_eq!(server.hits(), 4);
+    // And no longer than the call has time.
+    only_dying_ones(&cluster, 40, &[]).await;
+    let error = attempt(&cluster, &mut with_deadline(Duration::from_secs(1))).await.unwrap_err();
+    assert_eq!((error.kind, error.request.is_some()), (AttemptErrorKind::DeadlineExceeded, true));
+}
+
+/// Makes calls go to so many endpoints whose connections have just ended, which nobody knows, and to those behind them.
+async fn only_dying_ones(cluster: &Cluster, count: usize, behind: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
     let snapshot = cluster.shared.snapshot.load_full();
-    let good = snapshot.picker.pick(&cluster.shared.dice).unwrap();
-    // Another endpoint, first in line, whose connection takes no requests.
-    let bad = Arc::new(Endpoint::new(
-        "reviews".into(),
-        address(9),
-        0,
-        Arc::default(),
-        Arc::default(),
-        tokio::sync::mpsc::unbounded_channel().0,
-    ));
-    let (ours, _theirs) = tokio::io::duplex(1024);
-    let (ours, _) = Watched::new(Box::new(ours));
-    let (sender, connection) = h2::client::handshake(ours).await.unwrap();
-    let conn = Conn::new(Line::new(sender), Arc::clone(&bad), http::uri::Scheme::HTTP, None);
-    bad.offer(vec![Arc::new(conn)]);
-    // It has just ended, and nobody knows yet.
-    drop(connection);
-    let members = [Arc::clone(&bad), Arc::clone(good)].into();
+    let mut dying = Vec::new();
+    for _ in 0..count {
+        let events = tokio::sync::mpsc::unbounded_channel().0;
+        let bad = Endpoint::new("reviews".into(), address(9), 0, Arc::default(), Arc::default(), events);
+        let bad = Arc::new(bad);
+        let (ours, _theirs) = tokio::io::duplex(1024);
+        let (ours, _) = Watched::new(Box::new(ours));
+        let (sender, connection) = h2::client::handshake(ours).await.unwrap();
+        let conn = Conn::new(Line::new(sender), Arc::clone(&bad), http::uri::Scheme::HTTP, None);
+        bad.offer(vec![Arc::new(conn)]);
+        drop(connection);
+        dying.push(bad);
+    }
+    let members: Vec<_> = dying.iter().chain(behind).cloned().collect();
+    let (ready, weights) = ((0..).take(members.len()).collect(), vec![1; members.len()]);
     let mut rng = fastrand::Rng::with_seed(1);
-    let group = Balancer::new(&config.cluster.lb, members, vec![0, 1], vec![1, 1], &mut rng);
+    let group = Balancer::new(&snapshot.config.cluster.lb, members.into(), ready, weights, &mut rng);
     let picker = Picker::spread(vec![(100, vec![(1, Arc::new(group))])]);
     let Snapshot { config, hope, state, .. } = &*snapshot;
     let (config, hope, state) = (Arc::clone(config), hope.clone(), *state);
@@ -426,12 +465,7 @@ async fn a_request_that_a_dying_connection_hands_back_goes_elsewhere() {
         hope,
         state,
     }));
-
-    let mut context = AttemptContext { selection_attempts: 1, ..AttemptContext::default() };
-    assert_eq!(status(attempt(&cluster, &mut context).await.unwrap()).await, Code::Ok);
-    assert_eq!(context.tried.last(), Some(address(1)));
-    assert_eq!((bad.in_flight(), bad.tally().take()), (0, (0, 0)));
-    assert_eq!(server.hits(), 2);
+    dying
 }
 
 #[tokio::test(start_paused = true)]
