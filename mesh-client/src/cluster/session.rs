@@ -4,8 +4,9 @@
 //! `override_host_status`, whatever the policy would pick: one that the policy has no connection to is dialled, and
 //! the call waits for it. A session that cannot have its endpoint goes where calls go, or fails if it is strict. As in
 //! Envoy, an endpoint that is ejected or fails its health checks is UNHEALTHY, and a retry is not bound to the session,
-//! unless that is strict. (In gRPC retries are bound, too, and ejection is not looked at.) Of a cluster of clusters
-//! the endpoint is looked for in the leaf in use, of a subset among the endpoints of the subset.
+//! unless that is strict. (In gRPC retries are bound, too, and ejection is not looked at.) It is looked for in every
+//! priority; of a cluster of clusters in the leaf in use, which is chosen first (A75), of a subset among the endpoints of
+//! the subset.
 //!
 //! Clusters keep nothing of this until a call with a session comes, and nothing 15 minutes after the last one.
 

@@ -2,7 +2,8 @@
 
 use super::net::*;
 use crate::{
-    cluster::{AttemptContext, AttemptErrorKind, Cluster},
+    call::Place,
+    cluster::{AttemptContext, AttemptErrorKind, Cluster, Session},
     table::registry::Registry,
 };
 use mesh_xds::{
@@ -192,4 +193,31 @@ async fn a_name_that_becomes_a_cluster_of_clusters_is_another_cluster() {
     assert!(!Arc::ptr_eq(&before, &after));
     calls(&after, 2).await;
     assert_eq!((one.hits(), two.hits()), (1, 2));
+}
+
+/// The port that a call goes to whose session is at this one.
+async fn of_session(cluster: &Cluster, at: u16) -> u16 {
+    let session = Some(Box::new(Session::new([address(at)].into(), None)));
+    let response =
+        attempt(cluster, &mut AttemptContext { session, ..AttemptContext::default() }).await.unwrap();
+    let port = response.body().endpoint().unwrap().port();
+    status(response).await;
+    port
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_looked_for_in_every_priority_of_the_leaf_in_use_and_in_no_other() {
+    let net = Net::default();
+    let [one, two, _other] = net.servers();
+    let both = |config: &mut Config| config.endpoints = Config::with_priorities(&[&[1], &[2]]).endpoints;
+    let registry = registry(&net);
+    let cluster = registry.live(&aggregate(vec![leaf("a", &[], both), leaf("b", &[3], |_| {})]));
+    assert_eq!((of_session(&cluster, 2).await, of_session(&cluster, 1).await), (2, 1));
+    assert_eq!(of_session(&cluster, 3).await, 1, "the leaf is chosen before the endpoint (A75)");
+    for server in [&one, &two] {
+        server.door(Door::Refuses);
+        server.kill();
+    }
+    rest().await;
+    assert_eq!((of_session(&cluster, 2).await, of_session(&cluster, 3).await), (3, 3));
 }

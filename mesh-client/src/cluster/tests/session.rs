@@ -95,6 +95,30 @@ async fn an_endpoint_that_balancing_does_not_use_is_dialled_for_its_session_alon
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_survives_that_priorities_switch_and_that_its_endpoint_moves_between_them() {
+    let net = Net::default();
+    let [first, second] = net.servers();
+    let cluster = Config::with_priorities(&[&[1], &[2]]).spawn(&net);
+    assert_eq!(ports(&cluster, &[1]).await, [1]);
+    first.door(Door::Refuses);
+    first.kill();
+    rest().await;
+    assert_eq!(ports(&cluster, &[1]).await, [2], "it cannot be had: the session moves");
+    first.door(Door::Open);
+    pass(Duration::from_secs(130)).await;
+    second.hits();
+    call(&cluster).await.unwrap();
+    assert_eq!(second.hits(), 0, "calls are back at the first priority");
+    assert_eq!(ports(&cluster, &[2]).await, [2], "a session that began meanwhile is not");
+    assert_eq!(ports(&cluster, &[1]).await, [1]);
+    let dials = (first.dials(), second.dials());
+    cluster.update(Config::with_priorities(&[&[2], &[1]]).build());
+    rest().await;
+    assert_eq!((ports(&cluster, &[1]).await, ports(&cluster, &[2]).await), (vec![1], vec![2]));
+    assert_eq!((first.dials(), second.dials()), dials, "on the connections that there were");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_drains_keeps_its_sessions_where_its_status_may_be_asked_for() {
     for (statuses, stays) in [(OverrideHostStatus::default(), false), (and(HealthStatus::Draining), true)] {
         let net = Net::default();

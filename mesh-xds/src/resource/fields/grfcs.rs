@@ -138,7 +138,12 @@ pub static GRFCS: &[Grfc] = &[
     ),
     grfc("A72", "traces", [No, No, Na], ""),
     grfc("A74", "coherent configuration", [Yes, Yes, Na], ""),
-    grfc("A75", "aggregate clusters, once more", [Needs(Feature::AggregateCluster), Na, No], ""),
+    grfc(
+        "A75",
+        "aggregate clusters, once more",
+        [Needs(Feature::AggregateCluster), Na, No],
+        "sessions are looked for in every priority of the leaf in use",
+    ),
     grfc("A76", "ring hash, improved", [Needs(Feature::RingHash), Na, No], ""),
     grfc("A77", "rate limit quotas (draft)", [Na, Needs(Feature::RateLimitQuota), No], ""),
     grfc("A78", "metrics of balancing and of the xDS client", [No, No, Na], ""),
