@@ -23,12 +23,12 @@ use crate::{
     lb,
     retry::hedging::Entry,
     snapshot::State,
-    stack::Core,
+    stack::{self, Core},
     table::{Action, RouteTable},
 };
 use http::request::Parts;
 use mesh_xds::{config::XdsConfig, explain::explain, matcher::Headers};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 #[allow(unused_imports)] // For the links above.
 use crate::MeshChannel;
@@ -104,7 +104,7 @@ impl Subscription {
         }
         let mut leads = Vec::new();
         let destinations = explanation.decisions.iter_mut().flat_map(|one| &mut one.destinations);
-        for (destination, hash) in destinations.zip(hashes) {
+        for (destination, (hash, session)) in destinations.zip(hashes) {
             let Some((hash, live)) = hash.zip(live(&destination.cluster)) else { continue };
             if live.wants_hash() {
                 let lead = hash.and_then(|hash| live.leads(hash));
@@ -112,6 +112,7 @@ impl Subscription {
                     hash: hash.map(|hash| format!("{hash:016x}")),
                     endpoint: lead.as_ref().map(|lead| lead.endpoint),
                     ready: lead.as_ref().is_some_and(|lead| lead.state == lb::hashed::State::Ready),
+                    session,
                 });
                 leads.extend(lead);
             }
@@ -137,30 +138,34 @@ fn clusters(table: &RouteTable<LiveCluster>) -> HashMap<Arc<str>, Arc<LiveCluste
     clusters
 }
 
-/// What a call would be hashed by on the way to each destination, decision by decision.
+/// What a call would be hashed by on the way to each destination, decision by decision, and where its session is.
 fn hashes(
     core: &Core<LiveCluster>,
     table: &RouteTable<LiveCluster>,
     config: &XdsConfig,
     explanation: &Explanation,
     request: &Parts,
-) -> Vec<Option<Option<u64>>> {
-    let of = |decision: &Decision, destination| {
+) -> Vec<(Option<Option<u64>>, Option<SocketAddr>)> {
+    let compiled = |decision: &Decision| {
         let route = config.virtual_host.routes.get(decision.route)?;
-        let compiled = table.routes().iter().find(|compiled| Arc::ptr_eq(&compiled.route, route))?;
-        core.hash_of(compiled, destination, request)
+        table.routes().iter().find(|compiled| Arc::ptr_eq(&compiled.route, route))
+    };
+    let of = |decision, destination| {
+        let Some(compiled) = compiled(decision) else { return (None, None) };
+        let session = stack::session_of(compiled, destination, request);
+        (core.hash_of(compiled, destination, request), session)
     };
     let decisions = explanation.decisions.iter();
     decisions.flat_map(|one| (0..one.destinations.len()).map(move |index| of(one, index))).collect()
 }
 
-/// Where every call that an explanation is about has a hash, the endpoints that no hash leads to are not picked.
+/// Where every call that an explanation is about has a hash, the endpoints that no hash leads to are not picked; unless
+/// sessions go before it.
 fn narrow(explanation: &mut Explanation, leads: &[Lead]) {
     let decisions = &explanation.decisions;
-    let all_lead = decisions
-        .iter()
-        .flat_map(|one| &one.destinations)
-        .all(|one| one.hashed.as_ref().is_some_and(|hashed| hashed.endpoint.is_some()));
+    let all_lead = decisions.iter().flat_map(|one| &one.destinations).all(|one| {
+        one.hashed.as_ref().is_some_and(|hashed| hashed.endpoint.is_some() && hashed.session.is_none())
+    });
     if !all_lead || decisions.iter().any(|one| !one.mirrors.is_empty()) {
         return;
     }

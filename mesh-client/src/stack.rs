@@ -18,6 +18,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use affinity::session_of;
 pub(crate) use fault::ActiveFaults;
 pub(crate) use flight::{Begun, Flight, Slow};
 

@@ -139,6 +139,8 @@ pub struct Hashed {
     pub endpoint: Option<SocketAddr>,
     /// Whether that one is connected: otherwise the call waits until it is.
     pub ready: bool,
+    /// The endpoint that the request's session names: it goes before the hash for as long as sessions can have it.
+    pub session: Option<SocketAddr>,
 }
 
 /// One value in force.

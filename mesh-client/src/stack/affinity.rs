@@ -15,10 +15,10 @@ use crate::{
     call::Upstream,
     cluster::{Session, track::BINARY},
     retry::policy::of_http,
-    table::Choice,
+    table::{Action, Choice, Compiled},
 };
 use base64::Engine as _;
-use http::{HeaderMap, HeaderValue, Uri, header::SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Uri, header::SET_COOKIE, request::Parts};
 use mesh_xds::resource::stateful_session::{SessionState, StatefulSession};
 use std::net::SocketAddr;
 use tonic::Status;
@@ -104,6 +104,20 @@ impl<U: Upstream> Core<U> {
             }
         }
     }
+}
+
+/// The first endpoint that the session of a request with this head names, if it is of this one of the route's clusters. For
+/// explanations.
+pub(crate) fn session_of<U>(compiled: &Compiled<U>, destination: usize, head: &Parts) -> Option<SocketAddr> {
+    let Action::Forward(forwarding) = &compiled.action else { return None };
+    let choice = forwarding.choices().get(destination)?;
+    let state = choice.session.as_deref()?.state.as_ref()?;
+    if matches!(state, SessionState::Cookie(cookie) if !cookie.is_for(head.uri.path())) {
+        return None;
+    }
+    let Kept { hosts, cluster } = Kept::read(state, &head.headers)?;
+    let is_here = cluster.is_none_or(|cluster| *cluster == *choice.name);
+    hosts.first().copied().filter(|_| is_here)
 }
 
 /// What a caller is to keep.

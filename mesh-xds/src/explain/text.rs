@@ -131,6 +131,12 @@ impl Explanation {
 }
 
 fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
+    if let Some(session) = hashed.session {
+        writeln!(
+            f,
+            "    its session is with {session}, which goes before its hash; if that one cannot be had:"
+        )?;
+    }
     match hashed {
         Hashed { hash: None, .. } => {
             f.write_str("    it has nothing that is hashed: any endpoint may be picked\n")
@@ -138,7 +144,7 @@ fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
         Hashed { hash: Some(hash), endpoint: None, .. } => {
             writeln!(f, "    its hash {hash} leads nowhere: no endpoint takes calls")
         }
-        Hashed { hash: Some(hash), endpoint: Some(endpoint), ready } => {
+        Hashed { hash: Some(hash), endpoint: Some(endpoint), ready, session: _ } => {
             let wait = if *ready { "" } else { ", which is not connected: the call waits for it" };
             writeln!(f, "    its hash {hash} leads to {endpoint}{wait}")
         }

@@ -4,8 +4,9 @@ use super::*;
 use crate::{registration::proto::RegisterRequest, table::testing::retry_policy};
 use base64::Engine as _;
 use mesh_xds::resource::{
-    cluster::{Consecutive, OutlierDetection},
+    cluster::{Consecutive, LbPolicy, LocalityLb, OutlierDetection, RingHash},
     filter::FilterConfig,
+    route::{HashKey, HashPolicy},
     stateful_session::{SessionState, StatefulSession},
 };
 use std::net::SocketAddr;
@@ -94,4 +95,59 @@ async fn a_session_whose_endpoint_fails_is_served_by_a_retry_and_moves_there() {
     let after = (bad.hits(), mesh.status().targets["reviews:9080"].calls.retries);
     assert_eq!(before, after, "an ejected endpoint is not asked, so nothing is repeated");
     assert_eq!(mesh.status().clusters["v1"].in_flight, 0);
+}
+
+#[tokio::test]
+async fn an_explanation_tells_that_the_session_goes_before_the_hash() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let plane = Plane::start().await;
+    let addresses = vec![one.address, two.address];
+    let mut config = sticky(reviews([("v1", addresses.clone())])).with_clusters(|cluster| {
+        cluster.lb = LbPolicy::RingHash(RingHash::default());
+        cluster.lb_options.localities = LocalityLb::Flat;
+    });
+    config.forward(|forward| {
+        forward.hash = vec![HashPolicy {
+            key: HashKey::Header { name: http::HeaderName::from_static("x-user"), rewrite: None },
+            terminal: false,
+        }];
+    });
+    plane.publish(&config);
+    let mesh = plane.join();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    // Both are connected.
+    for address in &addresses {
+        within(ask(channel.clone(), of(&at(*address)))).await.unwrap();
+    }
+    let head = |session: Option<&str>| {
+        let head = http::Request::get("/mesh.test.Echo/Ask").header("x-user", "jason");
+        let head = session.into_iter().fold(head, |head, session| head.header("x-session", session));
+        head.body(()).unwrap().into_parts().0
+    };
+    let alone = within(channel.explain(&head(None))).await;
+    let hashed = alone.decisions[0].destinations[0].hashed.clone().unwrap();
+    let led = hashed.endpoint.unwrap();
+    let narrowed = |found: &crate::explain::Explanation| found.to_string().contains("the hash leads to");
+    assert_eq!((hashed.session, narrowed(&alone)), (None, true), "{alone}");
+
+    let other = addresses.into_iter().find(|address| *address != led).unwrap();
+    let bound = within(channel.explain(&head(Some(&at(other))))).await;
+    let hashed = bound.decisions[0].destinations[0].hashed.clone().unwrap();
+    assert_eq!(
+        (hashed.session, hashed.endpoint, narrowed(&bound)),
+        (Some(other), Some(led), false),
+        "{bound}"
+    );
+    let text = format!("its session is with {other}, which goes before its hash");
+    assert!(bound.to_string().contains(&text), "{bound}");
+    assert_eq!(serde_json::to_value(&hashed).unwrap()["session"], other.to_string());
+    // As the call does.
+    let mut request = of(&at(other)).unwrap();
+    request.metadata_mut().insert("x-user", "jason".parse().unwrap());
+    let answer = within(ask(channel.clone(), Some(request))).await.unwrap();
+    assert_eq!(answer.server, if other == one.address { "one" } else { "two" });
+    // A session of another cluster is none here.
+    let elsewhere = base64::engine::general_purpose::STANDARD.encode(format!("{other};cluster:v2"));
+    let void = within(channel.explain(&head(Some(&elsewhere)))).await;
+    assert_eq!(void.decisions[0].destinations[0].hashed.as_ref().unwrap().session, None);
 }
