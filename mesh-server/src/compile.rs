@@ -10,6 +10,7 @@
 //! | RDS | `outbound\|9080\|\|reviews.default.svc.cluster.local` |
 //! | CDS, EDS | `outbound\|9080\|v1\|reviews.default.svc.cluster.local` |
 
+mod absence;
 pub mod client;
 mod cluster;
 mod endpoint;

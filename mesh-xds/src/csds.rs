@@ -271,17 +271,21 @@ fn of_type(status: &TypeStatus) -> Vec<GenericXdsConfig> {
     if status.resources.is_empty() {
         all.extend(status.rejected.iter().map(|name| rejected(name)));
     }
-    all.extend(status.resources.iter().map(|HeldStatus { name, version, state }| {
+    all.extend(status.resources.iter().map(|HeldStatus { name, version, state, reason }| {
         let sync = match state {
             ResourceState::Nacked => return rejected(name),
             ResourceState::Requested if status.outstanding => ConfigStatus::Stale,
             ResourceState::Requested => ConfigStatus::NotSent,
             _ => ConfigStatus::Synced,
         };
+        let failure = reason.as_ref().map(|reason| UpdateFailureState {
+            details: reason.to_string(),
+            ..UpdateFailureState::default()
+        });
         GenericXdsConfig {
             version_info: version.as_deref().unwrap_or_default().to_owned(),
             client_status: client_status(*state).into(),
-            ..entry(name, sync, None)
+            ..entry(name, sync, failure)
         }
     }));
     all

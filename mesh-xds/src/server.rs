@@ -4,6 +4,7 @@
 //! its client holds and says what it lacks; [`AdsService`] is the only part that does IO. No stream can
 //! delay another, nor the publisher: each reads the latest view when it gets to it.
 
+mod absent;
 mod bucket;
 mod delta;
 mod desk;
@@ -32,8 +33,9 @@ pub(crate) use status::epoch_seconds;
 pub use status::{HeldStatus, NackStatus, StreamStatus, TypeStatus, Variant};
 pub use stream::{Input, Outputs, Protocol, Rejection, Settings, Stream};
 pub use task::{AdsService, AdsSettings, StreamEvent};
-pub use view::{Changes, Encoded, Node, Touched, View, Views};
+pub use view::{Absence, Changes, Encoded, Node, Touched, View, Views};
 
-/// Client feature: the client understands `resource_errors` (xRFC TP3) in state-of-the-world responses,
-/// and is told at once that a resource does not exist. Clients without it wait for their timer.
+/// Client feature: the client understands `resource_errors` (xRFC TP3), and is told at once that a resource does not
+/// exist, and why. Clients without it are told in incremental streams what does not exist (`removed_resources`); in
+/// state-of-the-world streams they wait for their timer.
 pub const RESOURCE_ERRORS_FEATURE: &str = "io.mesh.xds.resource-errors";

@@ -225,3 +225,60 @@ async fn a_refused_rule_that_asks_for_tls_never_lets_a_call_out_in_plaintext() {
     }
     running.shutdown().await;
 }
+
+/// What cannot be had says why, with the line of the YAML, and comes when that is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_what_is_not_there_says_what_is_wrong_and_where() {
+    let outside = serve_outside("outside").await;
+    let dir = TempDir::new().unwrap();
+    let routes = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: greeter}\nspec:\n  \
+                  hosts: [greeter]\n  http: [{route: [{destination: {host: greeter, subset: v9}}]}]\n---\n\
+                  apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: greeter}\nspec:\n  \
+                  host: greeter\n  subsets: [{name: v1}]\n";
+    std::fs::write(dir.path().join("routes.yaml"), routes).unwrap();
+    // Each of the two clients breaks and mends its own.
+    let entry = |name: &str, resolution: &str| {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  \
+             hosts: [{name}.example.com]\n  location: MESH_EXTERNAL\n  resolution: {resolution}\n  \
+             ports: [{{number: 443, name: grpc, protocol: GRPC}}]\n  \
+             endpoints: [{{address: 127.0.0.1, ports: {{grpc: {}}}}}]\n",
+            outside.port()
+        );
+        std::fs::write(dir.path().join(format!("{name}.yaml")), text).unwrap();
+    };
+    let clients = [("whole", false), ("steps", true)];
+    clients.iter().for_each(|(name, _)| entry(name, "STATICK"));
+    let running = control_plane(dir.path(), loopback()).await;
+    for (name, delta) in clients {
+        let xds = running.addresses().xds_plaintext.unwrap();
+        let mut bootstrap = Join::new(xds.to_string(), name, Security::Development).bootstrap().unwrap();
+        bootstrap.servers[0].features.delta = delta;
+        let client = Mesh::builder().bootstrap(bootstrap).build().unwrap();
+        let greeter = |target: &str| GreeterClient::new(client.channel(target).unwrap());
+        let broken = format!("xds:///{name}.example.com:443");
+        let refused = format!("ServiceEntry default/{name} is refused: {name}.yaml:7:15: ");
+        for (target, told) in [
+            ("xds:///greeter:1", "Service default/greeter (greeter.yaml:4:9) has no port 1; it has: 50051"),
+            ("xds:///greter:50051", "has the host greter.default.svc.cluster.local or greter"),
+            (
+                "xds:///greeter:50051",
+                "DestinationRule default/greeter (routes.yaml:10:18) has no subset `v9`; it has: v1",
+            ),
+            (&broken, &refused),
+        ] {
+            let status = greeter(target).say_hello(hello()).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(status.message().contains(told), "{target}: {status}");
+        }
+        entry(name, "STATIC");
+        let mut mended = greeter(&broken);
+        let mut tries = 0;
+        while mended.say_hello(hello()).await.is_err() {
+            tries += 1;
+            assert!(tries < 1000, "it does not come back");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    running.shutdown().await;
+}

@@ -43,6 +43,8 @@ pub struct Config {
     workload_groups: BTreeMap<(String, String), Arc<WorkloadGroup>>,
     peer_authentications: BTreeMap<String, Vec<Arc<PeerAuthentication>>>,
     authorization_policies: BTreeMap<String, Vec<Arc<AuthorizationPolicy>>>,
+    /// Why there is no service of a host that is written down.
+    unserved: BTreeMap<String, Arc<str>>,
 }
 
 /// Namespace, key and value.
@@ -170,6 +172,17 @@ impl Config {
     /// All services by host name. A host has several when several namespaces define it.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().flatten()
+    }
+
+    /// With hosts whose only definitions are refused, and why.
+    pub(crate) fn with_unserved(mut self, unserved: impl IntoIterator<Item = (String, Arc<str>)>) -> Self {
+        self.unserved = unserved.into_iter().collect();
+        self
+    }
+
+    /// Why there is no service of a host, when it is written down.
+    pub(crate) fn unserved(&self, hostname: &str) -> Option<&Arc<str>> {
+        self.unserved.get(hostname)
     }
 
     /// The definitions of one host, the one that wins first.

@@ -144,6 +144,10 @@ pub struct Refused {
     /// object that denies, so that a typing error never opens a door; for a DestinationRule that asks for TLS, one
     /// whose calls fail.
     pub stand_in: Option<Object>,
+    /// The hosts that it would have defined, as far as they can be read.
+    pub hosts: Vec<String>,
+    /// Which object, what is wrong with it first of all, and where.
+    pub reason: Arc<str>,
 }
 
 impl Refused {
@@ -353,7 +357,12 @@ fn served(node: &Node, kind: Kind, mut header: Header<'_>, settings: &Arc<MeshSe
     let object = read_object(node, metadata, origin.clone(), &mut report);
     match object {
         Some(object) if !report.refused() => parsed.objects.extend(object),
-        _ => parsed.refused.push(Refused { stand_in: stand_in(node, &origin, &report), origin }),
+        _ => parsed.refused.push(Refused {
+            stand_in: stand_in(node, &origin, &report),
+            hosts: hosts(node, &origin.id, settings),
+            reason: format!("{} is refused: {}", origin.id, report.first_error()).into(),
+            origin,
+        }),
     }
     parsed.findings.append(&mut report.findings);
 }
@@ -437,6 +446,20 @@ fn stand_in(node: &Node, origin: &Origin, report: &Report) -> Option<Object> {
         Kind::DestinationRule => DestinationRule::stand_in(node, origin, report)
             .map(|rule| Object::DestinationRule(Arc::new(rule))),
         _ => None,
+    }
+}
+
+/// The hosts of which a refused object would have been the definition.
+fn hosts(node: &Node, id: &ObjectId, settings: &MeshSettings) -> Vec<String> {
+    match id.kind {
+        Kind::Service => vec![format!("{}.{}.svc.{}", id.name, id.namespace, settings.domain)],
+        Kind::ServiceEntry => match node.get("spec").and_then(|spec| spec.get("hosts")) {
+            Some(Node { value: Value::List(hosts), .. }) => {
+                hosts.iter().filter_map(Node::as_text).map(str::to_ascii_lowercase).collect()
+            }
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
     }
 }
 

@@ -72,6 +72,16 @@ impl Report {
         );
     }
 
+    /// What is wrong first of all, and where.
+    pub(crate) fn first_error(&self) -> String {
+        let error = self.findings.iter().find(|finding| finding.severity == Severity::Error);
+        match error.map(|finding| (&finding.place, &finding.message)) {
+            Some((Some(place), message)) => format!("{place}: {message}"),
+            Some((None, message)) => message.clone(),
+            None => "it cannot be read".to_owned(),
+        }
+    }
+
     /// A mapping with known keys; every other key is an error, with the key that was probably meant.
     pub(crate) fn map<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Map<'n>> {
         let entries = self.entries(node, what)?;

@@ -15,7 +15,7 @@ use mesh_ca::{
 };
 use mesh_xds::{
     name::{Name, ResourceType},
-    server::{Changes, Encoded, Node, Touched, View, Views},
+    server::{Absence, Changes, Encoded, Node, Touched, View, Views},
 };
 use std::{
     any::Any,
@@ -198,6 +198,12 @@ struct Whose {
     shared: Arc<Resources>,
 }
 
+impl NodeView {
+    fn compiler(&self) -> Compiler<'_> {
+        Compiler::new(&self.snapshot.model, self.publisher.mesh(), &self.whose.client)
+    }
+}
+
 impl View for NodeView {
     fn revision(&self) -> Arc<str> {
         self.snapshot.revision.clone()
@@ -207,8 +213,12 @@ impl View for NodeView {
         self.publisher.resource(&self.snapshot, &self.whose.client, &self.whose.shared, kind, name)
     }
 
+    fn absence(&self, kind: ResourceType, name: &str) -> Option<Absence> {
+        self.compiler().absence(kind, name)
+    }
+
     fn names(&self, kind: ResourceType) -> Vec<Name> {
-        Compiler::new(&self.snapshot.model, self.publisher.mesh(), &self.whose.client).names(kind)
+        self.compiler().names(kind)
     }
 
     fn changes_since(&self, earlier: &dyn View) -> Changes {

@@ -52,6 +52,8 @@ struct FileState {
     text: Option<Result<String, String>>,
     objects: Vec<Served>,
     findings: Vec<Finding>,
+    /// Hosts that it would define if it were not refused, and why it is.
+    unserved: Vec<(String, Arc<str>)>,
     /// True while something in it cannot be named and nothing it held before is known.
     blind: bool,
 }
@@ -76,6 +78,20 @@ enum Standing {
 }
 
 impl Served {
+    /// Whether it is served instead of another definition of the same object. A version of before never takes the place
+    /// of a stand-in that asks for more TLS than it has: that is in another file, where it says nothing of this.
+    fn goes_before(&self, first: &Self) -> bool {
+        let lacks = |kept: &Self, stand_in: &Self| match (&kept.object, &stand_in.object) {
+            (Object::DestinationRule(kept), Object::DestinationRule(stand_in)) => !kept.secures(stand_in),
+            _ => false,
+        };
+        match (self.standing, first.standing) {
+            (Standing::Kept, Standing::StandIn) => !lacks(self, first),
+            (Standing::StandIn, Standing::Kept) => lacks(first, self),
+            (own, other) => own < other,
+        }
+    }
+
     /// While nobody can say what is written now.
     fn unchanged(self) -> Self {
         let standing = match self.standing {
@@ -163,8 +179,9 @@ impl LastGood {
                 let file = Arc::new(SourceFile::new(path, content.as_str()));
                 let parsed = parse(&file, &self.settings);
                 let blind = parsed.unidentified && unknown;
+                let unserved = unserved(&parsed, had);
                 let (objects, findings) = fall_back(parsed, had, &file);
-                FileState { text: Some(text.clone()), objects, findings, blind }
+                FileState { text: Some(text.clone()), objects, findings, unserved, blind }
             }
             Err(error) => {
                 let objects: Vec<Served> = had.iter().cloned().map(Served::unchanged).collect();
@@ -174,7 +191,14 @@ impl LastGood {
                 if kept > 0 {
                     finding = finding.with_help(format!("its {kept} objects are served as last read"));
                 }
-                FileState { text: Some(text.clone()), objects, findings: vec![finding], blind: unknown }
+                let unserved = before.map(|file| file.unserved.clone()).unwrap_or_default();
+                FileState {
+                    text: Some(text.clone()),
+                    objects,
+                    findings: vec![finding],
+                    unserved,
+                    blind: unknown,
+                }
             }
         }
     }
@@ -210,7 +234,8 @@ impl LastGood {
             }
         };
         let objects = self.choose(&mut findings);
-        let config = Arc::new(Config::new(self.settings.clone(), objects));
+        let unserved = self.files.values().flat_map(|file| file.unserved.iter().cloned());
+        let config = Arc::new(Config::new(self.settings.clone(), objects).with_unserved(unserved));
         let model = Model { config: config.clone(), workloads: Arc::new(Workloads::default()) };
         findings.extend(analyze(&model));
         sort(&mut findings);
@@ -225,7 +250,7 @@ impl LastGood {
             let id = &served.object.origin().id;
             match chosen.get_mut(id) {
                 None => drop(chosen.insert(id, served)),
-                Some(first) if served.standing < first.standing => *first = served,
+                Some(first) if served.goes_before(first) => *first = served,
                 Some(first) if served.standing == Standing::Fresh => {
                     let place = first.object.origin().place();
                     findings.push(
@@ -245,6 +270,16 @@ impl LastGood {
         }
         chosen.into_values().map(|served| served.object.clone()).collect()
     }
+}
+
+/// The hosts that a file defines by nothing but what is refused, and has no last good version.
+fn unserved(parsed: &ParsedFile, had: &[Served]) -> Vec<(String, Arc<str>)> {
+    let has_good = |id: &ObjectId| {
+        let fresh = parsed.objects.iter().any(|object| object.origin().id == *id);
+        fresh || had.iter().any(|served| served.object.origin().id == *id)
+    };
+    let lost = parsed.refused.iter().filter(|refused| !has_good(&refused.origin.id));
+    lost.flat_map(|one| one.hosts.iter().map(|host| (host.clone(), one.reason.clone()))).collect()
 }
 
 /// Adds to what a file says what it said before, where it has to be.

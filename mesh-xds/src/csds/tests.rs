@@ -158,11 +158,12 @@ fn a_control_plane_tells_of_each_type_and_of_what_was_rejected() {
 
 #[test]
 fn a_control_plane_tells_each_resource_with_the_version_that_was_accepted() {
-    use ResourceState::{Acked, DoesNotExist, Nacked, Requested};
+    use ResourceState::{Acked, DoesNotExist, Nacked, ReceivedError, Requested};
     let held = |name: &str, state| HeldStatus {
         name: name.into(),
         version: (state == Acked).then(|| format!("h:{name}").into()),
         state,
+        reason: (state == ReceivedError).then(|| "a.yaml:1: bad".into()),
     };
     let rows = |kind: &TypeStatus| -> Vec<_> {
         let row = |one: GenericXdsConfig| {
@@ -177,6 +178,7 @@ fn a_control_plane_tells_each_resource_with_the_version_that_was_accepted() {
         kind.last_nack = Some(NackStatus { revision: "7".into(), text: "Cluster b: bad".into(), at: 3.0 });
         kind.resources =
             vec![held("a", Acked), held("b", Nacked), held("c", Requested), held("d", DoesNotExist)];
+        kind.resources.push(held("e", ReceivedError));
     });
     assert_eq!(
         rows(&status),
@@ -184,7 +186,8 @@ fn a_control_plane_tells_each_resource_with_the_version_that_was_accepted() {
             "a h:a ACKED SYNCED",
             "b 6 NACKED ERROR Cluster b: bad",
             "c  REQUESTED NOT_SENT",
-            "d  DOES_NOT_EXIST SYNCED"
+            "d  DOES_NOT_EXIST SYNCED",
+            "e  RECEIVED_ERROR SYNCED a.yaml:1: bad"
         ]
     );
     status.outstanding = true;

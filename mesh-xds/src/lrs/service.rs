@@ -15,13 +15,12 @@ use envoy_types::pb::{
     },
     google::protobuf::Duration as DurationProto,
 };
-use futures_util::{Stream, stream};
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How load reports are collected.
@@ -154,6 +153,22 @@ struct Session {
 }
 
 impl Session {
+    /// In a task of its own: a client that takes no answers has no more time than others.
+    async fn run(mut self, answers: mpsc::Sender<Result<LoadStatsResponse, Status>>) {
+        let told = async {
+            while let Some(answer) = self.next().await.transpose() {
+                let is_last = answer.is_err();
+                if answers.send(answer).await.is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = answers.closed() => {}
+        }
+    }
+
     /// The one response, then the end.
     async fn next(&mut self) -> Result<Option<LoadStatsResponse>, Status> {
         loop {
@@ -229,7 +244,7 @@ async fn sleep(time: Option<Duration>) {
 
 #[tonic::async_trait]
 impl LoadReportingService for LoadReportService {
-    type StreamLoadStatsStream = Pin<Box<dyn Stream<Item = Result<LoadStatsResponse, Status>> + Send>>;
+    type StreamLoadStatsStream = ReceiverStream<Result<LoadStatsResponse, Status>>;
 
     async fn stream_load_stats(
         &self,
@@ -263,14 +278,9 @@ impl LoadReportingService for LoadReportService {
             asked: false,
             _place: place,
         };
-        let responses = stream::unfold(Some(session), |session| async move {
-            let mut session = session?;
-            match session.next().await {
-                Ok(Some(response)) => Some((Ok(response), Some(session))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        Ok(Response::new(Box::pin(responses)))
+        // There is room for all that a session ever says: its one response, and why it ends.
+        let (answers, responses) = mpsc::channel(2);
+        tokio::spawn(session.run(answers));
+        Ok(Response::new(ReceiverStream::new(responses)))
     }
 }

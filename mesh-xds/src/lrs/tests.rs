@@ -266,24 +266,48 @@ async fn a_client_that_says_nothing_is_let_go() {
     assert_eq!(begun.elapsed().as_secs(), 7, "it has all of its time");
 }
 
+/// Asks for the load of all its clusters to be taken.
+fn hello(features: &[&str]) -> LoadStatsRequest {
+    let client_features = features.iter().map(ToString::to_string).collect();
+    LoadStatsRequest { node: Some(Node { client_features, ..Node::default() }), ..LoadStatsRequest::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_answer_is_let_go_with_its_certificate() {
+    let lifetime = Duration::from_secs(7);
+    let service = LoadReportService::new(LoadReportSettings { max_streams: 1, ..LoadReportSettings::default() });
+    let passing = Reporting { lifetime: Some(lifetime), ..Reporting::default() };
+    let served = service.admitting(Arc::new(move |_| Ok(passing.clone()))).service();
+    let channel = crate::server::testing::in_memory_within(Server::builder().add_service(served), 0);
+    let (requests, inbox) = mpsc::channel(1);
+    requests.send(hello(&[SEND_ALL_CLUSTERS_FEATURE])).await.unwrap();
+    let mut client = LoadReportingServiceClient::new(channel);
+    let _taken = client.stream_load_stats(ReceiverStream::new(inbox)).await.unwrap();
+    let another = || {
+        let router = Server::builder().add_service(service.service());
+        fails(crate::server::testing::in_memory(router), vec![LoadStatsRequest::default()])
+    };
+    assert_eq!(another().await.code(), Code::Unavailable);
+    tokio::time::sleep(lifetime).await;
+    let mut tries = 0;
+    while another().await.code() == Code::Unavailable {
+        tries += 1;
+        assert!(tries < 1000, "its place is never free");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn bad_reports_are_refused_with_the_reason() {
     let service = LoadReportService::new(LoadReportSettings::default());
-    let node = |features: &[&str]| LoadStatsRequest {
-        node: Some(Node {
-            client_features: features.iter().map(ToString::to_string).collect(),
-            ..Node::default()
-        }),
-        ..LoadStatsRequest::default()
-    };
-    let good = node(&[SEND_ALL_CLUSTERS_FEATURE]);
+    let good = hello(&[SEND_ALL_CLUSTERS_FEATURE]);
     let refusing = service.admitting(Arc::new(|_| Err(Status::unauthenticated("no certificate"))));
     let expired = service
         .admitting(Arc::new(|_| Ok(Reporting { lifetime: Some(Duration::ZERO), ..Reporting::default() })));
     let storm = std::iter::repeat_n(good.clone(), 50).collect();
     let cases = [
         (&service, vec![LoadStatsRequest::default()], Code::InvalidArgument, "must name its node"),
-        (&service, vec![node(&[])], Code::FailedPrecondition, "supports_send_all_clusters"),
+        (&service, vec![hello(&[])], Code::FailedPrecondition, "supports_send_all_clusters"),
         (&service, storm, Code::ResourceExhausted, "the limit of 20 a second"),
         (&refusing, vec![good.clone()], Code::Unauthenticated, "no certificate"),
         (&expired, vec![], Code::Unauthenticated, "has expired"),

@@ -75,11 +75,17 @@ pub(crate) fn name(index: u8) -> Name {
 /// How many values there are.
 pub(crate) const VALUES: u8 = 24;
 
-/// Values that begin with `bad` are rejected.
+/// Values that begin with `bad` are rejected. Those that begin with `err` cannot be served, and those that begin with
+/// `gone` stand for no resource; clients that understand it are told why.
 pub(crate) fn value(seed: u8) -> Arc<str> {
     static ALL: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
         (0..VALUES)
-            .map(|v| if v % 3 == 1 { format!("bad{v}").into() } else { format!("v{v}").into() })
+            .map(|v| match v % 12 {
+                1 | 4 | 7 | 10 => format!("bad{v}").into(),
+                5 => format!("err{v}").into(),
+                11 => format!("gone{v}").into(),
+                _ => format!("v{v}").into(),
+            })
             .collect()
     });
     ALL[seed as usize].clone()
@@ -117,7 +123,7 @@ impl Event {
             0..14 => Self::Interest { add: keys(random, 3), remove: keys(random, 2) },
             14..27 => {
                 let changes = (0..random.u8(1..4))
-                    .map(|_| (key(random), (random.u8(..4) > 0).then(|| random.u8(..6))))
+                    .map(|_| (key(random), (random.u8(..4) > 0).then(|| random.u8(..12))))
                     .collect();
                 Self::Change { changes, shown: random.u8(..4) > 0 }
             }

@@ -5,8 +5,8 @@ use crate::{
     client::{Request, Response},
     name::{Name, ResourceType},
     server::{
-        Changes, Delta, Encoded, Input, Node, Outputs, Protocol, RESOURCE_ERRORS_FEATURE, Settings, Sotw,
-        Stream, Touched, Variant, View,
+        Absence, Changes, Delta, Encoded, Input, Node, Outputs, Protocol, RESOURCE_ERRORS_FEATURE, Settings,
+        Sotw, Stream, Touched, Variant, View,
     },
 };
 use std::{
@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, LazyLock},
     time::Instant,
 };
+use tonic::Code;
 
 /// What a revision claims to differ in from an earlier one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,8 +63,17 @@ fn index(name: &str) -> Option<u8> {
 }
 
 impl Shelf {
-    /// The value under a name.
+    /// The value of the resource of a name.
     pub(crate) fn get(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
+        self.value(kind, name).filter(|value| !is_absent(value))
+    }
+
+    /// Why there is none, if there is more to say than that.
+    pub(crate) fn refusal(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
+        self.value(kind, name).filter(|value| is_absent(value))
+    }
+
+    fn value(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
         Some(event::value(*self.resources.get(&(kind, index(name)?))?))
     }
 
@@ -82,14 +92,25 @@ impl Shelf {
     }
 }
 
+fn is_absent(value: &str) -> bool {
+    value.starts_with("err") || value.starts_with("gone")
+}
+
 impl View for Shelf {
     fn revision(&self) -> Arc<str> {
         self.revision()
     }
 
     fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        self.get(kind, name)?;
         let name = index(name)?;
         Some(encoded(name, *self.resources.get(&(kind, name))?))
+    }
+
+    fn absence(&self, kind: ResourceType, name: &str) -> Option<Absence> {
+        let value = self.refusal(kind, name)?;
+        let code = if value.starts_with("err") { Code::InvalidArgument } else { Code::NotFound };
+        Some(Absence { code, message: format!("{value} is refused").into() })
     }
 
     fn names(&self, kind: ResourceType) -> Vec<Name> {
@@ -97,6 +118,7 @@ impl View for Shelf {
             .keys()
             .filter(|(other, name)| *other == kind && !(self.hides && *name == event::NAMES - 1))
             .map(|(_, name)| event::name(*name))
+            .filter(|name| self.get(kind, name).is_some())
             .collect()
     }
 

@@ -91,6 +91,11 @@ pub(crate) struct Said<'a> {
     pub(crate) removed: Vec<&'a str>,
 }
 
+/// The names of which a response says why they are not there.
+fn refused(errors: &[proto::ResourceError]) -> impl Iterator<Item = &str> {
+    errors.iter().filter_map(|error| Some(error.resource_name.as_ref()?.name.as_str()))
+}
+
 impl<'a> Said<'a> {
     pub(crate) fn of(response: &'a Response) -> Self {
         match response {
@@ -99,18 +104,19 @@ impl<'a> Said<'a> {
                 nonce: &r.nonce,
                 version: &r.version_info,
                 resources: r.resources.iter().map(toy).collect(),
-                removed: r
-                    .resource_errors
-                    .iter()
-                    .filter_map(|error| Some(error.resource_name.as_ref()?.name.as_str()))
-                    .collect(),
+                removed: refused(&r.resource_errors).collect(),
             },
             Response::Delta(r) => Self {
                 type_url: &r.type_url,
                 nonce: &r.nonce,
                 version: &r.system_version_info,
                 resources: r.resources.iter().map(|r| toy(r.resource.as_ref().unwrap())).collect(),
-                removed: r.removed_resources.iter().map(String::as_str).collect(),
+                removed: r
+                    .removed_resources
+                    .iter()
+                    .map(String::as_str)
+                    .chain(refused(&r.resource_errors))
+                    .collect(),
             },
         }
     }

@@ -50,6 +50,8 @@ pub(crate) enum Seen {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Trouble {
     Absent,
+    /// For that reason.
+    Refused(Arc<str>),
     Rejected(Arc<str>),
     Unreachable,
     Silence,
@@ -519,8 +521,10 @@ impl World {
             let truth = self.truth().get(*kind, name);
             let known = seen(known);
             let keeps = !self.setup.fail_on_data_errors;
-            let right = match &truth {
-                Some(bad) if bad.starts_with("bad") => {
+            let is_told = self.setup.peer == Peer::Ours;
+            let refusal = self.truth().refusal(*kind, name).filter(|_| is_told).map(Trouble::Refused);
+            let right = match (&truth, &refusal) {
+                (Some(bad), _) if bad.starts_with("bad") => {
                     rejecting = true;
                     let trouble = Trouble::Rejected(bad.clone());
                     match &known {
@@ -531,16 +535,22 @@ impl World {
                         Seen::Pending => false,
                     }
                 }
-                Some(good) if self.lives.has_ended(good) => known == Seen::Nothing(Trouble::Absent),
-                Some(good) => known == Seen::Good(good.clone(), None),
+                (Some(good), _) if self.lives.has_ended(good) => known == Seen::Nothing(Trouble::Absent),
+                (Some(good), _) => known == Seen::Good(good.clone(), None),
+                (None, Some(refusal)) => {
+                    let is_there = matches!(refusal, Trouble::Refused(value) if value.starts_with("err"));
+                    match &known {
+                        Seen::Nothing(why) => why == refusal || (self.has_lives() && *why == Trouble::Absent),
+                        // What is there stays in use, whatever the settings.
+                        Seen::Good(_, why) => (is_there || keeps) && why.as_ref() == Some(refusal),
+                        Seen::Pending => false,
+                    }
+                }
                 // A deletion that cannot be said is not heard of.
-                None if self.variant == Variant::Sotw
-                    && self.setup.peer != Peer::Ours
-                    && !kind.is_complete() =>
-                {
+                (None, None) if self.variant == Variant::Sotw && !is_told && !kind.is_complete() => {
                     known != Seen::Pending
                 }
-                None => match &known {
+                (None, None) => match &known {
                     Seen::Nothing(Trouble::Absent) => true,
                     Seen::Nothing(Trouble::Silence) => self.setup.timer_is_transient,
                     // Watched again while it went: what a response leaves out may be older than the watch, and then
@@ -598,16 +608,22 @@ pub(crate) fn seen(known: Known<Arc<str>>) -> Seen {
 
 /// Which trouble a text speaks of.
 fn trouble(text: &str) -> Trouble {
-    // `… bad7 is bad …`
-    let bad = text.find(" is bad").and_then(|end| {
-        let word = text[..end].rsplit([' ', ':']).next()?;
+    // `… bad7 is bad …`, `… err5 is refused …`
+    let word_before = |end: &str| {
+        let word = text[..text.find(end)?].rsplit([' ', ':']).next()?;
         (0..VALUES).map(value).find(|value| **value == *word)
-    });
-    match bad {
-        Some(value) => Trouble::Rejected(value),
-        None if text.contains("does not exist") => Trouble::Absent,
-        None if text.contains("unreachable") => Trouble::Unreachable,
-        None if text.contains("did not send it") => Trouble::Silence,
-        None => panic!("no trouble: {text}"),
+    };
+    if let Some(value) = word_before(" is bad") {
+        Trouble::Rejected(value)
+    } else if let Some(value) = word_before(" is refused") {
+        Trouble::Refused(value)
+    } else if text.contains("does not exist") {
+        Trouble::Absent
+    } else if text.contains("unreachable") {
+        Trouble::Unreachable
+    } else if text.contains("did not send it") {
+        Trouble::Silence
+    } else {
+        panic!("no trouble: {text}")
     }
 }

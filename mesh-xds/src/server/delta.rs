@@ -2,7 +2,8 @@
 //!
 //! A response carries what changed and names what is gone. The first response of a type is sent even when
 //! the client, coming back with what it has, lacks nothing: it confirms the revision. Subscriptions in a
-//! request count whatever its nonce, since they are not repeated.
+//! request count whatever its nonce, since they are not repeated. Who understands it is told why something is not
+//! there (`resource_errors`), if there is more to say than that.
 //!
 //! An Envoy that is sent a cluster again waits for the endpoints of that cluster, up to 15 s, without asking
 //! for them if it has asked before (envoyproxy/envoy#47302), and does not answer meanwhile. So it is sent them
@@ -10,6 +11,7 @@
 
 use super::{
     Node, View,
+    absent::{Absent, error, understands_errors},
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
     subscription::{Answer, Batch, Subscription},
@@ -32,6 +34,8 @@ const ENVOY: &str = "envoy";
 pub struct Delta {
     stream: Stream,
     envoy: bool,
+    /// The client understands `resource_errors`.
+    errors: bool,
 }
 
 impl Protocol for Delta {
@@ -41,7 +45,8 @@ impl Protocol for Delta {
 
     fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
         let envoy = node.user_agent.as_ref() == ENVOY;
-        Self { stream: Stream::new(Self::VARIANT, view, settings), envoy }
+        let errors = understands_errors(node);
+        Self { stream: Stream::new(Self::VARIANT, view, settings), envoy, errors }
     }
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
@@ -73,6 +78,9 @@ impl Protocol for Delta {
             Input::View(view) => self.stream.show(view, now),
             Input::Tick => {}
         }
+        let errors = self.errors;
+        let encode =
+            |kind, batch, _: &Subscription, nonce, revision| encode(kind, batch, nonce, revision, errors);
         let mut responses = self.stream.flush(now, encode);
         if self.envoy && self.warm(&responses, now) {
             responses.extend(self.stream.flush(now, encode));
@@ -212,9 +220,9 @@ impl Delta {
 fn encode(
     kind: ResourceType,
     batch: Batch,
-    _: &Subscription,
     nonce: String,
     revision: Arc<str>,
+    errors: bool,
 ) -> Option<proto::DeltaDiscoveryResponse> {
     let resources: Vec<_> = batch
         .resources
@@ -227,17 +235,20 @@ fn encode(
             ttl: None,
         })
         .collect();
-    let removed_resources: Vec<_> =
-        batch.removed.iter().chain(&batch.missing).map(|name| name.to_string()).collect();
-    (batch.must_answer || !resources.is_empty() || !removed_resources.is_empty()).then(|| {
-        proto::DeltaDiscoveryResponse {
-            system_version_info: revision.to_string(),
-            resources,
-            type_url: kind.url().to_owned(),
-            nonce,
-            removed_resources,
-            control_plane: None,
-            resource_errors: Vec::new(),
-        }
+    let absent = batch.removed.iter().chain(&batch.missing);
+    let (reasoned, plain): (Vec<&Absent>, Vec<_>) =
+        absent.partition(|(_, absence)| errors && absence.is_some());
+    let removed_resources: Vec<_> = plain.into_iter().map(|(name, _)| name.to_string()).collect();
+    let resource_errors: Vec<_> =
+        reasoned.into_iter().map(|(name, absence)| error(kind, name, absence.as_ref())).collect();
+    let is_empty = resources.is_empty() && removed_resources.is_empty() && resource_errors.is_empty();
+    (batch.must_answer || !is_empty).then(|| proto::DeltaDiscoveryResponse {
+        system_version_info: revision.to_string(),
+        resources,
+        type_url: kind.url().to_owned(),
+        nonce,
+        removed_resources,
+        control_plane: None,
+        resource_errors,
     })
 }

@@ -1,11 +1,13 @@
 //! State-of-the-world streams (`StreamAggregatedResources`).
 //!
 //! LDS and CDS responses carry everything that the client holds, since omission means deletion; RDS and EDS
-//! responses carry what changed. A request with a stale nonce changes no subscription: the client answers the
-//! response that crossed it with its full list of names.
+//! responses carry what changed. Who understands it is told what is not there, and why (`resource_errors`); of what LDS
+//! and CDS leave out for a reason, each time again. A request with a stale nonce changes no subscription: the client
+//! answers the response that crossed it with its full list of names.
 
 use super::{
-    Node, RESOURCE_ERRORS_FEATURE, View,
+    Node, View,
+    absent::{error, understands_errors},
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
     subscription::{Answer, Batch, Subscription},
@@ -21,9 +23,6 @@ use std::{
 };
 use tonic::Status;
 
-/// gRPC's NOT_FOUND, as a number on the wire.
-const NOT_FOUND: i32 = 5;
-
 /// A state-of-the-world stream.
 pub struct Sotw {
     stream: Stream,
@@ -37,7 +36,7 @@ impl Protocol for Sotw {
     const VARIANT: Variant = Variant::Sotw;
 
     fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
-        let resource_errors = node.features.iter().any(|feature| &**feature == RESOURCE_ERRORS_FEATURE);
+        let resource_errors = understands_errors(node);
         Self { stream: Stream::new(Self::VARIANT, view, settings), resource_errors }
     }
 
@@ -225,22 +224,21 @@ fn encode(
     } else {
         batch.resources.iter().map(any).collect()
     };
-    let errors = batch.removed.iter().chain(&batch.missing).filter(|_| resource_errors);
-    let resource_errors = errors
-        .map(|name| proto::ResourceError {
-            resource_name: Some(proto::ResourceName { name: name.to_string() }),
-            error_detail: Some(proto::Status {
-                code: NOT_FOUND,
-                message: format!("the control plane has no {kind} of this name for this node"),
-            }),
-        })
-        .collect();
+    let absent = batch.removed.iter().chain(&batch.missing);
+    let mut errors: Vec<_> = absent.map(|(name, absence)| error(kind, name, absence.as_ref())).collect();
+    if kind.is_complete() {
+        let said: BTreeSet<&Name> =
+            batch.removed.iter().chain(&batch.missing).map(|(name, _)| name).collect();
+        let again = subscription.reasoned().filter(|(name, _)| !said.contains(name));
+        errors.extend(again.map(|(name, absence)| error(kind, name, Some(absence))));
+    }
+    errors.retain(|_| resource_errors);
     Some(proto::DiscoveryResponse {
         version_info: revision.to_string(),
         resources,
         type_url: kind.url().to_owned(),
         nonce,
         control_plane: None,
-        resource_errors,
+        resource_errors: errors,
     })
 }

@@ -79,6 +79,8 @@ pub struct HeldStatus {
     pub version: Option<Arc<str>>,
     /// `Requested` as well while a response awaits its ACK.
     pub state: ResourceState,
+    /// Why the client has none, as it was told.
+    pub reason: Option<Arc<str>>,
 }
 
 /// A rejection.

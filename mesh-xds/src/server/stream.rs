@@ -296,7 +296,7 @@ impl Stream {
                 if subscription.outstanding_since().is_none()
                     && subscription.next_removal().is_some_and(|due| due <= now)
                 {
-                    let batch = subscription.take_removals(now);
+                    let batch = subscription.take_removals(&*self.view, now);
                     if send(subscription, kind, batch, &mut self.nonce) {
                         break;
                     }

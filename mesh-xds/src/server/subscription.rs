@@ -3,7 +3,8 @@
 //! Looks only at names that are subscribed; a resource whose version the client holds is never sent.
 
 use super::{
-    Encoded, View,
+    Absence, Encoded, View,
+    absent::Absent,
     status::{HeldStatus, NackStatus, TypeStatus, epoch_seconds},
 };
 use crate::{
@@ -46,9 +47,9 @@ pub(super) struct Batch {
     /// New to the client, or changed.
     pub(super) resources: Vec<Arc<Encoded>>,
     /// Held by the client, and gone.
-    pub(super) removed: Vec<Name>,
+    pub(super) removed: Vec<Absent>,
     /// Asked for, and never there.
-    pub(super) missing: Vec<Name>,
+    pub(super) missing: Vec<Absent>,
     /// A response is due even if it says nothing.
     pub(super) must_answer: bool,
 }
@@ -78,12 +79,12 @@ pub(super) struct Subscription {
     held: BTreeMap<Name, Held>,
     /// In the view in another version than held.
     changed: BTreeSet<Name>,
-    /// Subscribed by name, not in the view, and the client does not know.
-    missing: BTreeSet<Name>,
+    /// Subscribed by name, not in the view, and the client does not know, or not why.
+    missing: BTreeMap<Name, Option<Absence>>,
     /// Not subscribed, neither by name nor by wildcard, and the client waits to hear so.
     denied: BTreeSet<Name>,
-    /// Names of which the client knows that they are missing.
-    told: BTreeSet<Name>,
+    /// Names of which the client knows that they are missing, and why.
+    told: BTreeMap<Name, Option<Absence>>,
     /// Held, not in the view any more; when the client is to be told.
     leaving: BTreeMap<Name, Instant>,
     pub(super) must_answer: bool,
@@ -106,9 +107,9 @@ impl Subscription {
             names: BTreeSet::new(),
             held: BTreeMap::new(),
             changed: BTreeSet::new(),
-            missing: BTreeSet::new(),
+            missing: BTreeMap::new(),
             denied: BTreeSet::new(),
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             leaving: BTreeMap::new(),
             must_answer: false,
             nonce: String::new(),
@@ -158,8 +159,13 @@ impl Subscription {
             self.changed.remove(&name);
             if self.held.contains_key(&name) {
                 self.leaving.entry(name).or_insert(now + grace);
-            } else if self.names.contains(&name) && !self.told.contains(&name) {
-                self.missing.insert(name);
+            } else if self.names.contains(&name) {
+                let absence = view.absence(self.kind, &name);
+                if self.told.get(&name) == Some(&absence) {
+                    self.missing.remove(&name);
+                } else {
+                    self.missing.insert(name, absence);
+                }
             }
         }
     }
@@ -322,23 +328,32 @@ impl Subscription {
         }
         batch.missing = std::mem::take(&mut self.missing).into_iter().collect();
         self.told.extend(batch.missing.iter().cloned());
-        batch.missing.extend(std::mem::take(&mut self.denied));
+        batch.missing.extend(std::mem::take(&mut self.denied).into_iter().map(|name| (name, None)));
         batch
     }
 
     /// Takes what the client holds and is gone for longer than the grace.
-    pub(super) fn take_removals(&mut self, now: Instant) -> Batch {
-        let removed: Vec<Name> =
-            self.leaving.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone()).collect();
-        for name in &removed {
-            self.leaving.remove(name);
-            self.held.remove(name);
-            self.refused.remove(name);
-            if self.names.contains(name) {
-                self.told.insert(name.clone());
+    pub(super) fn take_removals(&mut self, view: &dyn View, now: Instant) -> Batch {
+        let due = self.leaving.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone());
+        let mut removed = Vec::new();
+        for name in due.collect::<Vec<_>>() {
+            self.leaving.remove(&name);
+            self.held.remove(&name);
+            self.refused.remove(&name);
+            let mut absence = None;
+            // What a wildcard loses has no more to say.
+            if self.names.contains(&name) {
+                absence = view.absence(self.kind, &name);
+                self.told.insert(name.clone(), absence.clone());
             }
+            removed.push((name, absence));
         }
         Batch { removed, ..Batch::default() }
+    }
+
+    /// What the client was told a reason of: whoever leaves it out says no more than that it does not exist.
+    pub(super) fn reasoned(&self) -> impl Iterator<Item = (&Name, &Absence)> {
+        self.told.iter().filter_map(|(name, absence)| Some((name, absence.as_ref()?)))
     }
 
     /// Everything that the client holds, for a response that has to be complete.
@@ -420,12 +435,17 @@ impl Subscription {
                 ResourceState::Acked
             };
             let version = (state == ResourceState::Acked).then(|| held.version.clone());
-            HeldStatus { name: name.clone(), version, state }
+            HeldStatus { name: name.clone(), version, state, reason: None }
         });
         let absent = self.names.iter().filter(|name| !self.holds(name)).map(|name| {
-            let is_told = self.told.contains(name);
-            let state = if is_told { ResourceState::DoesNotExist } else { ResourceState::Requested };
-            HeldStatus { name: name.clone(), version: None, state }
+            let told = self.told.get(name);
+            let state = match told {
+                None => ResourceState::Requested,
+                Some(Some(absence)) if !absence.is_final() => ResourceState::ReceivedError,
+                Some(_) => ResourceState::DoesNotExist,
+            };
+            let reason = told.and_then(|absence| Some(absence.as_ref()?.message.clone()));
+            HeldStatus { name: name.clone(), version: None, state, reason }
         });
         held.chain(absent).collect()
     }

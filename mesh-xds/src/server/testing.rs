@@ -74,9 +74,14 @@ pub(crate) type Accepts = mpsc::Sender<io::Result<DuplexStream>>;
 /// A connection in memory to what a router serves, so that the clock of a test may stand still. Of a stream that is not
 /// read it takes 64 KiB.
 pub(crate) fn in_memory(router: Router) -> Channel {
+    in_memory_within(router, 65_535)
+}
+
+/// The same; of a stream that is not read it takes so many bytes.
+pub(crate) fn in_memory_within(router: Router, window: u32) -> Channel {
     let (accepts, connections) = mpsc::channel(1);
     tokio::spawn(router.serve_with_incoming(ReceiverStream::new(connections)));
-    let endpoint = Endpoint::from_static("http://in-memory").initial_stream_window_size(65_535);
+    let endpoint = Endpoint::from_static("http://in-memory").initial_stream_window_size(window);
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| ready(dial(&accepts))))
 }
 

@@ -35,6 +35,25 @@ pub struct Node {
     pub features: Vec<Arc<str>>,
 }
 
+/// Why a node has no resource of a name, as clients that understand it are told (xRFC TP3's `ResourceError`; gRFC A88).
+///
+/// NOT_FOUND and PERMISSION_DENIED say that there is none: who has an earlier version loses it, if its bootstrap says so
+/// (`fail_on_data_errors`). By any other code there is one that cannot be had now, and earlier versions stay in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absence {
+    /// What kind of reason.
+    pub code: tonic::Code,
+    /// What is wrong, where it is configured, and what to do; becomes the status of calls.
+    pub message: Arc<str>,
+}
+
+impl Absence {
+    /// Whether there is no such resource, as opposed to one that cannot be had now.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.code, tonic::Code::NotFound | tonic::Code::PermissionDenied)
+    }
+}
+
 /// How a view may differ from an earlier one of the same node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changes {
@@ -61,6 +80,13 @@ pub trait View: Any + Send + Sync {
     /// The resource of that name; `None` when this node has none such. May be called for names made up by
     /// the client.
     fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>>;
+
+    /// Why there is no resource of that name; asked of names that [`Self::resource`] has none of. `None`, the default:
+    /// there is no more to say than that it does not exist. Clients that do not understand reasons are told no more, and
+    /// those that do are told again when the reason changes.
+    fn absence(&self, _kind: ResourceType, _name: &str) -> Option<Absence> {
+        None
+    }
 
     /// What a wildcard subscription of this node stands for, sorted. Of a name in it there is a resource, and one that
     /// was in it stays in it as long as there is.

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{DestinationRule, TlsMode, TrafficPolicy};
-use crate::analysis::Severity;
 use crate::model::node::{Node, Value};
 use crate::model::object::Origin;
 use crate::model::read::{self, Report};
@@ -61,16 +60,11 @@ impl DestinationRule {
             .filter(|selector| !selector.is_empty());
         // It may be any host's.
         let host = host.unwrap_or(Located { value: Host::Wildcard(String::new()), at: origin.position });
-        let wrong = report.findings.iter().find(|finding| finding.severity == Severity::Error);
-        let wrong = wrong.map(|finding| match &finding.place {
-            Some(place) => format!("{place}: {}", finding.message),
-            None => finding.message.clone(),
-        });
         let reason = format!(
             "{} asks for TLS to {} and is refused, so that calls fail instead of going out in plaintext: {}",
             origin.id,
             host.value,
-            wrong.as_deref().unwrap_or("it cannot be read")
+            report.first_error()
         );
         Some(Self {
             origin: origin.clone(),

@@ -300,6 +300,26 @@ fn a_refused_rule_fails_calls_where_it_asks_for_tls_and_the_last_good_one_has_no
     }
 }
 
+/// Two files define one rule: what is kept of one says nothing of what the other asks for.
+#[test]
+fn a_kept_rule_never_takes_the_place_of_a_stand_in_of_another_file_that_asks_for_tls() {
+    let plain = rule("{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}}");
+    let broken = rule("{host: a, trafficPolicy: {loadBalancer: {simple: X}}}");
+    let asks = rule("{host: a, trafficPolicy: {tls: {mode: MUTUAL}}}");
+    for (one, other) in [("a.yaml", "b.yaml"), ("b.yaml", "a.yaml")] {
+        let mut state = state();
+        state.apply(files(&[(other, &plain)]));
+        let loaded = state.apply(files(&[(one, &asks), (other, &broken)])).expect("a change");
+        assert_eq!(fails(&loaded), Some(true), "{one} asks");
+        // One that has what is asked for does.
+        let secure = rule("{host: a, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}");
+        state.apply(files(&[(other, &secure)]));
+        let broken = rule("{host: a, trafficPolicy: {loadBalancer: {simple: X}, tls: {mode: ISTIO_MUTUAL}}}");
+        let loaded = state.apply(files(&[(one, &asks), (other, &broken)])).expect("a change");
+        assert_eq!(fails(&loaded), Some(false), "{one} asks");
+    }
+}
+
 #[test]
 fn a_stand_in_stays_until_its_object_can_be_read_and_what_it_passed_over_comes_back() {
     let plain = rule("{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}}");

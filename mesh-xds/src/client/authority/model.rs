@@ -484,10 +484,14 @@ impl World {
                 }
             }
             Some(good) => known == Seen::Good(good.clone(), None),
-            None => match &known {
-                Seen::Good(_, note) => *note == Some(Trouble::Absent),
-                other => *other == Seen::Nothing(Trouble::Absent),
-            },
+            None => {
+                let refusal = self.remotes[server].shelf.refusal(kind, name);
+                let trouble = refusal.map_or(Trouble::Absent, Trouble::Refused);
+                match &known {
+                    Seen::Good(_, note) => *note == Some(trouble),
+                    other => *other == Seen::Nothing(trouble),
+                }
+            }
         };
         if !right {
             fail(format!("{kind} {name} is {truth:?} at {server}, and the client knows {known:?}"));

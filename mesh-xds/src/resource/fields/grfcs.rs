@@ -163,7 +163,13 @@ pub static GRFCS: &[Grfc] = &[
     ),
     grfc("A86", "HTTP CONNECT", [Needs(Feature::HttpConnect), Na, No], ""),
     grfc("A87", "SPIFFE bundle maps", [Yes, Yes, Na], "own certificates included"),
-    grfc("A88", "errors of data", [Yes, Yes, Na], ""),
+    grfc(
+        "A88",
+        "errors of data",
+        [Yes, Yes, Yes],
+        "`mesh-server` says why something is not there, with the line of the YAML, to clients with \
+         `io.mesh.xds.resource-errors`",
+    ),
     grfc("A89", "metrics by backend service", [No, Na, Na], ""),
     grfc("A91", "metrics of outlier detection", [No, Na, Na], ""),
     grfc(

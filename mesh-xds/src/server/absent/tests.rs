@@ -1,0 +1,168 @@
+//! Reasons, as they come, change and end.
+
+use super::super::{
+    Delta, Encoded, Input, Protocol, Settings, Sotw, View,
+    testing::{Toys, node},
+};
+use super::*;
+use crate::client::ResourceState;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tonic::Code;
+
+/// Toys, and why there is no `x`.
+struct Reasoned {
+    toys: Arc<dyn View>,
+    reason: Option<Absence>,
+}
+
+fn view(revision: u64, toys: &[(ResourceType, &str, &str)], reason: Option<(Code, &str)>) -> Arc<dyn View> {
+    let reason = reason.map(|(code, message)| Absence { code, message: message.into() });
+    Arc::new(Reasoned { toys: Toys::of(revision, toys), reason })
+}
+
+impl View for Reasoned {
+    fn revision(&self) -> Arc<str> {
+        self.toys.revision()
+    }
+
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
+        self.toys.resource(kind, name)
+    }
+
+    fn absence(&self, _: ResourceType, name: &str) -> Option<Absence> {
+        self.reason.clone().filter(|_| name == "x")
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<Name> {
+        self.toys.names(kind)
+    }
+}
+
+const CDS: ResourceType = ResourceType::Cluster;
+
+/// What a response says of names: `-x` it is gone, `x: 3 why` the reason.
+fn said(removed: &[String], errors: &[proto::ResourceError]) -> Vec<String> {
+    let gone = removed.iter().map(|name| format!("-{name}"));
+    let errors = errors.iter().map(|error| {
+        let proto::Status { code, message } = error.error_detail.as_ref().unwrap();
+        format!("{}: {code} {message}", error.resource_name.as_ref().unwrap().name)
+    });
+    gone.chain(errors).collect()
+}
+
+struct DeltaClient(Delta, Instant);
+
+impl DeltaClient {
+    fn new(ours: bool, view: Arc<dyn View>) -> Self {
+        Self(Delta::new(&node(ours), view, Settings::default()), Instant::now())
+    }
+
+    /// Takes what comes, and answers it.
+    fn on(&mut self, input: Input<proto::DeltaDiscoveryRequest>) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut responses = self.0.on(self.1, input).unwrap().responses;
+        while let Some(response) = responses.pop() {
+            all.extend(response.resources.iter().map(|resource| format!("+{}", resource.name)));
+            all.extend(said(&response.removed_resources, &response.resource_errors));
+            let ack = proto::DeltaDiscoveryRequest {
+                type_url: response.type_url,
+                response_nonce: response.nonce,
+                ..Default::default()
+            };
+            responses.extend(self.0.on(self.1, Input::Request(ack)).unwrap().responses);
+        }
+        all
+    }
+
+    fn ask(&mut self, names: &[&str]) -> Vec<String> {
+        self.on(Input::Request(proto::DeltaDiscoveryRequest {
+            type_url: CDS.url().into(),
+            resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        }))
+    }
+}
+
+#[test]
+fn a_reason_is_told_once_and_again_when_it_changes() {
+    let mut client = DeltaClient::new(true, view(1, &[], Some((Code::InvalidArgument, "a.yaml:1"))));
+    assert_eq!(client.ask(&["x"]), ["x: 3 a.yaml:1"]);
+    let held = |client: &DeltaClient| {
+        let types = client.0.stream().types_in_full(client.1);
+        types[0].resources.iter().map(|one| one.state).collect::<Vec<_>>()
+    };
+    assert_eq!(held(&client), [ResourceState::ReceivedError]);
+    let same = view(2, &[], Some((Code::InvalidArgument, "a.yaml:1")));
+    assert_eq!(client.on(Input::View(same)), [""; 0]);
+    let other = view(3, &[], Some((Code::InvalidArgument, "a.yaml:2")));
+    assert_eq!(client.on(Input::View(other)), ["x: 3 a.yaml:2"]);
+    assert_eq!(client.on(Input::View(view(4, &[], None))), ["-x"]);
+    assert_eq!(held(&client), [ResourceState::DoesNotExist]);
+    assert_eq!(client.on(Input::View(view(5, &[(CDS, "x", "1")], None))), ["+x"]);
+    // What it has goes after the grace, with the reason.
+    let gone = view(6, &[], Some((Code::NotFound, "no port 80")));
+    assert_eq!(client.on(Input::View(gone)), [""; 0]);
+    client.1 += Settings::default().removal_grace;
+    assert_eq!(client.on(Input::Tick), ["x: 5 no port 80"]);
+    // What nobody names any more has no reasons.
+    assert_eq!(client.on(Input::View(view(7, &[], Some((Code::NotFound, "other"))))), ["x: 5 other"]);
+    client.on(Input::Request(proto::DeltaDiscoveryRequest {
+        type_url: CDS.url().into(),
+        resource_names_unsubscribe: vec!["x".into()],
+        ..Default::default()
+    }));
+    assert_eq!(client.on(Input::View(view(8, &[], None))), [""; 0]);
+}
+
+#[test]
+fn who_does_not_understand_reasons_is_told_that_it_is_not_there() {
+    let refused = || Some((Code::InvalidArgument, "a.yaml:1"));
+    let mut client = DeltaClient::new(false, view(1, &[], refused()));
+    assert_eq!(client.ask(&["x", "y"]), ["-x", "-y"]);
+
+    let mut machine = Sotw::new(&node(false), view(1, &[], refused()), Settings::default());
+    let ask = proto::DiscoveryRequest {
+        type_url: CDS.url().into(),
+        resource_names: vec!["x".into()],
+        ..Default::default()
+    };
+    let responses = machine.on(Instant::now(), Input::Request(ask)).unwrap().responses;
+    assert_eq!(responses.len(), 1);
+    assert_eq!((responses[0].resources.len(), responses[0].resource_errors.len()), (0, 0));
+}
+
+/// Whatever a complete response leaves out without a reason does not exist.
+#[test]
+fn a_complete_response_repeats_the_reasons() {
+    let mut now = Instant::now();
+    let refused = || Some((Code::InvalidArgument, "a.yaml:1"));
+    let mut machine = Sotw::new(&node(true), view(1, &[], refused()), Settings::default());
+    let mut on = |now, input| {
+        let response = machine.on(now, input).unwrap().responses.pop();
+        response.map(|response| {
+            let ack = proto::DiscoveryRequest {
+                type_url: response.type_url,
+                response_nonce: response.nonce,
+                resource_names: vec!["x".into(), "y".into()],
+                ..Default::default()
+            };
+            assert!(machine.on(now, Input::Request(ack)).unwrap().responses.is_empty());
+            (response.resources.len(), said(&[], &response.resource_errors))
+        })
+    };
+    let ask = proto::DiscoveryRequest {
+        type_url: CDS.url().into(),
+        resource_names: vec!["x".into(), "y".into()],
+        ..Default::default()
+    };
+    let nothing = "y: 5 the control plane has no Cluster of this name for this node".to_owned();
+    assert_eq!(on(now, Input::Request(ask)), Some((0, vec!["x: 3 a.yaml:1".to_owned(), nothing])));
+    let more = view(2, &[(CDS, "y", "1")], refused());
+    assert_eq!(on(now, Input::View(more)), Some((1, vec!["x: 3 a.yaml:1".to_owned()])));
+    now += Duration::from_secs(1);
+    let mended = view(3, &[(CDS, "x", "1"), (CDS, "y", "1")], refused());
+    assert_eq!(on(now, Input::View(mended)), Some((2, vec![])));
+}
