@@ -159,6 +159,11 @@ impl Drop for Inner {
 }
 
 impl WorkloadIdentity {
+    /// Whether both are handles on one: it is kept fresh once.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// An identity that never changes.
     pub fn fixed(identity: Arc<Identity>) -> Self {
         Self::fixed_at(identity, Clock::system())

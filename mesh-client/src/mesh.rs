@@ -1,11 +1,13 @@
 //! [`Mesh`]: one process's membership of a mesh.
 //!
-//! It owns the xDS client, the identities and their tasks; all of it ends with the last handle. Building one
+//! It owns the xDS client, the identities and their tasks, together with the other meshes of the process that join by
+//! the same; all of it ends with the last handle. Building one
 //! does no IO: a control plane that cannot be reached shows in the first call, fast and with its address, and
 //! is noticed when it comes back.
 
 mod attempts;
 mod connect;
+mod membership;
 mod status;
 mod token;
 
@@ -13,29 +15,29 @@ pub use status::{BreakerStatus, ClusterStatus, IdentityStatus, LoadReportStatus,
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{Cluster, ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, breaker::Breakers, names, zones},
+    cluster::{Cluster, ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, names, zones},
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
     retry::hedging::HedgingPolicy,
     server::{ControlPlane, ServerBuilder, Surroundings},
-    stack::{ActiveFaults, CallSettings, Core},
+    stack::{CallSettings, Core},
     table::{named::Named, registry::Registry},
     target::{InvalidTarget, Target},
-    tls::{ProviderError, Providers, check_secret},
+    tls::ProviderError,
 };
+use membership::{Membership, Terms};
 use mesh_ca::{channel::Keepalive, workload::WorkloadIdentity};
 use mesh_xds::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
-    client::{CacheSettings, ClientSettings, XdsClient},
+    client::CacheSettings,
     csds::{CsdsServer, OwnStatus},
-    lrs::{LoadReporter, LoadStore},
     name::Name,
     resource::{Feature, Support},
 };
 use serde_json::{Map, Value};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -157,11 +159,7 @@ pub enum OutboundTrafficPolicy {
 pub struct Mesh(Arc<Inner>);
 
 struct Inner {
-    bootstrap: Arc<Bootstrap>,
-    xds: XdsClient,
-    reporter: LoadReporter,
-    providers: Arc<Providers>,
-    connector: Arc<connect::ControlPlaneConnector>,
+    membership: Arc<Membership>,
     clusters: Arc<Registry>,
     /// Clusters that requests name.
     named: Arc<Named<Cluster>>,
@@ -206,17 +204,19 @@ impl Mesh {
 
     /// A server of the mesh at `address`; `.await` it to bind. Port 0 takes a free one.
     pub fn server(&self, address: SocketAddr) -> ServerBuilder {
-        let control_plane = self.0.bootstrap.servers.first().cloned().map(|server| {
-            let (connector, address) = (self.0.connector.clone(), server.address.clone());
+        let membership = &self.0.membership;
+        let control_plane = membership.bootstrap().servers.first().cloned().map(|server| {
+            let (connector, address) = (membership.connector.clone(), server.address.clone());
             ControlPlane { connect: Box::new(move || connector.channel(&server)), address }
         });
         let surroundings = Surroundings::new(
-            self.0.bootstrap.clone(),
-            self.0.xds.clone(),
-            self.0.providers.clone(),
+            membership.bootstrap().clone(),
+            membership.xds.clone(),
+            membership.providers.clone(),
             control_plane,
             self.workload(),
-        );
+        )
+        .within(membership.clone());
         ServerBuilder::new(surroundings, address)
     }
 
@@ -227,15 +227,15 @@ impl Mesh {
             let targets = inner.targets.lock().unwrap_or_else(PoisonError::into_inner);
             targets.open.values().filter_map(Weak::upgrade).collect()
         };
-        let load_reports =
-            LoadReportStatus { last: inner.reporter.last_report(), error: inner.reporter.error() };
-        MeshStatus::new(inner.xds.status(), load_reports, &inner.providers, &targets, &inner.clusters.all())
+        let Membership { xds, reporter, providers, .. } = &*inner.membership;
+        let load_reports = LoadReportStatus { last: reporter.last_report(), error: reporter.error() };
+        MeshStatus::new(xds.status(), load_reports, providers, &targets, &inner.clusters.all())
     }
 
     /// The service that tells which configuration this process runs on (CSDS, gRFC A40), for `grpcdebug`: add it to
     /// a server that only operators reach. It does not keep the mesh alive.
     pub fn csds(&self) -> CsdsServer<OwnStatus> {
-        self.0.xds.csds()
+        self.0.membership.xds.csds()
     }
 
     /// From now on every call fails; calls under way finish undisturbed. Servers drain by their own handles.
@@ -256,8 +256,9 @@ impl Mesh {
         }
         targets.open.retain(|_, subscription| subscription.strong_count() > 0);
         let authority = target.authority();
-        let listener = inner.bootstrap.client_listener(target.xds_authority(), authority.as_str())?;
-        let watch = inner.xds.config(&listener, authority.as_str());
+        let membership = &inner.membership;
+        let listener = membership.bootstrap().client_listener(target.xds_authority(), authority.as_str())?;
+        let watch = membership.xds.config(&listener, authority.as_str());
         let mut core = Core::new(authority.clone(), inner.calls.clone(), inner.seed, inner.named.clone());
         core.target = target.to_string().into();
         let subscription =
@@ -292,7 +293,7 @@ impl Mesh {
 
     /// What servers of this process say of it, from the bootstrap's node.
     fn workload(&self) -> WorkloadInfo {
-        let node = &self.0.bootstrap.node;
+        let node = &self.0.membership.bootstrap().node;
         let text = |key: &str| node.metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let labels = node.metadata.get("LABELS").and_then(Value::as_object);
         let label = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
@@ -313,16 +314,17 @@ impl Mesh {
 
 impl std::fmt::Debug for Mesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mesh").field("node", &self.0.bootstrap.node.id).finish_non_exhaustive()
+        f.debug_struct("Mesh").field("node", &self.0.membership.bootstrap().node.id).finish_non_exhaustive()
     }
 }
 
 impl Inner {
     /// Who may be asked about a target, for explanations.
     fn control_planes(&self, target: &Target) -> Arc<str> {
-        let own = target.xds_authority().and_then(|name| self.bootstrap.authorities.get(name));
+        let bootstrap = self.membership.bootstrap();
+        let own = target.xds_authority().and_then(|name| bootstrap.authorities.get(name));
         let own = own.map(|authority| authority.servers.as_slice()).filter(|servers| !servers.is_empty());
-        let servers = own.unwrap_or(&self.bootstrap.servers);
+        let servers = own.unwrap_or(&bootstrap.servers);
         let names: Vec<&str> = servers.iter().map(|server| &*server.address).collect();
         match names.as_slice() {
             [only] => format!("control plane {only}").into(),
@@ -336,7 +338,7 @@ impl Inner {
 #[must_use = "a builder does nothing until it is built"]
 pub struct MeshBuilder {
     bootstrap: Option<Bootstrap>,
-    identities: HashMap<Arc<str>, WorkloadIdentity>,
+    identities: BTreeMap<Arc<str>, WorkloadIdentity>,
     node: Map<String, Value>,
     labels: Map<String, Value>,
     wait_for_ready: bool,
@@ -525,85 +527,61 @@ impl MeshBuilder {
     }
 
     /// Joins. Must be called inside a tokio runtime; does no IO but reading files that the bootstrap names, and the cache if there is one.
+    ///
+    /// Meshes that join by the same (the bootstrap with all that the node says of itself, [`Self::identity`],
+    /// [`Self::cache`], [`Self::control_plane_keepalive`], [`Self::max_response_bytes`]) inside one runtime share what
+    /// they have with control planes: one ADS stream to each, in which every name is subscribed once, one of load
+    /// reports, the certificates; and what gRPC counts over a process: circuit breakers and active faults. It ends with
+    /// the last mesh, channel or server of them. Everything else, connections to endpoints above all, is each mesh's own.
     pub fn build(mut self) -> Result<Mesh, MeshError> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(MeshError::NoRuntime);
-        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Err(MeshError::NoRuntime) };
         let (throttling, hedging) = (self.throttles()?, self.hedges()?);
         let mut bootstrap = match self.bootstrap.take() {
             Some(bootstrap) => bootstrap,
             None => Bootstrap::from_env()?,
         };
         self.complete(&mut bootstrap.node);
-        bootstrap.certificate_providers.retain(|instance, _| !self.identities.contains_key(instance));
-        let mut providers = Providers::start(&bootstrap)?;
-        for (instance, identity) in self.identities {
+        for instance in self.identities.keys() {
             // Resources may name it, so the bootstrap has to.
             bootstrap.certificate_providers.insert(instance.clone(), CertificateProvider::Given);
-            providers.insert(instance, identity);
         }
         let address = own_address(&bootstrap.node);
-        let bootstrap = Arc::new(bootstrap);
-        let identity = providers.identity(&DEFAULT_PROVIDER.into()).ok().cloned();
-        let connector = Arc::new(connect::ControlPlaneConnector::new(identity, self.keepalive));
-        if bootstrap.servers.is_empty() {
-            let reason = "xds_servers is empty".into();
-            return Err(
-                BootstrapError::Invalid { origin: "the bootstrap built in code".into(), reason }.into()
-            );
-        }
-        // Now, and not at the first connection, a bootstrap that cannot be followed is an error.
-        for server in
-            bootstrap.servers.iter().chain(bootstrap.authorities.values().flat_map(|one| &one.servers))
-        {
-            connector
-                .channel(server)
-                .map_err(|reason| MeshError::ControlPlane { server: server.address.clone(), reason })?;
-        }
-        let providers = Arc::new(providers);
+        let membership = Membership::of(Terms {
+            runtime: runtime.id(),
+            bootstrap: Arc::new(bootstrap),
+            identities: self.identities,
+            keepalive: self.keepalive,
+            cache: self.cache,
+            max_response_bytes: self.max_response_bytes,
+        })?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        let loads = Arc::<LoadStore>::default();
         let unknown = |name: &Name| Err(format!("the local cluster `{name}` is not known yet").into());
         let local = self.local_cluster.map(|name| (watch::Sender::new(unknown(&name)), name));
         let callers = local.as_ref().map(|(callers, _)| callers.subscribe());
         let deps = ClusterDeps {
-            tls: providers.clone(),
+            tls: membership.providers.clone(),
             connect: self.connect.unwrap_or_else(|| Arc::new(Tcp)),
             resolve: Arc::new(names::System),
-            breakers: Arc::new(Breakers::default()),
-            loads: Arc::clone(&loads),
+            breakers: membership.breakers.clone(),
+            loads: membership.loads.clone(),
             seed,
             ring_size_cap: self.ring_size_cap.unwrap_or(RING_SIZE_CAP).max(1),
             empty_endpoints: self.empty_endpoints,
             health_service: self.health_service,
             callers,
         };
-        let default = ClientSettings::default();
-        let settings = ClientSettings {
-            support: SUPPORT,
-            secrets: check_secret,
-            cache: self.cache,
-            max_response_bytes: self.max_response_bytes.unwrap_or(default.max_response_bytes),
-            ..default
-        };
-        let backoff = settings.backoff.clone();
-        let xds = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);
-        let reporter = LoadReporter::spawn(loads, &xds, connector.clone(), backoff);
-        let own = bootstrap.node.locality.clone();
+        let own = membership.bootstrap().node.locality.clone();
         let callers = local.map(|(callers, name)| {
-            AbortOnDropHandle::new(tokio::spawn(zones::follow(own, xds.subscribe_cluster(&name), callers)))
+            let watch = membership.xds.subscribe_cluster(&name);
+            AbortOnDropHandle::new(tokio::spawn(zones::follow(own, watch, callers)))
         });
-        let subscribed = xds.clone();
-        let clusters = Registry::new(deps, Box::new(move |name| subscribed.subscribe_cluster(name)));
+        // Every channel holds the clusters, and so the membership, though its mesh be gone.
+        let member = membership.clone();
+        let clusters = Registry::new(deps, Box::new(move |name| member.xds.subscribe_cluster(name)));
         let following = clusters.clone();
         let named = Named::new(Box::new(move |name| following.follow(name)));
         Ok(Mesh(Arc::new(Inner {
             named,
-            xds,
-            reporter,
-            bootstrap,
-            providers,
-            connector,
             clusters,
             calls: CallSettings {
                 wait_for_ready: self.wait_for_ready,
@@ -611,9 +589,10 @@ impl MeshBuilder {
                 retry_at_every_hop: self.retry_at_every_hop,
                 throttling,
                 hedging,
-                faults: ActiveFaults::new(),
+                faults: membership.faults.clone(),
                 address,
             },
+            membership,
             outbound: self.outbound,
             seed,
             targets: Mutex::default(),

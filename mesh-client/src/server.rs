@@ -51,6 +51,7 @@ pub use self::{
     io::MeshIo,
     layer::{Inbound, InboundBody, InboundFuture, InboundLayer},
 };
+use builder::Kept;
 pub(crate) use builder::{ControlPlane, Surroundings};
 
 use crate::registration::{self, Registration, RegistrationError, RegistrationState};
@@ -160,6 +161,7 @@ struct Owner {
     drain_once: OnceCell<()>,
     drained: watch::Sender<bool>,
     _tasks: JoinSet<()>,
+    _kept: Option<Kept>,
 }
 
 impl MeshServer {

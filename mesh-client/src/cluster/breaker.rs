@@ -2,7 +2,7 @@
 //!
 //! Promises: never more guards than the limit of the moment, without a lock; a changed limit holds at once and
 //! forgets nothing that is in flight. Counters belong to (cluster name, EDS service name) and are shared by
-//! every channel of a mesh: [`Breakers`] is that registry, one per mesh and so one per process in practice.
+//! every channel of a process: [`Breakers`] is that registry, one for all meshes that join by the same.
 
 use mesh_xds::{
     name::Name,

@@ -11,6 +11,7 @@ mod hedging;
 mod load;
 mod resilience;
 mod secrets;
+mod sharing;
 mod weighted;
 mod world;
 mod zones;

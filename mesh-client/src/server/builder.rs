@@ -12,6 +12,7 @@ use mesh_xds::{
     config::{ServerXdsConfig, XdsError},
 };
 use std::{
+    any::Any,
     collections::BTreeMap,
     fmt,
     future::{Future, IntoFuture},
@@ -59,7 +60,12 @@ pub(crate) struct Surroundings {
     pub(crate) control_plane: Option<ControlPlane>,
     /// What to say of this process.
     pub(crate) info: WorkloadInfo,
+    /// What the server keeps alive of its mesh.
+    pub(crate) kept: Option<Kept>,
 }
+
+/// Something that lives as long as the server.
+pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Finds the listener for an address.
 pub(crate) type FindListener = Box<dyn FnOnce(SocketAddr) -> Option<(Arc<str>, Configs)> + Send>;
@@ -83,7 +89,12 @@ impl Surroundings {
             let configs = follow(xds.server_config(&name));
             Some((name.into(), configs))
         });
-        Self { listener, providers, control_plane, info }
+        Self { listener, providers, control_plane, info, kept: None }
+    }
+
+    /// The server keeps this alive.
+    pub(crate) fn within(self, kept: Kept) -> Self {
+        Self { kept: Some(kept), ..self }
     }
 }
 
@@ -224,8 +235,9 @@ impl ServerBuilder {
         };
         let (drained, drain_once) = (watch::Sender::new(false), OnceCell::new());
         let listener = Mutex::new(Some(listener));
+        let _kept = surroundings.kept;
         let owner =
-            Owner { shared, local, listener, registration, drain, drain_once, drained, _tasks: tasks };
+            Owner { shared, local, listener, registration, drain, drain_once, drained, _tasks: tasks, _kept };
         Ok(MeshServer { owner: Arc::new(owner) })
     }
 }

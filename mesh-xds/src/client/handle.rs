@@ -238,6 +238,11 @@ impl XdsClient {
         Watching::new(watch)
     }
 
+    /// Whether its task still runs: it ends with the runtime that it was started in.
+    pub fn is_running(&self) -> bool {
+        !self.shared.commands.is_closed()
+    }
+
     /// A handle that does not keep the client alive.
     pub fn downgrade(&self) -> WeakClient {
         WeakClient(Arc::downgrade(&self.shared))

@@ -196,7 +196,6 @@ async fn the_endpoint_that_a_hash_leads_to_is_the_one_that_gets_the_call() {
     };
 
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
-    let plane = Plane::start().await;
     let by_ring: fn(&mut mesh_xds::resource::Cluster) = |cluster| {
         cluster.lb = LbPolicy::RingHash(RingHash::default());
         cluster.lb_options.localities = LocalityLb::Flat;
@@ -206,6 +205,7 @@ async fn the_endpoint_that_a_hash_leads_to_is_the_one_that_gets_the_call() {
         cluster.lb_options.localities = LocalityLb::Flat;
     };
     for (cluster, how) in [("ring", by_ring), ("table", by_table)] {
+        let plane = Plane::start().await;
         let mut published = reviews([(cluster, vec![one.address, two.address])]).with_clusters(how);
         published.forward(|forward| {
             forward.hash = ["x-user", "x-own"]

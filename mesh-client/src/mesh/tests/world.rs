@@ -5,6 +5,7 @@ mod echo;
 pub(super) use echo::{Echo, ask};
 
 use crate::{Mesh, table::testing, testing::held::Rest};
+use futures_util::StreamExt;
 use mesh_xds::{
     bootstrap::{Bootstrap, ChannelCredentials, Node as BootstrapNode, ServerConfig},
     lrs::{LoadReportService, LoadReportSettings},
@@ -19,13 +20,16 @@ use mesh_xds::{
         route::{Destination, Forward, HeaderMutations, Route, RouteAction, RouteConfiguration, VirtualHost},
         tls::UpstreamTls,
     },
-    server::{AdsService, AdsSettings, Encoded, Node, StreamEvent, View, Views},
+    server::{AdsService, AdsSettings, Encoded, Node, StreamEvent, StreamStatus, View, Views},
 };
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -316,6 +320,7 @@ pub(super) struct Plane {
     source: Arc<Source>,
     ads: AdsService<Source>,
     load: LoadReportService,
+    connections: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
     _rest: Rest,
 }
@@ -358,10 +363,15 @@ impl Plane {
         let load = LoadReportService::new(LoadReportSettings { interval, ..LoadReportSettings::default() });
         let mut tasks = JoinSet::new();
         let serving = Server::builder().add_service(ads.service()).add_service(load.service());
+        let connections = Arc::<AtomicUsize>::default();
+        let count = connections.clone();
+        let incoming = incoming.inspect(move |_| {
+            count.fetch_add(1, Relaxed);
+        });
         tasks.spawn(async move {
             serving.serve_with_incoming(incoming).await.unwrap();
         });
-        Self { address, source, ads, load, tasks, _rest: Rest::default() }
+        Self { address, source, ads, load, connections, tasks, _rest: Rest::default() }
     }
 
     /// Says the name of the revision.
@@ -388,6 +398,16 @@ impl Plane {
     /// What was reported to it.
     pub(super) fn load(&self) -> &LoadReportService {
         &self.load
+    }
+
+    /// Connections there ever were.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+
+    /// The streams of ADS that there are.
+    pub(super) fn streams(&self) -> Vec<StreamStatus> {
+        self.ads.streams()
     }
 
     pub(super) fn events(&self) -> broadcast::Receiver<StreamEvent> {

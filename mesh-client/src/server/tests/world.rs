@@ -66,6 +66,7 @@ pub(super) async fn surroundings(authority: &Arc<Authority>, configs: Configs) -
         providers: Arc::new(Providers::new([("default".into(), own)])),
         control_plane: None,
         info: WorkloadInfo::default(),
+        kept: None,
     }
 }
 
