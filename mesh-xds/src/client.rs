@@ -15,6 +15,7 @@ mod handle;
 mod machine;
 mod noting;
 mod outbox;
+mod slot;
 mod speakers;
 mod store;
 mod task;
@@ -38,6 +39,7 @@ pub use handle::{
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
 #[cfg(test)]
 pub(crate) use outbox::Outbox;
+pub use slot::Current;
 pub use speakers::Speakers;
 pub use store::CacheSettings;
 pub use task::{ClientSettings, Connector};

@@ -13,6 +13,7 @@
 use super::{
     cache::{Known, ResourceState, ResourceStatus},
     machine::{Input, Key, Machine, Parse},
+    slot::Outstanding,
     speakers::Speakers,
     store::Stored,
     wire::Request,
@@ -152,6 +153,17 @@ pub(super) struct Actions {
     pub(super) changed: BTreeSet<Key>,
     /// Another control plane speaks for some authority than before.
     pub(super) moved: bool,
+    /// What came has not been taken by everybody; its stream is read on after that.
+    pub(super) outstanding: Option<Outstanding>,
+}
+
+impl Actions {
+    pub(super) fn merge(&mut self, more: Self) {
+        self.io.extend(more.io);
+        self.changed.extend(more.changed);
+        self.moved |= more.moved;
+        self.outstanding = more.outstanding.or(self.outstanding.take());
+    }
 }
 
 struct Server<P: Parse> {

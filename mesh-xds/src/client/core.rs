@@ -3,6 +3,7 @@
 use super::{
     authority::{Actions, Federation, Id},
     machine::{Input, Key, Parse},
+    slot::{Outstanding, Receipt, Slot},
 };
 use crate::{
     config::{
@@ -17,10 +18,6 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use tokio::sync::watch;
-
-/// Where a target's configuration is published; `None` until something is known.
-pub(super) type Slot<T> = watch::Sender<Option<Result<Arc<T>, XdsError>>>;
 
 /// What handles ask of the task. Targets have ids so that one may end while its successor begins.
 pub(super) enum Command {
@@ -75,25 +72,34 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
             dirty.insert(id);
         }
         let mut out = Actions::default();
-        self.settle(now, dirty, remove, &mut out);
+        self.settle(now, dirty, remove, None, &mut out);
         out
     }
 
     /// Something happened on the stream of a control plane; publishes what follows.
     pub(super) fn on(&mut self, now: Instant, server: Id, input: Input) -> Actions {
+        let (receipt, outstanding) = Outstanding::new();
+        let receipt = matches!(input, Input::Response(_)).then_some(receipt);
         let out = self.federation.on(now, server, input);
-        self.follow(now, out)
+        let mut out = self.follow(now, out, receipt.as_ref());
+        drop(receipt);
+        if !outstanding.is_over() {
+            let held = self.federation.on(now, server, Input::Held);
+            out.merge(held);
+            out.outstanding = Some(outstanding);
+        }
+        out
     }
 
     /// Time passed; publishes what follows.
     pub(super) fn tick(&mut self, now: Instant) -> Actions {
         let out = self.federation.tick(now);
-        self.follow(now, out)
+        self.follow(now, out, None)
     }
 
-    fn follow(&mut self, now: Instant, mut out: Actions) -> Actions {
+    fn follow(&mut self, now: Instant, mut out: Actions, receipt: Option<&Receipt>) -> Actions {
         let dirty = self.affected(&out.changed);
-        self.settle(now, dirty, Vec::new(), &mut out);
+        self.settle(now, dirty, Vec::new(), receipt, &mut out);
         out
     }
 
@@ -102,13 +108,20 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
         affected.map(|(id, _)| *id).collect()
     }
 
-    /// Resolves targets until nothing more follows.
-    fn settle(&mut self, now: Instant, mut dirty: BTreeSet<u64>, mut remove: Vec<Key>, out: &mut Actions) {
+    /// Resolves targets until nothing more follows. `receipt` is that of the response that it follows from.
+    fn settle(
+        &mut self,
+        now: Instant,
+        mut dirty: BTreeSet<u64>,
+        mut remove: Vec<Key>,
+        receipt: Option<&Receipt>,
+        out: &mut Actions,
+    ) {
         while !dirty.is_empty() || !remove.is_empty() {
             let mut add = Vec::new();
             for id in std::mem::take(&mut dirty) {
                 let Some(watched) = self.targets.get_mut(&id) else { continue };
-                let wanted = watched.target.resolve(&self.federation);
+                let wanted = watched.target.resolve(&self.federation, receipt);
                 add.extend(wanted.difference(&watched.wanted).cloned());
                 remove.extend(watched.wanted.difference(&wanted).cloned());
                 watched.wanted = wanted;
@@ -118,42 +131,40 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
             }
             let more = self.federation.interest(now, add, std::mem::take(&mut remove));
             dirty = self.affected(&more.changed);
-            out.io.extend(more.io);
-            out.changed.extend(more.changed);
-            out.moved |= more.moved;
+            out.merge(more);
         }
     }
 }
 
 impl Target {
     /// Publishes what follows from what is known; returns what has to be watched.
-    fn resolve(&mut self, lookup: &impl Lookup) -> BTreeSet<Key> {
+    fn resolve(&mut self, lookup: &impl Lookup, receipt: Option<&Receipt>) -> BTreeSet<Key> {
         match self {
             Self::Client(target, slot) => {
                 let resolution = target.resolve(lookup);
-                publish(slot, resolution.publish);
+                publish(slot, resolution.publish, receipt);
                 resolution.wanted
             }
             Self::Server(target, slot) => {
                 let resolution = target.resolve(lookup);
-                publish(slot, resolution.publish);
+                publish(slot, resolution.publish, receipt);
                 resolution.wanted
             }
             Self::Cluster(target, slot) => {
                 let resolution = target.resolve(lookup);
-                publish(slot, resolution.publish);
+                publish(slot, resolution.publish, receipt);
                 resolution.wanted
             }
         }
     }
 }
 
-fn publish<T>(slot: &Slot<T>, config: Option<Result<Arc<T>, XdsError>>) {
+fn publish<T>(slot: &Slot<T>, config: Option<Result<Arc<T>, XdsError>>, receipt: Option<&Receipt>) {
     if let Some(config) = config {
         if let Err(error) = &config {
             tracing::warn!(%error, "a target cannot be resolved");
         }
-        slot.send_replace(Some(config));
+        slot.publish(config, receipt);
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     cache::ResourceStatus,
     core::{Command, Core},
     machine::{Machine, Parse},
+    slot::{Current, Published, Reader, Slot},
     speakers::Speakers,
     store::{self, Owner, Stored, Writer},
     task::{self, ClientSettings, Connector},
@@ -62,7 +63,7 @@ type Watches<K, T> = Mutex<HashMap<K, Weak<Watch<T>>>>;
 struct Watch<T> {
     shared: Arc<Shared>,
     id: u64,
-    receiver: watch::Receiver<Option<Result<Arc<T>, XdsError>>>,
+    published: Published<T>,
 }
 
 impl<T> Drop for Watch<T> {
@@ -82,7 +83,7 @@ impl Shared {
         self: &Arc<Self>,
         watches: &Watches<K, T>,
         key: K,
-        begin: impl FnOnce(u64, watch::Sender<Option<Result<Arc<T>, XdsError>>>) -> Command,
+        begin: impl FnOnce(u64, Slot<T>) -> Command,
     ) -> Arc<Watch<T>> {
         let mut watches = lock(watches);
         if let Some(watch) = watches.get(&key).and_then(Weak::upgrade) {
@@ -90,9 +91,9 @@ impl Shared {
         }
         watches.retain(|_, watch| watch.strong_count() > 0);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = watch::channel(None);
-        self.tell(begin(id, sender));
-        let watch = Arc::new(Watch { shared: self.clone(), id, receiver });
+        let (slot, published) = Slot::new();
+        self.tell(begin(id, slot));
+        let watch = Arc::new(Watch { shared: self.clone(), id, published });
         watches.insert(key, Arc::downgrade(&watch));
         watch
     }
@@ -271,8 +272,6 @@ impl fmt::Debug for WeakClient {
     }
 }
 
-type Current<'a, T> = watch::Ref<'a, Option<Result<Arc<T>, XdsError>>>;
-
 /// The configuration of a client's target over time.
 pub type ConfigWatch = Watching<XdsConfig>;
 
@@ -283,47 +282,51 @@ pub type ServerConfigWatch = Watching<ServerXdsConfig>;
 pub type ClusterWatch = Watching<ClusterConfig>;
 
 /// Something that is watched, over time. Its resources stay subscribed as long as a clone lives.
+///
+/// The control plane is not listened to further before every clone has looked at what it said last, by any method but
+/// [`Self::changed`] and [`Self::has_changed`]: what a program cannot keep up with waits where it comes from. One that
+/// has not looked for 5 s is waited for no longer, until it looks again; it finds the latest.
 pub struct Watching<T> {
-    receiver: watch::Receiver<Option<Result<Arc<T>, XdsError>>>,
+    reader: Reader<T>,
     // Ends the watch when dropped.
     watch: Arc<Watch<T>>,
 }
 
 impl<T> Watching<T> {
     fn new(watch: Arc<Watch<T>>) -> Self {
-        Self { receiver: watch.receiver.clone(), watch }
+        Self { reader: watch.published.reader(), watch }
     }
 
     /// The latest; `None` while nothing is known. Do not hold it across an `.await`.
     pub fn borrow(&self) -> Current<'_, T> {
-        self.receiver.borrow()
+        self.reader.borrow()
     }
 
     /// The latest, marked as seen for [`Self::changed`].
     pub fn borrow_and_update(&mut self) -> Current<'_, T> {
-        self.receiver.borrow_and_update()
+        self.reader.borrow_and_update()
     }
 
     /// Waits for one that this watch has not seen. Ends with an error only when the runtime of the client
     /// ends. Cancel safe.
     pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        self.receiver.changed().await
+        self.reader.changed().await
     }
 
     /// Whether there is one that this watch has not seen.
     pub fn has_changed(&self) -> bool {
-        self.receiver.has_changed().unwrap_or(false)
+        self.reader.has_changed()
     }
 
     /// Waits until something is known. `None` only when the runtime of the client ends. Cancel safe.
     pub async fn known(&mut self) -> Option<Result<Arc<T>, XdsError>> {
-        self.receiver.wait_for(Option::is_some).await.ok()?.clone()
+        self.reader.known().await
     }
 }
 
 impl<T> Clone for Watching<T> {
     fn clone(&self) -> Self {
-        Self { receiver: self.receiver.clone(), watch: self.watch.clone() }
+        Self { reader: self.reader.clone(), watch: self.watch.clone() }
     }
 }
 

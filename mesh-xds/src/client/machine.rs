@@ -118,6 +118,11 @@ pub enum Input {
     /// What came on the stream cannot be read here, so it was given up; why. However well it worked before, this is
     /// a failure: on the next one the same will come again.
     Unreadable(Arc<str>),
+    /// The stream is not read for now: what came is being taken. No timer of a resource runs meanwhile, for the answer
+    /// may be there.
+    Held,
+    /// It is read on.
+    Resumed,
     /// [`Machine::deadline`] passed.
     Tick,
     /// What is known of these is too old to be used: another control plane spoke for them meanwhile. They are
@@ -185,6 +190,8 @@ pub struct Machine<P: Parse> {
     types: [TypeState<P::Resource>; ResourceType::COUNT],
     timers: BTreeSet<(Instant, ResourceType, Name)>,
     link: Link,
+    /// Since when the stream is not read.
+    held: Option<Instant>,
     node_sent: bool,
     backoff: Backoff,
     /// Why the control plane cannot be reached.
@@ -209,6 +216,7 @@ impl<P: Parse> Machine<P> {
             types,
             timers: BTreeSet::new(),
             link: Link::Idle,
+            held: None,
             node_sent: false,
             unreachable: None,
             unreadable: false,
@@ -227,6 +235,8 @@ impl<P: Parse> Machine<P> {
             Input::Response(response) => self.response(now, response, &mut out),
             Input::Closed(why) => self.closed(now, why, false, &mut out),
             Input::Unreadable(why) => self.closed(now, why, true, &mut out),
+            Input::Held => self.hold(now),
+            Input::Resumed => self.resume(now),
             Input::Tick => {}
             Input::Forget(keys) => self.forget(keys, &mut out),
             Input::Hangup => self.hang_up(&mut out),
@@ -238,7 +248,7 @@ impl<P: Parse> Machine<P> {
 
     /// When [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let timer = self.timers.first().map(|(due, ..)| *due);
+        let timer = self.timers.first().filter(|_| self.held.is_none()).map(|(due, ..)| *due);
         let retry = match self.link {
             Link::Waiting { until } => Some(until),
             _ => None,
@@ -526,7 +536,9 @@ impl<P: Parse> Machine<P> {
 
     /// What time alone brings about.
     fn elapse(&mut self, now: Instant, out: &mut Outputs) {
-        while let Some((due, kind, name)) = self.timers.first().cloned().filter(|(due, ..)| *due <= now) {
+        while self.held.is_none()
+            && let Some((due, kind, name)) = self.timers.first().cloned().filter(|(due, ..)| *due <= now)
+        {
             self.timers.remove(&(due, kind, name.clone()));
             let is_open = self.is_open();
             let transient = self.settings.timer_is_transient;

@@ -1,7 +1,10 @@
 //! The only part of the client that does IO: opens the streams, carries messages, keeps time.
 //!
-//! Flow control: a response is parsed, resolved and published before the next one of its stream is read. What it makes
-//! necessary to say waits, and is brought together ([`Outbox`]), while the control plane reads nothing: one that reads
+//! Flow control: a response is parsed, resolved, published, and taken by those who watch, before the next one of its
+//! stream is read; its receipt is sent at once. A watcher is waited for [`PATIENCE`] long and then not before it takes
+//! something again, so that one that sleeps, or waits for another watch, stops nobody for good, and the end of a stream is
+//! noticed that much later at most. Meanwhile requests leave, other streams go on, HTTP/2 asks and answers pings, and no
+//! timer of a resource runs. What it makes necessary to say waits, and is brought together ([`Outbox`]), while the control plane reads nothing: one that reads
 //! only when its response was taken would wait for ever if that were not read meanwhile. What is published goes into
 //! slots that hold only the latest. So nothing piles up, whatever the control plane does and however slow a watcher is.
 
@@ -13,6 +16,7 @@ use super::{
     machine::{Input, Parse, Settings},
     noting::Noting,
     outbox::Outbox,
+    slot::Outstanding,
     speakers::Speakers,
     store::CacheSettings,
     wire::{Request, Response},
@@ -285,11 +289,34 @@ fn with<T>(metadata: MetadataMap, message: T) -> tonic::Request<T> {
     tonic::Request::from_parts(metadata, tonic::Extensions::default(), message)
 }
 
+/// How long a watcher may take to look at what came.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A stream that is not read on yet.
+struct Held {
+    outstanding: Outstanding,
+    until: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Held {
+    /// Until the stream is to be read on. Cancel safe.
+    async fn over(&mut self) {
+        tokio::select! {
+            () = self.outstanding.over() => {}
+            () = &mut self.until => {
+                tracing::debug!("a watch was not looked at in time: the stream is read on");
+                self.outstanding.give_up();
+            }
+        }
+    }
+}
+
 /// The stream of one control plane.
 struct Conversation {
     server: ServerConfig,
     connector: Arc<dyn Connector>,
     link: Link,
+    held: Option<Held>,
     sender: mpsc::Sender<Request>,
     unsent: Outbox,
 }
@@ -297,7 +324,7 @@ struct Conversation {
 impl Conversation {
     fn new(server: ServerConfig, connector: Arc<dyn Connector>) -> Self {
         let (sender, _) = mpsc::channel(1);
-        Self { server, connector, link: Link::Closed, sender, unsent: Outbox::default() }
+        Self { server, connector, link: Link::Closed, held: None, sender, unsent: Outbox::default() }
     }
 
     /// Writes what is to be written, as far as it can be, and reads the next thing that happens. Cancel safe.
@@ -305,7 +332,7 @@ impl Conversation {
         let input = tokio::select! {
             biased;
             never = write(&mut self.unsent, &self.sender) => match never {},
-            input = self.link.next(&self.server) => input,
+            input = read(&mut self.link, &mut self.held, &self.server) => input,
         };
         let server = &self.server;
         match &input {
@@ -347,8 +374,16 @@ impl Conversation {
         Ok(())
     }
 
+    /// Reads on when what came has been taken.
+    fn hold(&mut self, outstanding: Outstanding) {
+        if matches!(self.link, Link::Open { .. }) {
+            self.held = Some(Held { outstanding, until: Box::pin(tokio::time::sleep(PATIENCE)) });
+        }
+    }
+
     fn hang_up(&mut self) {
         self.link = Link::Closed;
+        self.held = None;
         // The stream is reset when both its halves are gone.
         self.sender = mpsc::channel(1).0;
         self.unsent = Outbox::default();
@@ -359,6 +394,16 @@ impl Conversation {
             self.unsent.push(request);
         }
     }
+}
+
+/// The next thing that happens; while the stream is held, that it is no longer. Cancel safe.
+async fn read(link: &mut Link, held: &mut Option<Held>, server: &ServerConfig) -> Input {
+    if let Some(one) = held {
+        one.over().await;
+        *held = None;
+        return Input::Resumed;
+    }
+    link.next(server).await
 }
 
 /// Writes what there is, whenever the transport takes it. Cancel safe.
@@ -417,7 +462,15 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
                 }
                 lock(&core).command(now(), inbox.drain(..))
             }
-            (id, input) = conversations.next() => lock(&core).on(now(), id, input),
+            (id, input) = conversations.next() => {
+                let mut actions = lock(&core).on(now(), id, input);
+                if let Some(outstanding) = actions.outstanding.take()
+                    && let Some(conversation) = conversations.all.get_mut(id)
+                {
+                    conversation.hold(outstanding);
+                }
+                actions
+            }
             () = sleep_until(deadline) => lock(&core).tick(now()),
         };
         loop {
@@ -435,10 +488,7 @@ pub(super) async fn run<P: Parse<Resource = AnyResource>>(
             }
             actions = Actions::default();
             for (id, why) in failed {
-                let more = lock(&core).on(now(), id, Input::Closed(why));
-                actions.io.extend(more.io);
-                actions.changed.extend(more.changed);
-                actions.moved |= more.moved;
+                actions.merge(lock(&core).on(now(), id, Input::Closed(why)));
             }
         }
     }

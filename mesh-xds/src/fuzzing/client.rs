@@ -156,9 +156,11 @@ pub(super) fn machine(data: &[u8]) {
                 now += Duration::from_millis(u64::from(bytes.byte()) * 200);
                 Input::Tick
             }
-            _ => match bytes.flag() {
-                true => Input::Forget(bytes.several(3, key)),
-                false => Input::Hangup,
+            _ => match bytes.byte() % 4 {
+                0 => Input::Hangup,
+                1 => Input::Forget(bytes.several(3, key)),
+                2 => Input::Held,
+                _ => Input::Resumed,
             },
         };
         watched.retain(|_, count| *count > 0);

@@ -7,6 +7,7 @@ use crate::{
     client::{
         Machine, Resources, Settings,
         authority::{Action, Plan},
+        slot::{Outstanding, Reader},
         store::{Kept, Stored},
         testing,
         wire::Response,
@@ -66,6 +67,8 @@ enum Event {
     Pass(u32),
     /// The target is watched no longer, and then again.
     Rewatch,
+    /// The one who does not look at everything looks.
+    Take,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -80,6 +83,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Stranger),
         2 => (0..20_000_u32).prop_map(Event::Pass),
         1 => Just(Event::Rewatch),
+        3 => Just(Event::Take),
     ]
 }
 
@@ -98,7 +102,11 @@ struct World {
     answered: bool,
     stranger: bool,
     id: u64,
-    published: watch::Receiver<Option<Result<Arc<XdsConfig>, XdsError>>>,
+    published: Reader<XdsConfig>,
+    /// Looks now and then.
+    lazy: Reader<XdsConfig>,
+    /// Streams that are not read before that.
+    held: [Option<Outstanding>; SERVERS],
 }
 
 impl World {
@@ -127,7 +135,7 @@ impl World {
         };
         let stored = if on_disk { Stored::of(all.map(kept).collect(), "/cache", 1) } else { Stored::none() };
         let federation = Federation::new(Plan::new(&bootstrap), stored, machine);
-        let (_, published) = watch::channel(None);
+        let (_, nothing) = Slot::new();
         let links = [Link::Closed; SERVERS];
         let mut world = Self {
             core: Core::new(federation),
@@ -136,15 +144,17 @@ impl World {
             answered: false,
             stranger: false,
             id: 0,
-            published,
+            published: nothing.reader(),
+            lazy: nothing.reader(),
+            held: Default::default(),
         };
         world.watch();
         world
     }
 
     fn watch(&mut self) {
-        let (slot, published) = watch::channel(None);
-        self.published = published;
+        let (slot, published) = Slot::new();
+        (self.published, self.lazy) = (published.reader(), published.reader());
         self.id += 1;
         let begin = Command::WatchClient { id: self.id, listener: "t".into(), authority: "t".into(), slot };
         let actions = self.core.command(self.now, [Command::Unwatch { id: self.id - 1 }, begin]);
@@ -158,7 +168,7 @@ impl World {
                     assert!(self.links[id] == Link::Closed, "one stream at a time");
                     self.links[id] = Link::Opening;
                 }
-                Action::Disconnect => self.links[id] = Link::Closed,
+                Action::Disconnect => (self.links[id], self.held[id]) = (Link::Closed, None),
                 Action::Send(_) => {
                     assert!(self.links[id] == Link::Open, "nothing is sent where nobody listens")
                 }
@@ -168,11 +178,28 @@ impl World {
     }
 
     fn input(&mut self, id: usize, input: Input) {
-        let actions = self.core.on(self.now, id, input);
+        let mut actions = self.core.on(self.now, id, input);
+        if let Some(outstanding) = actions.outstanding.take() {
+            assert!(
+                self.held[id].replace(outstanding).is_none(),
+                "what came was not taken, and it was read on"
+            );
+        }
         self.carry_out(actions);
     }
 
+    /// A stream of which everything was taken is read on.
+    fn read_on(&mut self, id: usize) {
+        if self.held[id].take_if(|held| held.is_over()).is_some() {
+            self.input(id, Input::Resumed);
+        }
+    }
+
     fn say(&mut self, id: usize, kind: ResourceType, some: [bool; 2], refuse: bool) {
+        self.read_on(id);
+        if self.held[id].is_some() {
+            return;
+        }
         let resources = said(id, kind).into_iter().zip(some).filter(|(_, say)| *say);
         let any =
             |resource: AnyResource| proto::Any { type_url: kind.url().into(), value: resource.to_proto() };
@@ -199,7 +226,7 @@ impl World {
                 self.input(id, Input::Opened);
             }
             Event::Close(id) if self.links[id] != Link::Closed => {
-                self.links[id] = Link::Closed;
+                (self.links[id], self.held[id]) = (Link::Closed, None);
                 self.input(id, Input::Closed("x".into()));
             }
             Event::Say(id, kind, some) if self.links[id] == Link::Open => self.say(id, kind, some, false),
@@ -210,7 +237,7 @@ impl World {
             }
             Event::Stranger => {
                 self.stranger = !self.stranger;
-                let (slot, _) = watch::channel(None);
+                let (slot, _) = Slot::new();
                 let command = match self.stranger {
                     true => Command::WatchServer { id: u64::MAX, listener: "nobody".into(), slot },
                     false => Command::Unwatch { id: u64::MAX },
@@ -221,10 +248,23 @@ impl World {
             Event::Refuse(id, kind) if self.links[id] == Link::Open => self.say(id, kind, [false; 2], true),
             Event::Pass(millis) => {
                 self.now += Duration::from_millis(millis.into());
+                for id in (0..SERVERS).filter(|_| millis >= 5000) {
+                    if let Some(held) = self.held[id].take() {
+                        held.give_up();
+                        self.input(id, Input::Resumed);
+                    }
+                }
                 let actions = self.core.tick(self.now);
                 self.carry_out(actions);
             }
             Event::Rewatch => self.watch(),
+            Event::Take => {
+                drop((self.lazy.borrow(), self.published.borrow()));
+                assert!(
+                    self.held.iter().flatten().all(Outstanding::is_over),
+                    "everybody has taken everything"
+                );
+            }
             _ => {}
         }
     }

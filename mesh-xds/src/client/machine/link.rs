@@ -19,6 +19,7 @@ impl<P: Parse> Machine<P> {
         }
         out.disconnect = matches!(self.link, Link::Open { .. } | Link::Opening);
         self.link = Link::Idle;
+        self.held = None;
         self.link_since = None;
         self.unreachable = None;
         self.unreadable = false;
@@ -67,6 +68,27 @@ impl<P: Parse> Machine<P> {
         self.all_changed(out);
     }
 
+    pub(super) fn hold(&mut self, now: Instant) {
+        if self.is_open() {
+            self.held.get_or_insert(now);
+        }
+    }
+
+    /// Timers go on, later by as long as nothing was read.
+    pub(super) fn resume(&mut self, now: Instant) {
+        let Some(since) = self.held.take() else { return };
+        let late = now.saturating_duration_since(since);
+        // One that is too far away for a clock stays where it is.
+        let later = |due: Instant| due.checked_add(late).unwrap_or(due);
+        let timers = std::mem::take(&mut self.timers);
+        self.timers = timers.into_iter().map(|(due, kind, name)| (later(due), kind, name)).collect();
+        for (due, kind, name) in &self.timers {
+            let Some(entry) = self.types[*kind as usize].entries.get_mut(name) else { continue };
+            entry.due = Some(*due);
+            entry.expires = entry.expires.map(later);
+        }
+    }
+
     pub(super) fn all_changed(&self, out: &mut Outputs) {
         for (kind, state) in ResourceType::ALL.into_iter().zip(&self.types) {
             let watched = state.entries.iter().filter(|(_, entry)| entry.references > 0);
@@ -75,6 +97,7 @@ impl<P: Parse> Machine<P> {
     }
 
     pub(super) fn closed(&mut self, now: Instant, why: Arc<str>, unreadable: bool, out: &mut Outputs) {
+        self.resume(now);
         let delay = match self.link {
             Link::Open { since, responded: true, .. } if !unreadable => {
                 self.backoff.worked(now.saturating_duration_since(since))

@@ -824,3 +824,41 @@ fn who_watches_a_resource_that_is_too_large_or_crashes_the_parser_hears_of_it_th
         script.known(CDS, "c")
     );
 }
+
+#[test]
+fn while_a_stream_is_not_read_no_timer_of_a_resource_runs() {
+    for variant in [Variant::Sotw, Variant::Delta] {
+        let mut script = Script::new(variant);
+        script.open(&[(EDS, "a"), (EDS, "b")]);
+        let ttl = Some(prost_types::Duration { seconds: 20, nanos: 0 });
+        let lives = proto::Resource { ttl, ..wrapper(EDS, "a", "1", "a=1") };
+        match variant {
+            Variant::Sotw => {
+                let value = lives.encode_to_vec().into();
+                let url = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+                script.sotw_with(EDS, "1", vec![proto::Any { type_url: url.into(), value }], vec![])
+            }
+            Variant::Delta => script.delta(EDS, vec![lives], &[]),
+        };
+        script.pass(Duration::from_secs(10));
+        script.on(Input::Held);
+        assert!(script.machine.deadline().is_none());
+        script.pass(Duration::from_secs(100));
+        assert_eq!((script.known(EDS, "a"), script.known(EDS, "b")), ("1".into(), String::new()));
+        script.on(Input::Resumed);
+        assert_eq!(
+            script.machine.deadline(),
+            Some(script.now + Duration::from_secs(5)),
+            "15 s without those"
+        );
+        script.pass(Duration::from_secs(5));
+        assert!(script.known(EDS, "b").contains("does not exist"), "{variant:?}");
+        assert_eq!(script.known(EDS, "a"), "1");
+        script.pass(Duration::from_secs(5));
+        assert!(script.known(EDS, "a").contains("time to live"), "{variant:?}");
+        // A stream that ended is not held.
+        script.on(Input::Held);
+        script.on(Input::Closed("gone".into()));
+        assert!(script.machine.deadline().is_some());
+    }
+}

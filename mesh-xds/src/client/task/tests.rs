@@ -19,6 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Endpoint, Server};
 
+mod flow;
 mod load;
 mod peer;
 
@@ -435,29 +436,4 @@ async fn a_control_plane_tells_of_the_clients_that_are_connected() {
     let [second] = plane.ads.select(|_| true, &mut room).try_into().unwrap();
     assert_eq!((second.types.iter().map(|kind| kind.resources.len()).sum::<usize>(), room), (0, 0));
     assert!(plane.ads.select(|node| &*node.id != "me", &mut 9).is_empty());
-}
-
-#[tokio::test]
-async fn a_slow_watcher_sees_the_latest_and_holds_nobody_up() {
-    let (socket, address) = bind().await;
-    let source = Source::new(&mesh(1));
-    let mut plane = Plane::serve(socket, &source, AdsSettings::default());
-    let client = client(address, Variant::Sotw);
-    let mut watch = client.config("t", "t");
-    watch.known().await.unwrap().unwrap();
-    // A hundred changes that nobody looks at. Each is accepted before the next one is made.
-    for port in 2..102 {
-        source.publish(&mesh(port));
-        let revision = port.to_string();
-        let acked = |event: &StreamEvent| match event {
-            StreamEvent::Acked { revision: acked, .. } if **acked == *revision => Some(()),
-            _ => None,
-        };
-        plane.until(acked).await;
-    }
-    assert!(watch.has_changed());
-    let config = watch.borrow_and_update().clone().unwrap().unwrap();
-    let a = config.clusters["a"].as_ref().unwrap();
-    assert_eq!(a.endpoints.priorities[0].localities[0].endpoints[0].address().port(), 101);
-    assert!(!watch.has_changed(), "there is one, not a hundred");
 }

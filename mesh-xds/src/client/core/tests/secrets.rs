@@ -36,13 +36,14 @@ fn core(stored: Stored<AnyResource>) -> Core<Resources> {
     Core::new(Federation::new(plan, stored, machine))
 }
 
-type Published = watch::Receiver<Option<Result<Arc<ClusterConfig>, XdsError>>>;
+type Published = crate::client::slot::Reader<ClusterConfig>;
 
 /// The cluster `a` is watched, and there, with endpoints.
 fn watched() -> (Core<Resources>, Published) {
     let mut core = core(Stored::none());
     let now = Instant::now();
-    let (slot, receiver) = watch::channel(None);
+    let (slot, receiver) = Slot::new();
+    let receiver = receiver.reader();
     core.command(now, [Command::WatchCluster { id: 1, cluster: "a".into(), slot }]);
     core.on(now, 0, Input::Opened);
     let outputs = core.on(now, 0, response(Cluster, &[secured("a", "own", "roots")]));
@@ -137,7 +138,8 @@ fn a_cluster_from_disk_waits_for_its_secrets() {
     ];
     let mut core = core(Stored::of(disk.into_iter().map(kept).collect(), "/cache", 1));
     let mut now = Instant::now();
-    let (slot, published) = watch::channel(None);
+    let (slot, published) = Slot::new();
+    let published = published.reader();
     core.command(now, [Command::WatchClient { id: 1, listener: "t".into(), authority: "t".into(), slot }]);
     core.on(now, 0, Input::Closed("refused".into()));
     let config = published.borrow().clone().unwrap().unwrap();
@@ -172,7 +174,8 @@ fn a_silent_control_plane_delays_nothing_of_a_view_from_disk() {
     let disk = [secured("a", &secret.name, "roots"), endpoints("a", 1)];
     let mut core = core(Stored::of(disk.into_iter().map(kept).collect(), "/cache", 1));
     let now = Instant::now();
-    let (slot, published) = watch::channel(None);
+    let (slot, published) = Slot::new();
+    let published = published.reader();
     core.command(now, [Command::WatchCluster { id: 1, cluster: "a".into(), slot }]);
     core.on(now, 0, Input::Opened);
     core.tick(now + Duration::from_secs(15));

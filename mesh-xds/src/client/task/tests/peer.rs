@@ -18,17 +18,17 @@ use tonic::{Streaming, codec::BufferSettings, server::NamedService};
 use tonic_prost::ProstCodec;
 
 /// One stream of the client.
-struct Peer<Q> {
+pub(super) struct Peer<Q> {
     requests: Streaming<Q>,
     responses: mpsc::UnboundedSender<Bytes>,
 }
 
 impl<Q: Message + Default + 'static> Peer<Q> {
-    async fn request(&mut self) -> Q {
+    pub(super) async fn request(&mut self) -> Q {
         self.requests.message().await.unwrap().expect("the stream ended")
     }
 
-    fn send(&self, message: &[u8]) {
+    pub(super) fn send(&self, message: &[u8]) {
         let mut frame = BytesMut::new();
         frame.put_u8(0);
         frame.put_u32(message.len().try_into().unwrap());
@@ -77,30 +77,30 @@ impl<Q: Message + Default + 'static> tower_service::Service<http::Request<tonic:
 }
 
 /// The streams that are opened to an address from now on.
-struct Peers<Q> {
+pub(super) struct Peers<Q> {
     streams: mpsc::UnboundedReceiver<Peer<Q>>,
     _server: AbortOnDrop,
 }
 
 impl<Q: Message + Default + 'static> Peers<Q> {
-    fn listen(net: &Net, address: &str) -> Self {
+    pub(super) fn listen(net: &Net, address: &str) -> Self {
         let (sender, streams) = mpsc::unbounded_channel();
         let serve = Server::builder().add_service(Ads(sender)).serve_with_incoming(net.listen(address));
         Self { streams, _server: AbortOnDrop(tokio::spawn(async move { serve.await.unwrap() })) }
     }
 
-    async fn next(&mut self) -> Peer<Q> {
+    pub(super) async fn next(&mut self) -> Peer<Q> {
         self.streams.recv().await.unwrap()
     }
 }
 
-fn join(net: &Net, settings: ClientSettings) -> XdsClient {
+pub(super) fn join(net: &Net, settings: ClientSettings) -> XdsClient {
     let bootstrap = Bootstrap::new(at("cp:1"), BootstrapNode { id: "me".into(), ..Default::default() });
     XdsClient::spawn_with(&bootstrap, Arc::new(net.clone()), settings)
 }
 
 /// What the control plane has of these resources, which are of one type.
-fn response(version: &str, resources: &[AnyResource]) -> Vec<u8> {
+pub(super) fn response(version: &str, resources: &[AnyResource]) -> Vec<u8> {
     let kind = resources[0].resource_type();
     let wrap =
         |resource: &AnyResource| proto::Any { type_url: kind.url().into(), value: resource.to_proto() };
