@@ -1,11 +1,11 @@
 //! Control planes come and go in any order: no view is ever made of the words of two, and in the end the first one
-//! that answers is followed.
+//! that answers is followed; secrets are no exception, and are never among what is written to disk.
 
 use super::*;
 use crate::{
     bootstrap::{Bootstrap, ChannelCredentials, Node, ServerConfig},
     client::{
-        Machine, Resources, Settings,
+        Machine, Parse, Resources, Settings,
         authority::{Action, Plan},
         slot::{Outstanding, Reader},
         store::{Kept, Stored},
@@ -15,7 +15,7 @@ use crate::{
     config::testing::*,
     name::ResourceType,
     proto,
-    resource::ParseContext,
+    resource::{Feature, ParseContext, Support, secret::SecretContent},
     server::Variant,
 };
 use ResourceType::{
@@ -35,21 +35,39 @@ fn said(tag: usize, kind: ResourceType) -> Vec<AnyResource> {
     match kind {
         LDS => vec![listener("t", "r")],
         RDS => vec![routes("r", &[("t", &["one", "two"]), (&mark, &[])])],
-        CDS => vec![cluster("one"), cluster("two")],
+        CDS => vec![secured("one", "own", "roots"), cluster("two")],
         EDS => vec![endpoints("one", port), endpoints("two", port)],
-        SDS => vec![],
+        SDS => vec![key_pair("own", &format!("{KEY}{tag}")), secret_roots("roots", &format!("{KEY}{tag}"))],
     }
+}
+
+/// In every secret, before who said it.
+const KEY: &str = "secret of ";
+
+fn teller(pem: &[u8]) -> Option<usize> {
+    std::str::from_utf8(pem).ok()?.lines().find_map(|line| line.strip_prefix(KEY)?.parse().ok())
+}
+
+fn parser() -> Resources {
+    let support = Support::of(&[Feature::Sds]);
+    Resources { context: ParseContext { support, ..ParseContext::default() } }
 }
 
 /// Who said the parts of a view.
 fn tags(config: &XdsConfig) -> BTreeSet<usize> {
     let hosts = config.routes.virtual_hosts.iter();
     let marks = hosts.filter_map(|host| host.name.strip_prefix("said-by-")?.parse().ok());
-    let clusters = config.clusters.values().filter_map(|cluster| cluster.as_ref().ok());
+    let clusters = || config.clusters.values().filter_map(|cluster| cluster.as_ref().ok());
+    let secrets =
+        clusters().flat_map(|cluster| cluster.secrets.identity.iter().chain(&cluster.secrets.roots));
+    let tellers = secrets.map(|secret| match &secret.content {
+        SecretContent::Certificate(certificate) => teller(certificate.key.pem()).expect("a key of ours"),
+        SecretContent::Validation(validation) => teller(&validation.roots).expect("roots of ours"),
+    });
     let localities =
-        clusters.flat_map(|cluster| &cluster.endpoints.priorities).flat_map(|one| &one.localities);
+        clusters().flat_map(|cluster| &cluster.endpoints.priorities).flat_map(|one| &one.localities);
     let ports = localities.flat_map(|one| &one.endpoints).map(|one| usize::from(one.address().port()) / 1000);
-    marks.chain(ports).collect()
+    marks.chain(ports).chain(tellers).collect()
 }
 
 /// What happens to one of the control planes, as far as it can.
@@ -125,9 +143,10 @@ impl World {
                 fail_on_data_errors: server.features.fail_on_data_errors,
                 ..testing::settings(Variant::Sotw)
             };
-            Machine::new(Resources { context: ParseContext::default() }, settings)
+            Machine::new(parser(), settings)
         };
-        let all = ResourceType::ALL.into_iter().flat_map(|kind| said(DISK, kind));
+        let public = ResourceType::ALL.into_iter().filter(|kind| kind.is_public());
+        let all = public.flat_map(|kind| said(DISK, kind));
         let kept = |resource: AnyResource| {
             let key = (resource.resource_type(), resource.name().clone());
             let (version, server) = ("old".into(), "s0:1".into());
@@ -231,7 +250,7 @@ impl World {
             }
             Event::Say(id, kind, some) if self.links[id] == Link::Open => self.say(id, kind, some, false),
             Event::SayAll(id) => {
-                for kind in [LDS, RDS, CDS, EDS] {
+                for kind in [LDS, RDS, CDS, EDS, SDS] {
                     self.happen(Event::Say(id, kind, [true; 2]));
                 }
             }
@@ -269,6 +288,15 @@ impl World {
         }
     }
 
+    /// Whether a secret is in what would be written to disk.
+    fn tells_the_disk(&self) -> bool {
+        let is_secret = |bytes: &[u8]| bytes.windows(KEY.len()).any(|part| part == KEY.as_bytes());
+        self.core.federation.accepted().into_iter().any(|one| {
+            let kept = one.good.map(|(_, mark, resource)| parser().keep(&resource, &mark));
+            !one.key.0.is_public() || kept.is_some_and(|kept| is_secret(&kept))
+        })
+    }
+
     /// Who is followed now; checks that it is one.
     fn follows(&self) -> Option<usize> {
         let published = self.published.borrow().clone();
@@ -293,6 +321,7 @@ proptest! {
             let before = world.follows();
             let rewatched = matches!(event, Event::Rewatch);
             world.happen(event);
+            prop_assert!(!world.tells_the_disk());
             if world.follows() == Some(DISK) && world.answered {
                 prop_assert!(before == Some(DISK) && !rewatched, "the disk is used though somebody answers");
             }
@@ -304,6 +333,9 @@ proptest! {
             world.happen(Event::Pass(150_000));
         }
         prop_assert_eq!(world.follows(), Some(0));
+        let config = world.published.borrow().clone().unwrap().unwrap();
+        prop_assert!(config.clusters["one"].as_ref().unwrap().secrets.identity.is_some());
+        prop_assert!(!world.tells_the_disk());
         prop_assert!(world.links[1..].iter().all(|link| *link == Link::Closed), "the others are let go");
     }
 }
