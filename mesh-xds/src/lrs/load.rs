@@ -33,6 +33,10 @@ use tokio::sync::watch;
 /// Names of custom metrics that are kept for a locality; a server that makes up more is not followed.
 const MAX_NAMED_METRICS: usize = 64;
 
+/// Clusters that nobody counts for any more and whose counts no report has taken: of more than these, the oldest are
+/// forgotten.
+const MAX_LEFT: usize = 1024;
+
 /// What becomes of a cluster in a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -113,6 +117,10 @@ impl LoadStore {
     /// The counters of a cluster; `service` is its name in EDS. Two that ask for the same share them.
     pub fn cluster(&self, cluster: &Name, service: &Name, now: Instant) -> Arc<ClusterLoad> {
         let mut clusters = lock(&self.clusters);
+        // Seldom, since it looks at all of them.
+        if clusters.len() >= 2 * MAX_LEFT && clusters.len().is_power_of_two() {
+            forget(&mut clusters);
+        }
         let load = clusters.entry((cluster.clone(), service.clone())).or_insert_with(|| {
             Arc::new(ClusterLoad {
                 cluster: cluster.clone(),
@@ -157,6 +165,17 @@ impl LoadStore {
         });
         stats.sort_by(|one, other| one.cluster_name.cmp(&other.cluster_name));
         stats
+    }
+}
+
+/// Without a report nothing else would end what is counted of clusters that come and go.
+fn forget(clusters: &mut HashMap<(Name, Name), Arc<ClusterLoad>>) {
+    let left = clusters.iter().filter(|(_, load)| Arc::strong_count(load) == 1);
+    let mut left: Vec<_> = left.map(|(key, load)| (*lock(&load.since), key.clone())).collect();
+    let Some(more) = left.len().checked_sub(MAX_LEFT) else { return };
+    left.sort_unstable();
+    for (_, key) in left.into_iter().take(more) {
+        clusters.remove(&key);
     }
 }
 

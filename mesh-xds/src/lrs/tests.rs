@@ -319,3 +319,20 @@ async fn bad_reports_are_refused_with_the_reason() {
     }
     assert_eq!(service.sums().clusters.len(), 0);
 }
+
+#[test]
+fn counts_that_no_report_takes_do_not_pile_up_and_the_newest_stay() {
+    let (store, begun) = (LoadStore::default(), Instant::now());
+    let name = |i: usize| -> crate::name::Name { format!("c{i}").into() };
+    let at = |i: usize| begun + Duration::from_secs(i.try_into().unwrap());
+    let lives = store.cluster(&name(0), &name(0), at(0));
+    lives.refused();
+    for i in 1..100_000 {
+        store.cluster(&name(i), &name(i), at(i)).refused();
+    }
+    let all = store.take(at(100_000), |_| Claim::Wanted);
+    assert!(all.len() <= 2048, "{}", all.len());
+    let is_there = |i: usize| all.iter().any(|one| one.cluster_name == *name(i));
+    assert!(is_there(0), "somebody counts for it");
+    assert!((99_000..100_000).all(is_there));
+}
