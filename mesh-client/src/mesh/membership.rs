@@ -25,7 +25,7 @@ use tokio::runtime;
 /// Those of the process.
 static ALIVE: Mutex<Vec<Weak<Membership>>> = Mutex::new(Vec::new());
 
-/// What a process has together by which one client of control planes differs from another.
+/// All by which one client of control planes differs from another.
 pub(super) struct Terms {
     pub(super) runtime: runtime::Id,
     /// Complete: with all that the node says of itself.
@@ -52,6 +52,7 @@ impl PartialEq for Terms {
     }
 }
 
+/// What the meshes on the same terms share.
 pub(super) struct Membership {
     terms: Terms,
     pub(super) xds: XdsClient,

@@ -85,7 +85,7 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
         drop(receipt);
         if !outstanding.is_over() {
             let held = self.federation.on(now, server, Input::Held);
-            out.merge(held);
+            out.merge(self.follow(now, held, None));
             out.outstanding = Some(outstanding);
         }
         out
