@@ -74,6 +74,14 @@ impl Plan {
     }
 }
 
+/// Why nobody is asked for a name.
+enum Nobody<'n> {
+    /// It is of an authority that is not configured.
+    Knows(&'n str),
+    /// It is the wildcard, which subscribes to everything there is.
+    Everything,
+}
+
 struct Authority {
     name: Option<Arc<str>>,
     /// In order of preference; never empty.
@@ -198,10 +206,11 @@ impl<P: Parse> Federation<P> {
     }
 
     /// Which authority a name is of; `Err`: one that is not configured.
-    fn authority<'n>(&self, kind: ResourceType, name: &'n str) -> Result<usize, &'n str> {
+    fn authority<'n>(&self, kind: ResourceType, name: &'n str) -> Result<usize, Nobody<'n>> {
         match name::authority(kind, name) {
+            None if name == "*" => Err(Nobody::Everything),
             None => Ok(0),
-            Some(authority) => self.names.get(authority).copied().ok_or(authority),
+            Some(authority) => self.names.get(authority).copied().ok_or(Nobody::Knows(authority)),
         }
     }
 
@@ -211,7 +220,7 @@ impl<P: Parse> Federation<P> {
         let mut started: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
         let mut ended: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
         for key in add {
-            // Of an authority that is not configured the error is known already, and nobody is asked.
+            // The error is known already, and nobody is asked.
             let Ok(id) = self.authority(key.0, &key.1) else { continue };
             let Some(authority) = self.authorities.get_mut(id) else { continue };
             let count = authority.interest.entry(key.clone()).or_default();
@@ -419,8 +428,14 @@ impl<P: Parse> Federation<P> {
     pub(super) fn known(&self, kind: ResourceType, name: &str) -> Known<P::Resource> {
         let authority = match self.authority(kind, name) {
             Ok(id) => self.authorities.get(id),
-            Err(unknown) => {
-                let cause = XdsErrorCause::Failed((self.unknown)(unknown).into());
+            Err(nobody) => {
+                let why = match nobody {
+                    Nobody::Knows(authority) => (self.unknown)(authority),
+                    Nobody::Everything => {
+                        "it names no resource: to a control plane `*` is all of them".to_owned()
+                    }
+                };
+                let cause = XdsErrorCause::Failed(why.into());
                 return Known::Bad(self.error(kind, name, cause, "none"));
             }
         };

@@ -269,13 +269,17 @@ async fn a_client_that_says_nothing_is_let_go() {
 /// Asks for the load of all its clusters to be taken.
 fn hello(features: &[&str]) -> LoadStatsRequest {
     let client_features = features.iter().map(ToString::to_string).collect();
-    LoadStatsRequest { node: Some(Node { client_features, ..Node::default() }), ..LoadStatsRequest::default() }
+    LoadStatsRequest {
+        node: Some(Node { client_features, ..Node::default() }),
+        ..LoadStatsRequest::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_no_answer_is_let_go_with_its_certificate() {
     let lifetime = Duration::from_secs(7);
-    let service = LoadReportService::new(LoadReportSettings { max_streams: 1, ..LoadReportSettings::default() });
+    let service =
+        LoadReportService::new(LoadReportSettings { max_streams: 1, ..LoadReportSettings::default() });
     let passing = Reporting { lifetime: Some(lifetime), ..Reporting::default() };
     let served = service.admitting(Arc::new(move |_| Ok(passing.clone()))).service();
     let channel = crate::server::testing::in_memory_within(Server::builder().add_service(served), 0);

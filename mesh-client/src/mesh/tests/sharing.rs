@@ -152,6 +152,12 @@ async fn what_grpc_counts_over_the_process_is_counted_over_its_meshes() {
     let refused = within(ask(two.channel("reviews:9080").unwrap(), None)).await.unwrap_err();
     assert!(refused.message().contains("max_requests (1)"), "{refused}");
     waits.abort();
+    within(async {
+        while !crate::testing::held::held().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 
     let _fault = one.0.calls.faults.begin(Some(1)).unwrap();
     assert!(two.0.calls.faults.begin(Some(1)).is_none());

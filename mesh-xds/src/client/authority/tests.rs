@@ -339,6 +339,17 @@ fn a_name_of_an_unknown_authority_is_an_error_and_nobody_is_asked() {
     assert_eq!(script.add(&[(LDS, name)]), ["0 connect"]);
 }
 
+/// A route may name any cluster; of this name a control plane would send everything it has.
+#[test]
+fn the_wildcard_is_no_name_and_nobody_is_asked() {
+    let mut script = Script::new(&bootstrap(&["a:1"]));
+    assert!(script.add(&[(CDS, "*")]).is_empty());
+    let text = script.known(CDS, "*");
+    assert!(text.contains("names no resource"), "{text}");
+    assert!(script.remove(&[(CDS, "*")]).is_empty());
+    assert_eq!(script.add(&[(CDS, "*.example.com")]), ["0 connect"]);
+}
+
 #[test]
 fn names_are_compared_in_their_canonical_form() {
     let mut script = Script::new(&bootstrap(&["a:1"]).with_authority("x", bootstrap::Authority::new("x")));
