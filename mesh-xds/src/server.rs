@@ -13,6 +13,8 @@ mod hostile;
 mod http;
 mod node;
 pub(crate) mod places;
+#[cfg(test)]
+pub(crate) mod recorded;
 mod sotw;
 mod status;
 mod stream;

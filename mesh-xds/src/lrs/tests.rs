@@ -16,6 +16,7 @@ use envoy_types::pb::{
     },
     google::protobuf::Duration as DurationProto,
 };
+use prost::Message;
 use std::{
     net::SocketAddr,
     sync::{
@@ -230,6 +231,39 @@ async fn calls_arrive_at_the_control_plane_as_they_were_counted() {
         tokio::task::yield_now().await;
     }
     assert_eq!(service.sums().clusters["c"].sums.issued, 8);
+}
+
+/// Load reports of gRPC's C-core and of grpc-js, as they sent them (`server/recorded.rs`): five calls each time, to
+/// cluster `a`, then to `a` and `b`.
+#[tokio::test(start_paused = true)]
+async fn what_other_implementations_report_is_summed_up() {
+    for client in ["c-core", "grpc-js"] {
+        let service = LoadReportService::new(LoadReportSettings::default());
+        let channel = crate::server::testing::in_memory(Server::builder().add_service(service.service()));
+        let loads = crate::server::recorded::loads(client);
+        let loads = loads.iter().map(|bytes| LoadStatsRequest::decode(&**bytes).unwrap()).collect::<Vec<_>>();
+        let issued = |cluster: &str| {
+            let all = loads.iter().flat_map(|load| &load.cluster_stats);
+            let all = all.filter(|stats| stats.cluster_name == cluster);
+            all.flat_map(|stats| &stats.upstream_locality_stats).map(|of| of.total_issued_requests).sum::<u64>()
+        };
+        let (a, b) = (issued("a"), issued("b"));
+        assert!(a >= 5 && b > 0, "{client}: {loads:?}");
+        let reports = loads.len() as u64 - 1;
+        let (sender, receiver) = mpsc::channel(100);
+        for load in loads {
+            sender.send(load).await.unwrap();
+        }
+        let mut client_side = LoadReportingServiceClient::new(channel);
+        let mut responses = client_side.stream_load_stats(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        assert!(responses.message().await.unwrap().unwrap().send_all_clusters, "{client}");
+        service.reports().wait_for(|count| *count == reports).await.unwrap();
+        let sums = service.sums();
+        let (all_a, all_b) = (sums.clusters["a"].sums, sums.clusters["b"].sums);
+        assert_eq!((all_a.issued, all_a.successes, all_b.issued, all_b.successes), (a, a, b, b), "{client}");
+        assert_eq!(all_a.in_progress + all_b.in_progress, 0, "{client}");
+        assert!(sums.clusters["a"].localities.contains_key("here//"), "{client}: {sums:?}");
+    }
 }
 
 /// The status that a stream of these requests ends with.

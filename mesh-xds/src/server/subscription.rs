@@ -279,8 +279,11 @@ impl Subscription {
         let Outstanding { revision, names, .. } = outstanding;
         if let Some(text) = error {
             // The protocol does not say which resource of a response was rejected, but every client's text
-            // names it. When in doubt, all of them.
-            let named: Vec<_> = names.iter().filter(|name| mentions(&text, name)).cloned().collect();
+            // says where it stood or names it. When in doubt, all of them.
+            let mut named = placed(&text, &names);
+            if named.is_empty() {
+                named = names.iter().filter(|name| mentions(&text, name)).cloned().collect();
+            }
             for name in &names {
                 self.refused.remove(name);
             }
@@ -451,6 +454,15 @@ impl Subscription {
     }
 }
 
+/// Those at the places in their response that `text` tells: `resource index 1: …`, as gRPC does. Responses are in the
+/// order of names.
+fn placed(text: &str, names: &[Name]) -> Vec<Name> {
+    let sorted: BTreeSet<&Name> = names.iter().collect();
+    let place = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok();
+    let places = text.split("resource index ").skip(1).filter_map(place);
+    places.filter_map(|place| sorted.iter().nth(place).copied().cloned()).collect()
+}
+
 /// Whether `text` names `name`: as a whole, not as a part of a longer name.
 fn mentions(text: &str, name: &str) -> bool {
     let in_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
@@ -470,7 +482,8 @@ fn mentions(text: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::mentions;
+    use super::{mentions, placed};
+    use crate::name::Name;
 
     #[test]
     fn a_name_is_found_as_a_whole() {
@@ -488,6 +501,22 @@ mod tests {
         ];
         for (text, name, expected) in facts {
             assert_eq!(mentions(text, name), expected, "{name:?} in {text:?}");
+        }
+    }
+    #[test]
+    fn a_place_in_a_response_is_found() {
+        // As sent: what is new comes first, the response is sorted.
+        let names = ["b", "a", "c"].map(Name::from);
+        let facts: [(&str, &[&str]); 5] = [
+            ("resource index 1: Cluster message validation failed: [a b c]", &["b"]),
+            ("[resource index 0: no, resource index 2: no]", &["a", "c"]),
+            ("resource index 3: there are three", &[]),
+            ("resource index none", &[]),
+            ("b: no", &[]),
+        ];
+        for (text, expected) in facts {
+            let found: Vec<_> = placed(text, &names).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{text:?}");
         }
     }
 }

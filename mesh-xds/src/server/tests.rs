@@ -23,7 +23,7 @@ struct Script<P: Protocol> {
 }
 
 /// A response as text: `CDS r1#1 a=1 b=2 -gone`.
-trait Brief {
+pub(super) trait Brief {
     fn brief(&self) -> String;
 }
 
