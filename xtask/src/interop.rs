@@ -11,6 +11,7 @@ mod install;
 mod peer;
 mod ports;
 mod process;
+mod record;
 mod report;
 mod tally;
 mod yaml;
@@ -18,6 +19,7 @@ mod yaml;
 use binaries::Binaries;
 pub(crate) use install::Envoy;
 use install::Peers;
+pub use record::record;
 use report::Report;
 use std::{
     error::Error,
@@ -46,8 +48,7 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<bool, Box<dyn Error>> {
         let names: Vec<_> = checks::ALL.iter().map(|scenario| scenario.name).collect();
         return Err(format!("--only {}: there are {}", only.unwrap_or_default(), names.join(", ")).into());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let home = std::path::absolute(target)?.join("interop");
+    let home = home(root)?;
     let logs = home.join("logs");
     let mut lab = Lab {
         binaries: Binaries::build(root, &home.join("bin"))?,
@@ -67,4 +68,10 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<bool, Box<dyn Error>> {
         report.end(outcome);
     }
     Ok(report.finish())
+}
+
+/// Where the peers are installed.
+fn home(root: &Path) -> Outcome<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(std::path::absolute(target)?.join("interop"))
 }

@@ -44,6 +44,8 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
+    /// Write anew what gRPC's C-core, grpc-js and Envoy say and tests of mesh-xds read, installing them first.
+    Record,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
             bench::run(&root(), what, quick, write).map(|()| true)
         }
         Task::Codegen { check } => codegen::run(&root(), check).map(|()| true),
+        Task::Record => interop::record(&root()).map(|()| true),
         Task::Interop { only } => interop::run(&root(), only.as_deref()),
     };
     match outcome {

@@ -245,7 +245,9 @@ async fn what_other_implementations_report_is_summed_up() {
         let issued = |cluster: &str| {
             let all = loads.iter().flat_map(|load| &load.cluster_stats);
             let all = all.filter(|stats| stats.cluster_name == cluster);
-            all.flat_map(|stats| &stats.upstream_locality_stats).map(|of| of.total_issued_requests).sum::<u64>()
+            all.flat_map(|stats| &stats.upstream_locality_stats)
+                .map(|of| of.total_issued_requests)
+                .sum::<u64>()
         };
         let (a, b) = (issued("a"), issued("b"));
         assert!(a >= 5 && b > 0, "{client}: {loads:?}");
@@ -255,7 +257,8 @@ async fn what_other_implementations_report_is_summed_up() {
             sender.send(load).await.unwrap();
         }
         let mut client_side = LoadReportingServiceClient::new(channel);
-        let mut responses = client_side.stream_load_stats(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        let mut responses =
+            client_side.stream_load_stats(ReceiverStream::new(receiver)).await.unwrap().into_inner();
         assert!(responses.message().await.unwrap().unwrap().send_all_clusters, "{client}");
         service.reports().wait_for(|count| *count == reports).await.unwrap();
         let sums = service.sums();

@@ -5,6 +5,7 @@ mod fields;
 pub(crate) mod generators;
 mod recorded;
 mod rejections;
+mod verdicts;
 
 use super::*;
 use proptest::{prelude::*, test_runner::TestRunner};

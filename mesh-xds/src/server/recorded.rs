@@ -2,11 +2,7 @@
 //! `tests/peers/python/recorded_life.py` writes them down; each answer that is in them is one to the machine's own
 //! responses, since nonces and versions are those of the recording.
 
-use super::{
-    testing::Toys,
-    tests::Brief,
-    *,
-};
+use super::{testing::Toys, tests::Brief, *};
 use crate::{
     name::{Name, ResourceType},
     proto,
@@ -249,7 +245,8 @@ fn other_implementations_are_answered_over_a_whole_life() {
         let life = Life::of(client);
         assert_eq!(life.told, [LIFE, rest].concat(), "{client}");
         let types = life.machine.unwrap().stream().types(life.now.unwrap());
-        let held: Vec<_> = types.iter().map(|status| (status.kind, status.held, status.outstanding)).collect();
+        let held: Vec<_> =
+            types.iter().map(|status| (status.kind, status.held, status.outstanding)).collect();
         let routes = (client == "c-core").then_some(("RDS", 1, false));
         let expected = [("CDS", 1, false), ("EDS", 1, false), ("LDS", 1, false)].into_iter().chain(routes);
         assert_eq!(held, expected.collect::<Vec<_>>(), "{client}");

@@ -106,6 +106,8 @@ impl Peers {
     pub(super) fn python(&self, script: &str) -> Command {
         let mut command = Command::new(self.venv.join("bin/python"));
         command.arg(self.scripts.join("python").join(script)).env("PYTHONPATH", &self.python_stubs);
+        // For those that start `node`.
+        command.env("NODE_PATH", &self.node_modules);
         command
     }
 

@@ -28,7 +28,7 @@ fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/resource/tests/recorded")
 }
 
-fn bytes(file: &str) -> Vec<u8> {
+pub(super) fn bytes(file: &str) -> Vec<u8> {
     fs::read(directory().join(format!("{file}.bin"))).unwrap()
 }
 
@@ -82,7 +82,7 @@ const GO_CLIENT: &str = "client-side-certificate-provider-instance";
 const GO_SERVER: &str = "server-side-certificate-provider-instance";
 
 /// A bootstrap that has those as well.
-fn context() -> ParseContext {
+pub(super) fn context() -> ParseContext {
     let certificate_providers = ["default", GO_CLIENT, GO_SERVER].map(Into::into).into();
     ParseContext { certificate_providers, ..super::context() }
 }
@@ -90,7 +90,7 @@ fn context() -> ParseContext {
 /// File, type, and what has to be true of it.
 pub(super) type Accepted = (&'static str, ResourceType, fn(&AnyResource));
 
-const ACCEPTED: &[Accepted] = &[
+pub(super) const ACCEPTED: &[Accepted] = &[
     // Istio, for proxyless gRPC.
     ("istio-listener-outbound", LDS, |resource| {
         let RouteSource::Rds(name) = &api(resource).routes else { panic!("{resource:?}") };
@@ -345,7 +345,7 @@ const ROUTE: &str = "virtual_hosts[0].routes[0].";
 const FIRST_ENDPOINT: &str = "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.";
 
 #[rustfmt::skip]
-const REFUSED: &[(Refused, &str)] = &[
+pub(super) const REFUSED: &[(Refused, &str)] = &[
     (("bad-truncated", EDS, "", "not a ClusterLoadAssignment"), ""),
     (("bad-name-not-utf8", EDS, "", "not UTF-8"), ""),
     (("bad-wire-type", EDS, "", "wire type"), ""),
