@@ -89,7 +89,7 @@ impl TrackedBody {
             return self.ended();
         }
         let tracking = self.tracking.take()?;
-        let status = failure::during_response(tracking.endpoint(), error);
+        let status = failure::during_response(tracking.stream(), error);
         tracking.finish_with_error(error);
         Some(Err(status))
     }

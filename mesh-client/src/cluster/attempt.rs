@@ -504,7 +504,7 @@ impl Shared {
                     request = *back;
                 }
                 Err(Unsent::Lost(error)) => {
-                    let status = failure::before_response(tracking.endpoint(), &error);
+                    let status = failure::before_response(tracking.stream(), &error);
                     tracking.finish_unsent();
                     let kind = match failure::is_misuse(&error) {
                         true => AttemptErrorKind::RequestBody,

@@ -1,7 +1,7 @@
 //! Why an attempt failed: the status that a caller sees, and what a retry may make of it.
 
 use super::AttemptErrorKind;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, conn::Stream};
 use h2::Reason;
 use std::{error::Error, fmt::Write};
 use tonic::{Code, Status};
@@ -30,21 +30,25 @@ pub(crate) fn is_misuse(error: &h2::Error) -> bool {
 }
 
 /// The status of an attempt whose response never came.
-pub(crate) fn before_response(endpoint: &Endpoint, error: &h2::Error) -> Status {
-    status(endpoint, "", error)
+pub(crate) fn before_response(stream: &Stream, error: &h2::Error) -> Status {
+    status(stream, "", error)
 }
 
 /// The status of a response that broke off.
-pub(crate) fn during_response(endpoint: &Endpoint, error: &h2::Error) -> Status {
-    status(endpoint, "response broke off: ", error)
+pub(crate) fn during_response(stream: &Stream, error: &h2::Error) -> Status {
+    status(stream, "response broke off: ", error)
 }
 
-fn status(endpoint: &Endpoint, what: &str, error: &h2::Error) -> Status {
-    let (cluster, address) = (&endpoint.cluster, endpoint.address);
+fn status(stream: &Stream, what: &str, error: &h2::Error) -> Status {
+    let Endpoint { cluster, address, .. } = &**stream.endpoint();
     if is_own_reset(error) {
         return Status::cancelled(format!(
             "cluster {cluster}: endpoint {address}: the request's body failed"
         ));
+    }
+    // Of a connection that was ended here h2 only knows that it is no more.
+    if let Some(fate) = stream.fate().filter(|_| error.is_io()) {
+        return Status::unavailable(format!("cluster {cluster}: endpoint {address}: {what}{fate}"));
     }
     let mut message = format!("cluster {cluster}: endpoint {address}: {what}{error}");
     let mut source = error.source();

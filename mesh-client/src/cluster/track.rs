@@ -86,7 +86,7 @@ impl Tracking {
 
     /// The attempt failed before there was a response; `number` is its request's on the connection.
     pub(crate) fn failed(self, number: u64, error: &h2::Error) -> AttemptError {
-        let status = failure::before_response(self.endpoint(), error);
+        let status = failure::before_response(&self.stream, error);
         let mut kind = failure::classify(error);
         if kind == AttemptErrorKind::Reset && !self.stream.may_have_arrived(number) {
             kind = AttemptErrorKind::NeverSent;

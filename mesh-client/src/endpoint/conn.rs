@@ -60,6 +60,8 @@ pub(crate) struct Line {
     streams: AtomicU32,
     /// Streams of this client itself, which are not among those.
     own: AtomicU32,
+    /// Why this side has ended the connection, if it has.
+    fate: OnceLock<&'static str>,
 }
 
 impl Line {
@@ -76,6 +78,7 @@ impl Line {
             peer_limit: AtomicU32::new(u32::MAX),
             streams: AtomicU32::new(0),
             own: AtomicU32::new(0),
+            fate: OnceLock::new(),
         });
         #[cfg(test)]
         crate::testing::held::watch(&line, |line| {
@@ -93,6 +96,13 @@ impl Line {
     pub(super) fn close(&self) {
         let _nobody_is_handing_over = self.lock();
         self.open.store(false, Ordering::Relaxed);
+    }
+
+    /// The same, and the connection ends, for this reason.
+    pub(super) fn end(&self, why: &'static str) -> String {
+        self.fate.get_or_init(|| why);
+        self.close();
+        why.to_owned()
     }
 
     /// What has been handed over by now.
@@ -334,6 +344,11 @@ impl Stream {
     /// As [`Conn::send`].
     pub(crate) fn send(&self, request: Request<CallBody>, spares: &Arc<Budget>) -> Result<Sent, Unsent> {
         self.conn.send(request, Some(spares))
+    }
+
+    /// Why this side has ended the connection, if it has.
+    pub(crate) fn fate(&self) -> Option<&'static str> {
+        self.conn.line.fate.get().copied()
     }
 
     /// Whether this request may have reached the peer.

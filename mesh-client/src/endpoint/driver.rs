@@ -113,8 +113,7 @@ impl Wire {
             if let Some(keepalive) = &mut self.keepalive
                 && keepalive.is_over(cx, self.seen.take_read(), || self.line.is_busy())
             {
-                self.line.close();
-                return Poll::Ready("keep-alive timed out".to_owned());
+                return Poll::Ready(self.line.end("keep-alive timed out: a PING was not answered"));
             }
             let sent = self.line.sent();
             self.grant(sent.requests);
@@ -131,8 +130,7 @@ impl Wire {
                 // Requests that were handed over meanwhile may have answers among those.
                 self.grant(self.line.sent().requests);
                 if self.seen.is_flooded() {
-                    self.line.close();
-                    return Poll::Ready("the peer sends headers of responses without end".to_owned());
+                    return Poll::Ready(self.line.end("the peer sends headers of responses without end"));
                 }
                 continue;
             }
