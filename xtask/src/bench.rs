@@ -120,10 +120,25 @@ mod tests {
         assert_eq!(replaced(&text, peers, "new\n"), None);
     }
 
+    fn document() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/performance.md")
+    }
+
+    /// `UPDATE_DOCS=1` writes it anew, of what is in the document already.
+    #[test]
+    fn the_targets_are_those_of_the_tables_below() {
+        let text = fs::read_to_string(document()).unwrap();
+        let made = replaced(&text, BEGIN_TARGETS, &targets::table(&text)).unwrap();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(document(), &made).unwrap();
+        } else {
+            assert!(made == text, "docs/performance.md is old: UPDATE_DOCS=1 cargo test -p xtask targets");
+        }
+    }
+
     #[test]
     fn the_document_has_a_place_for_everything() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let text = fs::read_to_string(root.join("docs/performance.md")).unwrap();
+        let text = fs::read_to_string(document()).unwrap();
         for begin in [What::Calls.begin(), What::Scale.begin(), What::Peers.begin(), BEGIN_TARGETS] {
             assert!(replaced(&text, begin, "").is_some(), "{begin}");
         }

@@ -12,6 +12,10 @@ const PEERS_LOAD: &str = "Beside peers, one thread each, pinned: 64 bytes, 64 in
 const PEERS_LOAD_OF_TWO: &str = "Beside peers, 2 threads each: 64 bytes, 64 in flight";
 const PEERS_ONE_CALLER: &str = "Beside peers, one thread each, pinned: 64 bytes, 1 in flight";
 
+const CHANGE: &str = "Times of a change of one endpoint";
+const PICK: &str = "Times of a pick";
+const REST: &str = "Memory at rest";
+
 const TONIC: &str = "tonic `Channel`";
 const MESH: &str = "`MeshChannel`, one route";
 const MESH_TLS: &str = "`MeshChannel`, mTLS";
@@ -23,26 +27,41 @@ const ENVOY_TLS: &str = "Envoy, two hops with mTLS";
 const BENCH: &str = "`cargo xtask bench`";
 const GATE_ALLOCATIONS: &str = "`cargo test -p mesh-bench --test allocations`";
 const GATE_INSTRUCTIONS: &str = "`cargo test -p mesh-bench --test instructions` (where valgrind is)";
+/// What prints the tables that stand in the document by hand.
+const TIMES: &str = "`cargo test --release -p mesh-client --lib the_times_of -- --ignored`";
 const NONE: &str = "–";
+const MISSING: &str = "not measured";
 
 /// The tables of a document.
 struct Tables<'a>(&'a str);
 
 impl Tables<'_> {
-    /// The cell in this column (0 is the label) of the first row with this label, under this heading.
-    fn cell(&self, heading: &str, label: &str, column: usize) -> Option<&str> {
+    /// The cells in this column (0 is the label) of the rows with this label, under this heading.
+    fn cells<'a>(&'a self, heading: &str, label: &'a str, column: usize) -> impl Iterator<Item = &'a str> {
+        let is_it = |line: &&str| line.strip_prefix("### ").is_some_and(|title| title.starts_with(heading));
         let mut lines = self.0.lines();
-        lines.find(|line| line.strip_prefix("### ").is_some_and(|title| title.starts_with(heading)))?;
-        let mut section = lines.take_while(|line| !line.starts_with('#'));
-        section.find_map(|line| {
+        lines.by_ref().find(is_it);
+        lines.take_while(|line| !line.starts_with('#')).filter_map(move |line| {
             let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
             (cells.first() == Some(&label)).then(|| cells.get(column).copied())?
         })
     }
 
+    /// That of the first row.
+    fn cell<'a>(&'a self, heading: &str, label: &'a str, column: usize) -> Option<&'a str> {
+        self.cells(heading, label, column).next()
+    }
+
+    /// The largest number of them.
+    fn largest(&self, heading: &str, label: &str, column: usize) -> String {
+        let numbers = self.cells(heading, label, column).filter_map(|cell| cell.parse::<f64>().ok());
+        let largest = numbers.reduce(f64::max);
+        largest.map_or(MISSING.to_owned(), |number| number.to_string())
+    }
+
     /// The same, to be read; what is not there is said to be missing.
     fn shown(&self, heading: &str, label: &str, column: usize) -> String {
-        self.cell(heading, label, column).unwrap_or("not measured").to_owned()
+        self.cell(heading, label, column).unwrap_or(MISSING).to_owned()
     }
 
     fn number(&self, heading: &str, label: &str, column: usize) -> Option<f64> {
@@ -58,7 +77,7 @@ impl Tables<'_> {
         relation: fn(f64, f64) -> String,
     ) -> String {
         let numbers = self.number(heading, of, column).zip(self.number(heading, to, column));
-        numbers.map_or("not measured".to_owned(), |(of, to)| relation(of, to))
+        numbers.map_or(MISSING.to_owned(), |(of, to)| relation(of, to))
     }
 
     fn ratio(&self, at: (&str, usize), of: &str, to: &str) -> String {
@@ -91,6 +110,9 @@ pub(super) fn table(document: &str) -> String {
     let tables = Tables(document);
     let row = |what: &str, target: &str, measured: String, tonic: String, held: &str| {
         [what.into(), target.into(), measured, tonic, NONE.into(), NONE.into(), format!("{BENCH}; {held}")]
+    };
+    let own = |what: &str, target: &str, measured: String, by: String| {
+        [what.into(), target.into(), measured, NONE.into(), NONE.into(), NONE.into(), by]
     };
     let many = |what: &str| tables.ratio((INSTRUCTIONS, 2), what, MESH);
     let memory = |of: &str| tables.added((MEMORY, 3), of, TONIC);
@@ -160,6 +182,32 @@ pub(super) fn table(document: &str) -> String {
             "0".into(),
             GATE_ALLOCATIONS,
         ),
+        own(
+            "a pick of least request among 10,000 endpoints / among 10, ns",
+            "as with 10",
+            format!(
+                "{} / {}",
+                tables.shown(PICK, "least request", 2),
+                tables.shown(PICK, "least request", 1)
+            ),
+            format!("{TIMES}; no gate: a time"),
+        ),
+        own(
+            "one of 10,000 endpoints changes: µs until calls see it, the longest",
+            "≤ 1,000, no connection lost",
+            tables.largest(CHANGE, "10000", 5),
+            format!("{TIMES}; `cargo test -p mesh-client --lib among_many` (the connections, of 200)"),
+        ),
+        own(
+            "an idle cluster / an idle endpoint: KiB",
+            "≤ 16 / ≤ 2",
+            format!(
+                "{} / {}",
+                tables.shown(REST, "an idle cluster", 1),
+                tables.shown(REST, "an idle endpoint", 1)
+            ),
+            "`cargo test -p mesh-client --lib an_idle_endpoint_and_an_idle_cluster`".into(),
+        ),
     ];
     let mut text = String::from(
         "| what, client side | target | measured | plain tonic | tonic-xds | Envoy sidecar | measured by; held by |\n\
@@ -176,6 +224,22 @@ mod tests {
     use super::*;
 
     const DOCUMENT: &str = "\
+### Times of a change of one endpoint
+
+| endpoints | one of them | compare µs | adopt µs | settle and publish µs | together µs | allocations |
+|---|---|---|---|---|---|---|
+| 1000 | joins or leaves | 0.1 | 35.2 | 32.1 | 867.5 | 56 |
+| 10000 | changes its weight | 0.3 | 190.0 | 118.3 | 308.7 | 52 |
+| 10000 | joins or leaves | 0.7 | 394.0 | 298.6 | 693.3 | 64 |
+| 10000 | is lost or comes back | 0.0 | 0.1 | 44.9 | 45.0 | 36 |
+
+### Memory at rest
+
+| | KiB |
+|---|---|
+| an idle cluster | 10.7 |
+| an idle endpoint | 1.9 |
+
 ### Instructions for a call, client only
 
 | | bytes | instructions | added to tonic | added to hyper |
@@ -207,6 +271,12 @@ mod tests {
         let row = |what: &str| table.lines().find(|line| line.contains(what)).unwrap().to_owned();
         assert!(row("whole stack: instructions").contains("| -50 | +50 |"), "{table}");
         assert!(row("throughput").contains("| not measured | 1 | 0.870 [0.860 .. 0.880] |"), "{table}");
+        assert!(
+            row("one of 10,000 endpoints").contains("| ≤ 1,000, no connection lost | 693.3 |"),
+            "{table}"
+        );
+        assert!(row("an idle cluster").contains("| ≤ 16 / ≤ 2 | 10.7 / 1.9 |"), "{table}");
+        assert!(row("a pick of").contains("| not measured / not measured |"), "{table}");
         assert!(
             table.lines().skip(2).filter(|line| !line.is_empty()).all(|line| line.split('|').count() == 9)
         );
