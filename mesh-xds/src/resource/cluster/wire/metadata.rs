@@ -41,8 +41,10 @@ pub(super) fn audiences(
     faults: &mut Faults,
 ) -> Option<BTreeMap<Arc<str>, Arc<str>>> {
     let list = at.field("typed_filter_metadata");
-    let typed = metadata.iter().flat_map(|metadata| &metadata.typed_filter_metadata);
-    let known = typed.filter(|(_, any)| any.type_url == Audience::type_url());
+    // Sorted, so that faults come in the same order each time.
+    let typed: BTreeMap<_, _> =
+        metadata.iter().flat_map(|metadata| &metadata.typed_filter_metadata).collect();
+    let known = typed.into_iter().filter(|(_, any)| any.type_url == Audience::type_url());
     let audiences: Vec<_> = known
         .map(|(key, any)| {
             let at = list.key(key);

@@ -791,3 +791,18 @@ fn limits_of_priority_high_count_where_calls_can_have_it() {
     assert_eq!((with.max_requests, with.max_connections, with.high.max_requests), (5, Some(9), 7));
     assert_eq!((without.max_requests, without.high), (5, crate::resource::cluster::Thresholds::default()));
 }
+
+/// A map has no order of its own; without one, the same resource would be rejected in other words each time.
+#[test]
+fn faults_in_a_map_come_in_the_order_of_its_keys() {
+    let mut message = good();
+    let keys: Vec<_> = ('a'..='l').map(String::from).collect();
+    let metadata = message.metadata.get_or_insert_default();
+    metadata.typed_filter_metadata =
+        keys.iter().map(|key| (key.clone(), model::wire::any(&Audience::default()))).collect();
+    let error = Cluster::parse(&message.encode_to_vec(), &context()).unwrap_err();
+    let paths: Vec<_> = error.rejected.faults.iter().map(|fault| fault.path.as_str()).collect();
+    let expected: Vec<_> =
+        keys.iter().map(|key| format!("metadata.typed_filter_metadata[{key:?}].url")).collect();
+    assert_eq!(paths, expected);
+}
