@@ -52,7 +52,8 @@ def served(name, kind):
 def main():
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as scratch:
-        files = {"certificate_file": f"{scratch}/c", "private_key_file": f"{scratch}/k", "ca_certificate_file": f"{scratch}/r"}
+        files = ("certificate_file", "private_key_file", "ca_certificate_file")
+        files = {file: f"{scratch}/{file}" for file in files}
         provider = {"plugin_name": "file_watcher", "config": files}
         server = {"server_uri": f"127.0.0.1:{recorder.port}", "channel_creds": [{"type": "insecure"}]}
         bootstrap = {
@@ -67,7 +68,7 @@ def main():
             some = {name: wanted[name] for name in names[start : start + AT_ONCE]}
             answer.config[0].generic_xds_configs.extend(verdicts(recorder, some))
         OUT.write_bytes(answer.SerializeToString(deterministic=True))
-        os._exit(0)  # Channels to nowhere are nothing to wait for.
+    os._exit(0)  # Channels to nowhere are nothing to wait for.
 
 
 def verdicts(recorder, wanted):

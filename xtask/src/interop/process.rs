@@ -27,11 +27,7 @@ impl Process {
     /// Starts it; its standard error goes to `<logs>/<name>.log`.
     pub(super) fn start(name: &str, command: &mut Command, logs: &Path) -> Outcome<Self> {
         let log = logs.join(format!("{name}.log"));
-        // Peers must not look for the mesh behind a proxy of the machine's.
-        for variable in ["http_proxy", "https_proxy", "grpc_proxy", "all_proxy"] {
-            command.env_remove(variable).env_remove(variable.to_uppercase());
-        }
-        let mut child = command
+        let mut child = without_proxy(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -88,6 +84,14 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Peers must not look for the mesh behind a proxy of the machine's.
+pub(super) fn without_proxy(command: &mut Command) -> &mut Command {
+    for variable in ["http_proxy", "https_proxy", "grpc_proxy", "all_proxy"] {
+        command.env_remove(variable).env_remove(variable.to_uppercase());
+    }
+    command
 }
 
 /// Runs a command to its end, its output in `log`, and shows the end of that when it fails.

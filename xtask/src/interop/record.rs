@@ -20,7 +20,7 @@ pub fn record(root: &Path) -> Result<(), Box<dyn Error>> {
     for (script, arguments) in recorders(root) {
         println!("{script}");
         let log = home.join(script).with_extension("log");
-        process::finish(peers.python(script).args(arguments), &log, PATIENCE)?;
+        process::finish(process::without_proxy(peers.python(script).args(arguments)), &log, PATIENCE)?;
     }
     Ok(())
 }
