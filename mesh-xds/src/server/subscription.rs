@@ -457,10 +457,11 @@ impl Subscription {
 /// Those at the places in their response that `text` tells: `resource index 1: …`, as gRPC does. Responses are in the
 /// order of names.
 fn placed(text: &str, names: &[Name]) -> Vec<Name> {
-    let sorted: BTreeSet<&Name> = names.iter().collect();
+    let mut sorted: Vec<&Name> = names.iter().collect();
+    sorted.sort();
     let place = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok();
     let places = text.split("resource index ").skip(1).filter_map(place);
-    places.filter_map(|place| sorted.iter().nth(place).copied().cloned()).collect()
+    places.filter_map(|place| sorted.get(place).copied().cloned()).collect()
 }
 
 /// Whether `text` names `name`: as a whole, not as a part of a longer name.
@@ -503,6 +504,7 @@ mod tests {
             assert_eq!(mentions(text, name), expected, "{name:?} in {text:?}");
         }
     }
+
     #[test]
     fn a_place_in_a_response_is_found() {
         // As sent: what is new comes first, the response is sorted.

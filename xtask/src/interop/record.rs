@@ -1,7 +1,7 @@
 //! `cargo xtask record`: writes anew what other implementations say, which tests of mesh-xds read.
 //!
-//! What has changed is in the working tree afterwards, for a reader to judge; `cargo test -p mesh-xds recorded verdicts`
-//! says whether it still is understood. How each was made: `tests/peers/README.md`.
+//! What has changed is in the working tree afterwards, for a reader to judge; `cargo test -p mesh-xds --lib --
+//! recorded verdicts` says whether it still is understood. How each was made: `tests/peers/README.md`.
 
 use super::{home, install::Peers, process};
 use std::{
