@@ -4,9 +4,10 @@
 //! stream is read; its receipt is sent at once. A watcher is waited for [`PATIENCE`] long and then not before it takes
 //! something again, so that one that sleeps, or waits for another watch, stops nobody for good, and the end of a stream is
 //! noticed that much later at most. Meanwhile requests leave, other streams go on, HTTP/2 asks and answers pings, and no
-//! timer of a resource runs. What it makes necessary to say waits, and is brought together ([`Outbox`]), while the control plane reads nothing: one that reads
-//! only when its response was taken would wait for ever if that were not read meanwhile. What is published goes into
-//! slots that hold only the latest. So nothing piles up, whatever the control plane does and however slow a watcher is.
+//! timer of a resource runs. What it makes necessary to say waits, and is brought together ([`Outbox`]), while the
+//! control plane reads nothing: one that reads only when its response was taken would wait for ever if that were not
+//! read meanwhile. What is published goes into slots that hold only the latest. So nothing piles up, whatever the
+//! control plane does and however slow a watcher is.
 
 use super::{
     authority::{Action, Actions, Id},

@@ -135,23 +135,26 @@ impl World {
         Ok(())
     }
 
-    /// Writes files of the configuration directory, each through a rename so that none is seen half.
+    /// Writes files of the configuration directory, each through a rename so that none is seen half; the renames follow
+    /// one another at once, so that the control plane takes them for one change.
     async fn write(&self, files: &[(&str, String)]) -> Result<()> {
         let config = self.dir.path().join("config");
         let before = self.config_revision().await?;
-        let mut changed = false;
+        let mut staged_files = Vec::new();
         for (name, text) in files {
             let path = config.join(name);
             if fs::read_to_string(&path).is_ok_and(|old| old == *text) {
                 continue;
             }
-            changed = true;
             let staged = config.join(format!(".{name}"));
             fs::write(&staged, text)?;
-            fs::rename(&staged, &path)?;
+            staged_files.push((staged, path));
         }
-        if !changed {
+        if staged_files.is_empty() {
             return Ok(());
+        }
+        for (staged, path) in staged_files {
+            fs::rename(&staged, &path)?;
         }
         let begun = Instant::now();
         while self.config_revision().await? == before {
