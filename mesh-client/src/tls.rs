@@ -1,7 +1,7 @@
 //! From the TLS contexts of xDS to rustls configurations (gRFC A29, A101).
 //!
 //! A context names certificate providers; [`Providers`] knows what each name stands for. Or it names secrets, which
-//! come with its cluster, or [`Files`]. What cannot be honoured is refused with the reason; nothing ever falls back to
+//! come with its cluster, or files. What cannot be honoured is refused with the reason; nothing ever falls back to
 //! plaintext or to a weaker check. The configurations are live: certificates and roots of providers are read at every
 //! handshake, so a rotation needs no new one; of secrets and files, those at hand when the connection is made. No
 //! session is resumed, since resumption skips verification.
