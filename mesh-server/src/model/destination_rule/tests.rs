@@ -179,11 +179,11 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
         ),
         (
             "{tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /r}}",
-            "info 6:25 not supported by this version: files: each client's bootstrap",
+            "info 6:25 not supported by this version: files, for gRPC clients",
         ),
         (
             "{tls: {mode: SIMPLE, caCertificates: /etc/a}}",
-            "info 6:25 not supported by this version: files: each client's bootstrap",
+            "info 6:25 not supported by this version: files, for gRPC clients",
         ),
         (
             "{tls: {mode: SIMPLE, credentialName: a}}",

@@ -106,8 +106,9 @@ fn outsider(map: &Map<'_>, mode: TlsMode, report: &mut Report) {
     }
     let system = matches!(map.get("caCertificates").map(Node::as_text), None | Some(Some("system")));
     let what = if !system || mode == TlsMode::Mutual {
-        "files: each client's bootstrap has to name them too (a `file_watcher` in `certificate_providers`); calls of \
-         gRPC clients that are not of the mesh fail, for they read no files that they are told of"
+        "files, for gRPC clients that are not of the mesh: they read none that they are told of, so that their calls \
+         fail. The bootstrap of each client of the mesh has to name them too (a `file_watcher` in \
+         `certificate_providers`)"
     } else {
         "`SIMPLE` without `caCertificates`: Envoys cannot be told of the operating system's roots, so that their calls \
          fail; gRPC clients that are not of the mesh need gRFC A82, without which they reject the cluster"
