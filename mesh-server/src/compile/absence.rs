@@ -8,7 +8,7 @@ use super::{
     Compiler,
     names::{INBOUND_PREFIX, Outbound, Target},
 };
-use crate::model::Service;
+use crate::model::Origin;
 use mesh_xds::{name::ResourceType, server::Absence};
 use std::fmt::{self, Display};
 use tonic::Code;
@@ -55,9 +55,8 @@ impl Compiler<'_> {
         not_found(match self.model.config.destination_rule_for(&self.client.scope, service) {
             None => format!("no DestinationRule of {} defines subset `{subset}`", service.hostname),
             Some(rule) => format!(
-                "{} ({}) has no subset `{subset}`; it has: {}",
-                rule.origin.id,
-                rule.origin.place(),
+                "{} has no subset `{subset}`; it has: {}",
+                described(&rule.origin),
                 List(rule.subsets.iter().map(|subset| subset.name.value.as_str()))
             ),
         })
@@ -68,8 +67,8 @@ impl Compiler<'_> {
         let service = self.service(host)?;
         let ports = List(service.ports.iter().map(|port| port.number));
         not_found(match port {
-            Some(port) => format!("{} has no port {port}; it has: {ports}", described(service)),
-            None => format!("name one of the ports of {}: {ports}", described(service)),
+            Some(port) => format!("{} has no port {port}; it has: {ports}", described(&service.origin)),
+            None => format!("name one of the ports of {}: {ports}", described(&service.origin)),
         })
     }
 
@@ -79,7 +78,7 @@ impl Compiler<'_> {
             if let Some(hidden) = self.model.config.services_named(host.as_ref()).first() {
                 return not_found(format!(
                     "{} is not exported to namespace {namespace}: see its `exportTo`",
-                    described(hidden)
+                    described(&hidden.origin)
                 ));
             }
             if let Some(reason) = self.model.config.unserved(host.as_ref()) {
@@ -95,9 +94,9 @@ fn not_found(message: impl AsRef<str>) -> Option<Absence> {
     Some(Absence { code: Code::NotFound, message: message.as_ref().into() })
 }
 
-/// Which object defines a service, and where.
-fn described(service: &Service) -> String {
-    format!("{} ({})", service.origin.id, service.origin.place())
+/// Which object it is, and where.
+fn described(origin: &Origin) -> String {
+    format!("{} ({})", origin.id, origin.place())
 }
 
 /// `a, b`, or `none`.

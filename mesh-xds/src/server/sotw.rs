@@ -224,15 +224,16 @@ fn encode(
     } else {
         batch.resources.iter().map(any).collect()
     };
-    let absent = batch.removed.iter().chain(&batch.missing);
-    let mut errors: Vec<_> = absent.map(|(name, absence)| error(kind, name, absence.as_ref())).collect();
-    if kind.is_complete() {
-        let said: BTreeSet<&Name> =
-            batch.removed.iter().chain(&batch.missing).map(|(name, _)| name).collect();
-        let again = subscription.reasoned().filter(|(name, _)| !said.contains(name));
-        errors.extend(again.map(|(name, absence)| error(kind, name, Some(absence))));
+    let mut errors = Vec::new();
+    if resource_errors {
+        let absent = || batch.removed.iter().chain(&batch.missing);
+        errors.extend(absent().map(|(name, absence)| error(kind, name, absence.as_ref())));
+        if kind.is_complete() {
+            let said: BTreeSet<&Name> = absent().map(|(name, _)| name).collect();
+            let again = subscription.reasoned().filter(|(name, _)| !said.contains(name));
+            errors.extend(again.map(|(name, absence)| error(kind, name, Some(absence))));
+        }
     }
-    errors.retain(|_| resource_errors);
     Some(proto::DiscoveryResponse {
         version_info: revision.to_string(),
         resources,

@@ -207,7 +207,7 @@ fn files(
 }
 
 /// A key that is elsewhere, or that nobody can read without more.
-pub(in crate::resource) fn refuse_unread(certificate: &TlsCertificate, at: &Path<'_>, faults: &mut Faults) {
+fn refuse_unread(certificate: &TlsCertificate, at: &Path<'_>, faults: &mut Faults) {
     for (unsupported, field) in [
         (certificate.password.is_some(), "password"),
         (certificate.pkcs12.is_some(), "pkcs12"),

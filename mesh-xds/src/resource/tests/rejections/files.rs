@@ -1,7 +1,7 @@
 //! TLS contexts that name files.
 
 use super::{
-    secret::{common, over_ads, socket, source, text},
+    secret::{common, over_ads, refused_by_a_server, socket, source, text},
     *,
 };
 use crate::resource::tls::{Identity, KeyFiles, Roots};
@@ -9,11 +9,10 @@ use envoy_types::pb::envoy::{
     config::{
         cluster::v3 as cluster,
         core::v3::{DataSource, data_source::Specifier},
-        listener::v3 as listener,
     },
     extensions::transport_sockets::tls::v3::{
-        CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
-        DownstreamTlsContext, TlsCertificate, UpstreamTlsContext,
+        CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, TlsCertificate,
+        UpstreamTlsContext,
         common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
     },
 };
@@ -166,16 +165,10 @@ fn a_cluster_names_files_of_its_clients() {
 /// What a server shows is its identity in the mesh, which comes from a provider.
 #[test]
 fn a_server_names_no_file() {
-    let parse = |common: CommonTlsContext| {
-        let tls = DownstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
-        let good = crate::config::testing::server_listener("l", &["r"]).to_proto();
-        let mut message = listener::Listener::decode(good).unwrap();
-        message.default_filter_chain.as_mut().unwrap().transport_socket = socket(&tls);
-        Listener::parse(&message.encode_to_vec(), &context()).unwrap_err().to_string()
-    };
-    let error = parse(CommonTlsContext { tls_certificates: vec![own()], ..Default::default() });
+    let error = refused_by_a_server(CommonTlsContext { tls_certificates: vec![own()], ..Default::default() });
     assert!(error.contains("tls_certificates[0]: is not supported: name a certificate provider"), "{error}");
     let roots = judged_by(file("/etc/roots.pem"));
-    let error = parse(CommonTlsContext { validation_context_type: roots, ..Default::default() });
+    let error =
+        refused_by_a_server(CommonTlsContext { validation_context_type: roots, ..Default::default() });
     assert!(error.contains("trusted_ca: is not supported: name a certificate provider"), "{error}");
 }

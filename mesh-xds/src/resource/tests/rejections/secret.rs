@@ -364,18 +364,20 @@ fn a_cluster_names_secrets_that_are_to_be_had_over_ads() {
     assert!(error.contains("this client does not have sds (Sds)"), "{error}");
 }
 
+/// What is wrong with a server's TLS context.
+pub(super) fn refused_by_a_server(common: CommonTlsContext) -> String {
+    let tls = DownstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+    let good = crate::config::testing::server_listener("l", &["r"]).to_proto();
+    let mut message = listener::Listener::decode(good).unwrap();
+    message.default_filter_chain.as_mut().unwrap().transport_socket = socket(&tls);
+    Listener::parse(&message.encode_to_vec(), &context()).unwrap_err().to_string()
+}
+
 #[test]
 fn a_server_names_no_secret() {
-    let parse = |common: CommonTlsContext| {
-        let tls = DownstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
-        let good = crate::config::testing::server_listener("l", &["r"]).to_proto();
-        let mut message = listener::Listener::decode(good).unwrap();
-        message.default_filter_chain.as_mut().unwrap().transport_socket = socket(&tls);
-        Listener::parse(&message.encode_to_vec(), &context()).unwrap_err().to_string()
-    };
     let own =
         CommonTlsContext { tls_certificate_sds_secret_configs: vec![over_ads("own")], ..Default::default() };
-    let error = parse(own);
+    let error = refused_by_a_server(own);
     assert!(error.contains("tls_certificate_sds_secret_configs[0]: is not supported on servers"), "{error}");
     let clients = CommonTlsContext {
         tls_certificate_provider_instance: Some(pb::CertificateProviderPluginInstance {
@@ -385,7 +387,7 @@ fn a_server_names_no_secret() {
         validation_context_type: combined(over_ads("roots")),
         ..Default::default()
     };
-    let error = parse(clients);
+    let error = refused_by_a_server(clients);
     assert!(error.contains("validation_context_sds_secret_config: is not supported on servers"), "{error}");
 }
 
