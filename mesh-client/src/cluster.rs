@@ -25,7 +25,6 @@ mod priority;
 mod session;
 mod slots;
 mod snapshot;
-mod spill;
 mod standing;
 mod subset;
 pub(crate) mod track;
@@ -91,9 +90,6 @@ pub(crate) struct ClusterDeps {
 
 /// Of a cluster's requests without a retry policy, so much is kept at most until their responses begin.
 const SPARES: usize = 16 << 20;
-
-/// gRPC's default of [`ClusterDeps::ring_size_cap`].
-pub(crate) const RING_SIZE_CAP: u32 = 4096;
 
 /// A live cluster. Dropping it ends its tasks.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ mod service;
 mod tests;
 
 pub use mesh_xds::explain::{
-    Cluster, ClusterState, Decision, Destination, Endpoint, EndpointState, Explanation, Hashed, Place, Route,
-    Setting, Verdict, VirtualHost,
+    Cluster, ClusterState, Decision, Destination, Endpoint, EndpointState, Explanation, Hashed, Lead, Place,
+    Route, Setting, Verdict, VirtualHost,
 };
 #[cfg(test)]
 pub(crate) use service::proto;
@@ -19,7 +19,7 @@ pub use service::{ExplainService, Explainer};
 use crate::{
     Mesh, MeshError,
     channel::Subscription,
-    cluster::{Cluster as LiveCluster, by_hash::Lead},
+    cluster::Cluster as LiveCluster,
     lb,
     retry::hedging::Entry,
     snapshot::State,
@@ -108,16 +108,18 @@ impl Subscription {
             let Some((hash, live)) = hash.zip(live(&destination.cluster)) else { continue };
             if live.wants_hash() {
                 let lead = hash.and_then(|hash| live.leads(hash));
+                let state = lead.as_ref().map(|(_, state)| *state);
                 destination.hashed = Some(Hashed {
                     hash: hash.map(|hash| format!("{hash:016x}")),
-                    endpoint: lead.as_ref().map(|lead| lead.endpoint),
-                    ready: lead.as_ref().is_some_and(|lead| lead.state == lb::hashed::State::Ready),
+                    endpoint: lead.as_ref().map(|(lead, _)| lead.endpoint),
+                    ready: Some(state == Some(lb::hashed::State::Ready)),
+                    note: None,
                     session,
                 });
-                leads.extend(lead);
+                leads.extend(lead.map(|(lead, _)| lead));
             }
         }
-        narrow(&mut explanation, &leads);
+        explanation.narrow(&leads);
         explanation
     }
 }
@@ -157,34 +159,6 @@ fn hashes(
     };
     let decisions = explanation.decisions.iter();
     decisions.flat_map(|one| (0..one.destinations.len()).map(move |index| of(one, index))).collect()
-}
-
-/// Where every call that an explanation is about has a hash, the endpoints that no hash leads to are not picked; unless
-/// sessions go before it.
-fn narrow(explanation: &mut Explanation, leads: &[Lead]) {
-    let decisions = &explanation.decisions;
-    let all_lead = decisions.iter().flat_map(|one| &one.destinations).all(|one| {
-        one.hashed.as_ref().is_some_and(|hashed| hashed.endpoint.is_some() && hashed.session.is_none())
-    });
-    if !all_lead || decisions.iter().any(|one| !one.mirrors.is_empty()) {
-        return;
-    }
-    for cluster in &mut explanation.clusters {
-        let here: Vec<&Lead> = leads.iter().filter(|lead| lead.cluster == cluster.name).collect();
-        let Some(first) = here.first() else { continue };
-        for endpoint in &mut cluster.endpoints {
-            match here.iter().find(|lead| lead.endpoint == endpoint.address) {
-                None if endpoint.not_picked.is_none() => {
-                    endpoint.not_picked = Some(format!("the hash leads to {}", first.endpoint));
-                }
-                Some(lead) if lead.state == lb::hashed::State::Idle => {
-                    endpoint.not_picked =
-                        Some("it is connected when the call comes, which waits for it".to_owned());
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 /// Adds what the live cluster knows.

@@ -9,9 +9,7 @@
 pub(crate) mod draw;
 pub(crate) mod hashed;
 pub(crate) mod load_weight;
-pub(crate) mod maglev;
 pub(crate) mod pick_first;
-pub(crate) mod ring;
 pub(crate) mod slow_start;
 pub(crate) mod stride;
 pub(crate) mod weighted;

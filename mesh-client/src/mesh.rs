@@ -15,7 +15,7 @@ pub use status::{BreakerStatus, ClusterStatus, IdentityStatus, LoadReportStatus,
 
 use crate::{
     channel::{MeshChannel, Subscription},
-    cluster::{Cluster, ClusterDeps, EmptyEndpoints, RING_SIZE_CAP, names, zones},
+    cluster::{Cluster, ClusterDeps, EmptyEndpoints, names, zones},
     connector::{Connect, Tcp},
     layer::MeshLayer,
     registration::WorkloadInfo,
@@ -29,6 +29,7 @@ use crate::{
 use membership::{Membership, Terms};
 use mesh_ca::{channel::Keepalive, workload::WorkloadIdentity};
 use mesh_xds::{
+    balancing::RING_SIZE_CAP,
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
     client::CacheSettings,
     csds::{CsdsServer, OwnStatus},

@@ -45,7 +45,7 @@ use http::{
     request::Parts,
     uri::Authority,
 };
-use mesh_xds::{config::XdsError, resource::route::HeaderMutation};
+use mesh_xds::{balancing::Caller, config::XdsError, resource::route::HeaderMutation};
 use mirror::Mirrors;
 use retry::Answer;
 use std::{fmt::Write, sync::Arc, time::Duration};
@@ -80,7 +80,7 @@ pub(crate) struct Core<U> {
     pub(crate) settings: CallSettings,
     pub(crate) dice: Dice,
     pub(crate) counters: Arc<Counters>,
-    caller: hash::Caller,
+    caller: Caller,
     budget: Arc<Budget>,
     /// If retries are throttled.
     throttle: Option<Arc<Throttle>>,
@@ -172,7 +172,7 @@ impl<U: Upstream> Core<U> {
         Self {
             target: authority.as_str().into(),
             snapshot: Snapshot::new(),
-            caller: hash::Caller { channel: dice.roll().u64(..), address: settings.address.clone() },
+            caller: Caller { channel: dice.roll().u64(..), address: settings.address.clone() },
             throttle: settings.throttling.map(Throttle::new),
             settings,
             dice,
@@ -334,7 +334,7 @@ impl<U: Upstream> Core<U> {
             return Err(deadline.exceeded(&self.target, "the server ended the call"));
         }
         for mutation in rules {
-            headers::mutate(response.headers_mut(), mutation);
+            mutation.apply(response.headers_mut());
         }
         let bounds = (deadline.is_some() || idle.is_some() || counted.is_some()).then(|| Bounds {
             target: self.target.clone(),
@@ -397,7 +397,7 @@ impl<U> Core<U> {
         choice: &Choice<U>,
     ) {
         for mutation in &choice.request {
-            headers::mutate(&mut parts.headers, mutation);
+            mutation.apply(&mut parts.headers);
         }
         let authority = choice.authority.as_ref().or(parts.uri.authority()).unwrap_or(&self.authority);
         let path = &compiled.route.matches.path;

@@ -77,7 +77,10 @@ pub fn explain(
         // Nothing is ever pending here.
         None => Err("the configuration is not complete".to_owned()),
     };
-    let mut explanation = explain::explain(config, request, query, source.name);
+    let mut explanation = explain::explain(config.clone(), request, query, source.name);
+    if let Ok(config) = config {
+        explanation.lead(config, request, query);
+    }
     for cluster in &mut explanation.clusters {
         let is_empty = cluster.endpoints.is_empty() && cluster.leaves.is_empty();
         if is_empty && cluster.failure.is_none() && cluster.note.is_none() {

@@ -10,10 +10,14 @@
 
 mod balancing;
 mod cluster;
+mod hashed;
 mod route;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod text;
+
+pub use hashed::Lead;
 
 use crate::{
     config::XdsConfig,
@@ -125,8 +129,7 @@ pub struct Destination {
     pub origin: Place,
     /// What holds for this destination only.
     pub settings: Vec<Setting>,
-    /// Where the request's hash leads; absent where its cluster does not balance by it, and in an explanation of
-    /// configuration alone.
+    /// Where the request's hash leads; absent where its cluster does not balance by it.
     pub hashed: Option<Hashed>,
 }
 
@@ -137,10 +140,13 @@ pub struct Hashed {
     pub hash: Option<String>,
     /// The endpoint that the ring or the table has for it; absent when nobody takes calls.
     pub endpoint: Option<SocketAddr>,
-    /// Whether that one is connected: otherwise the call waits until it is.
-    pub ready: bool,
+    /// Whether that one is connected: otherwise the call waits until it is. Absent in an explanation of configuration
+    /// alone.
+    pub ready: Option<bool>,
     /// The endpoint that the request's session names: it goes before the hash for as long as sessions can have it.
     pub session: Option<SocketAddr>,
+    /// Why configuration alone does not tell the hash, or the endpoint.
+    pub note: Option<Arc<str>>,
 }
 
 /// One value in force.

@@ -6,6 +6,7 @@
 //! This crate knows nothing of certificates: a TLS resource names a provider, and whoever owns the
 //! provider decides what it holds.
 
+pub mod balancing;
 pub mod bootstrap;
 pub mod client;
 pub mod config;

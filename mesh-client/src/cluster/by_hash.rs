@@ -12,7 +12,8 @@ use crate::{
         hashed::{Hit, State},
     },
 };
-use std::{net::SocketAddr, sync::Arc};
+use mesh_xds::explain::Lead;
+use std::sync::Arc;
 
 impl Cluster {
     /// Calls are balanced by their hash, so it is worth while to compute it.
@@ -24,24 +25,16 @@ impl Cluster {
     }
 }
 
-/// Where a hash leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lead {
-    /// The cluster whose endpoint it is: of a cluster of clusters, the one in use.
-    pub(crate) cluster: Arc<str>,
-    pub(crate) endpoint: SocketAddr,
-    pub(crate) state: State,
-}
-
 impl Cluster {
     /// Where a call of this hash would go at this moment. Nothing is connected for asking.
-    pub(crate) fn leads(&self, hash: u64) -> Option<Lead> {
+    pub(crate) fn leads(&self, hash: u64) -> Option<(Lead, State)> {
         if let Some(leaf) = self.leaf() {
             return leaf.leads(hash);
         }
         let snapshot = self.shared.snapshot.load();
         let (endpoint, state) = snapshot.picker.find_by_hash(hash)?;
-        Some(Lead { cluster: self.name().clone(), endpoint: endpoint.address, state })
+        let (cluster, endpoint) = (self.name().clone(), endpoint.address);
+        Some((Lead { cluster, endpoint, is_idle: state == State::Idle }, state))
     }
 }
 

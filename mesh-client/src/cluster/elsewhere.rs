@@ -8,12 +8,9 @@
 //! Of a cluster of clusters, the priorities are those of the leaf in use. Calls without such a policy pay nothing,
 //! and clusters keep nothing until one asks.
 
-use super::{
-    Shared,
-    snapshot::Snapshot,
-    spill::{self, Counts, Load},
-};
+use super::{Shared, snapshot::Snapshot};
 use crate::{endpoint::Endpoint, lb::Picker};
+use mesh_xds::balancing::{self, Counts, Load};
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
 
 /// The endpoints that a call has tried: the latest nine. For the one attempt of most calls there is no list.
@@ -169,7 +166,7 @@ impl Shared {
             call.start_over();
             return Where::Anywhere;
         }
-        let shares = spill::split(&counts, *factor).loads;
+        let shares = balancing::split(&counts, *factor).loads;
         let point = hash.unwrap_or_else(|| self.dice.roll().u64(..)) % 100;
         let Some((index, degraded)) = drawn(&shares, point) else { return Where::Anywhere };
         let Some(level) = levels.get(index) else { return Where::Anywhere };

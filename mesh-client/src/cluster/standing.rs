@@ -6,6 +6,7 @@
 
 use crate::endpoint::{machine::Connectivity, task::Want};
 use mesh_xds::{
+    balancing,
     matcher::Fraction,
     resource::{cluster::OverrideHostStatus, endpoint::HealthStatus},
 };
@@ -177,10 +178,8 @@ impl Judge {
         panic_threshold: Option<Fraction>,
     ) -> Self {
         let calm = Self { ejection, unchecked, panicking: false };
-        let panicking = panic_threshold.is_some_and(|threshold| {
-            let healthy = census.count(|standing| calm.is_offered(standing)) as u64;
-            healthy * 1_000_000 < u64::from(threshold.parts()) * calm.total(census) as u64
-        });
+        let healthy = census.count(|standing| calm.is_offered(standing));
+        let panicking = balancing::is_panic(healthy, calm.total(census), panic_threshold);
         Self { panicking, ..calm }
     }
 

@@ -5,80 +5,10 @@
 //! was ejected or is not usable is passed over, and only its own keys move. The tables themselves are made when
 //! endpoints or weights change, not when connectivity does.
 
-use super::{
-    Dice,
-    maglev::Maglev,
-    ring::{Ring, RingSize},
-};
+use super::Dice;
 use crate::{cluster::Link, endpoint::Endpoint};
+use mesh_xds::balancing::Table;
 use std::sync::Arc;
-
-/// One endpoint's part of a table.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Share {
-    /// What stands for it: its `hash_key`, else its address.
-    pub(crate) key: Arc<str>,
-    /// Of all endpoints; they sum to 1.
-    pub(crate) weight: f64,
-}
-
-/// Which table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Algorithm {
-    Ring(RingSize),
-    /// Of this many slots, a prime.
-    Maglev(u32),
-}
-
-/// Where hashes lead.
-#[derive(Debug)]
-pub(crate) struct Table {
-    algorithm: Algorithm,
-    shares: Box<[Share]>,
-    places: Places,
-}
-
-#[derive(Debug)]
-enum Places {
-    Ring(Ring),
-    Maglev(Maglev),
-}
-
-impl Table {
-    pub(crate) fn new(algorithm: Algorithm, shares: Vec<Share>) -> Self {
-        let places = match algorithm {
-            Algorithm::Ring(size) => Places::Ring(Ring::new(&shares, size)),
-            Algorithm::Maglev(size) => Places::Maglev(Maglev::new(&shares, size)),
-        };
-        Self { algorithm, shares: shares.into(), places }
-    }
-
-    /// Whether it is what [`Table::new`] would make of these.
-    pub(crate) fn is_of(&self, algorithm: Algorithm, shares: &[Share]) -> bool {
-        self.algorithm == algorithm && *self.shares == *shares
-    }
-
-    fn len(&self) -> usize {
-        match &self.places {
-            Places::Ring(ring) => ring.len(),
-            Places::Maglev(table) => table.len(),
-        }
-    }
-
-    fn locate(&self, hash: u64) -> usize {
-        match &self.places {
-            Places::Ring(ring) => ring.locate(hash),
-            Places::Maglev(table) => table.locate(hash),
-        }
-    }
-
-    fn owner(&self, place: usize) -> Option<usize> {
-        match &self.places {
-            Places::Ring(ring) => ring.owner(place),
-            Places::Maglev(table) => table.owner(place),
-        }
-    }
-}
 
 /// What may be done with an endpoint of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,13 +87,9 @@ impl Hashed {
         ready.map(|(endpoint, _)| endpoint)
     }
 
-    fn walk(&self, from: usize) -> impl Iterator<Item = (&Arc<Endpoint>, State)> {
-        let places = self.table.len();
-        let order = (from..places).chain(0..from.min(places));
-        order.filter_map(|place| {
-            let owner = self.table.owner(place)?;
-            Some((self.members.get(owner)?, *self.states.get(owner)?))
-        })
+    fn walk(&self, hash: u64) -> impl Iterator<Item = (&Arc<Endpoint>, State)> {
+        let owners = self.table.walk(hash);
+        owners.filter_map(|owner| Some((self.members.get(owner)?, *self.states.get(owner)?)))
     }
 
     /// The endpoint of a hash: its owner, or the next around the table that did not fail and is not to be
@@ -176,9 +102,8 @@ impl Hashed {
         if !self.hope {
             return None;
         }
-        let from = self.table.locate(hash);
         let mut avoided = None;
-        for (endpoint, state) in self.walk(from) {
+        for (endpoint, state) in self.walk(hash) {
             if state == State::Failed {
                 continue;
             }
@@ -201,10 +126,9 @@ impl Hashed {
         if !self.hope {
             return Hit::Nobody;
         }
-        let from = self.table.locate(dice.roll().u64(..));
         let (mut idle, mut waiting, mut avoided) = (None, None, None);
         let mut sent_for = self.connecting;
-        for (endpoint, state) in self.walk(from) {
+        for (endpoint, state) in self.walk(dice.roll().u64(..)) {
             match state {
                 State::Ready if avoid(endpoint) => {
                     avoided.get_or_insert(endpoint);
@@ -298,45 +222,10 @@ pub(crate) fn to_wake(states: &[State], rng: &mut fastrand::Rng) -> Option<usize
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use super::Share;
-    use twox_hash::XxHash64;
-
-    /// How many keys are looked up where movement is counted.
-    pub(crate) const KEYS: usize = 20_000;
-
-    /// `10.0.0.1:80`, `10.0.0.2:80` … of these weights.
-    pub(crate) fn shares(weights: &[u32]) -> Vec<Share> {
-        let sum = f64::from(weights.iter().sum::<u32>());
-        let share = |(number, weight): (u32, &u32)| Share {
-            key: format!("10.0.0.{number}:80").into(),
-            weight: f64::from(*weight) / sum,
-        };
-        (1..).zip(weights).map(share).collect()
-    }
-
-    /// Keys whose owner changed though it stayed, and keys of the one that is gone.
-    pub(crate) fn moved<K: PartialEq + AsRef<str>>(
-        gone: &Share,
-        owners: impl Fn(u64) -> (K, K),
-    ) -> (usize, usize) {
-        let (mut of_others, mut of_gone) = (0, 0);
-        for key in 0..KEYS {
-            let (before, after) = owners(XxHash64::oneshot(7, &key.to_le_bytes()));
-            if before.as_ref() == &*gone.key {
-                of_gone += 1;
-            } else if before != after {
-                of_others += 1;
-            }
-        }
-        (of_others, of_gone)
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::{State::*, testing::shares, *};
-    use crate::lb::tests::endpoint;
+    use super::{State::*, *};
+    use crate::lb::tests::{endpoint, shares};
+    use mesh_xds::balancing::{Algorithm, RingSize};
     use twox_hash::XxHash64;
 
     fn hashed(algorithm: Algorithm, states: &[State]) -> Hashed {
@@ -453,12 +342,5 @@ mod tests {
         assert_eq!(to_wake(&[Idle, Idle], &mut rng), None, "calls come to an idle priority");
         assert_eq!(to_wake(&[Ready, Failed, Idle], &mut rng), None);
         assert_eq!(to_wake(&[Failed, Failed], &mut rng), None);
-    }
-
-    #[test]
-    fn a_table_is_known_by_what_it_was_made_of() {
-        let table = Table::new(RING, shares(&[1, 2]));
-        assert!(table.is_of(RING, &shares(&[1, 2])));
-        assert!(!table.is_of(MAGLEV, &shares(&[1, 2])) && !table.is_of(RING, &shares(&[2, 1])));
     }
 }

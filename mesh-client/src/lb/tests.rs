@@ -1,6 +1,7 @@
 //! Distributions at a fixed seed, judged by chi-square.
 
-use super::*;
+use super::{hashed::State, *};
+use mesh_xds::balancing::{Algorithm, RingSize, Share, Table};
 use std::net::SocketAddr;
 
 /// Critical values of chi-square at p = 0.001 for 1 to 9 degrees of freedom.
@@ -10,6 +11,16 @@ pub(crate) fn endpoint(index: usize) -> Arc<Endpoint> {
     let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(index).unwrap()));
     let events = tokio::sync::mpsc::unbounded_channel().0;
     Arc::new(Endpoint::new("reviews".into(), address, 0, Arc::default(), Arc::default(), events))
+}
+
+/// `10.0.0.1:80`, `10.0.0.2:80` … of these weights.
+pub(crate) fn shares(weights: &[u32]) -> Vec<Share> {
+    let sum = f64::from(weights.iter().sum::<u32>());
+    let share = |(number, weight): (u32, &u32)| Share {
+        key: format!("10.0.0.{number}:80").into(),
+        weight: f64::from(*weight) / sum,
+    };
+    (1..).zip(weights).map(share).collect()
 }
 
 /// A picker over localities (weight, endpoint weights); endpoints are numbered through.
@@ -172,11 +183,9 @@ fn priorities_get_their_shares_in_percent_and_those_without_endpoints_none() {
 /// Calls with many different hashes, of a ring and of a Maglev table.
 #[test]
 fn hashes_give_endpoints_shares_by_weight() {
-    use hashed::{Algorithm, State, Table, testing::shares};
     let weights = [1, 2, 3, 4];
-    for (algorithm, tolerance) in
-        [(Algorithm::Maglev(65_537), 0.01), (Algorithm::Ring(ring::RingSize { min: 4096, max: 4096 }), 0.08)]
-    {
+    let ring = Algorithm::Ring(RingSize { min: 4096, max: 4096 });
+    for (algorithm, tolerance) in [(Algorithm::Maglev(65_537), 0.01), (ring, 0.08)] {
         let table = Arc::new(Table::new(algorithm, shares(&weights)));
         let hashed = Hashed::new(table, (0..4).map(endpoint).collect(), [State::Ready; 4].into());
         let picker = Picker::hashed(vec![(100, hashed)]);
@@ -200,7 +209,6 @@ fn hashes_give_endpoints_shares_by_weight() {
 
 #[test]
 fn a_hash_always_has_the_same_priority_and_passes_on_when_that_has_nobody() {
-    use hashed::{Algorithm, State, Table, testing::shares};
     let part = |index, state| {
         let table = Arc::new(Table::new(Algorithm::Maglev(11), shares(&[1])));
         Hashed::new(table, [endpoint(index)].into(), [state].into())

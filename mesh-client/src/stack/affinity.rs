@@ -19,6 +19,7 @@ use crate::{
 };
 use base64::Engine as _;
 use http::{HeaderMap, HeaderValue, Uri, header::SET_COOKIE, request::Parts};
+use mesh_xds::balancing;
 use mesh_xds::resource::stateful_session::{SessionState, StatefulSession};
 use std::net::SocketAddr;
 use tonic::Status;
@@ -128,7 +129,7 @@ fn encoded(host: SocketAddr, cluster: &str) -> String {
 impl Kept {
     fn read(state: &SessionState, headers: &HeaderMap) -> Option<Self> {
         let value = match state {
-            SessionState::Cookie(cookie) => cookie::find(headers, &cookie.name)?,
+            SessionState::Cookie(cookie) => balancing::cookie(headers, &cookie.name)?,
             SessionState::Header(name) => headers.get(name)?.to_str().ok()?,
         };
         Self::decode(value)

@@ -1,17 +1,7 @@
-//! Cookies of requests, and those that callers are given.
+//! Cookies that callers are given.
 
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::HeaderValue;
 use std::{fmt::Write, sync::Arc, time::Duration};
-
-/// The first cookie of this name that is not empty, without quotes.
-pub(super) fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
-    let bare =
-        |value: &'a str| value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    values.map(bare).find(|value| !value.is_empty())
-}
 
 /// What a cookie that a caller is given has beside its name and value.
 pub(super) struct Terms<'c> {

@@ -1,39 +1,8 @@
-//! Header, authority and path rewriting (gRFC A111; Envoy's route, virtual host and weighted cluster levels).
-//!
-//! Levels apply from the most specific to the least; within one, additions in order, then removals.
+//! Authority and path rewriting. Header rules are [`HeaderMutation::apply`](mesh_xds::resource::route::HeaderMutation).
 
-use http::{HeaderMap, Uri, uri::Authority};
-use mesh_xds::{
-    matcher::PathMatcher,
-    resource::route::{AppendAction, HeaderMutation, PathRewrite},
-};
+use http::{Uri, uri::Authority};
+use mesh_xds::{matcher::PathMatcher, resource::route::PathRewrite};
 use std::borrow::Cow;
-
-/// Applies one level.
-pub(crate) fn mutate(headers: &mut HeaderMap, mutation: &HeaderMutation) {
-    for addition in &mutation.add {
-        let (name, value) = (&addition.name, || addition.value.clone());
-        match addition.action {
-            AppendAction::AppendIfExistsOrAdd => {
-                headers.append(name, value());
-            }
-            AppendAction::AddIfAbsent => {
-                headers.entry(name).or_insert_with(value);
-            }
-            AppendAction::OverwriteIfExistsOrAdd => {
-                headers.insert(name, value());
-            }
-            AppendAction::OverwriteIfExists => {
-                if headers.contains_key(name) {
-                    headers.insert(name, value());
-                }
-            }
-        }
-    }
-    for name in &mutation.remove {
-        headers.remove(name);
-    }
-}
 
 /// The URI of an attempt: with scheme and authority, and the path rewritten. Falls back to the path as it was
 /// when the rewritten one is none.
@@ -71,38 +40,7 @@ fn rewritten<'a>(path: &'a str, matched: &PathMatcher, rewrite: &PathRewrite) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
-    use mesh_xds::resource::route::{HeaderAddition, RegexRewrite};
-
-    #[test]
-    fn the_four_actions_and_then_the_removals() {
-        let addition = |name: &'static str, action| HeaderAddition {
-            name: HeaderName::from_static(name),
-            value: HeaderValue::from_static("new"),
-            action,
-        };
-        for (action, present, absent) in [
-            (AppendAction::AppendIfExistsOrAdd, &["old", "new"][..], &["new"][..]),
-            (AppendAction::AddIfAbsent, &["old"], &["new"]),
-            (AppendAction::OverwriteIfExistsOrAdd, &["new"], &["new"]),
-            (AppendAction::OverwriteIfExists, &["new"], &[]),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("there", HeaderValue::from_static("old"));
-            headers.insert("gone", HeaderValue::from_static("old"));
-            let mutation = HeaderMutation {
-                add: vec![addition("there", action), addition("not-there", action), addition("gone", action)],
-                remove: vec![HeaderName::from_static("gone")],
-            };
-            mutate(&mut headers, &mutation);
-            let values = |name: &str| -> Vec<String> {
-                headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
-            };
-            assert_eq!(values("there"), present, "{action:?}");
-            assert_eq!(values("not-there"), absent, "{action:?}");
-            assert!(values("gone").is_empty());
-        }
-    }
+    use mesh_xds::resource::route::RegexRewrite;
 
     #[test]
     fn the_path_is_rewritten_and_the_query_stays() {

@@ -1,6 +1,6 @@
 //! Finding the route, and waiting for the first configuration.
 
-use super::{Core, Opening, deadline::Deadline, headers, shown};
+use super::{Core, Opening, deadline::Deadline, shown};
 use crate::{
     call::Upstream,
     retry::policy::of_http,
@@ -179,7 +179,7 @@ impl<U: Upstream> Core<U> {
         let message = format!("target {}: {}{what}", self.target, shown(compiled));
         let mut headers = HeaderMap::new();
         for mutation in &answer.response {
-            headers::mutate(&mut headers, mutation);
+            mutation.apply(&mut headers);
         }
         Status::with_metadata(of_http(status), message, MetadataMap::from_headers(headers))
     }

@@ -150,6 +150,47 @@ fn a_subset_that_nobody_defines_fails_the_call_with_its_name() {
 }
 
 #[test]
+fn consistent_hashing_says_which_endpoint_a_request_goes_to() {
+    let text = "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: orders}
+spec:
+  hosts: [orders.example]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: 80, name: grpc, protocol: GRPC}]
+  endpoints: [{address: 10.0.0.1}, {address: 10.0.0.2}, {address: 10.0.0.3}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: orders}
+spec:
+  host: orders.example
+  trafficPolicy:
+    loadBalancer: {consistentHash: {httpHeaderName: x-user}}
+";
+    let files = [("base.yaml", BASE), ("orders.yaml", text)];
+    let parsed = files.map(|(name, text)| parse(&Arc::new(SourceFile::new(name, text)), &Arc::default()));
+    let objects = parsed.into_iter().flat_map(|parsed| parsed.objects);
+    let config = Arc::new(Config::new(Arc::default(), objects));
+    let model = Model { config, workloads: Arc::new(Workloads::default()) };
+    let picked = |user: &'static str| {
+        let explanation = ask(&model, "default/productpage", "orders.example:80", &[("x-user", user)]);
+        let hashed = explanation.decisions[0].destinations[0].hashed.clone().unwrap();
+        let endpoints = explanation.clusters[0].endpoints.iter();
+        let picked: Vec<_> =
+            endpoints.filter(|one| one.not_picked.is_none()).map(|one| one.address).collect();
+        assert_eq!(hashed.endpoint.into_iter().collect::<Vec<_>>(), picked, "{explanation}");
+        picked[0].ip().to_string()
+    };
+    let users = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi"].map(picked);
+    let all: std::collections::BTreeSet<&String> = users.iter().collect();
+    assert_eq!(all.len(), 3, "{users:?}");
+    let anybody = ask(&model, "default/productpage", "orders.example:80", &[]);
+    assert!(anybody.to_string().contains("it has nothing that is hashed"), "{anybody}");
+}
+
+#[test]
 fn what_is_not_there_is_answered_with_what_is() {
     let model = model();
     let unknown = |to| unknown_target(&model.config, "default", to);

@@ -1,6 +1,6 @@
 //! A cluster: how it is treated, and which of its endpoints may be picked as far as configuration says.
 
-use super::{Cluster, Endpoint, Place, Setting, balancing};
+use super::{Cluster, Endpoint, Place, Setting, balancing, standing::Standing};
 use crate::{
     config::{ClusterConfig, XdsConfig, XdsError},
     resource::{
@@ -8,7 +8,7 @@ use crate::{
             CircuitBreakers, Cluster as Configured, ConnectionOptions, Consecutive, HealthCheck, HealthProbe,
             HttpConnect, LocalOrigin, OutlierDetection, Thresholds,
         },
-        endpoint::{ClusterLoadAssignment, HealthStatus, Priority},
+        endpoint::{ClusterLoadAssignment, HealthStatus},
         tls::{Roots, UpstreamTls},
     },
 };
@@ -323,26 +323,11 @@ fn health_check(check: &HealthCheck, say: &mut impl FnMut(&'static str, String))
 }
 
 fn endpoints(cluster: &Configured, assignment: &ClusterLoadAssignment) -> Vec<Endpoint> {
-    let usable = |priority: &Priority| {
-        let mut all = priority.localities.iter().flat_map(|locality| &locality.endpoints);
-        all.any(|endpoint| endpoint.health.is_usable())
-    };
-    let in_use = assignment.priorities.iter().position(usable);
+    let standing = Standing::new(cluster, assignment);
     let mut endpoints = Vec::new();
     for (index, priority) in assignment.priorities.iter().enumerate() {
-        let mut all = priority.localities.iter().flat_map(|locality| &locality.endpoints);
-        let better =
-            all.any(|endpoint| matches!(endpoint.health, HealthStatus::Unknown | HealthStatus::Healthy));
         for locality in &priority.localities {
             for endpoint in &locality.endpoints {
-                let not_picked = match endpoint.health {
-                    HealthStatus::Draining => Some("it drains: new calls go elsewhere".to_owned()),
-                    HealthStatus::Unhealthy => Some("its health status is unhealthy".to_owned()),
-                    HealthStatus::Degraded if better => Some("it is degraded, and others are not".to_owned()),
-                    _ => in_use.filter(|in_use| *in_use != index).map(|in_use| {
-                        format!("priority {in_use} is used as long as one of its endpoints can be reached")
-                    }),
-                };
                 endpoints.push(Endpoint {
                     address: endpoint.address(),
                     priority: index,
@@ -354,7 +339,7 @@ fn endpoints(cluster: &Configured, assignment: &ClusterLoadAssignment) -> Vec<En
                         .tls
                         .as_ref()
                         .is_some_and(|tls| !tls.only_mesh_endpoints || endpoint.mesh_tls),
-                    not_picked,
+                    not_picked: standing.not_picked(index, endpoint),
                     live: None,
                 });
             }

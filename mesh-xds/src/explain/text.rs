@@ -138,15 +138,27 @@ fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
         )?;
     }
     match hashed {
-        Hashed { hash: None, .. } => {
+        Hashed { hash: None, note: None, .. } => {
             f.write_str("    it has nothing that is hashed: any endpoint may be picked\n")
         }
-        Hashed { hash: Some(hash), endpoint: None, .. } => {
+        Hashed { hash: None, note: Some(note), .. } => {
+            writeln!(f, "    its hash is not known here: {note}")
+        }
+        Hashed { hash: Some(hash), endpoint: None, note: None, .. } => {
             writeln!(f, "    its hash {hash} leads nowhere: no endpoint takes calls")
         }
-        Hashed { hash: Some(hash), endpoint: Some(endpoint), ready, session: _ } => {
-            let wait = if *ready { "" } else { ", which is not connected: the call waits for it" };
-            writeln!(f, "    its hash {hash} leads to {endpoint}{wait}")
+        Hashed { hash: Some(hash), endpoint: None, note: Some(note), .. } => {
+            writeln!(f, "    where its hash {hash} leads is not known here: {note}")
+        }
+        Hashed { hash: Some(hash), endpoint: Some(endpoint), ready, session: _, note } => {
+            write!(f, "    its hash {hash} leads to {endpoint}")?;
+            if *ready == Some(false) {
+                f.write_str(", which is not connected: the call waits for it")?;
+            }
+            match note {
+                Some(note) => writeln!(f, "; {note}"),
+                None => f.write_char('\n'),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Routes (gRFC A27, A28, A31, A36, A42, A44 and the fields of Envoy that Istio uses).
 
 mod matching;
+mod mutation;
 mod redirect;
 mod rewrite;
 pub(super) mod wire;

@@ -1,16 +1,19 @@
 //! What the actor does for calls that go to priorities they have not tried: it connects those that were asked for,
 //! and publishes every priority by itself for as long as that is used.
 
-use super::{Actor, hash::Hashing, spread::Class};
+use super::{Actor, spread::Class};
 use crate::{
     cluster::{
         asks::Retention,
         elsewhere::{Level, Levels, Set},
-        spill::Loads,
     },
     lb::{self, Picker, pick_first::PickFirst},
 };
-use mesh_xds::{config::ClusterConfig, resource::endpoint::Priority};
+use mesh_xds::{
+    balancing::{Hashing, Loads},
+    config::ClusterConfig,
+    resource::endpoint::Priority,
+};
 use tokio::time::Instant;
 
 /// What was asked for.

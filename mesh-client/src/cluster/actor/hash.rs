@@ -1,61 +1,19 @@
 //! Consistent hashing in the actor: the tables of the priorities, and the states of their endpoints.
 //!
 //! Promises: a table is made anew only when endpoints, keys, weights or the policy's settings change, not when
-//! connectivity or ejection does: then one pass over the standings makes the picker. Weights multiply a locality's share by the endpoint's share in it (gRFC A42, A113).
+//! connectivity or ejection does: then one pass over the standings makes the picker.
 
 use crate::{
     cluster::{
-        locality::{Member, View},
+        locality::View,
         slots::Id,
         standing::{Judge, Standing},
     },
     endpoint::Endpoint as LiveEndpoint,
-    lb::{
-        hashed::{self, Algorithm, Hashed, Share, State, Table, Together},
-        ring::RingSize,
-    },
+    lb::hashed::{self, Hashed, State, Together},
 };
-use mesh_xds::resource::{cluster::LbPolicy, endpoint::Endpoint};
-use std::sync::Arc;
-
-/// How a cluster hashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hashing {
-    pub(super) algorithm: Algorithm,
-    /// An endpoint's hostname stands for it.
-    use_hostname: bool,
-}
-
-impl Hashing {
-    /// What a policy asks for, if it hashes; no ring is larger than `cap`.
-    pub(super) fn of(lb: &LbPolicy, cap: u32) -> Option<Self> {
-        match lb {
-            LbPolicy::RingHash(ring) => {
-                let size =
-                    RingSize { min: ring.min_size.min(cap).into(), max: ring.max_size.min(cap).into() };
-                Some(Self { algorithm: Algorithm::Ring(size), use_hostname: ring.use_hostname })
-            }
-            LbPolicy::Maglev(table) => Some(Self {
-                algorithm: Algorithm::Maglev(table.table_size),
-                use_hostname: table.use_hostname,
-            }),
-            LbPolicy::RoundRobin
-            | LbPolicy::LeastRequest { .. }
-            | LbPolicy::Random
-            | LbPolicy::PickFirst { .. }
-            | LbPolicy::ClientSideWeightedRoundRobin(_) => None,
-        }
-    }
-
-    /// What stands for an endpoint in a table.
-    fn key(self, endpoint: &Endpoint) -> Arc<str> {
-        let hostname = endpoint.hostname.as_ref().filter(|_| self.use_hostname);
-        match endpoint.hash_key.as_ref().or(hostname) {
-            Some(key) => Arc::clone(key),
-            None => endpoint.address().to_string().into(),
-        }
-    }
-}
+use mesh_xds::balancing::{Hashing, Share, Table};
+use std::{num::NonZeroU32, sync::Arc};
 
 /// The tables in use; two for a priority: of endpoints that are not degraded, and of those that are.
 #[derive(Debug, Default)]
@@ -129,41 +87,29 @@ fn state(view: &View<'_>, standing: Standing) -> State {
     if view.is_ejected(standing) { State::Failed } else { State::from(standing.link()) }
 }
 
-/// The endpoints that stand in a table, and their parts of it, in the order of their keys: the same for every
-/// client, whatever order they were told of.
+/// The endpoints that stand in a table, and their parts of it.
 fn members(
     view: &View<'_>,
     hashing: Hashing,
     degraded: bool,
 ) -> (Vec<Share>, Vec<(usize, Arc<LiveEndpoint>)>) {
-    let mut entries: Vec<(Share, (usize, Arc<LiveEndpoint>))> = Vec::new();
-    let standing = |members: &mut dyn Iterator<Item = Member<'_>>| -> f64 {
-        let standing = members.filter(|member| stands(view, member.standing, degraded));
-        standing.map(|member| f64::from(member.endpoint.weight.get())).sum()
-    };
-    let in_localities: Vec<f64> = view.localities().map(|mut members| standing(&mut members)).collect();
-    let weighed = || view.priority.localities.iter().zip(&in_localities);
-    let counting = weighed().filter(|(_, weight)| **weight > 0.0);
-    let weight_sum: f64 = counting.map(|(locality, _)| f64::from(locality.weight.get())).sum();
     let mut position = 0;
-    for ((locality, in_locality), members) in weighed().zip(view.localities()) {
-        for member in members {
-            let here = position;
-            position += 1;
-            let Some(slot) = view.slot(member).filter(|_| stands(view, member.standing, degraded)) else {
-                continue;
-            };
-            let weight = f64::from(locality.weight.get()) / weight_sum
-                * (f64::from(member.endpoint.weight.get()) / in_locality);
-            let share = Share { key: hashing.key(member.endpoint), weight };
-            entries.push((share, (here, Arc::clone(slot.endpoint()))));
-        }
-    }
-    // Keys need not be unique; the address then decides.
-    entries.sort_by(|(a, (_, one)), (b, (_, other))| {
-        a.key.cmp(&b.key).then_with(|| one.address.cmp(&other.address))
-    });
-    entries.into_iter().unzip()
+    let localities: Vec<(NonZeroU32, Vec<_>)> = view
+        .priority
+        .localities
+        .iter()
+        .zip(view.localities())
+        .map(|(locality, members)| {
+            let entries = members.filter_map(|member| {
+                let here = position;
+                position += 1;
+                let slot = view.slot(member).filter(|_| stands(view, member.standing, degraded))?;
+                Some((member.endpoint, (here, Arc::clone(slot.endpoint()))))
+            });
+            (locality.weight, entries.collect())
+        })
+        .collect();
+    hashing.shares(localities.into_iter().map(|(weight, entries)| (weight, entries.into_iter())))
 }
 
 /// Which table of a priority counts: of those that are degraded only when there are no others.

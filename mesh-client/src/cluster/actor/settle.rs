@@ -1,23 +1,20 @@
 //! From what the actor knows to the snapshot that calls read: which priorities are used, which endpoints are
 //! connected, and the picker over them.
 
-use super::{
-    Actor,
-    hash::{self, Hashing},
-};
+use super::{Actor, hash};
 use crate::{
     cluster::{
         locality::View,
         priority::Aggregate,
         slots::{Id, Slot, Tier},
         snapshot::{Hope, Snapshot, Summary},
-        spill::{self, Counts, Loads},
         standing::{Judge, Link, Standing},
     },
     endpoint::{machine::Connectivity, task::Want},
     lb::{self, Picker, hashed::Together, pick_first::PickFirst},
 };
 use mesh_xds::{
+    balancing::{self, Counts, Hashing, Loads},
     config::ClusterConfig,
     resource::{
         cluster::{LbPolicy, LocalityLb, ZoneAware},
@@ -100,7 +97,7 @@ impl Actor {
 
     /// How calls are shared between the priorities.
     pub(super) fn loads(&self) -> Loads {
-        spill::split(&self.counts(), self.config.endpoints.overprovisioning_factor.get())
+        balancing::split(&self.counts(), self.config.endpoints.overprovisioning_factor.get())
     }
 
     /// The endpoints of the priorities, counted. An endpoint is available unless the control plane, outlier

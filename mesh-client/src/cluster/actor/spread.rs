@@ -9,7 +9,6 @@ use crate::{
     cluster::{
         locality::View,
         slots::Slots,
-        spill::Loads,
         standing::{Judge, Link, Standing},
         zones,
     },
@@ -17,6 +16,7 @@ use crate::{
     lb::{Balancer, Group, Picker, pick_first::PickFirst, slow_start, weighted::Weights},
 };
 use mesh_xds::{
+    balancing::Loads,
     config::ClusterConfig,
     resource::cluster::{Cluster, LbPolicy, LocalityLb, ZoneAware},
 };

@@ -548,7 +548,7 @@ pub(super) fn deps(net: &Net) -> ClusterDeps {
         breakers: Arc::new(Breakers::default()),
         loads: Arc::default(),
         seed: 42,
-        ring_size_cap: crate::cluster::RING_SIZE_CAP,
+        ring_size_cap: mesh_xds::balancing::RING_SIZE_CAP,
         empty_endpoints: crate::EmptyEndpoints::Fail,
         health_service: None,
         callers: None,

@@ -103,7 +103,7 @@ async fn endpoints_that_refuse_join_and_drain_under_load_cost_no_call() {
         breakers: Arc::new(Breakers::default()),
         loads: Arc::default(),
         seed: 7,
-        ring_size_cap: crate::cluster::RING_SIZE_CAP,
+        ring_size_cap: mesh_xds::balancing::RING_SIZE_CAP,
         empty_endpoints: crate::EmptyEndpoints::Fail,
         health_service: None,
         callers: None,

@@ -4,10 +4,13 @@ use super::{
     within,
     world::{Echo, Plane, ask, free_address, reviews},
 };
-use crate::explain::{Explanation, Verdict};
+use crate::{
+    Mesh,
+    explain::{Explanation, Hashed, Verdict},
+};
 use http::{HeaderValue, request::Parts};
 use mesh_xds::{
-    matcher::{HeaderMatcher, HeaderOrPseudo, StringMatcher},
+    matcher::{HeaderMatcher, HeaderOrPseudo, Headers, StringMatcher},
     resource::Origin,
 };
 use tokio::net::TcpListener;
@@ -187,6 +190,16 @@ async fn endpoints_tell_their_weight_by_load_and_clusters_of_clusters_the_one_in
     assert!(text.contains("cluster leaf in use") && text.contains("weight 60.000 by its load"), "{text}");
 }
 
+/// What is told where no process is asked: `meshctl explain --config`.
+fn by_configuration_alone(mesh: &Mesh, head: &Parts) -> Hashed {
+    let config = mesh.subscribed("reviews:9080").unwrap().core.snapshot.config().unwrap();
+    let (map, path) = (&head.headers, head.uri.path());
+    let request = Headers { map, authority: "reviews:9080", path, scheme: "http" };
+    let mut explanation = mesh_xds::explain::explain(Ok(&config), &request, None, "the same");
+    explanation.lead(&config, &request, None);
+    explanation.decisions[0].destinations[0].hashed.clone().unwrap()
+}
+
 #[tokio::test]
 async fn the_endpoint_that_a_hash_leads_to_is_the_one_that_gets_the_call() {
     use crate::registration::proto::RegisterRequest;
@@ -234,6 +247,9 @@ async fn the_endpoint_that_a_hash_leads_to_is_the_one_that_gets_the_call() {
             let explanation = within(channel.explain(&head)).await;
             let hashed = explanation.decisions[0].destinations[0].hashed.clone().unwrap();
             let endpoint = hashed.endpoint.unwrap();
+            let by_configuration = by_configuration_alone(&mesh, &head);
+            assert_eq!(by_configuration.endpoint, Some(endpoint));
+            assert_eq!(by_configuration.hash, hashed.hash);
             if user == 0 {
                 // Asking has connected nothing.
                 let again = within(channel.explain(&head)).await;

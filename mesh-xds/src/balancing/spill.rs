@@ -5,34 +5,40 @@
 //! is left spills to the next. Endpoints that are degraded take what the healthy ones of all priorities leave.
 //! When all together have less than everything, shares are scaled up.
 
+use crate::matcher::Fraction;
+
 /// The endpoints of a priority, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) healthy: usize,
-    pub(crate) degraded: usize,
+pub struct Counts {
+    /// Available, and not degraded.
+    pub healthy: usize,
+    /// Available.
+    pub degraded: usize,
     /// All, those that drain left out.
-    pub(crate) total: usize,
+    pub total: usize,
 }
 
 /// The shares of a priority, in percent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) healthy: u32,
-    pub(crate) degraded: u32,
+pub struct Load {
+    /// Of its healthy endpoints.
+    pub healthy: u32,
+    /// Of its degraded ones.
+    pub degraded: u32,
 }
 
 /// How calls are shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Loads {
+pub struct Loads {
     /// Of each priority; they sum to 100 if there is one.
-    pub(crate) loads: Vec<Load>,
+    pub loads: Vec<Load>,
     /// There is enough of all priorities together: none panics.
-    pub(crate) is_enough: bool,
+    pub is_enough: bool,
 }
 
 /// Shares the calls between priorities. `factor` is in percent: with 140 a priority takes all calls while five
 /// sevenths of it are available.
-pub(crate) fn split(priorities: &[Counts], factor: u32) -> Loads {
+pub fn split(priorities: &[Counts], factor: u32) -> Loads {
     let availability = |count: usize, total: usize| {
         let percent = (u64::from(factor) * count as u64).checked_div(total as u64).unwrap_or(0);
         u32::try_from(percent.min(100)).unwrap_or(100)
@@ -66,6 +72,14 @@ pub(crate) fn split(priorities: &[Counts], factor: u32) -> Loads {
         first.0.degraded += rest;
     }
     Loads { loads, is_enough: all == 100 }
+}
+
+/// Too few of a priority are healthy: health and ejection are ignored (Envoy's panic threshold). `total` leaves out those
+/// that drain.
+pub fn is_panic(healthy: usize, total: usize, threshold: Option<Fraction>) -> bool {
+    let falls_short =
+        |threshold: Fraction| healthy as u64 * 1_000_000 < u64::from(threshold.parts()) * total as u64;
+    threshold.is_some_and(falls_short)
 }
 
 #[cfg(test)]

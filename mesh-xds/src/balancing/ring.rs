@@ -3,21 +3,21 @@
 //! Promises: the same endpoints, weights and sizes give the same ring as in Envoy and every gRPC: an endpoint
 //! stands at XXH64 of `<key>_<i>` for each of its shares. Who may be picked is not known here.
 
-use super::hashed::Share;
+use super::table::Share;
 use twox_hash::XxHash64;
 
 /// How large a ring becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RingSize {
+pub struct RingSize {
     /// At least so many entries, if `max` allows.
-    pub(crate) min: u64,
+    pub min: u64,
     /// At most so many (one more at most, by rounding).
-    pub(crate) max: u64,
+    pub max: u64,
 }
 
 /// Places by hash.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Ring {
+pub(super) struct Ring {
     /// Ascending.
     hashes: Box<[u64]>,
     owners: Box<[u32]>,
@@ -25,7 +25,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// The ring of these shares; owners are positions in `shares`.
-    pub(crate) fn new(shares: &[Share], size: RingSize) -> Self {
+    pub(super) fn new(shares: &[Share], size: RingSize) -> Self {
         let smallest = shares.iter().map(|share| share.weight).fold(f64::INFINITY, f64::min);
         // As in Envoy: the least endpoint gets a whole number of places.
         #[allow(clippy::cast_precision_loss)]
@@ -57,18 +57,18 @@ impl Ring {
     }
 
     /// How many places there are.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.owners.len()
     }
 
     /// The place of a hash: the first at or after it, around the end.
-    pub(crate) fn locate(&self, hash: u64) -> usize {
+    pub(super) fn locate(&self, hash: u64) -> usize {
         let place = self.hashes.partition_point(|at| *at < hash);
         if place == self.hashes.len() { 0 } else { place }
     }
 
     /// Who owns a place.
-    pub(crate) fn owner(&self, place: usize) -> Option<usize> {
+    pub(super) fn owner(&self, place: usize) -> Option<usize> {
         self.owners.get(place).and_then(|owner| usize::try_from(*owner).ok())
     }
 }
@@ -89,8 +89,8 @@ fn itoa(mut number: u32, buffer: &mut [u8; 10]) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::testing::{KEYS, moved, shares};
     use super::*;
-    use crate::lb::hashed::testing::{KEYS, moved, shares};
     use std::fmt::Write;
 
     fn ring(weights: &[u32], min: u64, max: u64) -> (Vec<Share>, Ring) {

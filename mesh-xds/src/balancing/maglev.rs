@@ -4,12 +4,12 @@
 //! `offset + skip · n`, both from XXH64 of its key, and takes turns by weight. A table has exactly one owner
 //! for each slot, and shares are exact to one slot.
 
-use super::hashed::Share;
+use super::table::Share;
 use twox_hash::XxHash64;
 
 /// Slots, each with an owner.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Maglev {
+pub(super) struct Maglev {
     owners: Box<[u32]>,
 }
 
@@ -26,7 +26,7 @@ const FREE: u32 = u32::MAX;
 
 impl Maglev {
     /// The table of these shares; `size` is a prime, owners are positions in `shares`.
-    pub(crate) fn new(shares: &[Share], size: u32) -> Self {
+    pub(super) fn new(shares: &[Share], size: u32) -> Self {
         let heaviest = shares.iter().map(|share| share.weight).fold(0.0, f64::max);
         if heaviest <= 0.0 || size < 2 {
             return Self { owners: Box::default() };
@@ -76,26 +76,26 @@ impl Maglev {
     }
 
     /// How many slots there are.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.owners.len()
     }
 
     /// The slot of a hash.
-    pub(crate) fn locate(&self, hash: u64) -> usize {
+    pub(super) fn locate(&self, hash: u64) -> usize {
         let slots = u64::try_from(self.owners.len()).unwrap_or(u64::MAX);
         if slots == 0 { 0 } else { usize::try_from(hash % slots).unwrap_or(0) }
     }
 
     /// Who owns a slot.
-    pub(crate) fn owner(&self, slot: usize) -> Option<usize> {
+    pub(super) fn owner(&self, slot: usize) -> Option<usize> {
         self.owners.get(slot).and_then(|owner| usize::try_from(*owner).ok())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::testing::{KEYS, moved, shares};
     use super::*;
-    use crate::lb::hashed::testing::{KEYS, moved, shares};
 
     const DEFAULT: u32 = 65_537;
 
