@@ -5,12 +5,12 @@ use super::net::*;
 use crate::{
     cluster::{Cluster, Shared, actor::Actor},
     endpoint::{Endpoint, machine::Connectivity},
-    lb::Dice,
+    lb::{Dice, Picker},
 };
 use mesh_xds::{
     config::ClusterConfig,
     resource::{
-        cluster::{LbPolicy, LocalityLb},
+        cluster::{LbPolicy, LocalityLb, Maglev, RingHash},
         endpoint::{HealthStatus, LocalityEndpoints},
     },
 };
@@ -311,13 +311,44 @@ fn the_times_of_a_change() {
             bench.actor.settle();
             (Duration::ZERO, heard, begun.elapsed() - heard)
         });
-        let dice = Dice::new(1);
-        let snapshot = bench.shared.snapshot.load_full();
+    }
+}
+
+/// `cargo test --release -p mesh-client --lib the_times_of_a_pick -- --ignored --nocapture --test-threads 1`
+#[test]
+#[ignore = "prints times, which decide nothing"]
+fn the_times_of_a_pick() {
+    println!("| | among 10, ns | among 10,000, ns |");
+    println!("|---|---|---|");
+    let dice = Dice::new(1);
+    let time = |picker: &Picker| {
+        let mut hashes = fastrand::Rng::with_seed(7);
         let begun = Instant::now();
-        for _ in 0..1_000_000 {
-            std::hint::black_box(snapshot.picker.pick(&dice));
+        for _ in 0..200_000 {
+            std::hint::black_box(picker.pick_by_hash(Some(hashes.u64(..)), &dice, |_| false));
         }
-        println!("| {count} | is picked: {:.1} ns | | | | | |", begun.elapsed().as_nanos() as f64 / 1e6);
+        begun.elapsed().as_nanos() as f64 / 2e5
+    };
+    for (name, lb) in [
+        ("least request", LbPolicy::least_request(2)),
+        ("round robin", LbPolicy::RoundRobin),
+        ("random", LbPolicy::Random),
+        ("ring hash", LbPolicy::RingHash(RingHash { min_size: 4096, max_size: 4096, use_hostname: false })),
+        ("Maglev", LbPolicy::Maglev(Maglev::default())),
+    ] {
+        let snapshots = [10, 10_000].map(|count| {
+            let bench = Bench::new(count, lb.clone());
+            bench.shared.snapshot.load_full()
+        });
+        // In turn, so that both meet the same moments of the machine.
+        let rounds: Vec<[f64; 2]> =
+            (0..21).map(|_| [0, 1].map(|index: usize| time(&snapshots[index].picker))).collect();
+        let median = |index: usize| {
+            let mut times: Vec<f64> = rounds.iter().map(|round| round[index]).collect();
+            times.sort_by(f64::total_cmp);
+            times[10]
+        };
+        println!("| {name} | {:.0} | {:.0} |", median(0), median(1));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Many endpoints, and idle ones: what they cost. Counts decide; times are printed by the ignored test.
 
 use super::net::*;
-use crate::lb::Dice;
 use mesh_xds::resource::cluster::LbPolicy;
 use std::{
     num::NonZeroU32,
@@ -83,13 +82,6 @@ fn the_times_of_ten_thousand_endpoints() {
             while cluster.ready() < usize::from(count) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            let dice = Dice::new(1);
-            let snapshot = cluster.shared.snapshot.load_full();
-            let begun = Instant::now();
-            for _ in 0..1_000_000 {
-                std::hint::black_box(snapshot.picker.pick(&dice));
-            }
-            println!("{count} endpoints: a pick takes {:?}", begun.elapsed() / 1_000_000);
             let mut least = Duration::MAX;
             for weight in 2..22 {
                 let mut changed = Config::of(&ports);
