@@ -75,6 +75,7 @@ pub const FEATURES: &[Feature] = &[
     Feature::HighPriority,
     Feature::LoadReporting,
     Feature::LocalOriginOutliers,
+    Feature::OutlierErrorCodes,
     Feature::Redirect,
     Feature::DirectResponse,
     Feature::StatefulSession,

@@ -42,7 +42,7 @@ impl Greeter for Named {
 }
 
 /// A development control plane at `xds`, over a directory with one service.
-async fn control_plane(dir: &Path, xds: SocketAddr) -> Running {
+pub(crate) async fn control_plane(dir: &Path, xds: SocketAddr) -> Running {
     std::fs::write(dir.join("greeter.yaml"), SERVICE).unwrap();
     let mut settings = Settings::dev(dir.to_owned(), "cluster.local".parse().unwrap());
     settings.xds_plaintext = Some(xds);
@@ -50,11 +50,11 @@ async fn control_plane(dir: &Path, xds: SocketAddr) -> Running {
     App::start(settings).await.unwrap()
 }
 
-fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn mesh(control_plane: SocketAddr, workload: &str, app: &str) -> Mesh {
+pub(crate) fn mesh(control_plane: SocketAddr, workload: &str, app: &str) -> Mesh {
     let mut join = Join::new(control_plane.to_string(), workload, Security::Development);
     join.labels.insert("app".into(), app.into());
     Mesh::builder().bootstrap(join.bootstrap().unwrap()).build().unwrap()
@@ -77,7 +77,7 @@ async fn serve_outside(name: &'static str) -> SocketAddr {
     address
 }
 
-fn hello() -> HelloRequest {
+pub(crate) fn hello() -> HelloRequest {
     HelloRequest { name: "mesh".into() }
 }
 

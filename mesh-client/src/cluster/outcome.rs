@@ -3,12 +3,13 @@
 //! Promises: an outcome costs a few relaxed atomic operations; the actor hears of an endpoint only when a
 //! consecutive limit is reached, or when the first outcome ends a quiet time. Statistics count as gRFC A50 says
 //! (success is status OK, anything else failure); consecutive errors as Envoy does, which maps gRPC statuses to
-//! HTTP codes and counts 5xx. Where failures made here are split off (Envoy's `split_external_local_origin_errors`),
+//! HTTP codes and counts 5xx. Where codes are configured (Envoy's `error_matcher`), an answer is an error if its code is
+//! one of them, for both; one below 500 counts as 500 (Envoy). Where failures made here are split off (Envoy's `split_external_local_origin_errors`),
 //! they are counted apart: an answer, whatever it says, is a success there, and a reset, a deadline that passed or a
 //! dial that failed is a failure there and no answer. Unlike Envoy, a stream that was merely begun is no success, so
 //! that resets and deadlines in a row add up. A call that its caller gave up counts nowhere.
 
-use mesh_xds::resource::cluster::{Consecutive, OutlierDetection};
+use mesh_xds::resource::cluster::{Consecutive, HttpCodes, OutlierDetection};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tonic::Code;
 
@@ -74,6 +75,7 @@ pub(crate) struct Thresholds {
     gateway: AtomicU32,
     local_origin: AtomicU32,
     split: AtomicBool,
+    errors: Errors,
     /// The actor sleeps until something is counted.
     asleep: AtomicBool,
 }
@@ -86,11 +88,41 @@ impl Thresholds {
         self.gateway.store(threshold(config.and_then(|c| c.consecutive_gateway_failure)), Relaxed);
         self.local_origin.store(threshold(config.and_then(|c| c.consecutive_local_origin_failure)), Relaxed);
         self.split.store(config.is_some_and(|c| c.split_external_local_origin_errors), Relaxed);
+        self.errors.set(config.and_then(|c| c.errors.as_ref()));
     }
 
     /// Asks for a [`Notice::awake`] at the next outcome.
     pub(crate) fn sleep(&self) {
         self.asleep.store(true, Relaxed);
+    }
+}
+
+/// Which answers are errors.
+#[derive(Debug, Default)]
+struct Errors {
+    /// Codes are configured.
+    said: AtomicBool,
+    /// Those, as in [`HttpCodes::words`].
+    codes: [AtomicU64; HttpCodes::WORDS],
+}
+
+impl Errors {
+    fn set(&self, codes: Option<&HttpCodes>) {
+        for (held, word) in self.codes.iter().zip(codes.map(HttpCodes::words).unwrap_or_default()) {
+            held.store(word, Relaxed);
+        }
+        self.said.store(codes.is_some(), Relaxed);
+    }
+
+    /// What an answer counts as, where codes are configured.
+    fn judge(&self, http: u16) -> Option<u16> {
+        if !self.said.load(Relaxed) {
+            return None;
+        }
+        let is_error =
+            HttpCodes::place(http).is_some_and(|(word, bit)| self.codes[word].load(Relaxed) & bit != 0);
+        // A gateway's error stays one.
+        Some(if !is_error { 200 } else { http.max(500) })
     }
 }
 
@@ -125,12 +157,13 @@ impl Tally {
         if split {
             if local { &self.local_failures } else { &self.local_successes }.fetch_add(1, Relaxed);
         }
+        let judged = if local { None } else { thresholds.errors.judge(http) };
         if !(split && local) {
-            let success = outcome == Outcome::Status(Code::Ok);
+            let success = judged.map_or(outcome == Outcome::Status(Code::Ok), |http| http == 200);
             if success { &self.successes } else { &self.failures }.fetch_add(1, Relaxed);
         }
         let awake = thresholds.asleep.load(Relaxed) && thresholds.asleep.swap(false, Relaxed);
-        Notice { streaks: self.count_streaks(http, local, split, thresholds), awake }
+        Notice { streaks: self.count_streaks(judged.unwrap_or(http), local, split, thresholds), awake }
     }
 
     fn count_streaks(&self, http: u16, local: bool, split: bool, limits: &Thresholds) -> [Option<Streak>; 2] {
@@ -295,6 +328,60 @@ mod tests {
         };
         assert_eq!(count(false), ((1, 4), (0, 0)), "the dial that failed is no call");
         assert_eq!(count(true), ((1, 2), (3, 3)));
+    }
+
+    /// The same limits, told which codes are errors.
+    fn judging(split: bool, codes: &[u16]) -> Thresholds {
+        let told = thresholds(split);
+        told.errors.set(Some(&codes.iter().copied().collect()));
+        told
+    }
+
+    #[test]
+    fn codes_that_are_configured_are_the_errors_and_no_others() {
+        let (busy, unavailable) =
+            (Outcome::Status(Code::ResourceExhausted), Outcome::Status(Code::Unavailable));
+        let reached = |codes: &[u16], outcomes: &[Outcome]| {
+            let (tally, thresholds) = (Tally::default(), judging(false, codes));
+            outcomes.iter().map(|outcome| tally.record(*outcome, &thresholds).streaks).collect::<Vec<_>>()
+        };
+        let (nothing, server, gateway) =
+            ([None; 2], [None, Some(Streak::ServerError)], [Some(Streak::Gateway), None]);
+        // RESOURCE_EXHAUSTED is 429, by its status and by the HTTP answer alike; below 500 it is no gateway's error.
+        assert_eq!(reached(&[429], &[busy, Outcome::Http(429), busy]), [nothing, nothing, server]);
+        // 503 is none any more, and ends the streak.
+        assert_eq!(reached(&[429], &[busy, busy, unavailable, busy]), [nothing; 4]);
+        assert_eq!(reached(&[429], &[Outcome::Http(500); 6]), [nothing; 6]);
+        // Of both counts, where it is.
+        assert_eq!(reached(&[503], &[unavailable, Outcome::Http(503)]), [nothing, gateway]);
+        // An error that was made here is one always.
+        assert_eq!(reached(&[429], &[Outcome::Reset, Outcome::TimedOut]), [nothing, gateway]);
+        // Told no more, all is as before.
+        let (tally, told) = (Tally::default(), judging(false, &[429]));
+        told.errors.set(None);
+        let streaks = [busy, unavailable, unavailable].map(|outcome| tally.record(outcome, &told).streaks);
+        assert_eq!(streaks, [nothing, nothing, gateway]);
+    }
+
+    #[test]
+    fn statistics_count_the_codes_that_are_configured_as_failures() {
+        let count = |split: bool| {
+            let (tally, thresholds) = (Tally::default(), judging(split, &[404, 503]));
+            for outcome in [
+                Outcome::Status(Code::Ok),
+                Outcome::Status(Code::Internal),
+                Outcome::Http(500),
+                Outcome::Status(Code::NotFound),
+                Outcome::Http(503),
+                Outcome::Http(700),
+                Outcome::Reset,
+            ] {
+                tally.record(outcome, &thresholds);
+            }
+            (tally.take(), tally.take_local())
+        };
+        assert_eq!(count(false), ((4, 3), (0, 0)));
+        assert_eq!(count(true), ((4, 2), (6, 1)));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mesh_xds::resource::cluster::HttpCodes;
+
 use super::object::Origin;
 use super::value::{ExportTo, Host, Labels, Located};
 use super::written::Written;
@@ -278,6 +280,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: Option<u32>,
     /// Below so many percent of healthy endpoints all are used again; zero never.
     pub min_health_percent: u32,
+    /// What is an error; absent: 5xx.
+    pub http_error_codes: Option<HttpCodes>,
 }
 
 /// How the connection is secured. Absent in a policy means automatic mTLS.

@@ -173,6 +173,7 @@ fn outliers(detection: &OutlierDetection, say: &mut impl FnMut(&'static str, Str
         base_ejection_time,
         max_ejection_time,
         max_ejection_percent,
+        errors,
         consecutive_5xx,
         consecutive_gateway_failure,
         consecutive_local_origin_failure,
@@ -183,6 +184,10 @@ fn outliers(detection: &OutlierDetection, say: &mut impl FnMut(&'static str, Str
         max_ejection_time_jitter,
         uneject_by_health_check: _,
     } = detection;
+    if let Some(codes) = errors {
+        let value = format!("{codes}, and the gRPC statuses that map to them, are the errors of servers");
+        say("outlierDetection.outlierDetectionHttpErrorCodes", value);
+    }
     for (name, what, counter) in [
         ("outlierDetection.consecutive5xxErrors", "server errors", consecutive_5xx),
         ("outlierDetection.consecutiveGatewayErrors", "gateway errors", consecutive_gateway_failure),

@@ -151,7 +151,8 @@ impl fmt::Display for HeaderMatcher {
 }
 
 impl HeaderMatch {
-    fn matches(&self, value: &[u8]) -> bool {
+    /// Whether the value of a header that is there satisfies it.
+    pub fn matches(&self, value: &[u8]) -> bool {
         match self {
             Self::String(matcher) => matcher.matches_bytes(value),
             Self::Range { start, end } => {

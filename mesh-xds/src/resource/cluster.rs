@@ -8,6 +8,7 @@ mod breakers;
 mod connection;
 mod dns;
 mod health;
+mod http_codes;
 mod lb;
 mod outlier;
 pub(super) mod wire;
@@ -16,6 +17,7 @@ pub use breakers::{CircuitBreakers, RetryBudget, Thresholds};
 pub use connection::{ConnectionOptions, Http2Keepalive, HttpConnect, TcpKeepalive};
 pub use dns::{DnsLookupFamily, DnsRefresh, DnsResolution, HostPort, LogicalDns, StrictDns};
 pub use health::{HealthCheck, HealthProbe};
+pub use http_codes::HttpCodes;
 pub use lb::{
     ClientSideWeightedRoundRobin, LbOptions, LbPolicy, LocalityLb, Maglev, OverrideHostStatus, RingHash,
     SlowStart, SubsetScope, Subsetting, Utilization, ZoneAware,

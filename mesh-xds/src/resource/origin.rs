@@ -52,6 +52,7 @@ pub const CLUSTER_SETTINGS: &[&str] = &[
     "outlierDetection.baseEjectionTime",
     "outlierDetection.maxEjectionPercent",
     "outlierDetection.minHealthPercent",
+    "outlierDetection.outlierDetectionHttpErrorCodes",
     "tls.mode",
     "tls.subjectAltNames",
     "tls.sni",

@@ -56,6 +56,8 @@ features! {
     HealthChecks = "health-checks",
     /// Outlier detection counts failures made here in its statistics, and adds jitter to ejections (Envoy).
     LocalOriginOutliers = "local-origin-outliers",
+    /// Outlier detection is told which HTTP codes are errors (Envoy's `error_matcher`).
+    OutlierErrorCodes = "outlier-error-codes",
     /// Certificates and roots of clients from the control plane (Envoy's SDS, over ADS).
     Sds = "sds",
     /// Certificates and roots of clients from files that contexts name (Envoy's `filename`).

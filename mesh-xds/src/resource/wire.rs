@@ -224,8 +224,22 @@ pub(super) fn header_matcher(
     faults: &mut Faults,
 ) -> Option<HeaderMatcher> {
     let name = faults.take(&at.field("name"), HeaderOrPseudo::parse(&proto.name))?;
+    Some(HeaderMatcher {
+        name,
+        kind: header_match(proto, at, faults)?,
+        invert: proto.invert_match,
+        treat_missing_as_empty: proto.treat_missing_header_as_empty,
+    })
+}
+
+/// What is asked of the value, whatever the header is.
+pub(super) fn header_match(
+    proto: &HeaderMatcherProto,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<HeaderMatch> {
     let string = |built| HeaderMatch::String(built);
-    let kind = match &proto.header_match_specifier {
+    Some(match &proto.header_match_specifier {
         Some(HeaderMatchSpecifier::ExactMatch(value)) => string(StringMatcher::exact(value, false)),
         Some(HeaderMatchSpecifier::PrefixMatch(value)) => {
             string(faults.take(&at.field("prefix_match"), StringMatcher::prefix(value, false))?)
@@ -251,12 +265,6 @@ pub(super) fn header_matcher(
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderMatch::Present(*present),
         // Or a kind of the future, which only looks absent.
         None => return faults.reject(at, "asks for nothing that this version knows"),
-    };
-    Some(HeaderMatcher {
-        name,
-        kind,
-        invert: proto.invert_match,
-        treat_missing_as_empty: proto.treat_missing_header_as_empty,
     })
 }
 

@@ -147,6 +147,41 @@ async fn an_endpoint_that_always_fails_is_ejected_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_is_ejected_for_the_codes_that_are_errors_and_for_no_others() {
+    let calls_of_the_failing = |codes: Option<&'static [u16]>, answer| async move {
+        let net = Net::default();
+        let [good, bad] = net.servers();
+        bad.answer(answer);
+        let mut config = Config::of(&[1, 2]);
+        let errors = codes.map(|codes| codes.iter().copied().collect());
+        config.cluster.outlier_detection = Some(OutlierDetection { errors, ..outlier_detection() });
+        let cluster = config.spawn(&net);
+        rest().await;
+        for _ in 0..40 {
+            call(&cluster).await.unwrap();
+            rest().await;
+        }
+        let (well, failed) = (good.hits(), bad.hits());
+        assert_eq!(well + failed, 40);
+        failed
+    };
+    const CODES: Option<&[u16]> = Some(&[429]);
+    let (busy, broken) = (Code::ResourceExhausted, Code::Internal);
+    for (codes, answer, ejected) in [
+        (None, Answer::Status(busy), false),
+        (CODES, Answer::Status(busy), true),
+        (CODES, Answer::TrailersOnly(busy), true),
+        (CODES, Answer::Http(429), true),
+        (CODES, Answer::Status(broken), false),
+        (CODES, Answer::Http(500), false),
+        (None, Answer::Status(broken), true),
+    ] {
+        let expected = if ejected { 5 } else { 20 };
+        assert_eq!(calls_of_the_failing(codes, answer).await, expected, "{codes:?} {answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn statuses_in_trailers_and_lost_calls_count_and_cancelled_ones_do_not() {
     for answer in [
         Answer::Status(Code::Internal),

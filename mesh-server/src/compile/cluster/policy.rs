@@ -167,6 +167,7 @@ pub(super) fn outlier_detection(block: &Ejection) -> OutlierDetection {
         base_ejection_time,
         max_ejection_time: base_ejection_time.max(Duration::from_secs(300)),
         max_ejection_percent: block.max_ejection_percent.unwrap_or(10),
+        errors: block.http_error_codes,
         consecutive_5xx: counter(block.consecutive_5xx_errors.unwrap_or(5)),
         consecutive_gateway_failure: counter(block.consecutive_gateway_errors.unwrap_or(0)),
         consecutive_local_origin_failure: if split {

@@ -139,6 +139,13 @@ fn outlier_detection_has_istios_defaults_and_zero_switches_a_counter_off() {
     assert_eq!(written.consecutive_local_origin_failure, five(5));
     assert_eq!(written.max_ejection_time, Duration::from_secs(400));
     assert_eq!(cluster.panic_threshold, Some(Fraction::per_million(400_000)));
+
+    assert_eq!(written.errors, None);
+    for (codes, expected) in [("[503, 429, 503]", Some("429, 503")), ("[]", None)] {
+        let told = eject(&format!("{{outlierDetectionHttpErrorCodes: {codes}}}")).outlier_detection.unwrap();
+        assert_eq!(told.errors.map(|codes| codes.to_string()).as_deref(), expected);
+        assert_eq!(told.consecutive_5xx, five(5), "the counters are what they are without");
+    }
 }
 
 #[test]

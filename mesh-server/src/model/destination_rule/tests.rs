@@ -130,6 +130,10 @@ fn invalid_rules_are_refused_where_they_are_wrong() {
         ),
         (&policy("{outlierDetection: {maxEjectionPercent: 101}}"), "6:58 101 is out of range"),
         (
+            &policy("{outlierDetection: {outlierDetectionHttpErrorCodes: [600]}}"),
+            "6:71 600 is out of range: 100 to 599",
+        ),
+        (
             &policy("{tls: {mode: ISTIO_MUTUAL, privateKey: a}}"),
             "6:45 ISTIO_MUTUAL uses the mesh's identity: remove `privateKey`",
         ),
@@ -230,7 +234,7 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
         ),
         (
             "{outlierDetection: {outlierDetectionHttpErrorCodes: [500]}}",
-            "error 6:38 not supported by this version: `outlierDetectionHttpErrorCodes`: errors are",
+            "info 6:38 not supported by this version: `outlierDetectionHttpErrorCodes`, for clients that",
         ),
     ];
     for (fields, expected) in cases {

@@ -121,10 +121,10 @@ fn outlier_detection(node: &Node, report: &mut Report) -> Option<OutlierDetectio
     }
     let codes = map.many("outlierDetectionHttpErrorCodes", report, read::integer::<u16>(100..=599));
     if !codes.is_empty() {
-        let what = "`outlierDetectionHttpErrorCodes`: errors are HTTP 5xx and the gRPC statuses that map to them \
-                    (UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS), and no others: \
-                    remove it";
-        map.unsupported("outlierDetectionHttpErrorCodes", report, what);
+        let what = "`outlierDetectionHttpErrorCodes`, for clients that are not of the mesh: Envoys do not look at the \
+                    codes of gRPC calls, whose errors stay HTTP 5xx and the gRPC statuses that map to them, and other \
+                    gRPC clients count no errors in a row";
+        report.partly(map.key_at("outlierDetectionHttpErrorCodes"), what);
     }
     let split = map.one("splitExternalLocalOriginErrors", report, read::boolean).unwrap_or(false);
     let local = map.one("consecutiveLocalOriginFailures", report, read::count);
@@ -141,6 +141,8 @@ fn outlier_detection(node: &Node, report: &mut Report) -> Option<OutlierDetectio
         interval: map.one("interval", report, read::duration),
         base_ejection_time: map.one("baseEjectionTime", report, read::duration),
         max_ejection_percent: map.one("maxEjectionPercent", report, &percent).filter(|percent| *percent > 0),
+        // An empty list says nothing, as in protobuf.
+        http_error_codes: (!codes.is_empty()).then(|| codes.into_iter().collect()),
         min_health_percent: map.one("minHealthPercent", report, &percent).unwrap_or(0),
     })
 }

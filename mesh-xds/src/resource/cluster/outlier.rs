@@ -1,5 +1,6 @@
 //! Outlier detection (gRFC A50, and Envoy's consecutive counters).
 
+use super::HttpCodes;
 use std::time::Duration;
 
 /// Outlier detection: Envoy's consecutive counters and gRFC A50's two statistics.
@@ -13,6 +14,11 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// Share of the endpoints ejected at most, though one always may be. Default 10 %. In percent.
     pub max_ejection_percent: u32,
+    /// What an answer has to be for an error: an HTTP code, or a gRPC status that maps to it. Absent: 5xx, and for the
+    /// statistics any gRPC status but OK. Set, a code below 500 counts like 500, for the statistics too, and what is not
+    /// in the set counts as success (Envoy's `error_matcher`). Failures made here are errors always. Absent where the
+    /// data path does not look at it.
+    pub errors: Option<HttpCodes>,
     /// Consecutive errors (HTTP 5xx, and the gRPC statuses that map to them); absent: not counted.
     pub consecutive_5xx: Option<Consecutive>,
     /// Consecutive gateway errors (502, 503, 504: gRPC UNAVAILABLE and DEADLINE_EXCEEDED).
@@ -43,6 +49,7 @@ impl Default for OutlierDetection {
             base_ejection_time: Duration::from_secs(30),
             max_ejection_time: Duration::from_secs(300),
             max_ejection_percent: 10,
+            errors: None,
             consecutive_5xx: None,
             consecutive_gateway_failure: None,
             consecutive_local_origin_failure: None,

@@ -3,12 +3,13 @@
 mod breakers;
 mod connection;
 mod discovery;
+mod errors;
 mod health;
 mod lb;
 mod metadata;
 mod outlier;
 
-use super::{Cluster, Discovery, LbPolicy, LocalityLb};
+use super::{Cluster, Discovery, LbPolicy, LocalityLb, OutlierDetection};
 use crate::{
     field_path::{Faults, Path},
     matcher::Fraction,
@@ -70,7 +71,10 @@ fn encode(cluster: &Cluster) -> proto::Cluster {
         outlier_detection: cluster.outlier_detection.as_ref().map(outlier::encode),
         health_checks: cluster.health_check.as_deref().map(health::encode).into_iter().collect(),
         transport_socket: connection::socket_proto(cluster.tls.as_deref(), cluster.http_connect.as_ref()),
-        typed_extension_protocol_options: connection::http_options_proto(&cluster.connection),
+        typed_extension_protocol_options: connection::http_options_proto(
+            &cluster.connection,
+            cluster.outlier_detection.as_ref().and_then(|outlier| outlier.errors.as_ref()),
+        ),
         // Unless told otherwise, an Envoy panics at 50 % and ignores the weights of localities.
         common_lb_config: Some(CommonLbConfig {
             healthy_panic_threshold: Some(percent_proto(cluster.panic_threshold.unwrap_or(Fraction::ZERO))),
@@ -139,7 +143,7 @@ impl sealed::Parse for Cluster {
             None => Some(None),
         };
         let health_check = health::parse(proto, context, at, faults);
-        let connection = connection::parse(proto, at, faults);
+        let connection = connection::parse(proto, context, at, faults);
         let panic = proto.common_lb_config.as_ref().and_then(|lb| lb.healthy_panic_threshold.as_ref());
         let panic_threshold = match panic {
             Some(value) => {
@@ -151,17 +155,19 @@ impl sealed::Parse for Cluster {
         let audiences = metadata::audiences(&proto.metadata, &at.field("metadata"), faults);
         let (lb, lb_options) = lb.map(|balancing: lb::Balancing| (balancing.policy, balancing.options))?;
         let (tls, http_connect) = socket?;
+        let connection::Parsed { options: connection, errors } = connection?;
         Some(Self {
             name,
             discovery: discovery?,
             lb,
             lb_options,
             circuit_breakers: circuit_breakers?,
-            outlier_detection: outlier_detection?,
+            // Without detection it does not matter what an error is.
+            outlier_detection: outlier_detection?.map(|outlier| OutlierDetection { errors, ..outlier }),
             health_check: health_check?.map(Arc::new),
             tls: tls.map(Arc::new),
             http_connect,
-            connection: connection?,
+            connection,
             // Zero is Envoy's way to say never.
             panic_threshold: panic_threshold?.filter(|threshold| *threshold != Fraction::ZERO),
             load_reporting: load_reporting?,

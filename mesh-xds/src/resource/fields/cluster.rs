@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::{
                 },
             },
         },
+        common::matcher::v3::{HttpHeadersMatch, MatchPredicate, match_predicate::MatchSet},
         core::v3::{
             HealthCheck, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, KeepaliveSettings,
             TcpKeepalive,
@@ -35,7 +36,9 @@ use envoy_types::pb::envoy::{
             round_robin::v3::RoundRobin,
             wrr_locality::v3::WrrLocality,
         },
-        upstreams::http::v3::HttpProtocolOptions,
+        upstreams::http::v3::{
+            HttpProtocolOptions, http_protocol_options::OutlierDetection as OutlierErrors,
+        },
     },
 };
 
@@ -58,6 +61,10 @@ pub(super) const MESSAGES: &[&Message] = &[
     &PER_HOST_THRESHOLDS,
     &RETRY_BUDGET,
     &OUTLIER_DETECTION,
+    &OUTLIER_ERRORS,
+    &MATCH_PREDICATE,
+    &MATCH_SET,
+    &HEADERS_MATCH,
     &HEALTH_CHECK,
     &GRPC_HEALTH_CHECK,
     &TCP_HEALTH_CHECK,
@@ -387,6 +394,39 @@ pub(in crate::resource) static OUTLIER_DETECTION: Message = Message::of::<proto:
     ],
 );
 
+pub(in crate::resource) static OUTLIER_ERRORS: Message = Message::of::<OutlierErrors>(
+    "",
+    &[needs(
+        Feature::OutlierErrorCodes,
+        "error_matcher",
+        "Envoy",
+        "default HTTP 5xx; gRPC statuses count as the HTTP statuses they map to; without `outlier_detection` of the \
+         cluster it has no effect",
+    )],
+);
+
+pub(in crate::resource) static MATCH_PREDICATE: Message = Message::of::<MatchPredicate>(
+    "of errors",
+    &[
+        supported("or_match and_match not_match any_match", "Envoy", "of 100 to 599, some code must match"),
+        supported("http_response_headers_match", "Envoy", "by `:status`"),
+        rejected(
+            "http_response_trailers_match http_response_generic_body_match http_request_headers_match \
+             http_request_trailers_match http_request_generic_body_match",
+            "Envoy",
+            "the HTTP status says what an error is",
+        ),
+    ],
+);
+
+pub(in crate::resource) static MATCH_SET: Message =
+    Message::of::<MatchSet>("of errors", &[supported("rules", "Envoy", "required")]);
+
+pub(in crate::resource) static HEADERS_MATCH: Message = Message::of::<HttpHeadersMatch>(
+    "of errors",
+    &[supported("headers", "Envoy", "required; `:status` alone, in all ways that routes can match a header")],
+);
+
 pub(in crate::resource) static HEALTH_CHECK: Message = Message::of::<HealthCheck>(
     "",
     &[
@@ -449,8 +489,9 @@ pub(in crate::resource) static HTTP_OPTIONS: Message = Message::of::<HttpProtoco
             "Envoy",
             "their HTTP/2 options; an explicit HTTP/1 or HTTP/3 is refused",
         ),
+        supported("outlier_detection", "Envoy", "the message below"),
         rejected(
-            "http_filters outlier_detection request_mirror_policies hash_policy retry_policy",
+            "http_filters request_mirror_policies hash_policy retry_policy",
             "Envoy",
             "the listener and the routes have them; the upstream codec as a filter is fine",
         ),

@@ -4,6 +4,7 @@ mod balancing;
 mod cluster;
 mod discovery;
 mod endpoint;
+mod errors;
 mod files;
 mod filter;
 mod listener;

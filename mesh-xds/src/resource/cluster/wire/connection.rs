@@ -3,11 +3,12 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
+use super::errors;
 use crate::{
     field_path::{Faults, Path},
     resource::{
         Feature, ParseContext,
-        cluster::{ConnectionOptions, Http2Keepalive, HttpConnect, TcpKeepalive},
+        cluster::{ConnectionOptions, Http2Keepalive, HttpCodes, HttpConnect, TcpKeepalive},
         tls::{self, UpstreamTls},
         wire,
     },
@@ -44,7 +45,19 @@ const HTTP_CONNECT: &str = "envoy.transport_sockets.http_11_proxy";
 /// HTTP/2's own first window, the least that can be asked for in Envoy.
 const LEAST_WINDOW: u32 = 65_535;
 
-pub(super) fn parse(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) -> Option<ConnectionOptions> {
+/// What the options of connections say, and of outlier detection what stands among them.
+pub(super) struct Parsed {
+    pub(super) options: ConnectionOptions,
+    /// Which responses are errors; absent: 5xx.
+    pub(super) errors: Option<HttpCodes>,
+}
+
+pub(super) fn parse(
+    proto: &proto::Cluster,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Parsed> {
     let mut options = ConnectionOptions::default();
     if proto.connect_timeout.is_some() {
         let at = at.field("connect_timeout");
@@ -65,7 +78,7 @@ pub(super) fn parse(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) 
             });
         }
     }
-    let gathered = gather(proto, at, faults)?;
+    let gathered = gather(proto, context, at, faults)?;
     if let Some((common, at)) = &gathered.common {
         let at = Path::ROOT.field(at);
         common_options(common, &at, &mut options, faults);
@@ -77,7 +90,7 @@ pub(super) fn parse(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) 
         let at = Path::ROOT.field(at);
         http2_options(http2, &at, &mut options, faults)?;
     }
-    Some(options)
+    Some(Parsed { options, errors: gathered.errors })
 }
 
 /// The messages that hold the options, wherever they stand, and their places.
@@ -86,9 +99,15 @@ struct Gathered {
     common: Option<(core::HttpProtocolOptions, String)>,
     http2: Option<(core::Http2ProtocolOptions, String)>,
     max_requests: Option<u32>,
+    errors: Option<HttpCodes>,
 }
 
-fn gather(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) -> Option<Gathered> {
+fn gather(
+    proto: &proto::Cluster,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Gathered> {
     let list = at.field("typed_extension_protocol_options");
     let ours = list.key(HTTP_OPTIONS);
     let upstream_at = at.field("upstream_config.typed_config");
@@ -106,6 +125,7 @@ fn gather(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) -> Option<
         },
     };
     refuse_unsupported(&http, &at, faults);
+    let errors = errors::parse(http.outlier_detection.as_ref(), context, &at, faults);
     let http2 = match http.upstream_protocol_options {
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })) => {
             let at = at.field("explicit_http_config");
@@ -134,7 +154,7 @@ fn gather(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) -> Option<
     };
     let common_at = at.field("common_http_protocol_options").to_string();
     let common = http.common_http_protocol_options.map(|common| (common, common_at));
-    Some(Gathered { common, http2, max_requests: None })
+    Some(Gathered { common, http2, max_requests: None, errors: errors? })
 }
 
 const ONLY_HTTP2: &str = "gRPC is HTTP/2: use http2_protocol_options";
@@ -147,6 +167,7 @@ fn deprecated(proto: &proto::Cluster, at: &Path<'_>) -> Gathered {
         common: proto.common_http_protocol_options.map(|common| (common, common_at)),
         http2: proto.http2_protocol_options.clone().map(|http2| (http2, http2_at)),
         max_requests: proto.max_requests_per_connection.as_ref().map(|max| max.value),
+        errors: None,
     }
 }
 
@@ -158,11 +179,6 @@ fn refuse_unsupported(http: &HttpProtocolOptions, at: &Path<'_>, faults: &mut Fa
     });
     for (unsupported, field, reason) in [
         (filters, "http_filters", "filters of a cluster are not supported: use the listener's"),
-        (
-            http.outlier_detection.is_some(),
-            "outlier_detection",
-            "is not supported: what an error is follows from the gRPC status",
-        ),
         (
             !http.request_mirror_policies.is_empty(),
             "request_mirror_policies",
@@ -249,7 +265,10 @@ fn http2_options(
     Some(())
 }
 
-pub(super) fn http_options_proto(connection: &ConnectionOptions) -> HashMap<String, Any> {
+pub(super) fn http_options_proto(
+    connection: &ConnectionOptions,
+    errors: Option<&HttpCodes>,
+) -> HashMap<String, Any> {
     let keepalive = connection.http2_keepalive.map(|keepalive| core::KeepaliveSettings {
         interval: Some(wire::duration_proto(keepalive.interval)),
         timeout: Some(wire::duration_proto(keepalive.timeout)),
@@ -273,6 +292,7 @@ pub(super) fn http_options_proto(connection: &ConnectionOptions) -> HashMap<Stri
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)),
         })),
+        outlier_detection: errors.map(errors::encode),
         ..Default::default()
     };
     HashMap::from([(HTTP_OPTIONS.to_owned(), wire::any(&options))])

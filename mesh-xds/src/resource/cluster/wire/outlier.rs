@@ -99,6 +99,8 @@ pub(super) fn parse(
         base_ejection_time: base?,
         max_ejection_time: max?.max(base?),
         max_ejection_percent,
+        // Said elsewhere: the options of the connections hold it.
+        errors: None,
         consecutive_5xx: consecutive(&proto.consecutive_5xx, 5, enforcing_5xx),
         consecutive_gateway_failure: consecutive(&proto.consecutive_gateway_failure, 5, enforcing_gateway),
         consecutive_local_origin_failure: if split {

@@ -58,7 +58,10 @@ use envoy_types::pb::{
 };
 use model::{
     Locality,
-    cluster::{Cluster, ConnectionOptions, Discovery, HostPort, Http2Keepalive, StrictDns},
+    cluster::{
+        Cluster, ConnectionOptions, Discovery, HostPort, Http2Keepalive, OutlierDetection as Outliers,
+        StrictDns,
+    },
     endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealthCheck, LocalityEndpoints},
     wire::any,
 };
@@ -114,6 +117,14 @@ fn connected() -> cluster::Cluster {
         ..ConnectionOptions::default()
     };
     let cluster = Cluster { connection, ..Cluster::eds("c") };
+    cluster::Cluster::decode(model::Resource::to_proto(&cluster)).unwrap()
+}
+
+/// An EDS cluster whose outlier detection is told what an error is.
+fn judged() -> cluster::Cluster {
+    let errors = Some([429, 503].into_iter().collect());
+    let outlier_detection = Some(Outliers { errors, ..Outliers::default() });
+    let cluster = Cluster { outlier_detection, ..Cluster::eds("c") };
     cluster::Cluster::decode(model::Resource::to_proto(&cluster)).unwrap()
 }
 
@@ -218,6 +229,10 @@ fn cluster_carriers() -> Vec<Carrier> {
         carrier(&PER_HOST_THRESHOLDS, limited(None, Some(per_host)), &[10, 2]),
         carrier(&RETRY_BUDGET, limited(Some(five()), None), &[10, 1, 8]),
         carrier(&OUTLIER_DETECTION, cluster::Cluster { outlier_detection: Some(outlier), ..named() }, &[19]),
+        carrier(&OUTLIER_ERRORS, judged(), &[36, 2, 2, 8]),
+        carrier(&MATCH_PREDICATE, judged(), &[36, 2, 2, 8, 1]),
+        carrier(&MATCH_SET, judged(), &[36, 2, 2, 8, 1, 1]),
+        carrier(&HEADERS_MATCH, judged(), &[36, 2, 2, 8, 1, 1, 1, 7]),
         carrier(&HEALTH_CHECK, checked(HealthChecker::GrpcHealthCheck(GrpcHealthCheck::default())), &[8]),
         carrier(
             &GRPC_HEALTH_CHECK,

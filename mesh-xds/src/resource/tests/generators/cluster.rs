@@ -80,13 +80,13 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
         (positive(), positive(), duration(), 0..=100_u32, any::<[bool; 2]>()),
         (consecutive(), consecutive(), consecutive()),
         (option::of(success), option::of(failure)),
-        (option::of(1..=100_u32), option::of(1..=100_u32), option::of(duration())),
+        (option::of(1..=100_u32), option::of(1..=100_u32), option::of(duration()), option::of(codes())),
     )
         .prop_map(
             |((interval, base, more, max_ejection_percent, flags), consecutive, statistics, rest)| {
                 let [split, uneject_by_health_check] = flags;
                 let (success, failure) = statistics;
-                let (local_success, local_failure, jitter) = rest;
+                let (local_success, local_failure, jitter, errors) = rest;
                 // The numbers are the same, only the chances differ.
                 let numbers =
                     SuccessRate { stdev_factor: 1, enforcing: 1, minimum_hosts: 2, request_volume: 3 };
@@ -103,6 +103,7 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
                     base_ejection_time: base,
                     max_ejection_time: base + more,
                     max_ejection_percent,
+                    errors,
                     consecutive_5xx: consecutive.0,
                     consecutive_gateway_failure: consecutive.1,
                     consecutive_local_origin_failure: consecutive.2.filter(|_| split),
@@ -118,6 +119,10 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
                 }
             },
         )
+}
+
+fn codes() -> impl Strategy<Value = HttpCodes> {
+    btree_set(HttpCodes::RANGE, 1..7).prop_map(HttpCodes::from_iter)
 }
 
 fn window() -> impl Strategy<Value = u32> {

@@ -558,11 +558,6 @@ fn options_of_connections_that_cannot_be_kept_are_refused() {
                 "mirror at the route",
             ),
             (
-                |m| http_options(m, |o| o.outlier_detection = Some(Default::default())),
-                at(".outlier_detection"),
-                "what an error is follows from the gRPC status",
-            ),
-            (
                 |m| http_options(m, |o| o.http_filters.push(Default::default())),
                 at(".http_filters"),
                 "use the listener's",
