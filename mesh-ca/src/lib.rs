@@ -52,6 +52,7 @@ pub mod clock;
 pub mod csr;
 pub mod key;
 pub mod key_pair;
+pub mod revocation;
 pub mod rotation;
 pub mod rustls;
 pub mod source;

@@ -9,6 +9,7 @@ use crate::{
     certificate::PeerCertificate,
     clock::Clock,
     key_pair::KeyPair,
+    revocation::RevocationLists,
     verifier::{self, Refused, Role, ServerCheck},
     workload::{Identity, WorkloadIdentity},
 };
@@ -49,8 +50,8 @@ pub enum ServerTrust {
     /// connection is opened to.
     Roots(Roots),
     /// A server outside the mesh: a chain to these roots, and a check of its names, whatever address the
-    /// connection is opened to.
-    Outsider(Roots, ServerCheck),
+    /// connection is opened to. With lists, none of its certificates may be revoked.
+    Outsider(Roots, Option<RevocationLists>, ServerCheck),
 }
 
 /// What a client shows of itself.
@@ -266,8 +267,10 @@ impl ServerCertVerifier for ServerVerifier {
             ServerTrust::Roots(roots) => {
                 verifier::verify_named(leaf, intermediates, roots, name, algorithms, now)?;
             }
-            ServerTrust::Outsider(roots, check) => {
-                check.check(&verifier::verify_outsider(leaf, intermediates, roots, algorithms, now)?)?;
+            ServerTrust::Outsider(roots, lists, check) => {
+                let lists = lists.as_ref();
+                let peer = verifier::verify_outsider(leaf, intermediates, roots, lists, algorithms, now)?;
+                check.check(&peer)?;
             }
         }
         Ok(ServerCertVerified::assertion())

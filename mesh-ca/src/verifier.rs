@@ -11,6 +11,7 @@ use crate::{
     bundle::{Roots, TrustBundles},
     certificate::{self, PeerCertificate},
     clock,
+    revocation::RevocationLists,
     spiffe_id::{SpiffeId, TrustDomain},
     svid,
 };
@@ -149,21 +150,23 @@ pub fn verify_svid(
             known.join(", ")
         )));
     };
-    verify_chain(leaf, intermediates, roots, role, algorithms, now, id.as_str())?;
+    verify_chain(leaf, intermediates, roots, None, role, algorithms, now, id.as_str())?;
     PeerCertificate::from_der(leaf).map_err(|error| Refused(format!("certificate of {id}: {error}")))
 }
 
-/// Verifies the chain of a server outside the mesh; which server it is, is for a check to say.
+/// Verifies the chain of a server outside the mesh; which server it is, is for a check to say. Where there are lists, a
+/// certificate of which they do not say that it is not revoked is refused.
 pub fn verify_outsider(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     roots: &Roots,
+    lists: Option<&RevocationLists>,
     algorithms: &WebPkiSupportedAlgorithms,
     now: UnixTime,
 ) -> Result<PeerCertificate, Refused> {
     let peer =
         PeerCertificate::from_der(leaf).map_err(|error| Refused(format!("peer certificate: {error}")))?;
-    verify_chain(leaf, intermediates, roots, Role::Server, algorithms, now, &all_names(&peer))?;
+    verify_chain(leaf, intermediates, roots, lists, Role::Server, algorithms, now, &all_names(&peer))?;
     Ok(peer)
 }
 
@@ -179,7 +182,7 @@ pub fn verify_named(
     let shown = name.to_str();
     let peer = PeerCertificate::from_der(leaf)
         .map_err(|error| Refused(format!("certificate presented for {shown}: {error}")))?;
-    verify_chain(leaf, intermediates, roots, Role::Server, algorithms, now, &shown)?;
+    verify_chain(leaf, intermediates, roots, None, Role::Server, algorithms, now, &shown)?;
     EndEntityCert::try_from(leaf)
         .and_then(|certificate| certificate.verify_is_valid_for_subject_name(name))
         .map_err(|_| Refused(format!("expected a certificate for {shown}, found {}", all_names(&peer))))?;
@@ -191,10 +194,12 @@ fn all_names(peer: &PeerCertificate) -> String {
     PeerCertificate { spiffe_id: None, ..peer.clone() }.names()
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a chain is judged by")]
 fn verify_chain(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     roots: &Roots,
+    lists: Option<&RevocationLists>,
     role: Role,
     algorithms: &WebPkiSupportedAlgorithms,
     now: UnixTime,
@@ -214,6 +219,11 @@ fn verify_chain(
         });
         if may_sign { Ok(()) } else { Err(webpki::Error::EndEntityUsedAsCa) }
     };
+    let all = lists.map(RevocationLists::all).unwrap_or_default();
+    let revocation = lists.and_then(|lists| lists.options(&all));
+    if lists.is_some() && revocation.is_none() {
+        return Err(Refused(format!("whether the certificate of {shown} is revoked cannot be known")));
+    }
     certificate
         .verify_for_usage(
             algorithms.all,
@@ -221,15 +231,15 @@ fn verify_chain(
             intermediates,
             now,
             usage,
-            None,
+            revocation,
             Some(&issuers_may_sign),
         )
         .map(|_| ())
-        .map_err(|error| Refused(explain(&error, shown)))
+        .map_err(|error| Refused(explain(&error, shown, lists.map_or("", RevocationLists::source))))
 }
 
-/// The failures that happen in practice, each with what to look at.
-fn explain(error: &webpki::Error, shown: &str) -> String {
+/// The failures that happen in practice, each with what to look at; `lists` is where revocation lists are from.
+fn explain(error: &webpki::Error, shown: &str, lists: &str) -> String {
     let time = |time: &UnixTime| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(time.as_secs());
     let what = format!("certificate of {shown}");
     match error {
@@ -247,6 +257,15 @@ fn explain(error: &webpki::Error, shown: &str) -> String {
         webpki::Error::UnknownIssuer => {
             format!("{what} was not issued by an authority in the trust bundle that applies to it")
         }
+        webpki::Error::CertRevoked => format!("{what}, or one that issued it, is revoked (by {lists})"),
+        webpki::Error::UnknownRevocationStatus => {
+            format!("{what}, or one that issued it, may be revoked: {lists} has no list of its issuer")
+        }
+        webpki::Error::CrlExpired { time: now, next_update } => format!(
+            "{what}, or one that issued it, may be revoked: the list in {lists} ended at {}; the clock here says {}",
+            clock::utc(time(next_update)),
+            clock::utc(time(now))
+        ),
         webpki::Error::EndEntityUsedAsCa => {
             format!("{what} was issued by a certificate that may not sign certificates")
         }

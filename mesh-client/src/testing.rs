@@ -2,6 +2,7 @@
 
 pub(crate) mod control_plane;
 pub(crate) mod held;
+pub(crate) mod outside;
 
 use mesh_ca::{
     csr,

@@ -275,12 +275,13 @@ impl Providers {
             (true, Some(hostname)) => Some(hostname),
             _ => context.sni.as_deref(),
         };
+        let lists = context.crl.as_ref().map(|file| self.files.lists(file)).transpose()?;
         let (trust, clock) = match &context.roots {
             Roots::Provider(instance) => {
                 let check = self.server_check(context, context.sans.clone(), name)?;
                 match half(instance) {
                     Some(Half::Roots(path)) => {
-                        (ServerTrust::Outsider(self.files.roots(path)?, check), system)
+                        (ServerTrust::Outsider(self.files.roots(path)?, lists, check), system)
                     }
                     Some(Half::Identity(_)) | None => {
                         let roots = self.ready(instance)?;
@@ -290,16 +291,16 @@ impl Providers {
             }
             Roots::System => {
                 let check = self.server_check(context, context.sans.clone(), name)?;
-                (ServerTrust::Outsider(self.system_roots()?, check), system)
+                (ServerTrust::Outsider(self.system_roots()?, lists, check), system)
             }
             Roots::File(path) => {
                 let check = self.server_check(context, context.sans.clone(), name)?;
-                (ServerTrust::Outsider(self.files.roots(Path::new(&**path))?, check), system)
+                (ServerTrust::Outsider(self.files.roots(Path::new(&**path))?, lists, check), system)
             }
             Roots::Secret(secret) => {
                 let (roots, validation) = secret::roots(secrets, secret)?;
                 let check = self.server_check(context, context.accepted(&validation.sans), name)?;
-                (ServerTrust::Outsider(roots, check), system)
+                (ServerTrust::Outsider(roots, lists, check), system)
             }
         };
         let config = client_config_presenting(trust, own, ALPN, self.crypto.clone(), clock)

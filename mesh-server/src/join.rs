@@ -146,6 +146,7 @@ impl Join {
             CertificateProvider::FileWatcher(FileWatcher {
                 identity: Some((certificate.clone(), key.clone())),
                 ca_certificate_file: Some(roots.clone()),
+                crl_file: None,
                 spiffe_trust_bundle_map_file: None,
                 refresh_interval: REFRESH,
             })

@@ -113,6 +113,9 @@ pub struct FileWatcher {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Roots, PEM.
     pub ca_certificate_file: Option<PathBuf>,
+    /// Certificate revocation lists that TLS contexts may name, PEM; looked at only where one does. gRPC has no such
+    /// field, and passes it over.
+    pub crl_file: Option<PathBuf>,
     /// Roots by trust domain (gRFC A87), before `ca_certificate_file`.
     pub spiffe_trust_bundle_map_file: Option<PathBuf>,
     /// Between two reads. Default 600 s.

@@ -10,6 +10,7 @@ mod explain;
 mod hedging;
 mod load;
 mod resilience;
+mod revocation;
 mod secrets;
 mod sharing;
 mod weighted;

@@ -2,11 +2,15 @@
 //!
 //! Which files of this machine are read is for its bootstrap to say: those of its `file_watcher` providers, and no
 //! other, whatever a control plane names. A file is read when a connection needs it and the last look is longer ago
-//! than `refresh_interval`; one that cannot be used leaves what was read before in use (gRFC A29).
+//! than `refresh_interval`; one that cannot be used leaves what was read before in use (gRFC A29). But of revocation
+//! lists: without them nobody could say who is revoked, so the connections that need them fail.
 
 use super::{TlsError, provider::read_roots};
-use mesh_ca::{bundle::Roots, key_pair::KeyPair, rustls::Provider};
-use mesh_xds::{bootstrap::FileWatcher, resource::tls::KeyFiles};
+use mesh_ca::{bundle::Roots, key_pair::KeyPair, revocation::RevocationLists, rustls::Provider};
+use mesh_xds::{
+    bootstrap::FileWatcher,
+    resource::tls::{CrlFile, KeyFiles},
+};
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -21,6 +25,7 @@ use tokio::time::Instant;
 pub(super) struct Files {
     roots: BTreeMap<PathBuf, Watched<Roots>>,
     pairs: BTreeMap<(PathBuf, PathBuf), Watched<KeyPair>>,
+    lists: BTreeMap<PathBuf, Watched<RevocationLists>>,
 }
 
 impl Files {
@@ -28,6 +33,9 @@ impl Files {
     pub(super) fn add(&mut self, watcher: &FileWatcher) {
         if let Some(path) = &watcher.ca_certificate_file {
             self.roots.entry(path.clone()).or_default().at_most(watcher.refresh_interval);
+        }
+        if let Some(path) = &watcher.crl_file {
+            self.lists.entry(path.clone()).or_default().at_most(watcher.refresh_interval);
         }
         if let Some(paths) = &watcher.identity {
             self.pairs.entry(paths.clone()).or_default().at_most(watcher.refresh_interval);
@@ -43,6 +51,19 @@ impl Files {
         };
         let watched = self.roots.get(path).ok_or_else(unknown)?;
         watched.current(&path.display(), || read_roots(path))
+    }
+
+    /// The revocation lists in a file.
+    pub(super) fn lists(&self, file: &CrlFile) -> Result<RevocationLists, TlsError> {
+        let path = Path::new(&*file.path);
+        let unknown = || TlsError::UnknownFile {
+            files: file.path.to_string(),
+            setting: "crl_file",
+            known: known(self.lists.keys().map(|path| path.display())),
+        };
+        let watched = self.lists.get(path).ok_or_else(unknown)?;
+        let lists = watched.now_or_never(&path.display(), || read_lists(path))?;
+        Ok(if file.only_leaf { lists.of_leaf() } else { lists })
     }
 
     /// The certificate and the key in two files. One that is not valid now is refused here, where the reason can be
@@ -72,6 +93,12 @@ impl Files {
     }
 }
 
+fn read_lists(path: &Path) -> Result<RevocationLists, String> {
+    let shown = path.display().to_string();
+    let pem = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
+    RevocationLists::from_pem(&pem, shown.as_str()).map_err(|error| format!("{shown}: {error}"))
+}
+
 fn known<T: Display>(files: impl Iterator<Item = T>) -> String {
     let known: Vec<String> = files.map(|file| file.to_string()).collect();
     if known.is_empty() { "none".to_owned() } else { known.join(", ") }
@@ -88,6 +115,12 @@ struct Read<T> {
     content: Option<T>,
 }
 
+impl<T> Read<T> {
+    fn is_fresh(&self, refresh: Duration) -> bool {
+        self.looked.is_some_and(|looked| looked.elapsed() < refresh)
+    }
+}
+
 impl<T> Default for Watched<T> {
     fn default() -> Self {
         Self { refresh: Duration::MAX, read: Mutex::new(Read { looked: None, content: None }) }
@@ -100,10 +133,24 @@ impl<T: Clone> Watched<T> {
         self.refresh = self.refresh.min(refresh);
     }
 
+    /// What the file says now; what it said before is forgotten when it cannot be used.
+    fn now_or_never(
+        &self,
+        files: &dyn Display,
+        look: impl FnOnce() -> Result<T, String>,
+    ) -> Result<T, TlsError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some(content)) = (read.is_fresh(self.refresh), &read.content) {
+            return Ok(content.clone());
+        }
+        let content = look();
+        *read = Read { looked: Some(Instant::now()), content: content.as_ref().ok().cloned() };
+        content.map_err(|reason| TlsError::File { files: files.to_string(), reason })
+    }
+
     fn current(&self, files: &dyn Display, look: impl FnOnce() -> Result<T, String>) -> Result<T, TlsError> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = read.looked.is_some_and(|looked| looked.elapsed() < self.refresh);
-        if let (true, Some(content)) = (fresh, &read.content) {
+        if let (true, Some(content)) = (read.is_fresh(self.refresh), &read.content) {
             return Ok(content.clone());
         }
         match (look(), &read.content) {

@@ -220,6 +220,7 @@ mod tests {
         let files = FileWatcher {
             identity: None,
             ca_certificate_file: None,
+            crl_file: None,
             spiffe_trust_bundle_map_file: Some("bundles.json".into()),
             refresh_interval: Duration::from_secs(1),
         };

@@ -23,6 +23,7 @@ pub(super) fn upstream(sans: Vec<StringMatcher>) -> UpstreamTls {
         roots: Roots::Provider("default".into()),
         sans: sans.into_iter().map(Into::into).collect(),
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,

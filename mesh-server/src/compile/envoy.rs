@@ -239,6 +239,8 @@ fn tls_socket(tls: &UpstreamTls, own: Option<&CertificateFiles>) -> TransportSoc
                     // Without it an Envoy would verify nobody: then it has none that can be read.
                     trusted_ca: file(root.unwrap_or("")),
                     match_typed_subject_alt_names: names.collect(),
+                    crl: tls.crl.as_ref().and_then(|crl| file(&crl.path)),
+                    only_verify_leaf_cert_crl: tls.crl.as_ref().is_some_and(|crl| crl.only_leaf),
                     ..Default::default()
                 },
             )),

@@ -194,7 +194,8 @@ metadata: {name: api}
 spec:
   host: api.example.com
   trafficPolicy:
-    tls: {mode: MUTUAL, clientCertificate: /own.pem, privateKey: /own.key, caCertificates: /roots.pem}
+    tls: {mode: MUTUAL, clientCertificate: /own.pem, privateKey: /own.key, caCertificates: /roots.pem,
+          caCrl: /crl.pem}
 ";
     let mesh = CertificateFiles { chain: "/c".into(), key: "/k".into(), root: "/r".into() };
     for certificate in [None, Some(mesh)] {
@@ -208,6 +209,7 @@ spec:
         let files = KeyFiles { certificate: "/own.pem".into(), key: "/own.key".into() };
         assert_eq!(tls.identity, Some(Identity::Files(files)));
         assert_eq!(tls.roots, Roots::File("/roots.pem".into()));
+        assert_eq!(tls.crl.as_ref().map(|crl| (&*crl.path, crl.only_leaf)), Some(("/crl.pem", false)));
         let kinds: Vec<_> = tls.sans.iter().map(|san| (san.kind, san.name.to_string())).collect();
         assert_eq!(kinds.len(), 4, "{kinds:?}");
         assert!(

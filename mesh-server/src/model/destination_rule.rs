@@ -300,6 +300,8 @@ pub struct ClientTls {
     pub roots: Option<String>,
     /// Files on the clients' machines with the certificate chain and the key that they show; for [`TlsMode::Mutual`].
     pub certificate: Option<(String, String)>,
+    /// File on the clients' machines with the revocation lists that a server outside the mesh is looked for in.
+    pub crl: Option<String>,
 }
 
 /// A mode of [`ClientTls`].

@@ -164,6 +164,7 @@ fn file_watcher(at: &At<'_>) -> Parsed<FileWatcher> {
     let files = FileWatcher {
         identity: identity_files(at)?,
         ca_certificate_file: at.text("ca_certificate_file")?.map(PathBuf::from),
+        crl_file: at.text("crl_file")?.map(PathBuf::from),
         spiffe_trust_bundle_map_file: at.text("spiffe_trust_bundle_map_file")?.map(PathBuf::from),
         refresh_interval: at.duration("refresh_interval")?.unwrap_or(DEFAULT_REFRESH),
     };
@@ -369,6 +370,9 @@ fn print_provider(provider: &CertificateProvider) -> Option<Value> {
         CertificateProvider::FileWatcher(files) => {
             let mut config = json!({"refresh_interval": seconds(files.refresh_interval)});
             print_files(&mut config, files.identity.as_ref(), files.ca_certificate_file.as_ref());
+            if let Some(lists) = &files.crl_file {
+                config["crl_file"] = json!(lists);
+            }
             print_bundles(&mut config, files.spiffe_trust_bundle_map_file.as_ref());
             json!({"plugin_name": "file_watcher", "config": config})
         }

@@ -31,6 +31,7 @@ fn istios_bootstrap_is_understood() {
         "certificate_providers": {
             "default": {"plugin_name": "file_watcher", "config": {
                 "certificate_file": "/c.pem", "private_key_file": "/k.pem", "ca_certificate_file": "/r.pem",
+                "crl_file": "/l.pem",
                 "refresh_interval": "900s"}},
             "other": {"plugin_name": "of_somebody_else", "config": 3},
         },
@@ -40,6 +41,10 @@ fn istios_bootstrap_is_understood() {
     assert!(bootstrap.servers[0].features.fail_on_data_errors);
     assert_eq!(&*bootstrap.node.locality.zone, "z");
     assert_eq!(bootstrap.certificate_providers.len(), 1);
+    let CertificateProvider::FileWatcher(files) = &bootstrap.certificate_providers["default"] else {
+        panic!()
+    };
+    assert_eq!(files.crl_file, Some("/l.pem".into()));
     let address = "[::]:80".parse().unwrap();
     assert_eq!(bootstrap.server_listener(&address).unwrap(), "xds.istio.io/grpc/lds/inbound/[::]:80");
     assert_eq!(bootstrap.client_listener(None, "reviews:9080").unwrap(), "reviews:9080");
@@ -79,6 +84,7 @@ fn what_is_printed_parses_to_the_same() {
     let files = FileWatcher {
         identity: Some(("/c".into(), "/k".into())),
         ca_certificate_file: None,
+        crl_file: Some("/l.pem".into()),
         spiffe_trust_bundle_map_file: Some("/map".into()),
         refresh_interval: Duration::from_secs(600),
     };

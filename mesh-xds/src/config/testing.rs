@@ -129,6 +129,7 @@ pub(crate) fn secured(name: &str, identity: &str, roots: &str) -> AnyResource {
         roots: Roots::Secret(roots.into()),
         sans: vec![],
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,

@@ -235,6 +235,7 @@ fn encryption(tls: &UpstreamTls, say: &mut impl FnMut(&'static str, String)) {
     let UpstreamTls {
         identity,
         roots,
+        crl,
         sans,
         sni,
         auto_host_sni,
@@ -254,6 +255,10 @@ fn encryption(tls: &UpstreamTls, say: &mut impl FnMut(&'static str, String)) {
         Roots::File(path) => format!("of file {path}"),
     };
     say("tls.roots", roots);
+    if let Some(crl) = crl {
+        let whose = if crl.only_leaf { "the server's own certificate" } else { "certificates" };
+        say("tls.caCrl", format!("{whose} must not be revoked, by file {}", crl.path));
+    }
     let names: Vec<String> = sans.iter().map(ToString::to_string).collect();
     let names = match (auto_sni_san_validation, names.is_empty()) {
         (true, _) => "the server must have the name that it is asked for".to_owned(),

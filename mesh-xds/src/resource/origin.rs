@@ -54,6 +54,7 @@ pub const CLUSTER_SETTINGS: &[&str] = &[
     "outlierDetection.minHealthPercent",
     "outlierDetection.outlierDetectionHttpErrorCodes",
     "tls.mode",
+    "tls.caCrl",
     "tls.subjectAltNames",
     "tls.sni",
     "retryBudget",

@@ -60,7 +60,7 @@ features! {
     OutlierErrorCodes = "outlier-error-codes",
     /// Certificates and roots of clients from the control plane (Envoy's SDS, over ADS).
     Sds = "sds",
-    /// Certificates and roots of clients from files that contexts name (Envoy's `filename`).
+    /// Certificates, roots and revocation lists of clients from files that contexts name (Envoy's `filename`).
     CertificateFiles = "certificate-files",
     /// Connections through an HTTP CONNECT proxy (gRFC A86).
     HttpConnect = "http-connect",

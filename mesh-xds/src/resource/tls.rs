@@ -22,6 +22,9 @@ pub struct UpstreamTls {
     pub identity: Option<Identity>,
     /// What the peer is verified against.
     pub roots: Roots,
+    /// Where it is said which certificates are revoked; absent: nobody asks. Only with [`Roots::System`] and
+    /// [`Roots::File`].
+    pub crl: Option<CrlFile>,
     /// Any of these matches any SAN of the peer; empty: any peer that the roots vouch for. A secret may add to them,
     /// see [`Self::accepted`].
     pub sans: Vec<SanMatcher>,
@@ -96,6 +99,15 @@ impl fmt::Display for Identity {
             Self::Files(files) => write!(f, "files {files}"),
         }
     }
+}
+
+/// A file of certificate revocation lists of the client's machine (Envoy's `crl`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlFile {
+    /// Its path.
+    pub path: Arc<str>,
+    /// Only the peer's own certificate is looked for, and none of those that issued it.
+    pub only_leaf: bool,
 }
 
 /// A name that a peer's certificate may have.

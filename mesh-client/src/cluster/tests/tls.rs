@@ -118,6 +118,7 @@ impl World {
             roots: Roots::Provider("default".into()),
             sans: Vec::new(),
             sni: None,
+            crl: None,
             auto_host_sni: false,
             auto_sni_san_validation: false,
             only_mesh_endpoints: false,

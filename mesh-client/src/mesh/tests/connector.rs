@@ -100,6 +100,7 @@ async fn whoever_a_connector_leads_to_must_prove_to_be_the_peer() {
         roots: Roots::Provider("default".into()),
         sans: vec![name.into()],
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,

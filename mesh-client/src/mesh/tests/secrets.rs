@@ -116,6 +116,7 @@ fn secured(secrets: &[&Secret]) -> Published {
         roots: Roots::Secret("roots".into()),
         sans: vec![],
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,
@@ -221,6 +222,7 @@ async fn files_are_shown_and_judged_by_where_the_bootstrap_names_them_too() {
         roots: Roots::File(text(&roots)),
         sans: vec![san("reviews")],
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,
@@ -239,6 +241,7 @@ async fn files_are_shown_and_judged_by_where_the_bootstrap_names_them_too() {
     let watcher = FileWatcher {
         identity: Some((chain, key)),
         ca_certificate_file: Some(roots),
+        crl_file: None,
         spiffe_trust_bundle_map_file: None,
         refresh_interval: Duration::from_secs(600),
     };

@@ -109,6 +109,7 @@ async fn control_plane(tasks: &mut JoinSet<()>) -> (Arc<Published>, Arc<Bootstra
     let provider = CertificateProvider::FileWatcher(FileWatcher {
         identity: None,
         ca_certificate_file: Some("unused.pem".into()),
+        crl_file: None,
         spiffe_trust_bundle_map_file: None,
         refresh_interval: std::time::Duration::from_secs(600),
     });

@@ -1,5 +1,7 @@
 //! Which files are read, when, and what becomes of them in handshakes.
 
+mod revocation;
+
 use super::super::{
     TlsError,
     tests::{downstream, handshake, upstream},
@@ -61,6 +63,7 @@ impl World {
         FileWatcher {
             identity: identity.then(|| (self.path("own.pem"), self.path("own.key"))),
             ca_certificate_file: roots.then(|| self.path("roots.pem")),
+            crl_file: None,
             spiffe_trust_bundle_map_file: None,
             refresh_interval: REFRESH,
         }

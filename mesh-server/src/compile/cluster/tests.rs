@@ -9,7 +9,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{Fraction, StringMatcher},
-    resource::tls::{Identity, KeyFiles, Roots, UpstreamTls},
+    resource::tls::{CrlFile, Identity, KeyFiles, Roots, UpstreamTls},
     resource::{
         Cluster, ParseContext, Resource, Support,
         cluster::{
@@ -170,6 +170,7 @@ fn automatic_mtls_names_the_accounts_of_the_servers() {
             StringMatcher::exact("spiffe://cluster.local/ns/default/sa/bookinfo-reviews", false).into(),
         ],
         sni: Some("outbound_.9080_._.reviews.default.svc.cluster.local".into()),
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: true,
@@ -312,6 +313,7 @@ fn simple_tls_names_the_server_by_the_rule_then_the_service_then_the_sni() {
                 roots: Roots::System,
                 sans: vec![StringMatcher::exact(name, false).into()],
                 sni: Some(sni.into()),
+                crl: None,
                 auto_host_sni: false,
                 auto_sni_san_validation: false,
                 only_mesh_endpoints: false,
@@ -355,6 +357,16 @@ fn files_of_clients_are_named_to_those_that_read_them() {
         };
         let told = &refused.endpoints(&endpoints).unwrap().drops[0].category;
         assert!(told.contains("in files, which only clients of the mesh and Envoys read"), "{told}");
+    }
+    for (tls, roots) in [
+        ("{mode: SIMPLE, caCertificates: /roots.pem, caCrl: /crl.pem}", Roots::File("/roots.pem".into())),
+        ("{mode: SIMPLE, caCrl: /crl.pem}", Roots::System),
+    ] {
+        let sent = external(tls)(MESH).cluster(EXTERNAL).unwrap().tls.unwrap();
+        let crl = Some(CrlFile { path: "/crl.pem".into(), only_leaf: false });
+        assert_eq!((&sent.crl, &sent.roots), (&crl, &roots), "{tls}");
+        let refused = external(tls)(GRPC).cluster(EXTERNAL).unwrap();
+        assert_eq!(refused.discovery, Discovery::Eds(format!("failing|{EXTERNAL}").into()), "{tls}");
     }
     let world = external("{mode: MUTUAL, clientCertificate: /own.pem, privateKey: /own.key}");
     assert_eq!(world(MESH).cluster(EXTERNAL).unwrap().tls.unwrap().roots, Roots::System);

@@ -15,7 +15,7 @@ use crate::{
 };
 use mesh_xds::{
     matcher::{StringMatcher, StringPattern},
-    resource::tls::{Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
+    resource::tls::{CrlFile, Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
 };
 
 /// TLS with a server outside the mesh. As the roots may vouch for every site there is, the server is always named.
@@ -35,6 +35,7 @@ fn outsider_tls(destination: &Destination<'_, '_>, tls: &ClientTls) -> UpstreamT
             Identity::Files(KeyFiles { certificate: certificate.as_str().into(), key: key.as_str().into() })
         }),
         roots: tls.roots.as_deref().map_or(Roots::System, |path| Roots::File(path.into())),
+        crl: tls.crl.as_deref().map(|path| CrlFile { path: path.into(), only_leaf: false }),
         sans: names.into_iter().map(exact).collect(),
         sni: sni.map(Into::into),
         auto_host_sni: false,
@@ -50,8 +51,10 @@ pub(super) fn cannot_be_told(tls: &ClientTls, client: &ClientKind) -> Option<&'s
         ClientKind::Envoy(_) if outsider && tls.roots.is_none() => Some(
             "with the operating system's roots, of which an Envoy cannot be told (`caCertificates` names a file)",
         ),
-        ClientKind::Grpc { .. } if tls.roots.is_some() || tls.certificate.is_some() => {
-            Some("with certificates or roots in files, which only clients of the mesh and Envoys read")
+        ClientKind::Grpc { .. } if tls.roots.is_some() || tls.certificate.is_some() || tls.crl.is_some() => {
+            Some(
+                "with certificates, roots or revocation lists in files, which only clients of the mesh and Envoys read",
+            )
         }
         ClientKind::Mesh | ClientKind::Envoy(_) | ClientKind::Grpc { .. } => None,
     }
@@ -88,6 +91,7 @@ impl Compiler<'_> {
             roots: Roots::Provider(PROVIDER.into()),
             sans: self.server_names(destination, given),
             sni: Some(sni.into()),
+            crl: None,
             auto_host_sni: false,
             auto_sni_san_validation: false,
             only_mesh_endpoints: automatic && !matches!(self.client.kind, ClientKind::Grpc { .. }),

@@ -193,7 +193,10 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
             "{tls: {mode: SIMPLE, credentialName: a}}",
             "error 6:39 not supported by this version: `credentialName`",
         ),
-        ("{tls: {mode: SIMPLE, caCrl: a}}", "error 6:39 not supported by this version: `caCrl`"),
+        (
+            "{tls: {mode: SIMPLE, caCrl: /l}}",
+            "info 6:25 not supported by this version: files, for gRPC clients",
+        ),
         (
             "{tls: {mode: SIMPLE, insecureSkipVerify: true}}",
             "error 6:39 not supported by this version: `insecureSkipVerify`",
@@ -268,6 +271,7 @@ fn blocks(tag: Option<u32>, tls: bool) -> PolicyBlocks {
             sni: None,
             roots: None,
             certificate: None,
+            crl: None,
         }),
         ..PolicyBlocks::default()
     }

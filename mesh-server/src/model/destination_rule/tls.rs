@@ -34,9 +34,8 @@ pub(super) fn read(node: &Node, used: Level, report: &mut Report) -> Option<Clie
     let map = report.map(node, "tls", TLS)?;
     let mut text = |key| map.one(key, report, read::some_text);
     let (roots, chain, key) = (text("caCertificates"), text("clientCertificate"), text("privateKey"));
-    for key in ["caCrl", "credentialName"] {
-        map.one(key, report, read::text);
-    }
+    let crl = text("caCrl");
+    map.one("credentialName", report, read::text);
     let insecure = map.one("insecureSkipVerify", report, read::boolean).unwrap_or(false);
     let subject_alt_names = map.many("subjectAltNames", report, read::some_text);
     let sni = map.one("sni", report, read::some_text);
@@ -78,21 +77,15 @@ pub(super) fn read(node: &Node, used: Level, report: &mut Report) -> Option<Clie
         // Istio's word for the roots of the operating system.
         roots: roots.filter(|path| outsider && path != "system"),
         certificate: chain.zip(key).filter(|_| mode == TlsMode::Mutual),
+        crl: crl.filter(|_| outsider),
     })
 }
 
 /// What can be said of a server outside the mesh.
 fn outsider(map: &Map<'_>, mode: TlsMode, report: &mut Report) {
-    for (key, what) in [
-        (
-            "credentialName",
-            "there are no secrets for clients here: name files of theirs (`caCertificates`, and with MUTUAL \
-             `clientCertificate` and `privateKey`), which their bootstraps have to name too",
-        ),
-        ("caCrl", "revocation lists are not looked at"),
-    ] {
-        map.unsupported(key, report, &format!("`{key}`: {what}"));
-    }
+    let what = "`credentialName`: there are no secrets for clients here: name files of theirs (`caCertificates`, `caCrl`, \
+                and with MUTUAL `clientCertificate` and `privateKey`), which their bootstraps have to name too";
+    map.unsupported("credentialName", report, what);
     for key in ["clientCertificate", "privateKey"] {
         match (mode, map.has(key)) {
             (TlsMode::Mutual, false) if !map.has("credentialName") => {
@@ -105,7 +98,7 @@ fn outsider(map: &Map<'_>, mode: TlsMode, report: &mut Report) {
         }
     }
     let system = matches!(map.get("caCertificates").map(Node::as_text), None | Some(Some("system")));
-    let what = if !system || mode == TlsMode::Mutual {
+    let what = if !system || mode == TlsMode::Mutual || map.has("caCrl") {
         "files, for gRPC clients that are not of the mesh: they read none that they are told of, so that their calls \
          fail. The bootstrap of each client of the mesh has to name them too (a `file_watcher` in \
          `certificate_providers`)"
@@ -114,8 +107,8 @@ fn outsider(map: &Map<'_>, mode: TlsMode, report: &mut Report) {
          fail; gRPC clients that are not of the mesh need gRFC A82, without which they reject the cluster"
     };
     report.partly(map.key_at("mode"), what);
-    if system && mode == TlsMode::Mutual {
-        let what = "`MUTUAL` without `caCertificates`: Envoys cannot be told of the operating system's roots, so that \
+    if system && (mode == TlsMode::Mutual || map.has("caCrl")) {
+        let what = "`mode` without `caCertificates`: Envoys cannot be told of the operating system's roots, so that \
                     their calls fail";
         report.partly(map.key_at("mode"), what);
     }

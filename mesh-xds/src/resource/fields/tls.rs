@@ -109,7 +109,7 @@ pub(in crate::resource) static VALIDATION: Message = Message::of::<CertificateVa
         supported("match_typed_subject_alt_names", "A29", "of clients; DNS, URI, EMAIL and IP_ADDRESS"),
         supported("match_subject_alt_names", "A29", "deprecated; where the other is not"),
         rejected(
-            "verify_certificate_spki verify_certificate_hash require_signed_certificate_timestamp crl \
+            "verify_certificate_spki verify_certificate_hash require_signed_certificate_timestamp \
              custom_validator_config",
             "A29",
             "",
@@ -121,10 +121,16 @@ pub(in crate::resource) static VALIDATION: Message = Message::of::<CertificateVa
             "Envoy",
             "of clients, where no instance is named; filename; contents come from a provider or a secret",
         ),
+        needs(
+            Feature::CertificateFiles,
+            "crl only_verify_leaf_cert_crl",
+            "Envoy",
+            "of clients, beside trusted_ca or system_root_certs; filename; every certificate but the root needs a list of \
+             its issuer that has not ended",
+        ),
         ignored("watched_directory", "A29", "the provider watches its files"),
         ignored(
-            "allow_expired_certificate trust_chain_verification only_verify_leaf_cert_crl \
-             suppress_client_ca_list",
+            "allow_expired_certificate trust_chain_verification suppress_client_ca_list",
             "A29",
             "certificates are verified as strictly as without",
         ),

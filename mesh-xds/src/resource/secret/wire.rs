@@ -164,6 +164,10 @@ fn validation(
     faults: &mut Faults,
 ) -> Option<ValidationContext> {
     tls::wire::refuse_unsupported(proto, at, faults);
+    if proto.crl.is_some() {
+        let reason = "is not supported in a secret: name a file in the cluster, beside trusted_ca";
+        faults.reject::<()>(&at.field("crl"), reason);
+    }
     for (unsupported, field) in [
         (proto.ca_certificate_provider_instance.is_some(), "ca_certificate_provider_instance"),
         (proto.system_root_certs.is_some(), "system_root_certs"),

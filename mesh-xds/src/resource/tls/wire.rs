@@ -6,7 +6,7 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
-use super::{DownstreamTls, Identity, KeyFiles, Roots, SanKind, SanMatcher, UpstreamTls};
+use super::{CrlFile, DownstreamTls, Identity, KeyFiles, Roots, SanKind, SanMatcher, UpstreamTls};
 use crate::{
     field_path::{Faults, Path},
     name::Name,
@@ -58,7 +58,7 @@ pub(in crate::resource) fn upstream(
     if tls.sni.len() > MAX_SNI {
         faults.reject::<()>(&at.field("sni"), format!("is longer than {MAX_SNI} bytes"));
     }
-    let Validation { roots, sans } = validation?;
+    let Validation { roots, sans, crl } = validation?;
     let Some(roots) = roots else {
         return faults.reject(
             &common_at.field("validation_context"),
@@ -76,6 +76,7 @@ pub(in crate::resource) fn upstream(
     Some(UpstreamTls {
         identity: identity?,
         roots,
+        crl,
         sans,
         sni: (!tls.sni.is_empty()).then(|| tls.sni.as_str().into()),
         auto_host_sni: tls.auto_host_sni,
@@ -102,7 +103,8 @@ pub(in crate::resource) fn downstream(
     let common_at = at.field("common_tls_context");
     let common = faults.required(&common_at, &tls.common_tls_context)?;
     let identity = identity(common, Side::Server, context, &common_at, faults);
-    let Validation { roots, sans } = validation(common, Side::Server, context, &common_at, faults)?;
+    // Revocation lists are refused where they stand.
+    let Validation { roots, sans, crl: _ } = validation(common, Side::Server, context, &common_at, faults)?;
     let validation_at = common_at.field("validation_context");
     if !sans.is_empty() {
         faults.reject::<()>(&validation_at, "SAN matchers are not used on servers; use authorization");
@@ -263,6 +265,7 @@ fn secret(
 struct Validation {
     roots: Option<Roots>,
     sans: Vec<SanMatcher>,
+    crl: Option<CrlFile>,
 }
 
 fn validation(
@@ -276,7 +279,7 @@ fn validation(
     let combined_at = at.field("combined_validation_context");
     const SDS: &str = "validation_context_sds_secret_config";
     let (validation, deprecated, sds, field) = match &common.validation_context_type {
-        None => return Some(Validation { roots: None, sans: Vec::new() }),
+        None => return Some(Validation { roots: None, sans: Vec::new(), crl: None }),
         Some(ValidationContextType::ValidationContext(validation)) => {
             (validation, None, None, "validation_context")
         }
@@ -334,7 +337,35 @@ fn validation(
             None => None,
         },
     };
-    Some(Validation { roots, sans: sans(validation, &at, faults)? })
+    let crl = match &validation.crl {
+        None => None,
+        Some(_) => Some(revoked(validation, side, roots.as_ref(), context, &at, faults)?),
+    };
+    Some(Validation { roots, sans: sans(validation, &at, faults)?, crl })
+}
+
+/// The file that says which certificates are revoked.
+fn revoked(
+    validation: &CertificateValidationContext,
+    side: Side,
+    roots: Option<&Roots>,
+    context: &ParseContext,
+    at: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<CrlFile> {
+    let at = at.field("crl");
+    if side == Side::Server {
+        return faults.reject(&at, "is not supported on servers");
+    }
+    context.support.require(Feature::CertificateFiles, &at, faults)?;
+    // Certificates of the mesh are short-lived instead, and secrets say themselves what is believed.
+    if !matches!(roots, Some(Roots::File(_) | Roots::System)) {
+        let reason =
+            "is not supported but beside roots in a file (trusted_ca) or the system's (system_root_certs)";
+        return faults.reject(&at, reason);
+    }
+    let path = filename(&validation.crl, &at, faults)?;
+    Some(CrlFile { path, only_leaf: validation.only_verify_leaf_cert_crl })
 }
 
 const NAME_A_KEY_PROVIDER: &str = "is not supported: name a certificate provider of the bootstrap in \
@@ -355,7 +386,6 @@ pub(in crate::resource) fn refuse_unsupported(
             validation.require_signed_certificate_timestamp.as_ref().is_some_and(|value| value.value),
             "require_signed_certificate_timestamp",
         ),
-        (validation.crl.is_some(), "crl"),
         (validation.max_verify_depth.is_some(), "max_verify_depth"),
         (validation.custom_validator_config.is_some(), "custom_validator_config"),
     ] {
@@ -397,7 +427,11 @@ pub(in crate::resource) fn upstream_proto(tls: &UpstreamTls) -> TransportSocket 
         common_tls_context: Some(common_proto(
             tls.identity.as_ref(),
             Some(&tls.roots),
-            sans_proto(&tls.sans),
+            CertificateValidationContext {
+                crl: tls.crl.as_ref().map(|crl| file_proto(&crl.path)),
+                only_verify_leaf_cert_crl: tls.crl.as_ref().is_some_and(|crl| crl.only_leaf),
+                ..sans_proto(&tls.sans)
+            },
         )),
         sni: tls.sni.as_deref().unwrap_or_default().into(),
         auto_host_sni: tls.auto_host_sni,

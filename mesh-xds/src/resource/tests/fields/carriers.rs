@@ -56,6 +56,8 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("StatefulSession", "status_on_strict_destination_not_found"),
     // Where no provider is named: the tests of `rejections/files.rs`, and for secrets of `rejections/secret.rs`
     ("CertificateValidationContext", "trusted_ca"),
+    ("CertificateValidationContext", "crl"),
+    ("CertificateValidationContext", "only_verify_leaf_cert_crl"),
     // Messages that merge with the good one when empty: the messages inside them have rows of their own.
     ("RBAC", "audit_logging_options"),
     ("AuditLoggerConfig", "audit_logger"),

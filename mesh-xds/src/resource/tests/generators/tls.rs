@@ -25,17 +25,18 @@ pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
         name().prop_map(Identity::Secret),
         files.prop_map(Identity::Files),
     ];
-    (option::of(identity), roots, sans(), option::of(some_text()), any::<[bool; 3]>()).prop_map(
-        |(identity, roots, sans, sni, flags)| UpstreamTls {
+    let crl = (some_text(), any::<bool>()).prop_map(|(path, only_leaf)| CrlFile { path, only_leaf });
+    (option::of(identity), (roots, option::of(crl)), sans(), option::of(some_text()), any::<[bool; 3]>())
+        .prop_map(|(identity, (roots, crl), sans, sni, flags)| UpstreamTls {
             identity,
             auto_sni_san_validation: flags[1] || roots == Roots::System && sans.is_empty(),
+            crl: crl.filter(|_| matches!(roots, Roots::File(_) | Roots::System)),
             roots,
             sans,
             sni,
             auto_host_sni: flags[0],
             only_mesh_endpoints: flags[2],
-        },
-    )
+        })
 }
 
 fn sans() -> BoxedStrategy<Vec<SanMatcher>> {

@@ -47,6 +47,7 @@ pub(super) fn good() -> pb::Cluster {
         roots: model::tls::Roots::Provider("default".into()),
         sans: vec![],
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,

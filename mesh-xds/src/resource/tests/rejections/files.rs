@@ -4,7 +4,7 @@ use super::{
     secret::{common, over_ads, refused_by_a_server, socket, source, text},
     *,
 };
-use crate::resource::tls::{Identity, KeyFiles, Roots};
+use crate::resource::tls::{CrlFile, Identity, KeyFiles, Roots};
 use envoy_types::pb::envoy::{
     config::{
         cluster::v3 as cluster,
@@ -162,6 +162,38 @@ fn a_cluster_names_files_of_its_clients() {
     assert!(error.to_string().contains("this client does not have certificate-files"), "{error}");
 }
 
+/// The files of `secured`, and one of revocation lists.
+fn with_lists(path: &str, only_verify_leaf_cert_crl: bool) -> cluster::Cluster {
+    let mut message = secured();
+    common(&mut message, |common| {
+        common.validation_context_type =
+            Some(ValidationContextType::ValidationContext(CertificateValidationContext {
+                trusted_ca: file("/etc/roots.pem"),
+                crl: file(path),
+                only_verify_leaf_cert_crl,
+                ..Default::default()
+            }));
+    });
+    message
+}
+
+#[test]
+fn a_cluster_names_a_file_of_revocation_lists() {
+    let parse = |message: &cluster::Cluster, context: &ParseContext| {
+        Cluster::parse(&message.encode_to_vec(), context).map(|cluster| cluster.tls.unwrap().crl.clone())
+    };
+    for only_leaf in [false, true] {
+        let crl = CrlFile { path: "/etc/crl.pem".into(), only_leaf };
+        assert_eq!(parse(&with_lists("/etc/crl.pem", only_leaf), &context()).unwrap(), Some(crl));
+    }
+    const PLACE: &str = "transport_socket.typed_config.common_tls_context.validation_context.crl";
+    let empty = parse(&with_lists("", false), &context()).unwrap_err().to_string();
+    assert!(empty.contains(&format!("{PLACE}.filename: is empty")), "{empty}");
+    let lacking = ParseContext { support: Support::NONE, ..context() };
+    let refused = parse(&with_lists("/etc/crl.pem", false), &lacking).unwrap_err().to_string();
+    assert!(refused.contains("validation_context.trusted_ca: this client does not have"), "{refused}");
+}
+
 /// What a server shows is its identity in the mesh, which comes from a provider.
 #[test]
 fn a_server_names_no_file() {
@@ -171,4 +203,9 @@ fn a_server_names_no_file() {
     let error =
         refused_by_a_server(CommonTlsContext { validation_context_type: roots, ..Default::default() });
     assert!(error.contains("trusted_ca: is not supported: name a certificate provider"), "{error}");
+    let lists = CertificateValidationContext { crl: file("/etc/crl.pem"), ..Default::default() };
+    let lists = Some(ValidationContextType::ValidationContext(lists));
+    let error =
+        refused_by_a_server(CommonTlsContext { validation_context_type: lists, ..Default::default() });
+    assert!(error.contains("crl: is not supported on servers"), "{error}");
 }

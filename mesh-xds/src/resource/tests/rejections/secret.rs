@@ -401,6 +401,7 @@ fn names_of_a_secret_are_added_as_envoy_merges_them() {
         roots: Roots::Secret("roots".into()),
         sans,
         sni: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,
