@@ -33,6 +33,13 @@ use tokio::sync::watch;
 /// Names of custom metrics that are kept for a locality; a server that makes up more is not followed.
 const MAX_NAMED_METRICS: usize = 64;
 
+/// Categories of drops of a cluster that are told apart until a report takes them; more count in its total only.
+const MAX_CATEGORIES: usize = 64;
+
+/// Localities of a cluster that nobody counts for any more and whose counts no report has taken: of more than these,
+/// those are forgotten that were asked for longest ago.
+const MAX_LOCALITIES_LEFT: usize = 256;
+
 /// Clusters that nobody counts for any more and whose counts no report has taken: of more than these, the oldest are
 /// forgotten.
 const MAX_LEFT: usize = 1024;
@@ -61,14 +68,35 @@ pub struct LoadStore {
 pub struct ClusterLoad {
     cluster: Name,
     service: Name,
-    localities: Mutex<BTreeMap<Locality, Arc<LocalityLoad>>>,
+    localities: Mutex<Localities>,
     /// By category of `drop_overloads`.
     drops: RwLock<BTreeMap<Arc<str>, AtomicU64>>,
     wanted: Arc<ArcSwap<ReportedMetrics>>,
-    /// Refused by the circuit breaker, which has no category (gRFC A32).
-    refused: AtomicU64,
+    /// Refused by the circuit breaker, which has no category (gRFC A32), or dropped by one category too many.
+    unnamed: AtomicU64,
     /// When it was reported last, or began.
     since: Mutex<Instant>,
+}
+
+/// The counters of the localities of a cluster.
+#[derive(Debug, Default)]
+struct Localities {
+    /// How often one was asked for.
+    asked: u64,
+    /// Each with when it was asked for last, in these.
+    loads: BTreeMap<Locality, (u64, Arc<LocalityLoad>)>,
+}
+
+impl Localities {
+    /// As of clusters: without a report nothing else would end those that come and go.
+    fn forget(&mut self) {
+        let left = self.loads.iter().filter(|(_, (_, load))| Arc::strong_count(load) == 1);
+        let mut left: Vec<u64> = left.map(|(_, (asked, _))| *asked).collect();
+        let Some(more) = left.len().checked_sub(MAX_LOCALITIES_LEFT) else { return };
+        left.sort_unstable();
+        let Some(first) = left.get(more) else { return };
+        self.loads.retain(|_, (asked, load)| Arc::strong_count(load) > 1 || *asked >= *first);
+    }
 }
 
 /// The counters of one locality of a cluster.
@@ -128,7 +156,7 @@ impl LoadStore {
                 localities: Mutex::default(),
                 drops: RwLock::default(),
                 wanted: Arc::default(),
-                refused: AtomicU64::new(0),
+                unnamed: AtomicU64::new(0),
                 since: Mutex::new(now),
             })
         });
@@ -183,7 +211,16 @@ impl ClusterLoad {
     /// The counters of a locality, to be kept where its calls are counted.
     pub fn locality(&self, locality: &Locality) -> Arc<LocalityLoad> {
         let new = || Arc::new(LocalityLoad { wanted: self.wanted.clone(), ..LocalityLoad::default() });
-        lock(&self.localities).entry(locality.clone()).or_insert_with(new).clone()
+        let mut held = lock(&self.localities);
+        // Seldom, since it looks at all of them.
+        if held.loads.len() >= 2 * MAX_LOCALITIES_LEFT && held.loads.len().is_power_of_two() {
+            held.forget();
+        }
+        held.asked += 1;
+        let asked = held.asked;
+        let (last, load) = held.loads.entry(locality.clone()).or_insert_with(|| (asked, new()));
+        *last = asked;
+        load.clone()
     }
 
     /// From now on these of the endpoints' own metrics are reported.
@@ -203,17 +240,21 @@ impl ClusterLoad {
             }
         }
         let mut drops = self.drops.write().unwrap_or_else(PoisonError::into_inner);
-        drops.entry(category.clone()).or_default().fetch_add(1, Relaxed);
+        if drops.len() < MAX_CATEGORIES || drops.contains_key(category) {
+            drops.entry(category.clone()).or_default().fetch_add(1, Relaxed);
+        } else {
+            self.unnamed.fetch_add(1, Relaxed);
+        }
     }
 
     /// A call was refused by the circuit breaker.
     pub fn refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+        self.unnamed.fetch_add(1, Relaxed);
     }
 
     fn take(&self, now: Instant) -> Option<ClusterStats> {
         let mut localities = Vec::new();
-        lock(&self.localities).retain(|locality, load| {
+        lock(&self.localities).loads.retain(|locality, (_, load)| {
             let gone = Arc::strong_count(load) == 1;
             let taken = load.take(locality);
             let in_use = taken.is_some();
@@ -221,14 +262,16 @@ impl ClusterLoad {
             in_use || !gone
         });
         let mut dropped_requests = Vec::new();
-        let mut total_dropped_requests = self.refused.swap(0, Relaxed);
-        for (category, count) in &*self.drops.read().unwrap_or_else(PoisonError::into_inner) {
+        let mut total_dropped_requests = self.unnamed.swap(0, Relaxed);
+        // Categories of which nothing came since the last report make room.
+        self.drops.write().unwrap_or_else(PoisonError::into_inner).retain(|category, count| {
             let dropped_count = count.swap(0, Relaxed);
             if dropped_count > 0 {
                 dropped_requests.push(DroppedRequests { category: category.to_string(), dropped_count });
                 total_dropped_requests += dropped_count;
             }
-        }
+            dropped_count > 0
+        });
         if localities.is_empty() && total_dropped_requests == 0 {
             // Nothing happened: the interval of what comes next begins no earlier than now.
             *lock(&self.since) = now;
@@ -252,7 +295,7 @@ impl ClusterLoad {
 impl ClusterLoad {
     /// Calls in progress, in all its localities.
     pub fn in_progress(&self) -> u64 {
-        lock(&self.localities).values().map(|load| load.in_progress.load(Relaxed)).sum()
+        lock(&self.localities).loads.values().map(|(_, load)| load.in_progress.load(Relaxed)).sum()
     }
 }
 
@@ -451,6 +494,49 @@ mod tests {
         assert_eq!(lock(&store.clusters).len(), 1, "the others take it");
         assert_eq!(store.take(now, |_| Unwanted), []);
         assert_eq!(lock(&store.clusters).len(), 0);
+    }
+
+    #[test]
+    fn localities_that_no_report_takes_are_bounded_and_those_in_use_are_kept() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        let used = load.locality(&zone("used"));
+        used.begin().end(true);
+        for i in 0..10_000 {
+            load.locality(&zone(&format!("z{i}"))).begin().end(true);
+            assert!(lock(&load.localities).loads.len() <= 2 * MAX_LOCALITIES_LEFT, "{i}");
+        }
+        let report = store.take(now, |_| Wanted);
+        let places: BTreeSet<_> =
+            report[0].upstream_locality_stats.iter().map(|stats| place(stats.locality.as_ref())).collect();
+        assert!(places.len() >= MAX_LOCALITIES_LEFT, "{}", places.len());
+        assert!(
+            places.contains("/used/") && places.contains("/z9999/"),
+            "the oldest go, of those that are left"
+        );
+        assert!(!places.contains("/z0/"));
+    }
+
+    #[test]
+    fn categories_that_no_report_takes_are_bounded_and_no_drop_is_lost() {
+        let now = Instant::now();
+        let (store, load) = store(now);
+        for i in 0..1000 {
+            load.dropped(&format!("c{i}").into());
+        }
+        load.dropped(&"c0".into());
+        let report = store.take(now, |_| Wanted);
+        assert_eq!(
+            (report[0].total_dropped_requests, report[0].dropped_requests.len()),
+            (1001, MAX_CATEGORIES)
+        );
+        load.dropped(&"c0".into());
+        assert_eq!(store.take(now, |_| Wanted)[0].dropped_requests.len(), 1);
+        // The others had nothing to say, and made room.
+        load.dropped(&"c999".into());
+        let report = store.take(now, |_| Wanted);
+        assert_eq!(report[0].dropped_requests[0].category, "c999");
+        assert_eq!(load.drops.read().unwrap().len(), 1);
     }
 
     #[test]
