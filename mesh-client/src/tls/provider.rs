@@ -48,8 +48,8 @@ impl Providers {
                 CertificateProvider::FileWatcher(files) => {
                     named.add(files);
                     match from_files(files).map_err(fail)? {
-                        Ok(identity) => Ok(identity),
-                        Err(half) => {
+                        Watches::Identity(identity) => Ok(identity),
+                        Watches::Half(half) => {
                             halves.insert(instance.clone(), half);
                             continue;
                         }
@@ -64,20 +64,27 @@ impl Providers {
     }
 }
 
-/// An identity with the roots that it judges others by, or one of the two.
-fn from_files(files: &FileWatcher) -> Result<Result<WorkloadIdentity, Half>, String> {
+/// What a `file_watcher` watches.
+enum Watches {
+    /// An identity with the roots that it judges others by.
+    Identity(WorkloadIdentity),
+    /// One of the two.
+    Half(Half),
+}
+
+fn from_files(files: &FileWatcher) -> Result<Watches, String> {
     let map = files.spiffe_trust_bundle_map_file.as_ref();
     let roots = roots_file(files.ca_certificate_file.as_ref(), map);
     match (&files.identity, roots) {
         (Some((certificate, key)), Some(roots)) => {
             let source = FileSource::with_roots(certificate, key, roots);
-            Ok(Ok(WorkloadIdentity::start(source.refresh(files.refresh_interval))))
+            Ok(Watches::Identity(WorkloadIdentity::start(source.refresh(files.refresh_interval))))
         }
-        (Some((certificate, key)), None) => Ok(Err(Half::Identity(KeyFiles {
+        (Some((certificate, key)), None) => Ok(Watches::Half(Half::Identity(KeyFiles {
             certificate: text(certificate)?.into(),
             key: text(key)?.into(),
         }))),
-        (None, Some(RootsFile::Pem(path))) => Ok(Err(Half::Roots(path))),
+        (None, Some(RootsFile::Pem(path))) => Ok(Watches::Half(Half::Roots(path))),
         (None, Some(RootsFile::SpiffeBundleMap(_)) | None) => {
             Err("a file_watcher without `certificate_file` and `private_key_file` needs `ca_certificate_file`: a \
                  `spiffe_trust_bundle_map_file` is for workloads of a mesh, which have an identity"
