@@ -2,8 +2,9 @@
 //!
 //! Promises: nothing here takes a lock or allocates unless the call must wait or fails; an endpoint that is not
 //! connected is never picked; a request that dying connections hand back goes to another endpoint, however many they
-//! are, unseen by the caller; waiting ends with the deadline, and every error names the cluster and the cause. Drops are drawn
-//! once per attempt and before anything else (A27); breakers count from the pick to the end of the stream (A32).
+//! are, unseen by the caller; waiting ends with the deadline, and every error names the cluster and the cause. Drops
+//! are drawn once per attempt and before anything else (A27); breakers count from the pick to the end of the stream
+//! (A32).
 
 use super::{
     Cluster, Elsewhere, Session, Shared,

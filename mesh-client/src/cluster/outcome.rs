@@ -1,13 +1,14 @@
 //! How an attempt ended, as outlier detection counts it, and the lock-free tally of one endpoint.
 //!
-//! Promises: an outcome costs a few relaxed atomic operations; the actor hears of an endpoint only when a
-//! consecutive limit is reached, or when the first outcome ends a quiet time. Statistics count as gRFC A50 says
-//! (success is status OK, anything else failure); consecutive errors as Envoy does, which maps gRPC statuses to
-//! HTTP codes and counts 5xx. Where codes are configured (Envoy's `error_matcher`), an answer is an error if its code is
-//! one of them, for both; one below 500 counts as 500 (Envoy). Where failures made here are split off (Envoy's `split_external_local_origin_errors`),
-//! they are counted apart: an answer, whatever it says, is a success there, and a reset, a deadline that passed or a
-//! dial that failed is a failure there and no answer. Unlike Envoy, a stream that was merely begun is no success, so
-//! that resets and deadlines in a row add up. A call that its caller gave up counts nowhere.
+//! Promises: an outcome costs a few relaxed atomic operations; the actor hears of an endpoint only when a consecutive
+//! limit is reached, or when the first outcome ends a quiet time. Statistics count as gRFC A50 says (success is
+//! status OK, anything else failure); consecutive errors as Envoy does, which maps gRPC statuses to HTTP codes and
+//! counts 5xx. Where codes are configured (Envoy's `error_matcher`), an answer is an error if its code is one of
+//! them, for both; one below 500 counts as 500 (Envoy). Where failures made here are split off (Envoy's
+//! `split_external_local_origin_errors`), they are counted apart: an answer, whatever it says, is a success there,
+//! and a reset, a deadline that passed or a dial that failed is a failure there and no answer. Unlike Envoy, a stream
+//! that was merely begun is no success, so that resets and deadlines in a row add up. A call that its caller gave up
+//! counts nowhere.
 
 use mesh_xds::resource::cluster::{Consecutive, HttpCodes, OutlierDetection};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -1,7 +1,8 @@
 //! gRPC A6's throttling of retries and hedges: a bucket of tokens for each target.
 //!
-//! Promises: a failure that the retry or hedging policy names, or with which a server says not to come back, takes a token; a
-//! success gives a part of one; what throttles is being at half of the bucket or below. Nothing here takes a lock.
+//! Promises: a failure that the retry or hedging policy names, or with which a server says not to come back, takes a
+//! token; a success gives a part of one; what throttles is being at half of the bucket or below. Nothing here takes a
+//! lock.
 
 use super::{backoff::Pushback, codes::Codes, policy};
 use crate::cluster::answer::GRPC_STATUS;
