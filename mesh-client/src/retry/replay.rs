@@ -125,6 +125,8 @@ struct State {
     oldest: u32,
     /// The only one that may go on: the others would miss what is not kept.
     only: Option<u32>,
+    /// Of attempts beside one another, those that are over: they take nothing from the source any more.
+    over: Vec<u32>,
     /// Attempts beside one another that wait for the source, which wakes one of them; none where there is one.
     waiting: Option<Vec<Waker>>,
     /// Of who asks whether only one may go on.
@@ -164,7 +166,9 @@ impl State {
     }
 
     fn is_current(&self, attempt: u32) -> bool {
-        attempt >= self.oldest && self.only.is_none_or(|only| only == attempt)
+        attempt >= self.oldest
+            && self.only.is_none_or(|only| only == attempt)
+            && !self.over.contains(&attempt)
     }
 
     fn keep(&mut self, data: &Bytes) {
@@ -208,6 +212,7 @@ impl State {
             attempt: 0,
             oldest: 0,
             only: None,
+            over: Vec::new(),
             waiting: None,
             asks: None,
             mirrors: Vec::new(),
@@ -292,6 +297,16 @@ impl Replay {
     /// Of attempts beside one another, the only one that may go on: what was sent is not kept any more.
     pub(crate) fn only(&self) -> Option<u32> {
         lock(&self.shared).only
+    }
+
+    /// This one of attempts beside one another is over: whoever still reads its body gets nothing more, so that it cannot
+    /// become the only one from now on. As [`Self::only`]: it may be already.
+    pub(crate) fn give_up(&self, attempt: u32) -> Option<u32> {
+        let mut state = lock(&self.shared);
+        state.over.push(attempt);
+        // It may be the one that the source would have woken.
+        state.wake();
+        state.only
     }
 
     /// As [`Self::only`], as soon as that is so.

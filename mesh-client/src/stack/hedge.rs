@@ -399,7 +399,12 @@ impl<U: Upstream> Hedging<'_, U> {
         self.learn();
         let mut attempt = self.attempts.swap_remove(index);
         let id = attempt.id;
-        if let Some(only) = self.replay.only() {
+        // A response that is the call's may need the rest of its request.
+        let only = match &outcome {
+            Ok(_) => self.replay.only(),
+            Err(_) => self.replay.give_up(id),
+        };
+        if let Some(only) = only {
             self.keep_only(only);
             if only != id && !self.attempts.is_empty() {
                 return None;
@@ -413,6 +418,8 @@ impl<U: Upstream> Hedging<'_, U> {
         }
         match judged {
             Judged::Final => return Some(self.answer(id, outcome, attempt.permit)),
+            // Since it was judged, an attempt beside it may have outgrown what is kept: that one goes on.
+            Judged::Unprocessed if !self.replay.is_repeatable() && !self.attempts.is_empty() => return None,
             Judged::Unprocessed => {
                 let refused = |error: &AttemptError| error.kind == AttemptErrorKind::RefusedStream;
                 self.transparent |= outcome.as_ref().err().is_some_and(refused);
@@ -420,6 +427,12 @@ impl<U: Upstream> Hedging<'_, U> {
                 return None;
             }
             Judged::Failed => {
+                // It may have outgrown what is kept since: then the others miss what it has sent.
+                if outcome.is_ok()
+                    && let Some(only) = self.replay.give_up(id)
+                {
+                    self.keep_only(only);
+                }
                 let headers = outcome.as_ref().ok().map(Response::headers);
                 self.follow(headers, attempt.slow, attempt.permit.take());
             }

@@ -85,6 +85,8 @@ enum Act {
     Flood,
     /// Fails.
     Fail(AttemptErrorKind),
+    /// The same, while somebody still reads the request.
+    Abandons(AttemptErrorKind),
     /// The same, and hands the request back.
     Unsent(AttemptErrorKind),
     /// Never answers.
@@ -165,6 +167,10 @@ impl Upstream for Fake {
                 let _open = Guard(world.open.clone());
                 return std::future::pending().await;
             }
+            if let Some(kind) = world.abandons() {
+                tokio::spawn(body.collect());
+                return Err(error(kind));
+            }
             let head = matches!(body, CallBody::Tonic(_))
                 .then(|| Head::of(&parts.method, &parts.uri, &parts.headers));
             let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
@@ -228,6 +234,15 @@ impl World {
         deaf
     }
 
+    /// How the next attempt fails, of one that does while its request is read.
+    fn abandons(&self) -> Option<AttemptErrorKind> {
+        let mut script = self.script.lock().unwrap();
+        let Some(Act::Abandons(kind)) = script.front() else { return None };
+        let kind = *kind;
+        script.pop_front();
+        Some(kind)
+    }
+
     async fn act(&self, act: Option<Act>) -> Result<Response<Body>, AttemptError> {
         match act.unwrap_or(Act::Code(Code::Ok, Duration::ZERO)) {
             Act::Code(code, after) => {
@@ -273,6 +288,7 @@ impl World {
                 Err(AttemptError { request: Some(Box::new(back)), ..error(kind) })
             }
             Act::Hang | Act::Deaf => std::future::pending().await,
+            Act::Abandons(kind) => panic!("{kind:?} comes before the request is read"),
         }
     }
 }

@@ -231,3 +231,24 @@ async fn a_request_too_long_to_keep_is_seen_through_by_one_attempt() {
     assert_eq!((lengths, mesh.elapsed()), (vec![512 << 10], ms(1)));
     assert_released(&mesh);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_failed_does_not_take_the_request_from_the_others_when_it_outgrows_what_is_kept() {
+    for kind in [AttemptErrorKind::Reset, AttemptErrorKind::NoEndpoint] {
+        let script = [Act::Abandons(kind), Act::Code(Code::Ok, ms(1))];
+        let mesh = Mesh::new(&hedging(2, |_, _| {}), script);
+        // Nothing for 10 ms, which all of them wait for, then more than is kept.
+        let frames = futures_util::stream::unfold(0, |step| async move {
+            if step == 0 {
+                tokio::time::sleep(ms(10)).await;
+            }
+            (step < 32).then(|| (Ok::<_, Status>(Frame::data(Bytes::from(vec![0; 16 << 10]))), step + 1))
+        });
+        let body = Body::new(StreamBody::new(frames));
+        let response = mesh.call(request(None).map(|_| body)).await.unwrap();
+        assert_eq!(code(&response), Code::Ok, "{kind:?}");
+        let lengths: Vec<_> = mesh.seen().iter().map(|seen| seen.body.len()).collect();
+        assert_eq!((lengths, mesh.elapsed()), (vec![512 << 10], ms(11)), "{kind:?}");
+        assert_released(&mesh);
+    }
+}
