@@ -207,7 +207,8 @@ impl Mesh {
     /// A server of the mesh at `address`; `.await` it to bind. Port 0 takes a free one.
     pub fn server(&self, address: SocketAddr) -> ServerBuilder {
         let membership = &self.0.membership;
-        let control_plane = membership.bootstrap().servers.first().cloned().map(|server| {
+        let servers = membership.bootstrap().servers.iter().cloned();
+        let control_planes = servers.map(|server| {
             let (connector, address) = (membership.connector.clone(), server.address.clone());
             ControlPlane { connect: Box::new(move || connector.channel(&server)), address }
         });
@@ -215,7 +216,7 @@ impl Mesh {
             membership.bootstrap().clone(),
             membership.xds.clone(),
             membership.providers.clone(),
-            control_plane,
+            control_planes.collect(),
             self.workload(),
         )
         .within(membership.clone());

@@ -1,9 +1,13 @@
-//! Tells the control plane where this process serves, for as long as it serves (`mesh.v1.
-//! WorkloadRegistration`, the counterpart of Istio's WorkloadGroup auto-registration).
+//! Tells a control plane where this process serves, for as long as it serves (`mesh.v1.WorkloadRegistration`, the
+//! counterpart of Istio's WorkloadGroup auto-registration); [`everywhere`] tells all of them.
 //!
 //! The endpoint lives as long as the stream: the stream is kept, and opened again with jittered backoff
 //! when it ends. A control plane that does not know the service (istiod) is asked once and left alone. One
 //! that says no is asked again, rarely, and its words are shown in the status.
+
+pub(crate) mod everywhere;
+
+pub use everywhere::RegistrationStatus;
 
 use proto::{Health, RegisterRequest, Workload, workload_registration_client::WorkloadRegistrationClient};
 use std::{
@@ -67,8 +71,6 @@ impl WorkloadInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegistrationState {
-    /// This server does not register.
-    Off,
     /// Not acknowledged yet; with what went wrong last, if anything did.
     Pending(Option<Arc<str>>),
     /// Part of the served configuration.
@@ -91,7 +93,6 @@ pub enum RegistrationState {
 impl fmt::Display for RegistrationState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("not registered: registration is off"),
             Self::Pending(None) => f.write_str("registering"),
             Self::Pending(Some(why)) => write!(f, "registering; last attempt: {why}"),
             Self::Registered { entry, revision, draining } => {
@@ -171,6 +172,8 @@ impl Retry {
 
 /// A registration, kept up by a task until it is dropped.
 pub(crate) struct Registration {
+    /// `host:port`.
+    control_plane: Arc<str>,
     health: watch::Sender<Health>,
     state: watch::Receiver<RegistrationState>,
     _task: JoinSet<()>,
@@ -179,6 +182,7 @@ pub(crate) struct Registration {
 impl Registration {
     /// Registers a workload. Must be called within a tokio runtime.
     pub(crate) fn start(
+        control_plane: Arc<str>,
         connect: Connect,
         info: WorkloadInfo,
         advertise: Advertise,
@@ -187,42 +191,24 @@ impl Registration {
     ) -> Self {
         let (health, wanted) = watch::channel(Health::Healthy);
         let (sender, state) = watch::channel(RegistrationState::Pending(None));
-        let keeper = Keeper { connect, info, advertise, ports, wanted, state: sender, retry };
+        let keeper = Keeper {
+            control_plane: control_plane.clone(),
+            connect,
+            info,
+            advertise,
+            ports,
+            wanted,
+            state: sender,
+            retry,
+        };
         let mut task = JoinSet::new();
         task.spawn(keeper.run());
-        Self { health, state, _task: task }
+        Self { control_plane, health, state, _task: task }
     }
 
-    /// Follows the state.
-    pub(crate) fn watch(&self) -> watch::Receiver<RegistrationState> {
-        self.state.clone()
-    }
-
-    /// Tells the control plane that this workload takes no new calls, and waits until the served
-    /// configuration says so. Returns at once when nobody is there to be told.
-    pub(crate) async fn drain(&self) {
+    /// Tells the control plane that this workload takes no new calls.
+    fn say_draining(&self) {
         self.health.send_replace(Health::Draining);
-        let done = |state: &RegistrationState| match state {
-            RegistrationState::Registered { draining, .. } => *draining,
-            RegistrationState::Off | RegistrationState::Unsupported | RegistrationState::Refused(_) => true,
-            RegistrationState::Pending(_) | RegistrationState::Lost(_) => false,
-        };
-        // An error means that the task has ended: nobody is told any more.
-        let _ = self.state.clone().wait_for(done).await;
-    }
-}
-
-/// Waits for the first acknowledgement. A control plane without registration counts as one.
-pub(crate) async fn registered(
-    mut state: watch::Receiver<RegistrationState>,
-) -> Result<(), RegistrationError> {
-    let decided = state
-        .wait_for(|state| !matches!(state, RegistrationState::Pending(_) | RegistrationState::Lost(_)))
-        .await
-        .map_err(|_| RegistrationError::Ended)?;
-    match &*decided {
-        RegistrationState::Refused(why) => Err(RegistrationError::Refused(why.clone())),
-        _ => Ok(()),
     }
 }
 
@@ -251,6 +237,7 @@ async fn toward(target: SocketAddr) -> std::io::Result<IpAddr> {
 
 /// The task's state.
 struct Keeper {
+    control_plane: Arc<str>,
     /// Asked at every attempt: a connection shows the certificate that it was made with for as long as it
     /// lasts, and an expired one is refused for ever.
     connect: Connect,
@@ -272,18 +259,23 @@ impl Keeper {
             let delay = match status.code() {
                 Code::Unimplemented => {
                     tracing::info!(
+                        control_plane = &*self.control_plane,
                         "the control plane takes no registrations: it must know this server's endpoint otherwise"
                     );
                     self.state.send_replace(RegistrationState::Unsupported);
                     return;
                 }
                 Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition => {
-                    tracing::error!(reason = status.message(), "registration refused by the control plane");
+                    tracing::error!(
+                        control_plane = &*self.control_plane,
+                        reason = status.message(),
+                        "registration refused by the control plane"
+                    );
                     self.state.send_replace(RegistrationState::Refused(status.message().into()));
                     self.retry.longest
                 }
                 _ => {
-                    tracing::warn!(%status, "registration lost; trying again");
+                    tracing::warn!(control_plane = &*self.control_plane, %status, "registration lost; trying again");
                     let why: Arc<str> = format!("{:?}: {}", status.code(), status.message()).into();
                     self.state.send_modify(|state| {
                         *state = match state {
@@ -340,7 +332,7 @@ impl Keeper {
     fn accept(&self, answer: proto::RegisterResponse, health: Health) {
         let draining = health == Health::Draining;
         let (entry, revision): (Arc<str>, Arc<str>) = (answer.workload_entry.into(), answer.revision.into());
-        tracing::info!(%entry, %revision, draining, "registered with the control plane");
+        tracing::info!(control_plane = &*self.control_plane, %entry, %revision, draining, "registered with the control plane");
         self.state.send_replace(RegistrationState::Registered { entry, revision, draining });
     }
 }

@@ -54,7 +54,10 @@ pub use self::{
 use builder::Kept;
 pub(crate) use builder::{ControlPlane, Surroundings};
 
-use crate::registration::{self, Registration, RegistrationError, RegistrationState};
+use crate::registration::{
+    RegistrationError,
+    everywhere::{RegistrationStatus, Registrations},
+};
 use state::Shared;
 use std::{
     fmt,
@@ -103,8 +106,8 @@ pub struct ServerStatus {
     pub listener: Arc<str>,
     /// Whether it serves.
     pub serving: ServingState,
-    /// Whether the control plane knows of it.
-    pub registration: RegistrationState,
+    /// Whether the control planes of the bootstrap know of it; none when it does not register.
+    pub registrations: Vec<RegistrationStatus>,
     /// Connections that are open.
     pub connections: usize,
     /// Requests being served, until the end of their responses.
@@ -135,7 +138,7 @@ impl ServerStatus {
             local_addr,
             listener,
             serving: ServingState::Waiting,
-            registration: RegistrationState::Off,
+            registrations: Vec::new(),
             connections: 0,
             in_flight: 0,
             refused_connections: 0,
@@ -156,7 +159,7 @@ struct Owner {
     shared: Arc<Shared>,
     local: SocketAddr,
     listener: Mutex<Option<TcpListener>>,
-    registration: Option<Registration>,
+    registrations: Registrations,
     drain: Drain,
     drain_once: OnceCell<()>,
     drained: watch::Sender<bool>,
@@ -188,9 +191,7 @@ impl MeshServer {
     /// How it fares.
     pub fn status(&self) -> ServerStatus {
         let mut status = self.owner.shared.status();
-        if let Some(registration) = &self.owner.registration {
-            status.registration = registration.watch().borrow().clone();
-        }
+        status.registrations = self.owner.registrations.statuses();
         status
     }
 
@@ -200,13 +201,10 @@ impl MeshServer {
         let _ = self.owner.shared.status.subscribe().wait_for(|s| s.serving == ServingState::Serving).await;
     }
 
-    /// Waits until the control plane has published this endpoint, or refuses to. Returns at once when it
-    /// takes no registrations.
+    /// Waits until a control plane has published this endpoint, or all of them refuse to. Returns at once when it
+    /// does not register, or when one takes no registrations.
     pub async fn registered(&self) -> Result<(), RegistrationError> {
-        match &self.owner.registration {
-            None => Ok(()),
-            Some(registration) => registration::registered(registration.watch()).await,
-        }
+        self.owner.registrations.registered().await
     }
 
     /// Goes without a failed call: tells the control plane, serves on until clients have heard of it, then
@@ -233,14 +231,12 @@ impl Owner {
     async fn drain(&self) {
         tracing::info!(local = %self.local, "draining");
         self.shared.status.send_modify(|status| status.serving = ServingState::Draining);
-        if let Some(registration) = &self.registration {
-            if tokio::time::timeout(self.drain.notice, registration.drain()).await.is_err() {
-                tracing::warn!("the control plane has not confirmed that this server drains; going on");
-            }
-            // Nobody hears of a drain from a control plane that does not know of this server.
-            if matches!(*registration.watch().borrow(), RegistrationState::Registered { .. }) {
-                tokio::time::sleep(self.drain.grace).await;
-            }
+        if tokio::time::timeout(self.drain.notice, self.registrations.drain()).await.is_err() {
+            tracing::warn!("no control plane has confirmed that this server drains; going on");
+        }
+        // Nobody hears of a drain from a control plane that does not know of this server.
+        if self.registrations.is_registered() {
+            tokio::time::sleep(self.drain.grace).await;
         }
         self.drained.send_replace(true);
         self.shared.ask_all_to_leave();

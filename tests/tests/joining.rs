@@ -1,6 +1,9 @@
 //! Programs that join a mesh, against a real control plane: the README's promises.
 
-use mesh_client::{Mesh, MeshError, OutboundTrafficPolicy};
+use mesh_client::{
+    Mesh, MeshError, MeshServer, OutboundTrafficPolicy,
+    registration::{RegistrationState, RegistrationStatus},
+};
 use mesh_examples::greeter::{
     HelloReply, HelloRequest,
     greeter_client::GreeterClient,
@@ -10,6 +13,7 @@ use mesh_server::{
     App, Running, Settings,
     join::{Join, Security},
 };
+use mesh_xds::bootstrap::ServerConfig;
 use std::{
     net::SocketAddr,
     path::Path,
@@ -60,12 +64,24 @@ pub(crate) fn mesh(control_plane: SocketAddr, workload: &str, app: &str) -> Mesh
     Mesh::builder().bootstrap(join.bootstrap().unwrap()).build().unwrap()
 }
 
+/// One that knows two control planes, the first of which it prefers.
+fn mesh_of_two(control_planes: [SocketAddr; 2], workload: &str, app: &str) -> Mesh {
+    let [first, second] = control_planes.map(|address| address.to_string());
+    let mut join = Join::new(first, workload, Security::Development);
+    join.labels.insert("app".into(), app.into());
+    let mut bootstrap = join.bootstrap().unwrap();
+    let other = ServerConfig { address: second, ..bootstrap.servers[0].clone() };
+    bootstrap.servers.push(other);
+    Mesh::builder().bootstrap(bootstrap).build().unwrap()
+}
+
 /// Serves a greeter in the mesh, registered when this returns.
-async fn serve(mesh: &Mesh, name: &'static str) {
+async fn serve(mesh: &Mesh, name: &'static str) -> MeshServer {
     let server = mesh.server(loopback()).await.unwrap();
     let router = Server::builder().layer(server.layer()).add_service(GreeterServer::new(Named(name)));
     tokio::spawn(router.serve_with_incoming_shutdown(server.incoming(), server.drained()));
     server.registered().await.unwrap();
+    server
 }
 
 /// A greeter outside any mesh.
@@ -94,6 +110,41 @@ async fn a_server_and_a_client_join_a_development_mesh() {
     let reply = tokio::spawn(async move { GreeterClient::new(channel).say_hello(hello()).await });
     assert_eq!(reply.await.unwrap().unwrap().into_inner().message, "from the mesh");
     running.shutdown().await;
+}
+
+/// Control planes do not know of each other's registrations: servers register with all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_falls_back_to_another_control_plane_finds_the_servers_there() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let first = control_plane(dirs[0].path(), loopback()).await;
+    let second = control_plane(dirs[1].path(), loopback()).await;
+    let both = [&first, &second].map(|running| running.addresses().xds_plaintext.unwrap());
+    let member = mesh_of_two(both, "greeter", "greeter");
+    let server = serve(&member, "still here").await;
+    let told = |server: &MeshServer| {
+        let registrations = server.status().registrations;
+        let is_registered =
+            |one: &RegistrationStatus| matches!(one.state, RegistrationState::Registered { .. });
+        assert_eq!(
+            registrations.iter().map(|one| &*one.control_plane).collect::<Vec<_>>(),
+            both.map(|one| one.to_string())
+        );
+        registrations.iter().all(is_registered)
+    };
+    while !told(&server) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // It has its certificate from the first control plane's authority, as the server has.
+    let caller = mesh_of_two(both, "caller", "caller");
+    let mut early = GreeterClient::new(caller.channel("greeter:50051").unwrap());
+    assert_eq!(early.say_hello(hello()).await.unwrap().into_inner().message, "still here");
+    first.shutdown().await;
+    // Nothing is known of this name: the second is asked, for everything.
+    let mut late = GreeterClient::new(caller.channel("greeter.default:50051").unwrap());
+    for client in [&mut late, &mut early] {
+        assert_eq!(client.say_hello(hello()).await.unwrap().into_inner().message, "still here");
+    }
+    second.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

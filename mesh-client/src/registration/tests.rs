@@ -1,16 +1,22 @@
 //! A workload and its control plane, over a real channel.
 
-use super::*;
+use super::{everywhere::Registrations, *};
 use crate::testing::control_plane::{Streams, serve};
 use mesh_ca::channel::{self, Target};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 struct World {
-    registration: Registration,
+    registrations: Registrations,
     streams: Streams,
     /// How many were made.
     channels: Arc<AtomicU32>,
     _plane: JoinSet<()>,
+}
+
+impl World {
+    fn state(&self) -> RegistrationState {
+        self.registrations.0[0].state.borrow().clone()
+    }
 }
 
 async fn world(refusal: Option<Status>) -> World {
@@ -25,8 +31,9 @@ async fn world(refusal: Option<Status>) -> World {
         WorkloadInfo { name: "reviews".into(), namespace: "default".into(), ..WorkloadInfo::default() };
     let retry = Retry { first: Duration::from_millis(1), longest: Duration::from_millis(5) };
     let ports = BTreeMap::from([(String::new(), 9080)]);
-    let registration = Registration::start(connect, info, Advertise::Towards(address), ports, retry);
-    World { registration, streams, channels: made, _plane: plane }
+    let towards = Advertise::Towards(address.clone());
+    let registration = Registration::start(address.into(), connect, info, towards, ports, retry);
+    World { registrations: [registration].into_iter().collect(), streams, channels: made, _plane: plane }
 }
 
 fn revision(revision: &str) -> Result<proto::RegisterResponse, Status> {
@@ -34,7 +41,8 @@ fn revision(revision: &str) -> Result<proto::RegisterResponse, Status> {
 }
 
 async fn until(world: &World, done: impl FnMut(&RegistrationState) -> bool) -> RegistrationState {
-    world.registration.watch().wait_for(done).await.unwrap().clone()
+    let mut state = world.registrations.0[0].state.clone();
+    state.wait_for(done).await.unwrap().clone()
 }
 
 #[tokio::test]
@@ -46,10 +54,10 @@ async fn a_workload_says_what_it_is_and_is_registered_once_that_is_served() {
     assert_eq!((workload.name.as_str(), workload.address.as_str()), ("reviews", "127.0.0.1"));
     assert_eq!(workload.ports, BTreeMap::from([(String::new(), 9080)]));
     assert_eq!(first.health, i32::from(Health::Healthy));
-    assert_eq!(*world.registration.state.borrow(), RegistrationState::Pending(None));
+    assert_eq!(world.state(), RegistrationState::Pending(None));
     answers.send(revision("7")).unwrap();
-    registered(world.registration.watch()).await.unwrap();
-    let state = world.registration.state.borrow().clone();
+    world.registrations.registered().await.unwrap();
+    let state = world.state();
     assert_eq!(state.to_string(), "registered as reviews-127.0.0.1 since revision 7");
 }
 
@@ -63,7 +71,7 @@ async fn a_lost_stream_is_opened_again_and_says_it_all_again() {
     drop((requests, answers));
     let (mut requests, answers) = world.streams.recv().await.unwrap();
     assert!(requests.message().await.unwrap().unwrap().workload.is_some());
-    assert!(matches!(*world.registration.state.borrow(), RegistrationState::Lost(_)));
+    assert!(matches!(world.state(), RegistrationState::Lost(_)));
     answers.send(revision("2")).unwrap();
     until(&world, |state| state.to_string().ends_with("revision 2")).await;
     assert_eq!(world.channels.load(SeqCst), 2, "the certificate of now, not of the first connection");
@@ -75,18 +83,15 @@ async fn a_drain_is_done_when_the_served_configuration_says_so() {
     let (mut requests, answers) = world.streams.recv().await.unwrap();
     requests.message().await.unwrap();
     answers.send(revision("1")).unwrap();
-    registered(world.registration.watch()).await.unwrap();
+    world.registrations.registered().await.unwrap();
     let control_plane = async {
         let request = requests.message().await.unwrap().unwrap();
         assert_eq!((request.workload, request.health), (None, i32::from(Health::Draining)));
-        assert!(!world.registration.state.borrow().to_string().starts_with("draining"));
+        assert!(!world.state().to_string().starts_with("draining"));
         answers.send(revision("2")).unwrap();
     };
-    tokio::join!(world.registration.drain(), control_plane);
-    assert_eq!(
-        world.registration.state.borrow().to_string(),
-        "draining as reviews-127.0.0.1 since revision 2"
-    );
+    tokio::join!(world.registrations.drain(), control_plane);
+    assert_eq!(world.state().to_string(), "draining as reviews-127.0.0.1 since revision 2");
 }
 
 #[tokio::test]
@@ -105,24 +110,24 @@ async fn a_control_plane_that_comes_back_during_a_drain_is_told_of_it_first() {
             }
         }
     };
-    let (_, _open) = tokio::join!(world.registration.drain(), control_plane);
+    let (_, _open) = tokio::join!(world.registrations.drain(), control_plane);
 }
 
 #[tokio::test]
 async fn a_control_plane_without_registration_is_left_alone() {
     let world = world(Some(Status::unimplemented("no such service"))).await;
-    registered(world.registration.watch()).await.unwrap();
+    world.registrations.registered().await.unwrap();
     until(&world, |state| *state == RegistrationState::Unsupported).await;
-    world.registration.drain().await;
+    world.registrations.drain().await;
 }
 
 #[tokio::test]
 async fn a_refusal_is_an_error_in_the_words_of_the_control_plane() {
     let world = world(Some(Status::permission_denied("default/reviews is not yours"))).await;
-    let refused = registered(world.registration.watch()).await.unwrap_err();
+    let refused = world.registrations.registered().await.unwrap_err();
     assert_eq!(refused, RegistrationError::Refused("default/reviews is not yours".into()));
     assert!(until(&world, |_| true).await.to_string().contains("not yours"));
-    world.registration.drain().await;
+    world.registrations.drain().await;
 }
 
 #[tokio::test]
@@ -130,7 +135,7 @@ async fn the_endpoint_lives_as_long_as_the_handle() {
     let mut world = world(None).await;
     let (mut requests, _answers) = world.streams.recv().await.unwrap();
     requests.message().await.unwrap();
-    drop(world.registration);
+    drop(world.registrations);
     // The stream ends, in one way or the other.
     assert!(!matches!(requests.message().await, Ok(Some(_))));
 }

@@ -57,7 +57,7 @@ pub(crate) struct Surroundings {
     /// The certificate providers.
     pub(crate) providers: Arc<Providers>,
     /// Where to register.
-    pub(crate) control_plane: Option<ControlPlane>,
+    pub(crate) control_planes: Vec<ControlPlane>,
     /// What to say of this process.
     pub(crate) info: WorkloadInfo,
     /// What the server keeps alive of its mesh.
@@ -81,7 +81,7 @@ impl Surroundings {
         bootstrap: Arc<Bootstrap>,
         xds: XdsClient,
         providers: Arc<Providers>,
-        control_plane: Option<ControlPlane>,
+        control_planes: Vec<ControlPlane>,
         info: WorkloadInfo,
     ) -> Self {
         let listener = Box::new(move |address| {
@@ -89,7 +89,7 @@ impl Surroundings {
             let configs = follow(xds.server_config(&name));
             Some((name.into(), configs))
         });
-        Self { listener, providers, control_plane, info, kept: None }
+        Self { listener, providers, control_planes, info, kept: None }
     }
 
     /// The server keeps this alive.
@@ -212,32 +212,36 @@ impl ServerBuilder {
         let mut tasks = JoinSet::new();
         tasks.spawn(served::configure(shared.clone(), configs, surroundings.providers, local));
 
-        let registration = match surroundings.control_plane.filter(|_| register) {
-            None => None,
-            Some(plane) => {
-                let ports: BTreeMap<String, u16> = match port_names.is_empty() {
-                    true => BTreeMap::from([(String::new(), local.port())]),
-                    false => port_names.into_iter().map(|name| (name, local.port())).collect(),
-                };
+        let ports: BTreeMap<String, u16> = match port_names.is_empty() {
+            true => BTreeMap::from([(String::new(), local.port())]),
+            false => port_names.into_iter().map(|name| (name, local.port())).collect(),
+        };
+        let control_planes = surroundings.control_planes.into_iter().filter(|_| register);
+        let registrations = control_planes
+            .map(|ControlPlane { address, connect }| {
                 let advertise = match advertise {
                     Some(address) => Advertise::Address(address),
-                    None if local.ip().is_unspecified() => Advertise::Towards(plane.address),
+                    None if local.ip().is_unspecified() => Advertise::Towards(address.clone()),
                     None => Advertise::Address(local.ip()),
                 };
-                Some(Registration::start(
-                    plane.connect,
-                    surroundings.info,
-                    advertise,
-                    ports,
-                    Retry::default(),
-                ))
-            }
-        };
+                let (info, ports) = (surroundings.info.clone(), ports.clone());
+                Registration::start(address.into(), connect, info, advertise, ports, Retry::default())
+            })
+            .collect();
         let (drained, drain_once) = (watch::Sender::new(false), OnceCell::new());
         let listener = Mutex::new(Some(listener));
         let _kept = surroundings.kept;
-        let owner =
-            Owner { shared, local, listener, registration, drain, drain_once, drained, _tasks: tasks, _kept };
+        let owner = Owner {
+            shared,
+            local,
+            listener,
+            registrations,
+            drain,
+            drain_once,
+            drained,
+            _tasks: tasks,
+            _kept,
+        };
         Ok(MeshServer { owner: Arc::new(owner) })
     }
 }

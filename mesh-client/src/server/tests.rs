@@ -419,7 +419,7 @@ async fn a_certificate_that_has_ended_vouches_for_no_new_request_whatever_is_con
 #[tokio::test]
 async fn clients_hear_of_a_drain_from_the_control_plane_before_they_are_asked_to_leave() {
     let (address, mut streams, _plane) = serve(None).await;
-    let world = World::start_at(Some(&address), |builder| {
+    let world = World::start_at(&[&address], |builder| {
         builder
             .drain_grace(Duration::ZERO)
             .port_name("grpc")
@@ -453,7 +453,7 @@ async fn clients_hear_of_a_drain_from_the_control_plane_before_they_are_asked_to
     answers.send(Ok(revision("2"))).unwrap();
     drained.await;
     drain.await.unwrap();
-    assert!(world.status().registration.to_string().starts_with("draining as"));
+    assert!(world.status().registrations[0].state.to_string().starts_with("draining as"));
 }
 
 #[tokio::test]

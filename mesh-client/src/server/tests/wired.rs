@@ -141,7 +141,7 @@ async fn a_server_follows_its_control_plane() {
     let authority = authority();
     let providers = Providers::new([("default".into(), identity(&authority, "reviews").await)]);
     let xds = XdsClient::spawn(bootstrap.clone(), Arc::new(Plaintext));
-    let surroundings = Surroundings::new(bootstrap, xds, Arc::new(providers), None, Default::default());
+    let surroundings = Surroundings::new(bootstrap, xds, Arc::new(providers), Vec::new(), Default::default());
     let server = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap()).await.unwrap();
     assert_eq!(*server.status().listener, *format!("xds.istio.io/grpc/lds/inbound/{}", server.local_addr()));
     let world = World::around(authority, server);
@@ -174,7 +174,7 @@ async fn a_listener_that_the_control_plane_does_not_have_is_not_served() {
     let (_plane, bootstrap) = control_plane(&mut tasks).await;
     let xds = XdsClient::spawn(bootstrap.clone(), Arc::new(Plaintext));
     let providers = Arc::new(Providers::new([]));
-    let surroundings = Surroundings::new(bootstrap, xds, providers, None, Default::default());
+    let surroundings = Surroundings::new(bootstrap, xds, providers, Vec::new(), Default::default());
     let server = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let mut status = server.owner.shared.status.subscribe();
     let decided = status.wait_for(|status| status.serving != ServingState::Waiting).await.unwrap();

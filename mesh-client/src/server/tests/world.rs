@@ -64,7 +64,7 @@ pub(super) async fn surroundings(authority: &Arc<Authority>, configs: Configs) -
     Surroundings {
         listener: Box::new(move |address| Some((format!("inbound/{address}").into(), configs.boxed()))),
         providers: Arc::new(Providers::new([("default".into(), own)])),
-        control_plane: None,
+        control_planes: Vec::new(),
         info: WorkloadInfo::default(),
         kept: None,
     }
@@ -76,22 +76,23 @@ impl World {
     }
 
     pub(super) async fn start_with(change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
-        Self::start_at(None, change).await
+        Self::start_at(&[], change).await
     }
 
-    /// A server that registers with the control plane at this address.
+    /// A server that registers with the control planes at these addresses.
     pub(super) async fn start_at(
-        control_plane: Option<&str>,
+        control_planes: &[&str],
         change: impl FnOnce(ServerBuilder) -> ServerBuilder,
     ) -> Self {
         let authority = authority();
         let (config, watch) = watch::channel(None);
         let mut surroundings = surroundings(&authority, watch).await;
-        surroundings.control_plane = control_plane.map(|address| {
+        let control_planes = control_planes.iter().map(|address| {
             let target = Target::plaintext(address).unwrap();
             let connect = Box::new(move || Ok(channel::connect(&target)));
-            ControlPlane { connect, address: address.to_owned() }
+            ControlPlane { connect, address: (*address).to_owned() }
         });
+        surroundings.control_planes = control_planes.collect();
         let builder = ServerBuilder::new(surroundings, "127.0.0.1:0".parse().unwrap());
         let server = change(builder).await.unwrap();
         let mut world = Self::around(authority, server);
