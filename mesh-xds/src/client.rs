@@ -12,6 +12,7 @@ mod core;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod handle;
+mod listing;
 mod machine;
 mod noting;
 mod outbox;
@@ -36,6 +37,7 @@ pub use cache::{ErrorStatus, Known, ResourceState, ResourceStatus};
 pub use handle::{
     ClientStatus, ClusterWatch, ConfigWatch, ServerConfigWatch, ServerStatus, Watching, WeakClient, XdsClient,
 };
+pub use listing::{Listed, ResourceSet, SetChanges};
 pub use machine::{Input, Key, Machine, Outputs, Parse, Settings, Unparsable};
 #[cfg(test)]
 pub(crate) use outbox::Outbox;

@@ -6,6 +6,10 @@ use std::{fmt, sync::Arc};
 pub(crate) use xdstp::{PREFIX as XDSTP, encode_path};
 pub use xdstp::{authority, canonical};
 
+/// What is subscribed to instead of a name for all resources of a type ([`ResourceType::has_wildcard`]). No resource is
+/// called so.
+pub const WILDCARD: &str = "*";
+
 /// Name of a resource. Opaque, unless it begins with `xdstp:` ([`canonical`]); compared byte by byte.
 pub type Name = Arc<str>;
 
@@ -58,6 +62,11 @@ impl ResourceType {
     /// Whether a state-of-the-world response lists every subscribed resource, so that absence of one
     /// that was there means deletion (LDS and CDS).
     pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Listener | Self::Cluster)
+    }
+
+    /// Whether [`WILDCARD`] subscribes to all resources of the type: Envoy's xDS protocol has that for LDS and CDS.
+    pub const fn has_wildcard(self) -> bool {
         matches!(self, Self::Listener | Self::Cluster)
     }
 

@@ -12,6 +12,7 @@
 
 use super::{
     cache::{Known, ResourceState, ResourceStatus},
+    listing::Listed,
     machine::{Input, Key, Machine, Parse},
     slot::Outstanding,
     speakers::Speakers,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
     config::{Lookup, Source, XdsError, XdsErrorCause},
-    name::{self, Name, ResourceType},
+    name::{self, Name, ResourceType, WILDCARD},
     resource::AnyResource,
 };
 use bytes::Bytes;
@@ -72,14 +73,6 @@ impl Plan {
         let unknown = Box::new(move |name: &str| bootstrap.unknown_authority(name).to_string());
         Self { servers, authorities, unknown }
     }
-}
-
-/// Why nobody is asked for a name.
-enum Nobody<'n> {
-    /// It is of an authority that is not configured.
-    Knows(&'n str),
-    /// It is the wildcard, which subscribes to everything there is.
-    Everything,
 }
 
 struct Authority {
@@ -205,16 +198,16 @@ impl<P: Parse> Federation<P> {
         Self { servers, authorities, names, unknown, stored }
     }
 
-    /// Which authority a name is of; `Err`: one that is not configured.
-    fn authority<'n>(&self, kind: ResourceType, name: &'n str) -> Result<usize, Nobody<'n>> {
+    /// Which authority a name is of; `Err`: one that is not configured. The wildcard is of names without one.
+    fn authority<'n>(&self, kind: ResourceType, name: &'n str) -> Result<usize, &'n str> {
         match name::authority(kind, name) {
-            None if name == "*" => Err(Nobody::Everything),
             None => Ok(0),
-            Some(authority) => self.names.get(authority).copied().ok_or(Nobody::Knows(authority)),
+            Some(authority) => self.names.get(authority).copied().ok_or(authority),
         }
     }
 
-    /// Watches begin and end; counted for each name. Names are canonical.
+    /// Watches begin and end; counted for each name. Names are canonical; the wildcard is among them only for those who
+    /// mean it ([`Self::listing`]).
     pub(super) fn interest(&mut self, now: Instant, add: Vec<Key>, remove: Vec<Key>) -> Actions {
         let mut out = Actions::default();
         let mut started: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
@@ -368,7 +361,7 @@ impl<P: Parse> Federation<P> {
                 return;
             }
             let is_last = authority.active + 1 == authority.servers.len();
-            let known = |(kind, name): &Key| server.machine.known(*kind, name);
+            let known = |(kind, name): &Key| server.machine.outcome(*kind, name);
             let lacks = |key| match known(key) {
                 Known::Good { .. } => false,
                 Known::Bad(error) => !matches!(error.cause, XdsErrorCause::DoesNotExist(_)),
@@ -426,18 +419,14 @@ impl<P: Parse> Federation<P> {
 
     /// What is known of a resource, from whoever speaks for it. `name` is canonical.
     pub(super) fn known(&self, kind: ResourceType, name: &str) -> Known<P::Resource> {
+        let nobody =
+            |why: String| Known::Bad(self.error(kind, name, XdsErrorCause::Failed(why.into()), "none"));
+        if name == WILDCARD {
+            return nobody("it names no resource: to a control plane `*` is all of them".to_owned());
+        }
         let authority = match self.authority(kind, name) {
             Ok(id) => self.authorities.get(id),
-            Err(nobody) => {
-                let why = match nobody {
-                    Nobody::Knows(authority) => (self.unknown)(authority),
-                    Nobody::Everything => {
-                        "it names no resource: to a control plane `*` is all of them".to_owned()
-                    }
-                };
-                let cause = XdsErrorCause::Failed(why.into());
-                return Known::Bad(self.error(kind, name, cause, "none"));
-            }
+            Err(authority) => return nobody((self.unknown)(authority)),
         };
         let Some(authority) = authority else { return Known::Pending };
         let Some(server) = self.servers.get(authority.last()) else { return Known::Pending };
@@ -464,6 +453,27 @@ impl<P: Parse> Federation<P> {
             Known::Bad(XdsError { cause: XdsErrorCause::Unreachable(only), server, .. }) => {
                 let cause = XdsErrorCause::Unreachable(why().unwrap_or(only));
                 Known::Bad(self.error(kind, name, cause, &server))
+            }
+            known => known,
+        }
+    }
+
+    /// Everything of a type that the control plane of names without an authority has. What is on disk is no such thing: it
+    /// is what was watched by name, and not all of that.
+    pub(super) fn listing(&self, kind: ResourceType) -> Known<Vec<(Name, Listed<P::Resource>)>> {
+        let Some(authority) = self.authorities.first() else { return Known::Pending };
+        let Some(server) = self.servers.get(authority.last()) else { return Known::Pending };
+        let unreachable = |why: Arc<str>, server: &str| {
+            Known::Bad(self.error(kind, WILDCARD, XdsErrorCause::Unreachable(why), server))
+        };
+        if authority.server().is_none() {
+            let why = self.unreachable(authority).unwrap_or_else(|| "it says nothing".into());
+            let why = format!("{why}; and {} does not say what else there is", self.stored.describe());
+            return unreachable(why.into(), &server.config.address);
+        }
+        match server.machine.listing(kind) {
+            Known::Bad(XdsError { cause: XdsErrorCause::Unreachable(only), server, .. }) => {
+                unreachable(self.unreachable(authority).unwrap_or(only), &server)
             }
             known => known,
         }
@@ -518,14 +528,16 @@ impl<P: Parse> Federation<P> {
     }
 
     /// What the control planes said last, for [`super::store`]: what is in use, and what they say does not exist;
-    /// that nothing came in time is no reason to give up what was good once.
+    /// that nothing came in time is no reason to give up what was good once. What came by a wildcard alone is left out:
+    /// nobody could say of a file, to which several processes add, whether it is everything.
     /// Authorities that run on what is on disk are left out, and so are secrets and what has a time to live.
     pub(super) fn accepted(&self) -> Vec<Accepted<P::Resource>> {
         let mut all = Vec::new();
         for authority in &self.authorities {
             let Some(server) = authority.server().and_then(|id| self.servers.get(id)) else { continue };
             let is_open = server.machine.link().0;
-            let public = || authority.interest.keys().filter(|(kind, _)| kind.is_public());
+            let public =
+                || authority.interest.keys().filter(|(kind, name)| kind.is_public() && **name != *WILDCARD);
             let spoken = |(kind, name): &Key| {
                 matches!(server.machine.known(*kind, name), Known::Good { .. })
                     || server.machine.is_gone(*kind, name)
@@ -554,7 +566,16 @@ impl<P: Parse> Federation<P> {
         let mut all = Vec::new();
         for authority in &self.authorities {
             let Some(server) = self.servers.get(authority.last()) else { continue };
-            let watched = |status: &ResourceStatus| authority.interest.contains_key(&status.key());
+            let lists = |kind| {
+                authority.server().is_some() && authority.interest.contains_key(&(kind, WILDCARD.into()))
+            };
+            let lists: Vec<_> = ResourceType::ALL.into_iter().filter(|kind| lists(*kind)).collect();
+            // Only names without an authority are ever listed.
+            let watched = |status: &ResourceStatus| {
+                let (kind, name) = (status.resource_type, &status.name);
+                let is_listed = lists.contains(&kind) && name::authority(kind, name).is_none();
+                is_listed || authority.interest.contains_key(&status.key())
+            };
             let mut own: Vec<_> = server.machine.status(epoch).into_iter().filter(watched).collect();
             if authority.server().is_none() {
                 for status in &mut own {

@@ -58,8 +58,10 @@ pub(super) struct Failure {
 }
 
 pub(super) struct Entry<R> {
-    /// Watchers. Zero: unsubscribed, and kept for a moment (see `Machine::release`).
+    /// Watchers. Zero: listed, or unsubscribed and kept for a moment (see `Machine::release`).
     pub(super) references: u32,
+    /// It came by the wildcard, or was given up by name and may be a part of that: kept though nobody names it.
+    pub(super) listed: bool,
     /// Named in a request on this stream.
     pub(super) asked: bool,
     /// Subscribed again on this stream; what was known is still good, or bad, if anything was known.
@@ -85,6 +87,7 @@ impl<R> Entry<R> {
     pub(super) fn new() -> Self {
         Self {
             references: 0,
+            listed: false,
             asked: false,
             restored: false,
             unconfirmed: false,
@@ -100,7 +103,21 @@ impl<R> Entry<R> {
 
     /// Whether anything was ever said about it.
     pub(super) fn is_answered(&self) -> bool {
-        self.good.is_some() || self.failure.is_some()
+        self.state != ResourceState::Requested
+    }
+
+    /// Whether anybody cares for it, by its name or by the wildcard.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.references > 0 || self.listed
+    }
+
+    /// Whether the control plane has it, well or ill, as far as is known: a part of what a wildcard stands for.
+    pub(super) fn is_served(&self) -> bool {
+        match self.state {
+            ResourceState::Acked | ResourceState::Nacked | ResourceState::ReceivedError => true,
+            ResourceState::Timeout => self.good.is_some(),
+            ResourceState::Requested | ResourceState::DoesNotExist => false,
+        }
     }
 
     /// A new good value; or the same again, when `resource` is absent. Says whether watchers see a difference.

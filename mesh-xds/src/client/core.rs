@@ -2,16 +2,16 @@
 
 use super::{
     authority::{Actions, Federation, Id},
+    listing::{AllTarget, ResourceSet},
     machine::{Input, Key, Parse},
     slot::{Outstanding, Receipt, Slot},
 };
 use crate::{
     config::{
-        ClientTarget, ClusterConfig, ClusterTarget, Lookup, ServerTarget, ServerXdsConfig, XdsConfig,
-        XdsError,
+        ClientTarget, ClusterConfig, ClusterTarget, ServerTarget, ServerXdsConfig, XdsConfig, XdsError,
     },
-    name::Name,
-    resource::AnyResource,
+    name::{Name, ResourceType, WILDCARD},
+    resource::{AnyResource, Cluster, Listener},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +24,8 @@ pub(super) enum Command {
     WatchClient { id: u64, listener: Name, authority: Arc<str>, slot: Slot<XdsConfig> },
     WatchServer { id: u64, listener: Name, slot: Slot<ServerXdsConfig> },
     WatchCluster { id: u64, cluster: Name, slot: Slot<ClusterConfig> },
+    WatchListeners { id: u64, slot: Slot<ResourceSet<Listener>> },
+    WatchClusters { id: u64, slot: Slot<ResourceSet<Cluster>> },
     Unwatch { id: u64 },
 }
 
@@ -31,6 +33,8 @@ enum Target {
     Client(ClientTarget, Slot<XdsConfig>),
     Server(ServerTarget, Slot<ServerXdsConfig>),
     Cluster(ClusterTarget, Slot<ClusterConfig>),
+    Listeners(AllTarget<Listener>),
+    Clusters(AllTarget<Cluster>),
 }
 
 struct Watched {
@@ -63,6 +67,8 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
                 Command::WatchCluster { id, cluster, slot } => {
                     (id, Target::Cluster(ClusterTarget::new(cluster), slot))
                 }
+                Command::WatchListeners { id, slot } => (id, Target::Listeners(AllTarget::new(slot))),
+                Command::WatchClusters { id, slot } => (id, Target::Clusters(AllTarget::new(slot))),
                 Command::Unwatch { id } => {
                     remove.extend(self.targets.remove(&id).into_iter().flat_map(|watched| watched.wanted));
                     continue;
@@ -138,24 +144,39 @@ impl<P: Parse<Resource = AnyResource>> Core<P> {
 
 impl Target {
     /// Publishes what follows from what is known; returns what has to be watched.
-    fn resolve(&mut self, lookup: &impl Lookup, receipt: Option<&Receipt>) -> BTreeSet<Key> {
-        match self {
+    fn resolve<P: Parse<Resource = AnyResource>>(
+        &mut self,
+        federation: &Federation<P>,
+        receipt: Option<&Receipt>,
+    ) -> BTreeSet<Key> {
+        let mut wanted = match self {
             Self::Client(target, slot) => {
-                let resolution = target.resolve(lookup);
+                let resolution = target.resolve(federation);
                 publish(slot, resolution.publish, receipt);
                 resolution.wanted
             }
             Self::Server(target, slot) => {
-                let resolution = target.resolve(lookup);
+                let resolution = target.resolve(federation);
                 publish(slot, resolution.publish, receipt);
                 resolution.wanted
             }
             Self::Cluster(target, slot) => {
-                let resolution = target.resolve(lookup);
+                let resolution = target.resolve(federation);
                 publish(slot, resolution.publish, receipt);
                 resolution.wanted
             }
-        }
+            Self::Listeners(target) => {
+                target.resolve(federation, receipt);
+                return [(ResourceType::Listener, WILDCARD.into())].into();
+            }
+            Self::Clusters(target) => {
+                target.resolve(federation, receipt);
+                return [(ResourceType::Cluster, WILDCARD.into())].into();
+            }
+        };
+        // What a program or a route calls so is known to be nothing, and must not become a wildcard.
+        wanted.retain(|(_, name)| **name != *WILDCARD);
+        wanted
     }
 }
 

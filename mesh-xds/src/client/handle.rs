@@ -5,6 +5,7 @@ use super::{
     authority::{Federation, Plan},
     cache::ResourceStatus,
     core::{Command, Core},
+    listing::ResourceSet,
     machine::{Machine, Parse},
     slot::{Current, Published, Reader, Slot},
     speakers::Speakers,
@@ -16,7 +17,7 @@ use crate::{
     config::{ClusterConfig, ServerXdsConfig, XdsConfig, XdsError},
     name::Name,
     proto,
-    resource::{AnyResource, ParseContext},
+    resource::{AnyResource, Cluster, Listener, ParseContext},
     server::Variant,
 };
 use serde::Serialize;
@@ -44,6 +45,8 @@ struct Shared {
     clients: Watches<(Name, Arc<str>), XdsConfig>,
     servers: Watches<Name, ServerXdsConfig>,
     clusters: Watches<Name, ClusterConfig>,
+    all_listeners: Watches<(), ResourceSet<Listener>>,
+    all_clusters: Watches<(), ResourceSet<Cluster>>,
     status: Box<dyn Fn() -> ClientStatus + Send + Sync>,
     node: proto::Node,
     speakers: watch::Receiver<Arc<Speakers>>,
@@ -192,6 +195,8 @@ impl XdsClient {
             clients: Mutex::default(),
             servers: Mutex::default(),
             clusters: Mutex::default(),
+            all_listeners: Mutex::default(),
+            all_clusters: Mutex::default(),
             status,
             node,
             speakers,
@@ -237,6 +242,26 @@ impl XdsClient {
             Command::WatchCluster { id, cluster, slot }
         });
         Watching::new(watch)
+    }
+
+    /// Every listener that the control plane has for this node, and what became of each: a subscription to `*` (Envoy's
+    /// xDS protocol). For tools and for programs that route by themselves; no gRPC data path asks for that.
+    ///
+    /// It begins with the first answer, which may be that there is none, and may come in parts. A bad listener is in it
+    /// with its error, and with its last good version; an error of the whole is that of a single watch: the control plane
+    /// cannot be reached, and nothing was listed, or it does not answer for 15 s. Names with an authority (`xdstp:`, gRFC
+    /// A47) are not in it, and collections of these cannot be asked for. It is not kept on disk
+    /// ([`CacheSettings`](super::CacheSettings)). Each change costs a look at all of it. Who asks for the same shares the
+    /// watch.
+    pub fn all_listeners(&self) -> Watching<ResourceSet<Listener>> {
+        let begin = |id, slot| Command::WatchListeners { id, slot };
+        Watching::new(self.shared.watch(&self.shared.all_listeners, (), begin))
+    }
+
+    /// Every cluster that the control plane has for this node: as [`Self::all_listeners`].
+    pub fn all_clusters(&self) -> Watching<ResourceSet<Cluster>> {
+        let begin = |id, slot| Command::WatchClusters { id, slot };
+        Watching::new(self.shared.watch(&self.shared.all_clusters, (), begin))
     }
 
     /// Whether its task still runs: it ends with the runtime that it was started in.
@@ -365,7 +390,8 @@ pub struct ClientStatus {
     pub cache: Option<Arc<str>>,
     /// Every control plane of the bootstrap.
     pub servers: Vec<ServerStatus>,
-    /// Every watched resource.
+    /// Every watched resource, and of a type of which everything is watched also each that there is; `*` is the name of
+    /// that.
     pub resources: Vec<ResourceStatus>,
 }
 

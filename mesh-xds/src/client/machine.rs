@@ -4,7 +4,8 @@
 //!   and cost neither their neighbours nor the last good version of themselves.
 //! - What is known survives rejections, deletions (unless the control plane has `fail_on_data_errors`) and
 //!   reconnects. [`Machine::known`] is the only truth; [`Outputs::changed`] says where to look.
-//! - It never asks for everything (no wildcard), and never answers a type it did not ask for.
+//! - It asks for everything of a type only when [`WILDCARD`](crate::name::WILDCARD) is watched, and by that word: never
+//!   by an empty request. It never answers a type it did not ask for.
 
 use super::{
     backoff::{Backoff, BackoffSettings},
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{XdsError, XdsErrorCause},
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     proto,
     server::Variant,
 };
@@ -30,6 +31,7 @@ mod link;
 mod response;
 #[cfg(test)]
 mod tests;
+mod wildcard;
 
 /// A resource's type and name.
 pub type Key = (ResourceType, Name);
@@ -100,7 +102,8 @@ pub struct Settings {
 /// What happens to a client.
 #[derive(Debug)]
 pub enum Input {
-    /// Watches begin and end; counted for each name.
+    /// Watches begin and end; counted for each name. [`WILDCARD`](crate::name::WILDCARD) is the name of everything of a
+    /// type: [`Machine::listing`] tells what that is. Of a type that has no wildcard it is not asked for.
     Interest {
         /// Names watched once more.
         add: Vec<Key>,
@@ -334,28 +337,36 @@ impl<P: Parse> Machine<P> {
         self.unreachable.clone()
     }
 
-    /// State of every watched resource. `epoch` turns a moment into seconds since the epoch.
+    /// State of every watched resource, of the wildcard and of what it stands for. `epoch` turns a moment into seconds since the epoch.
     pub fn status(&self, epoch: impl Fn(Instant) -> f64) -> Vec<ResourceStatus> {
         let all = ResourceType::ALL.into_iter().zip(&self.types);
-        all.flat_map(|(kind, state)| state.entries.iter().map(move |(name, entry)| (kind, name, entry)))
-            .filter(|(.., entry)| entry.references > 0)
-            .map(|(kind, name, entry)| ResourceStatus {
-                resource_type: kind,
-                kind: kind.abbreviation(),
-                name: name.clone(),
-                server: self.settings.server.clone(),
-                version: entry.good.as_ref().map(|good| good.version.clone()),
-                body: entry.good.as_ref().map(|good| self.parse.show(&good.resource, &good.mark)),
-                from_cache: None,
-                state: entry.state,
-                error: entry.failure.as_ref().map(|failure| ErrorStatus {
-                    text: failure.cause.to_string().into(),
-                    version: failure.version.clone(),
-                    at: epoch(failure.at),
-                }),
-                updated: entry.updated.map(&epoch),
-            })
-            .collect()
+        all.flat_map(|(kind, state)| {
+            let wild = state.is_wild();
+            let shown =
+                move |entry: &Entry<_>| entry.references > 0 || wild && entry.listed && entry.is_served();
+            state
+                .entries
+                .iter()
+                .filter(move |(_, entry)| shown(entry))
+                .map(move |(name, entry)| (kind, name, entry))
+        })
+        .map(|(kind, name, entry)| ResourceStatus {
+            resource_type: kind,
+            kind: kind.abbreviation(),
+            name: name.clone(),
+            server: self.settings.server.clone(),
+            version: entry.good.as_ref().map(|good| good.version.clone()),
+            body: entry.good.as_ref().map(|good| self.parse.show(&good.resource, &good.mark)),
+            from_cache: None,
+            state: entry.state,
+            error: entry.failure.as_ref().map(|failure| ErrorStatus {
+                text: failure.cause.to_string().into(),
+                version: failure.version.clone(),
+                at: epoch(failure.at),
+            }),
+            updated: entry.updated.map(&epoch),
+        })
+        .collect()
     }
 
     fn of(&mut self, kind: ResourceType) -> &mut TypeState<P::Resource> {
@@ -375,6 +386,10 @@ impl<P: Parse> Machine<P> {
         let mut started: BTreeMap<ResourceType, BTreeSet<Name>> = BTreeMap::new();
         let mut ended: BTreeMap<ResourceType, BTreeSet<Name>> = BTreeMap::new();
         for (kind, name) in add {
+            if &*name == WILDCARD && !kind.has_wildcard() {
+                // The listing says so.
+                continue;
+            }
             let entry = self.types[kind as usize].entries.entry(name.clone()).or_insert_with(Entry::new);
             entry.references += 1;
             if entry.references == 1 {
@@ -382,6 +397,9 @@ impl<P: Parse> Machine<P> {
                 entry.restored = true;
                 entry.unconfirmed = entry.is_answered();
                 self.await_end(kind, &name);
+                if &*name == WILDCARD {
+                    self.doubt_listed(kind);
+                }
                 out.changed.insert((kind, name.clone()));
                 started.entry(kind).or_default().insert(name);
             }
@@ -392,6 +410,7 @@ impl<P: Parse> Machine<P> {
             if entry.references == 0 {
                 self.release(now, kind, &name);
                 out.changed.remove(&(kind, name.clone()));
+                self.list_changed(kind, out);
                 if !started.get_mut(&kind).is_some_and(|names| names.remove(&name)) {
                     ended.entry(kind).or_default().insert(name);
                 }
@@ -413,14 +432,15 @@ impl<P: Parse> Machine<P> {
 
     /// The last watch of a name ended.
     fn release(&mut self, now: Instant, kind: ResourceType, name: &Name) {
+        if self.keep_listed(kind, name) {
+            return;
+        }
         self.disarm(kind, name);
         let lingers = self.is_open() && self.settings.variant == Variant::Sotw;
         let state = self.of(kind);
         match state.entries.get_mut(name) {
             Some(entry) if lingers && entry.is_answered() => self.arm(kind, name, now + LINGER),
-            _ => {
-                state.entries.remove(name);
-            }
+            _ => self.drop_entry(kind, name),
         }
     }
 
@@ -459,6 +479,9 @@ impl<P: Parse> Machine<P> {
             return;
         }
         for (kind, name) in keys {
+            if &*name == WILDCARD {
+                self.drop_listed(kind);
+            }
             let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
             if entry.is_answered() {
                 *entry = Entry { references: entry.references, ..Entry::new() };
@@ -483,16 +506,7 @@ impl<P: Parse> Machine<P> {
         let request = match self.settings.variant {
             Variant::Sotw => Request::Sotw(self.sotw_request(kind, None)),
             Variant::Delta => {
-                let initial_resource_versions = if first {
-                    let entries = self.types[kind as usize].entries.iter();
-                    // What is in trouble is asked for anew: if the control plane has gone back to the
-                    // version in use, it would otherwise say nothing, and the trouble would never end.
-                    let sound = entries.filter(|(_, entry)| entry.failure.is_none());
-                    let held = sound.filter_map(|(name, entry)| Some((name, entry.good.as_ref()?)));
-                    held.map(|(name, good)| (name.to_string(), good.version.to_string())).collect()
-                } else {
-                    BTreeMap::new()
-                };
+                let initial_resource_versions = if first { self.held(kind) } else { BTreeMap::new() };
                 Request::Delta(proto::DeltaDiscoveryRequest {
                     node: self.first_node(),
                     type_url: kind.url().to_owned(),
@@ -510,7 +524,8 @@ impl<P: Parse> Machine<P> {
             let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { continue };
             let restored = std::mem::take(&mut entry.restored) && entry.is_answered();
             let again = std::mem::replace(&mut entry.asked, true);
-            if entry.references > 0 && !again && entry.good.is_none() && !restored {
+            let held = entry.good.is_some() || &**name == WILDCARD && entry.updated.is_some();
+            if entry.references > 0 && !again && !held && !restored {
                 self.arm(kind, name, due);
             }
         }
@@ -546,8 +561,8 @@ impl<P: Parse> Machine<P> {
             let state = self.of(kind);
             let Some(entry) = state.entries.get_mut(&name) else { continue };
             entry.due = None;
-            if entry.references == 0 {
-                state.entries.remove(&name);
+            if !entry.is_wanted() {
+                self.drop_entry(kind, &name);
                 continue;
             }
             if entry.expires.take().is_some() {
@@ -557,11 +572,21 @@ impl<P: Parse> Machine<P> {
                 let lapsed = entry.good.take().filter(|_| may_return);
                 entry.fail(cause, ResourceState::DoesNotExist, Arc::default(), true, now);
                 entry.lapsed = lapsed;
-                out.changed.insert((kind, name));
+                self.notify(kind, name, out);
+                continue;
+            }
+            if entry.references == 0 {
+                // It may have been a part of the wildcard, and is not.
+                self.drop_entry(kind, &name);
+                self.list_changed(kind, out);
                 continue;
             }
             let (cause, outcome) = if transient {
                 let why = "the control plane did not send it within 30 s".into();
+                (XdsErrorCause::Failed(why), ResourceState::Timeout)
+            } else if &*name == WILDCARD {
+                // Nothing is something else than no answer.
+                let why = "the control plane did not say within 15 s what there is".into();
                 (XdsErrorCause::Failed(why), ResourceState::Timeout)
             } else {
                 let why = "the control plane did not send it within 15 s".into();
@@ -572,7 +597,7 @@ impl<P: Parse> Machine<P> {
                 failure.silent = true;
             }
             if changed {
-                out.changed.insert((kind, name));
+                self.notify(kind, name, out);
             }
         }
         if let Link::Waiting { until } = self.link

@@ -3,10 +3,14 @@
 //! However much changes meanwhile, two requests of a type are the most that wait, and the control plane learns the
 //! same from them as from all: of state of the world the newest says everything; of delta there are what changed and
 //! the newest answer. What was given up and is wanted again is said as both, since the control plane is to send it
-//! again. A type is never begun with a request that names nothing, which would be a wildcard.
+//! again. A type is never begun with a request that names nothing, which would be a wildcard. Of a name that is given up
+//! beside a wildcard the control plane has to say whether that covers it: so it hears of both, and in that order.
 
 use super::wire::Request;
-use crate::{name::ResourceType, proto};
+use crate::{
+    name::{ResourceType, WILDCARD},
+    proto,
+};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 /// The requests of one stream that wait.
@@ -153,7 +157,15 @@ impl Delta {
         change.versions.extend(request.initial_resource_versions);
         for name in request.resource_names_unsubscribe {
             change.subscribe.remove(&name);
-            change.versions.remove(&name);
+            if name == WILDCARD {
+                let subscribe = &change.subscribe;
+                change.versions.retain(|name, _| subscribe.contains(name));
+            } else if !change.subscribe.contains(WILDCARD) {
+                change.versions.remove(&name);
+            } else if !self.begun {
+                // What was never named cannot be given up; what may be held is said to be held.
+                change.versions.entry(name.clone()).or_default();
+            }
             change.unsubscribe.insert(name);
         }
         change.subscribe.extend(request.resource_names_subscribe);
@@ -181,7 +193,13 @@ impl Delta {
             change.unsubscribe.clear();
         } else if !change.subscribe.is_disjoint(&change.unsubscribe) {
             let subscribe = std::mem::take(&mut change.subscribe);
-            self.change = Some(Change { subscribe, ..Change::default() });
+            let mut next = Change { subscribe, ..Change::default() };
+            if next.subscribe.contains(WILDCARD) {
+                let all = std::mem::take(&mut change.unsubscribe);
+                (change.unsubscribe, next.unsubscribe) =
+                    all.into_iter().partition(|name| next.subscribe.contains(name));
+            }
+            self.change = Some(next);
         }
         Some(proto::DeltaDiscoveryRequest {
             type_url: kind.url().to_owned(),

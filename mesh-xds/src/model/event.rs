@@ -1,7 +1,7 @@
 //! What can happen to a client and its server.
 
 use super::{scripts::Script, server::Claim};
-use crate::name::{Name, ResourceType};
+use crate::name::{Name, ResourceType, WILDCARD};
 use fastrand::Rng;
 use std::sync::{Arc, LazyLock};
 
@@ -13,6 +13,8 @@ pub(crate) struct Setup {
     pub(crate) timer_is_transient: bool,
     pub(crate) peer: Peer,
     pub(crate) claim: Claim,
+    /// Wildcards do not list the last of the names; it can be asked for.
+    pub(crate) hides: bool,
     /// Seconds that some values live; 0: for ever.
     pub(crate) ttl: u8,
     /// Requests wait until the server reads the one before.
@@ -65,10 +67,12 @@ pub(crate) enum Event {
 
 pub(crate) const NAMES: u8 = 3;
 
-/// The name with an index.
+/// The name with an index; the one after the last is the wildcard.
 pub(crate) fn name(index: u8) -> Name {
-    static ALL: LazyLock<Vec<Name>> =
-        LazyLock::new(|| (0..NAMES).map(|index| format!("n{index}").into()).collect());
+    static ALL: LazyLock<Vec<Name>> = LazyLock::new(|| {
+        let names = (0..NAMES).map(|index| format!("n{index}").into());
+        names.chain([WILDCARD.into()]).collect()
+    });
     ALL[index as usize].clone()
 }
 
@@ -95,8 +99,15 @@ fn key(random: &mut Rng) -> Key {
     (random.choice(ResourceType::ALL).unwrap(), random.u8(0..NAMES))
 }
 
-fn keys(random: &mut Rng, most: usize) -> Vec<Key> {
-    (0..random.usize(0..=most)).map(|_| key(random)).collect()
+/// What is watched: a name, or everything.
+fn wish(random: &mut Rng) -> Key {
+    let (kind, name) = key(random);
+    let all = kind.has_wildcard() && random.u8(..4) == 0;
+    (kind, if all { NAMES } else { name })
+}
+
+fn wishes(random: &mut Rng, most: usize) -> Vec<Key> {
+    (0..random.usize(0..=most)).map(|_| wish(random)).collect()
 }
 
 impl Script<Setup, Event> {
@@ -107,6 +118,7 @@ impl Script<Setup, Event> {
             timer_is_transient: random.u8(..4) == 0,
             peer: random.choice([Peer::Ours, Peer::Ours, Peer::Foreign, Peer::Envoy]).unwrap(),
             claim: random.choice([Claim::Anything, Claim::Exact, Claim::Prefix, Claim::TooMuch]).unwrap(),
+            hides: random.u8(..4) == 0,
             ttl: if random.u8(..4) == 0 { random.u8(1..10) } else { 0 },
             slow: random.bool(),
             lockstep: random.u8(..8) == 0,
@@ -120,7 +132,7 @@ impl Script<Setup, Event> {
 impl Event {
     fn random(random: &mut Rng) -> Self {
         match random.u8(..64) {
-            0..14 => Self::Interest { add: keys(random, 3), remove: keys(random, 2) },
+            0..14 => Self::Interest { add: wishes(random, 3), remove: wishes(random, 2) },
             14..27 => {
                 let changes = (0..random.u8(1..4))
                     .map(|_| (key(random), (random.u8(..4) > 0).then(|| random.u8(..12))))

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     client::{Request, Response},
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     server::{Settings, Variant},
 };
 use std::{
@@ -25,6 +25,8 @@ pub(super) struct Order {
     gone: BTreeMap<(ResourceType, Name), Instant>,
     /// Types that the client asked for.
     started: BTreeSet<ResourceType>,
+    /// Types of which it asked for everything: what a stream holds of them, and since when, its names do not say.
+    wild: BTreeSet<ResourceType>,
     /// Responses without an answer.
     pub(super) outstanding: BTreeMap<ResourceType, (String, Instant)>,
 }
@@ -36,12 +38,19 @@ impl Order {
         let request = match request {
             Request::Delta(request) => request,
             Request::Sotw(request) => {
+                if request.resource_names.iter().any(|name| name == WILDCARD) {
+                    self.wild.insert(kind);
+                    return;
+                }
                 let named = |name: &str| request.resource_names.iter().any(|other| other == name);
                 self.sent.retain(|(other, name), _| *other != kind || named(name));
                 return;
             }
         };
         for name in &request.resource_names_subscribe {
+            if name == WILDCARD {
+                self.wild.insert(kind);
+            }
             self.sent.remove(&(kind, Name::from(name.as_str())));
         }
         if !self.started.insert(kind) {
@@ -52,7 +61,9 @@ impl Order {
             if shelf.get(kind, name).is_none() {
                 self.gone.insert(key.clone(), now);
             }
-            self.sent.insert(key, version.strip_prefix("h:").unwrap().into());
+            if let Some(value) = version.strip_prefix("h:") {
+                self.sent.insert(key, value.into());
+            }
         }
     }
 
@@ -109,7 +120,8 @@ impl Order {
             let adds = said.resources.iter().any(|(name, value)| {
                 self.sent.get(&(kind, Name::from(*name))).is_none_or(|sent| **sent != **value)
             });
-            if adds && matches!(kind, ResourceType::Listener | ResourceType::RouteConfiguration) {
+            let is_wild = self.wild.contains(&kind);
+            if adds && !is_wild && matches!(kind, ResourceType::Listener | ResourceType::RouteConfiguration) {
                 for earlier in ResourceType::ALL.into_iter().take_while(|other| *other != kind) {
                     match self.outstanding.get(&earlier) {
                         Some((_, at)) if now < *at + order_wait => {
@@ -123,6 +135,11 @@ impl Order {
                 }
             }
             for key in removed {
+                if is_wild {
+                    self.sent.remove(&key);
+                    self.gone.remove(&key);
+                    continue;
+                }
                 let Some(since) = self.gone.get(&key) else {
                     fail(format!("{kind} {} is removed, and is there", key.1));
                 };
@@ -136,6 +153,7 @@ impl Order {
                 }
                 let mut later = self.gone.iter().filter(|((other, _), since)| {
                     *other > kind
+                        && !self.wild.contains(other)
                         && **since + removal_grace <= now
                         && !self.outstanding.contains_key(other)
                         && (says_removals || other.is_complete())
@@ -155,25 +173,28 @@ impl Order {
 
     /// Whether there is something of a type that the client asked for and was not sent.
     fn lacks(&self, kind: ResourceType, asked: &Asked, shelf: &Shelf) -> bool {
-        asked.of_type(kind).any(|name| {
+        let mut names = asked.of_type(kind).filter(|_| !self.wild.contains(&kind));
+        names.any(|name| {
             shelf.get(kind, name).is_some_and(|value| self.sent.get(&(kind, name.clone())) != Some(&value))
         })
     }
 }
 
 /// What a stream is subscribed to.
-struct Asked(Vec<(&'static str, Vec<Name>)>);
+struct Asked(Vec<(&'static str, bool, Vec<Name>)>);
 
 impl Asked {
     fn of(server: &Server, now: Instant) -> Self {
-        Self(server.stream().types(now).into_iter().map(|status| (status.kind, status.names)).collect())
+        let types = server.stream().types(now).into_iter();
+        Self(types.map(|status| (status.kind, status.wildcard, status.names)).collect())
     }
 
     fn of_type(&self, kind: ResourceType) -> impl Iterator<Item = &Name> {
-        self.0.iter().filter(move |(other, _)| *other == kind.abbreviation()).flat_map(|(_, names)| names)
+        self.0.iter().filter(move |(other, ..)| *other == kind.abbreviation()).flat_map(|(.., names)| names)
     }
 
     fn has(&self, kind: ResourceType, name: &Name) -> bool {
-        self.of_type(kind).any(|other| other == name)
+        let is_wild = self.0.iter().any(|(other, wild, _)| *wild && *other == kind.abbreviation());
+        is_wild || self.of_type(kind).any(|other| other == name)
     }
 }

@@ -14,14 +14,17 @@ use crate::{
         testing::{self, Toy},
     },
     config::XdsErrorCause,
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     server::Variant,
 };
+use all::All;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
+
+mod all;
 
 /// Where the stream is.
 enum Link {
@@ -71,6 +74,8 @@ pub(crate) struct World {
     watched: BTreeMap<(ResourceType, Name), u32>,
     /// What watchers saw last.
     seen: BTreeMap<(ResourceType, Name), Known<Arc<str>>>,
+    /// What watchers of everything saw last.
+    all: BTreeMap<ResourceType, All>,
     /// Resources that were bad, or not there, at some moment of which the client may yet hear.
     spoiled: BTreeSet<(ResourceType, Name)>,
     /// Last accepted version of each type.
@@ -88,17 +93,20 @@ struct Taken {
 
 impl World {
     pub(crate) fn new(variant: Variant, setup: &Setup) -> Self {
+        let mut shelf = Shelf::empty(setup.claim);
+        shelf.hides = setup.hides;
         let mut world = Self {
             variant,
             setup: setup.clone(),
             now: Instant::now(),
             client: machine(variant, setup),
             link: Link::None,
-            history: vec![Arc::new(Shelf::empty(setup.claim))],
+            history: vec![Arc::new(shelf)],
             server_is_up: true,
             behind: false,
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
+            all: BTreeMap::new(),
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
             lives: Lives::new(setup.ttl),
@@ -161,6 +169,7 @@ impl World {
                 self.accepted.clear();
                 self.lives.forget();
                 self.seen.clear();
+                self.all.clear();
                 let watched = self.watched.iter();
                 let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
                 self.client(client::Input::Interest { add, remove: vec![] });
@@ -186,6 +195,9 @@ impl World {
             if *count == 0 {
                 self.watched.remove(&key);
                 self.seen.remove(&key);
+                if *key.1 == *WILDCARD {
+                    self.all.remove(kind);
+                }
             }
             ended.push(key);
         }
@@ -251,6 +263,12 @@ impl World {
                 // The version of a type outlives the stream as long as something of the type is held.
                 let watched = &self.watched;
                 self.accepted.retain(|url, _| watched.keys().any(|(kind, _)| kind.url() == url));
+                // Of a list that never came it would say too much.
+                for kind in self.listed_kinds() {
+                    if !matches!(self.listing(kind), Known::Good { .. }) {
+                        self.accepted.remove(kind.url());
+                    }
+                }
                 self.client(client::Input::Opened);
                 true
             }
@@ -300,7 +318,7 @@ impl World {
         }
         transport.down.extend(given.responses.into_iter().map(Down::Response));
         for status in server.stream().types(self.now) {
-            if status.held > status.names.len() {
+            if status.held > status.names.len() && !status.wildcard {
                 fail(format!("{} held of {} names", status.held, status.names.len()));
             }
         }
@@ -345,8 +363,8 @@ impl World {
         let mut is_bad = false;
         if self.is_asked(beat.kind.url()) {
             let known = |name: &Name| {
-                let is_watched = self.watched.contains_key(&(beat.kind, name.clone()));
-                is_watched.then(|| self.client.known(beat.kind, name))
+                let is_wanted = self.client.wants(beat.kind, name);
+                is_wanted.then(|| self.client.known(beat.kind, name))
             };
             let lapsed = |name: &Name| self.client.lapsed(beat.kind, name);
             is_bad = self.lives.beats(self.variant, beat, self.now, known, lapsed);
@@ -387,6 +405,7 @@ impl World {
             }
             self.link = Link::Connecting;
         }
+        self.judge_all();
         if self.lives.ttl.is_some() {
             for key in self.watched.keys() {
                 let known = self.client.known(key.0, &key.1);
@@ -430,13 +449,20 @@ impl World {
                 for (name, claimed) in &request.initial_resource_versions {
                     match self.client.known(kind, name) {
                         Known::Good { resource, .. } if *claimed == *version(&resource) && first => {}
+                        // What is in trouble and nobody names.
+                        Known::Good { note: Some(_), .. } | Known::Bad(_)
+                            if claimed.is_empty() && first && self.client.wants(kind, name) => {}
                         known => fail(format!("it claims {claimed} of {kind} {name}, having {known:?}")),
                     }
                 }
                 &request.resource_names_subscribe
             }
         };
-        if (first && names.is_empty()) || names.iter().any(|name| name == "*") {
+        let kind = ResourceType::from_url(type_url(request)).unwrap();
+        let lists = names.iter().any(|name| name == WILDCARD);
+        let wanted = self.watched.contains_key(&(kind, WILDCARD.into()));
+        let says_all = matches!(request, Request::Sotw(_));
+        if (first && names.is_empty()) || (lists && !wanted) || (says_all && lists != wanted) {
             fail(format!("a wildcard: {request:?}"));
         }
     }
@@ -446,6 +472,9 @@ impl World {
         if !self.watched.contains_key(&key) {
             fail(format!("{key:?} changed, and nobody watches it"));
         }
+        if *key.1 == *WILDCARD {
+            return self.saw_all(key.0);
+        }
         let known = self.client.known(key.0, &key.1);
         let was_good = matches!(self.seen.get(&key), Some(Known::Good { .. }));
         let is_good = matches!(known, Known::Good { .. });
@@ -454,9 +483,7 @@ impl World {
         if was_good && !is_good && !may_go && !self.lives.is_over(&key, self.now) {
             fail(format!("{} {} was lost: {known:?}", key.0, key.1));
         }
-        // Nothing older is under way, and nothing that the server has not heard of.
-        let is_level =
-            !self.behind && matches!(&self.link, Link::Open { transport, .. } if transport.down.is_empty());
+        let is_level = self.is_level();
         if let Known::Good { resource, note: None } = &known
             && is_level
             && self.truth().get(key.0, &key.1).as_ref() == Some(resource)
@@ -464,6 +491,11 @@ impl World {
             self.spoiled.remove(&key);
         }
         self.seen.insert(key, known);
+    }
+
+    /// Nothing older is under way, and nothing that the server has not heard of.
+    fn is_level(&self) -> bool {
+        !self.behind && matches!(&self.link, Link::Open { transport, .. } if transport.down.is_empty())
     }
 
     /// Lets everything be delivered. If `finally`, the server comes back and every wait ends.
@@ -506,14 +538,15 @@ impl World {
         // Another client concludes from silence what ours is told.
         let concludes = !self.setup.timer_is_transient;
         let told = |kind: ResourceType| self.setup.peer == Peer::Ours || (kind.is_complete() && concludes);
-        let keys = self.watched.keys().filter(|(kind, _)| told(*kind));
-        keys.map(|key| (key.clone(), seen(self.client.known(key.0, &key.1)))).collect()
+        let keys = self.watched.keys().filter(|(kind, name)| told(*kind) && **name != *WILDCARD);
+        let named = keys.map(|key| (key.clone(), seen(self.client.known(key.0, &key.1))));
+        named.chain(self.seen_all().into_iter().filter(|((kind, _), _)| told(*kind))).collect()
     }
 
     /// Everything is delivered: the client knows what the server has.
     pub(crate) fn check(&self) {
-        let mut rejecting = false;
-        for (kind, name) in self.watched.keys() {
+        let mut rejecting = self.check_all();
+        for (kind, name) in self.watched.keys().filter(|(_, name)| **name != *WILDCARD) {
             let known = self.client.known(*kind, name);
             if self.seen.get(&(*kind, name.clone())) != Some(&known) {
                 fail(format!("{kind} {name}: nobody heard of {known:?}"));
@@ -568,7 +601,7 @@ impl World {
                 fail(format!("{kind} {name} is {truth:?}, and the client knows {known:?}"));
             }
         }
-        if self.client.status(|_| 0.0).len() != self.watched.len() {
+        if self.client.status(|_| 0.0).len() != self.watched.len() + self.unnamed() {
             fail("the client keeps what nobody watches".to_owned());
         }
         let Link::Open { server, order, .. } = &self.link else {

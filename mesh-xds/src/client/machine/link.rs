@@ -4,7 +4,7 @@
 //! the next one, so it is a failure, and stays one as long as anything is awaited.
 
 use super::{Link, Machine, Outputs, Parse, TypeState};
-use crate::name::{Name, ResourceType};
+use crate::name::{Name, ResourceType, WILDCARD};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 impl<P: Parse> Machine<P> {
@@ -37,11 +37,14 @@ impl<P: Parse> Machine<P> {
         self.link_since = Some(now);
         self.node_sent = false;
         for kind in ResourceType::ALL {
-            let names: BTreeSet<Name> = self.of(kind).entries.keys().cloned().collect();
-            if names.is_empty() {
-                // Nothing of this type is held any more, so its version says nothing.
+            let named = self.of(kind).entries.iter().filter(|(_, entry)| entry.references > 0);
+            let names: BTreeSet<Name> = named.map(|(name, _)| name.clone()).collect();
+            let lists = self.of(kind).entries.get(WILDCARD).is_some_and(|entry| entry.updated.is_none());
+            if names.is_empty() || lists {
+                // Nothing of this type is held any more, or not all of it: its version says nothing.
                 self.of(kind).version = Arc::default();
-            } else {
+            }
+            if !names.is_empty() {
                 self.ask(now, kind, &names, BTreeSet::new(), out);
             }
         }
@@ -123,7 +126,10 @@ impl<P: Parse> Machine<P> {
         for (kind, state) in ResourceType::ALL.into_iter().zip(&mut self.types) {
             state.asked = false;
             state.nonce.clear();
-            state.entries.retain(|_, entry| entry.references > 0);
+            let wild = state.is_wild();
+            state
+                .entries
+                .retain(|_, entry| entry.references > 0 || wild && entry.listed && entry.is_served());
             for (name, entry) in &mut state.entries {
                 entry.asked = false;
                 entry.restored = false;

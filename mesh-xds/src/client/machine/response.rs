@@ -8,7 +8,7 @@ use crate::{
         wire::{Content, Faults, Incoming, IncomingResource, Request, Response},
     },
     config::XdsErrorCause,
-    name::{Name, ResourceType, canonical},
+    name::{Name, ResourceType, WILDCARD, canonical},
     proto,
     server::Variant,
 };
@@ -39,7 +39,9 @@ impl<P: Parse> Machine<P> {
         }
         self.of(kind).nonce.clone_from(&incoming.nonce);
         let version = incoming.version.clone();
+        self.list_answered(now, kind);
         let faults = self.take_apart(now, incoming, out);
+        self.list_changed(kind, out);
         let error = faults.into_nack();
         if error.is_none() {
             self.of(kind).version = version.clone();
@@ -103,12 +105,16 @@ impl<P: Parse> Machine<P> {
                 }
             };
             let Some(name) = name else { continue };
+            if &*name == WILDCARD {
+                faults.add(kind, Some(&name), "no resource is called so: it stands for all of them");
+                continue;
+            }
             if !mentioned.insert(name.clone()) {
                 // Which of them is meant nobody can tell; the first counts.
                 faults.add(kind, Some(&name), "it is in the response more than once");
                 continue;
             }
-            let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
+            let Some(entry) = self.types[kind as usize].wanted(kind, &name) else { continue };
             let changed = match result {
                 Ok((_, None)) => entry.accept(None, version, now),
                 Ok((_, Some((new, mark)))) => match &entry.good {
@@ -138,7 +144,9 @@ impl<P: Parse> Machine<P> {
             let entries = &self.types[kind as usize].entries;
             // One that was never there may have been asked for after this was sent.
             let was_there = |entry: &Entry<_>| {
-                entry.good.is_some() || entry.lapsed.is_some() || entry.state == ResourceState::Nacked
+                let came =
+                    entry.good.is_some() || entry.lapsed.is_some() || entry.state == ResourceState::Nacked;
+                came || entry.references == 0 && entry.listed
             };
             let sent = entries.iter().filter(|(_, entry)| was_there(entry)).map(|(name, _)| name);
             gone.extend(sent.filter(|name| !mentioned.contains(*name)).cloned());
@@ -166,7 +174,7 @@ impl<P: Parse> Machine<P> {
     ) -> Result<(), String> {
         // Of a resource that is no longer watched it is no business of ours.
         let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { return Ok(()) };
-        if entry.references == 0 {
+        if !entry.is_wanted() {
             return Ok(());
         }
         let Some(good) = entry.good.as_ref().or(entry.lapsed.as_ref()) else {
@@ -181,7 +189,7 @@ impl<P: Parse> Machine<P> {
                 entry.unconfirmed = false;
                 if let Some(Good { resource, version, mark }) = entry.lapsed.take() {
                     entry.accept(Some((resource, mark)), version, now);
-                    out.changed.insert((kind, name.clone()));
+                    self.notify(kind, name.clone(), out);
                 }
                 self.await_end(kind, name);
                 Ok(())
@@ -256,9 +264,11 @@ impl<P: Parse> Machine<P> {
         let is_data_error = matches!(code, NOT_FOUND | PERMISSION_DENIED);
         let drop_data = is_data_error && self.settings.fail_on_data_errors;
         let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { return };
-        if entry.references == 0 && code == NOT_FOUND {
+        // Of a part of a wildcard any error says that it is not served: it may be about a name that was given up, and
+        // then nothing else is said.
+        if entry.references == 0 && (code == NOT_FOUND || entry.listed) && &*name != WILDCARD {
             self.disarm(kind, &name);
-            self.of(kind).entries.remove(&name);
+            self.drop_entry(kind, &name);
             return;
         }
         let (cause, state) = if code == NOT_FOUND {
@@ -273,12 +283,12 @@ impl<P: Parse> Machine<P> {
     /// An answer came for a name: its timer ends, and its watchers hear of a difference.
     fn settle(&mut self, kind: ResourceType, name: Name, changed: bool, out: &mut Outputs) {
         let Some(entry) = self.types[kind as usize].entries.get(&name) else { return };
-        if entry.references == 0 {
+        if !entry.is_wanted() {
             return;
         }
         self.await_end(kind, &name);
         if changed {
-            out.changed.insert((kind, name));
+            self.notify(kind, name, out);
         }
     }
 }

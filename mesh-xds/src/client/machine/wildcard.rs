@@ -1,0 +1,194 @@
+//! Everything of a type (LDS and CDS), asked for by the word `*` of Envoy's xDS protocol: no gRPC client does that by
+//! itself, so it is done only when [`WILDCARD`] is watched.
+//!
+//! The wildcard is an entry like a name. What came by it alone is kept beside it as *listed*: never named in a
+//! subscription, but told to a delta server that the client comes back to. Any response of the type answers the
+//! wildcard, an empty one as well. A control plane sends each resource once, however many subscriptions cover it, and
+//! does not say which do: so what is watched by name and is there is a part of the listing, and what is given up by name
+//! stays listed until the control plane says that the wildcard does not cover it. It goes when it is said to be gone:
+//! by `removed_resources`, by an error, or left out of a complete response. An error alone lists nothing. Names of an authority (`xdstp:`) are no part of it.
+
+use super::{Machine, Outputs, Parse, TypeState};
+use crate::{
+    client::{
+        Listed,
+        cache::{Entry, Failure, Known, ResourceState},
+    },
+    config::{XdsError, XdsErrorCause},
+    name::{self, Name, ResourceType, WILDCARD},
+};
+use std::{collections::BTreeMap, time::Instant};
+
+impl<R> TypeState<R> {
+    /// Whether everything is watched.
+    pub(super) fn is_wild(&self) -> bool {
+        self.entries.get(WILDCARD).is_some_and(|entry| entry.references > 0)
+    }
+
+    /// Whether a wildcard that is, or was a moment ago, watched may stand for this name.
+    fn covers(&self, kind: ResourceType, name: &str) -> bool {
+        name != WILDCARD && self.entries.contains_key(WILDCARD) && name::authority(kind, name).is_none()
+    }
+
+    /// Of a resource that the control plane speaks of: what is kept of it, if it is kept.
+    pub(super) fn wanted(&mut self, kind: ResourceType, name: &Name) -> Option<&mut Entry<R>> {
+        if !self.covers(kind, name) {
+            return self.entries.get_mut(name);
+        }
+        let entry = self.entries.entry(name.clone()).or_insert_with(Entry::new);
+        entry.listed = true;
+        Some(entry)
+    }
+}
+
+impl<P: Parse> Machine<P> {
+    /// Everything of a type, if [`WILDCARD`] is watched: each resource that there is, in a good version or not. Pending
+    /// before the first answer. A note says why it may be out of date.
+    pub fn listing(&self, kind: ResourceType) -> Known<Vec<(Name, Listed<P::Resource>)>> {
+        let error = |name: &Name, cause| XdsError {
+            resource_type: kind,
+            name: name.clone(),
+            cause,
+            server: self.settings.server.clone(),
+            node: self.node.clone(),
+        };
+        let state = &self.types[kind as usize];
+        let Some((star, entry)) = state.entries.get_key_value(WILDCARD).filter(|_| state.is_wild()) else {
+            if kind.has_wildcard() {
+                return Known::Pending;
+            }
+            let why =
+                format!("only Listener and Cluster have a wildcard; subscribe to each {kind} by its name");
+            return Known::Bad(error(&WILDCARD.into(), XdsErrorCause::Failed(why.into())));
+        };
+        let unreachable = || self.unreachable.clone().map(XdsErrorCause::Unreachable);
+        let cause = entry.failure.as_ref().map(|failure| failure.cause.clone()).or_else(unreachable);
+        let trouble = cause.map(|cause| error(star, cause));
+        if entry.updated.is_none() {
+            return trouble.map_or(Known::Pending, Known::Bad);
+        }
+        let of =
+            |failure: &Failure, name: &Name| (error(name, failure.cause.clone()), failure.version.clone());
+        let listed = |(name, entry): (&Name, &Entry<P::Resource>)| {
+            let (error, rejected) = entry.failure.as_ref().map(|failure| of(failure, name)).unzip();
+            let listed = Listed {
+                resource: entry.good.as_ref().map(|good| good.resource.clone()),
+                version: entry.good.as_ref().map(|good| good.version.clone()),
+                state: entry.state,
+                error,
+                rejected: rejected.filter(|version| !version.is_empty()),
+            };
+            (name.clone(), listed)
+        };
+        let here = |(name, entry): &(&Name, &Entry<_>)| {
+            entry.is_wanted()
+                && entry.is_served()
+                && ***name != *WILDCARD
+                && name::authority(kind, name).is_none()
+        };
+        let resource = state.entries.iter().filter(here).map(listed).collect();
+        Known::Good { resource, note: trouble.map(|error| error.to_string().into()) }
+    }
+
+    /// What is known of a name, or of the wildcard, but not the value.
+    pub(in crate::client) fn outcome(&self, kind: ResourceType, name: &str) -> Known<()> {
+        fn without<T>(known: Known<T>) -> Known<()> {
+            match known {
+                Known::Pending => Known::Pending,
+                Known::Good { note, .. } => Known::Good { resource: (), note },
+                Known::Bad(error) => Known::Bad(error),
+            }
+        }
+        if name == WILDCARD { without(self.listing(kind)) } else { without(self.known(kind, name)) }
+    }
+
+    /// Whether anybody cares for a resource.
+    #[cfg(test)]
+    pub(crate) fn wants(&self, kind: ResourceType, name: &str) -> bool {
+        self.types[kind as usize].entries.get(name).is_some_and(Entry::is_wanted)
+    }
+
+    /// What a delta server is told that is held, when the type is asked for on a new stream.
+    pub(super) fn held(&self, kind: ResourceType) -> BTreeMap<String, String> {
+        let entries = self.types[kind as usize].entries.iter();
+        let held = entries.filter_map(|(name, entry)| {
+            // What is in trouble is asked for anew: if the control plane has gone back to the version in use, it would
+            // otherwise say nothing, and the trouble would never end.
+            let sound = entry.good.as_ref().filter(|_| entry.failure.is_none());
+            let version = match sound {
+                Some(good) => good.version.to_string(),
+                // Nobody names it, so it has to be said to be there, lest nobody say that it is not; in no version.
+                None if entry.references == 0 && entry.listed => String::new(),
+                None => return None,
+            };
+            Some((name.to_string(), version))
+        });
+        held.collect()
+    }
+
+    /// A response came: whatever it says, it is an answer to who asked for everything.
+    pub(super) fn list_answered(&mut self, now: Instant, kind: ResourceType) {
+        let Some(entry) = self.types[kind as usize].entries.get_mut(WILDCARD) else { return };
+        entry.state = ResourceState::Acked;
+        entry.failure = None;
+        entry.updated = Some(now);
+        if entry.references > 0 {
+            self.disarm(kind, &WILDCARD.into());
+        }
+    }
+
+    /// Something else may be known of what the wildcard stands for.
+    pub(super) fn list_changed(&self, kind: ResourceType, out: &mut Outputs) {
+        if self.types[kind as usize].is_wild() {
+            out.changed.insert((kind, WILDCARD.into()));
+        }
+    }
+
+    /// Something else is known of a name.
+    pub(super) fn notify(&self, kind: ResourceType, name: Name, out: &mut Outputs) {
+        self.list_changed(kind, out);
+        if self.types[kind as usize].entries.get(&name).is_some_and(|entry| entry.references > 0) {
+            out.changed.insert((kind, name));
+        }
+    }
+
+    /// The wildcard is watched again: a complete response without what is listed may be older than that.
+    pub(super) fn doubt_listed(&mut self, kind: ResourceType) {
+        for entry in self.of(kind).entries.values_mut().filter(|entry| entry.references == 0 && entry.listed)
+        {
+            entry.unconfirmed = true;
+        }
+    }
+
+    /// A name was given up that the wildcard may cover, and stays, if it is there. What the control plane only speaks of
+    /// does not: by the wildcard alone it need not say when that ends.
+    pub(super) fn keep_listed(&mut self, kind: ResourceType, name: &Name) -> bool {
+        let state = self.of(kind);
+        let covered = state.covers(kind, name);
+        let Some(entry) = state.entries.get_mut(name) else { return false };
+        entry.listed = covered && entry.is_served() && entry.state != ResourceState::ReceivedError;
+        entry.listed
+    }
+
+    /// Forgets a name; of the wildcard also what it alone stood for. Nothing is awaited of it any more.
+    pub(super) fn drop_entry(&mut self, kind: ResourceType, name: &Name) {
+        self.of(kind).entries.remove(name);
+        if &**name == WILDCARD {
+            self.drop_listed(kind);
+        }
+    }
+
+    /// Forgets what nobody names.
+    pub(super) fn drop_listed(&mut self, kind: ResourceType) {
+        let timers = &mut self.timers;
+        let state = &mut self.types[kind as usize];
+        state.entries.retain(|name, entry| {
+            let stays = entry.references > 0 || !entry.listed;
+            if let (false, Some(due)) = (stays, entry.due) {
+                timers.remove(&(due, kind, name.clone()));
+            }
+            entry.listed = false;
+            stays
+        });
+    }
+}
