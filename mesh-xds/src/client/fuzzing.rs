@@ -1,12 +1,12 @@
-//! Responses with any resources, taken by a client that watches all of them; and any file of the last known good
-//! configuration.
+//! Responses with any resources, taken by a client that watches all of them, by their names or by the wildcard; and
+//! any file of the last known good configuration.
 
 use super::{
     BackoffSettings, Input, Known, Machine, Request, ResourceState, Resources, Response, Settings, store,
 };
 use crate::{
     fuzzing::context,
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     proto,
     resource::name_of,
     server::Variant,
@@ -49,7 +49,10 @@ pub(crate) fn response(variant: Variant, data: &[u8]) {
     let mut machine = Machine::new(Resources { context: context() }, settings);
     let now = Instant::now();
     let other = (kind, Name::from("another"));
-    let keys: BTreeSet<_> = names.iter().map(|name| (kind, name.clone())).chain([other]).collect();
+    let lists = flags & 8 == 8 && kind.has_wildcard();
+    let all = lists.then(|| (kind, Name::from(WILDCARD)));
+    let named = names.iter().filter(|name| flags & 16 == 0 && ***name != *WILDCARD);
+    let keys: BTreeSet<_> = named.map(|name| (kind, name.clone())).chain([other]).chain(all).collect();
     machine.on(now, Input::Interest { add: keys.iter().cloned().collect(), remove: Vec::new() });
     machine.on(now, Input::Opened);
     machine.on(now, Input::Established);
@@ -69,9 +72,12 @@ pub(crate) fn response(variant: Variant, data: &[u8]) {
     // The same once more changes nothing. (A heart-beat before its resource is wrong only the first time.)
     let known = |machine: &Machine<Resources>| {
         let known = |(kind, name): &(ResourceType, Name)| machine.known(*kind, name);
-        keys.iter().map(known).collect::<Vec<Known<_>>>()
+        (keys.iter().map(known).collect::<Vec<Known<_>>>(), lists.then(|| machine.listing(kind)))
     };
     let before = known(&machine);
+    if let Some(listing) = &before.1 {
+        assert!(matches!(listing, Known::Good { .. }), "an answer is no answer");
+    }
     let again = machine.on(now, Input::Response(response));
     assert_eq!(again.requests.len(), 1, "a response has one answer");
     assert!(first.rejected.is_some() || again.rejected.is_none(), "what was accepted is rejected");

@@ -201,6 +201,3 @@ fn is_same<R>(one: &ResourceSet<R>, other: &ResourceSet<R>) -> bool {
         && one.resources.len() == other.resources.len()
         && (&one.note, &one.version) == (&other.note, &other.version)
 }
-
-#[cfg(test)]
-mod tests;

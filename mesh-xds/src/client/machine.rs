@@ -341,7 +341,7 @@ impl<P: Parse> Machine<P> {
     pub fn status(&self, epoch: impl Fn(Instant) -> f64) -> Vec<ResourceStatus> {
         let all = ResourceType::ALL.into_iter().zip(&self.types);
         all.flat_map(|(kind, state)| {
-            let wild = state.is_wild();
+            let wild = state.lists();
             let shown =
                 move |entry: &Entry<_>| entry.references > 0 || wild && entry.listed && entry.is_served();
             state
@@ -483,7 +483,11 @@ impl<P: Parse> Machine<P> {
                 self.drop_listed(kind);
             }
             let Some(entry) = self.types[kind as usize].entries.get_mut(&name) else { continue };
-            if entry.is_answered() {
+            if entry.references == 0 {
+                self.disarm(kind, &name);
+                self.drop_entry(kind, &name);
+                self.list_changed(kind, out);
+            } else if entry.is_answered() {
                 *entry = Entry { references: entry.references, ..Entry::new() };
                 self.timers.retain(|(_, of, timed)| (*of, timed) != (kind, &name));
                 // With a version the control plane could think that we have it.

@@ -2,8 +2,8 @@
 
 use super::bytes::Bytes;
 use crate::{
-    client::{BackoffSettings, Input, Key, Machine, Parse, Request, Response, Settings, Unparsable},
-    name::{Name, ResourceType},
+    client::{BackoffSettings, Input, Key, Known, Machine, Parse, Request, Response, Settings, Unparsable},
+    name::{Name, ResourceType, WILDCARD},
     proto,
     server::Variant,
 };
@@ -47,8 +47,10 @@ fn name(bytes: &mut Bytes<'_>) -> String {
     bytes.of("a", &["b", "c", "", "*", "xdstp://x/envoy.config.cluster.v3.Cluster/a?b=1&a=2"]).to_owned()
 }
 
+/// A name, or everything of a type that has a wildcard.
 fn key(bytes: &mut Bytes<'_>) -> Key {
-    (kind(bytes), bytes.of("a", &["b", "c"]).into())
+    let (kind, name): Key = (kind(bytes), bytes.of("a", &["b", "c", WILDCARD]).into());
+    (kind, if *name == *WILDCARD && !kind.has_wildcard() { "a".into() } else { name })
 }
 
 fn any(bytes: &mut Bytes<'_>) -> proto::Any {
@@ -181,13 +183,31 @@ pub(super) fn machine(data: &[u8]) {
             };
             // An empty first list would be a wildcard.
             assert!(!asked.insert(url.clone()) || !names.is_empty(), "a wildcard: {request:?}");
-            assert!(!names.iter().any(|name| name == "*"), "a wildcard: {request:?}");
-            assert!(ResourceType::from_url(url).is_some(), "a type that was made up: {url}");
+            let kind = ResourceType::from_url(url).expect("no type is made up");
+            let lists = names.iter().any(|name| name == WILDCARD);
+            assert!(!lists || watched.contains_key(&(kind, WILDCARD.into())), "a wildcard: {request:?}");
         }
         for key in &out.changed {
             assert!(watched.contains_key(key), "{key:?} changed, and nobody watches it");
         }
         assert!(machine.deadline().is_none_or(|due| due > now), "time stands still");
-        assert_eq!(machine.status(|_| 0.0).len(), watched.len(), "it keeps what nobody watches");
+        let listed = watched.keys().filter(|(_, name)| **name == *WILDCARD).map(|(kind, _)| {
+            match machine.listing(*kind) {
+                Known::Good { resource, .. } => {
+                    assert!(
+                        !resource.iter().any(|(name, _)| **name == *WILDCARD),
+                        "the wildcard lists itself"
+                    );
+                    assert!(
+                        resource.iter().all(|(_, one)| one.resource.is_some() || one.error.is_some()),
+                        "nothing is listed"
+                    );
+                    resource.iter().filter(|(name, _)| !watched.contains_key(&(*kind, name.clone()))).count()
+                }
+                Known::Pending | Known::Bad(_) => 0,
+            }
+        });
+        let listed: usize = listed.sum();
+        assert_eq!(machine.status(|_| 0.0).len(), watched.len() + listed, "it keeps what nobody watches");
     }
 }

@@ -75,6 +75,17 @@ fn keys(random: &mut Rng, most: usize) -> Vec<event::Key> {
     (0..random.usize(..=most)).map(|_| key(random)).collect()
 }
 
+/// What is watched: names, and now and then everything.
+fn wishes(random: &mut Rng, most: usize) -> Vec<event::Key> {
+    let mut keys = keys(random, most);
+    for (_, name) in &mut keys {
+        if random.u8(..4) == 0 {
+            *name = event::NAMES;
+        }
+    }
+    keys
+}
+
 fn script(random: &mut Rng) -> Script<Setup, Event> {
     let mut variant = || if random.bool() { Variant::Sotw } else { Variant::Delta };
     let variants = [variant(), variant(), variant()];
@@ -84,7 +95,7 @@ fn script(random: &mut Rng) -> Script<Setup, Event> {
     let events = (0..length).map(|_| {
         let server = random.usize(..SERVERS);
         match random.u8(..32) {
-            0..5 => Event::Interest { add: keys(random, 2), remove: keys(random, 2) },
+            0..5 => Event::Interest { add: wishes(random, 2), remove: wishes(random, 2) },
             5..10 => {
                 let changes = (0..random.u8(1..4)).map(|_| {
                     let value = (random.u8(..4) > 0).then(|| random.u8(..VALUES) + VALUES * server as u8);
@@ -112,6 +123,9 @@ fn script(random: &mut Rng) -> Script<Setup, Event> {
     Script { setup, events: events.collect() }
 }
 
+/// A listing as it was seen.
+type All = Known<Vec<(Name, Listed<Arc<str>>)>>;
+
 /// The stream to one control plane.
 enum Link {
     None,
@@ -133,6 +147,8 @@ struct World {
     remotes: [Remote; SERVERS],
     watched: BTreeMap<Key, u32>,
     seen: BTreeMap<Key, Known<Arc<str>>>,
+    /// What watchers of everything saw last.
+    all: BTreeMap<ResourceType, All>,
     setup: Setup,
     started: Instant,
     writer: Writer,
@@ -197,6 +213,7 @@ impl World {
             remotes: setup.variants.map(remote),
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
+            all: BTreeMap::new(),
             setup: setup.clone(),
             started,
             disk: records.clone(),
@@ -221,6 +238,9 @@ impl World {
                     if *count == 0 {
                         self.watched.remove(&key);
                         self.seen.remove(&key);
+                        if *key.1 == *WILDCARD {
+                            self.all.remove(kind);
+                        }
                     }
                     ended.push(key);
                 }
@@ -346,13 +366,17 @@ impl World {
             }
         }
         for key in actions.changed.into_iter().filter(|key| self.watched.contains_key(key)) {
+            if *key.1 == *WILDCARD {
+                self.all.insert(key.0, self.federation.listing(key.0));
+                continue;
+            }
             let known = self.federation.known(key.0, &key.1);
             self.seen.insert(key, known);
         }
         let now = self.epoch();
         self.writer.learn(self.federation.accepted(), &testing::Toy, now);
-        let mut from = None;
-        for (kind, name) in self.watched.keys() {
+        let mut from = self.judge_all();
+        for (kind, name) in self.named() {
             let known = self.federation.known(*kind, name);
             if self.federation.is_stored()
                 && let Known::Good { resource, .. } = &known
@@ -397,6 +421,7 @@ impl World {
         self.writer = writer(self.disk.clone());
         self.federation = federation(&self.setup, stored);
         self.seen.clear();
+        self.all.clear();
         self.answered = false;
         let watched = self.watched.iter();
         let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
@@ -438,13 +463,15 @@ impl World {
 
     /// Nobody waits while there is somebody to ask.
     fn check_answers(&self) {
-        let is_there = self.watched.keys().any(|key| self.found.contains_key(key));
+        let is_there = self.named().any(|key| self.found.contains_key(key));
         // What a control plane was silent about counts as absent, as in gRPC.
         let lacks = |(kind, name): &Key| match self.federation.known(*kind, name) {
             Known::Bad(error) => !matches!(error.cause, XdsErrorCause::DoesNotExist(_)),
             known => known == Known::Pending,
         };
-        let is_there = is_there && self.watched.keys().any(lacks);
+        let lists_nothing =
+            self.kinds().any(|kind| !matches!(self.federation.listing(kind), Known::Good { .. }));
+        let is_there = is_there && (lists_nothing || self.named().any(lacks));
         let is_alone = !self.answered && self.remotes.iter().all(|remote| !remote.is_up);
         if is_there && is_alone && !self.federation.is_stored() {
             fail("what is on disk is not used, and nobody is there".to_owned());
@@ -454,7 +481,17 @@ impl World {
         }
         let speaks = self.speaks();
         let first = self.remotes.iter().position(|remote| remote.is_up);
-        for (kind, name) in self.watched.keys() {
+        for kind in self.kinds() {
+            match self.federation.listing(kind) {
+                Known::Good { resource, .. } if self.remotes[speaks].is_up => {
+                    self.lists(speaks, kind, &resource)
+                }
+                Known::Bad(error) if first.is_none() => drop(error),
+                Known::Good { .. } => {}
+                known => fail(format!("{kind}: the list is {known:?}, and {first:?} is there")),
+            }
+        }
+        for (kind, name) in self.named() {
             let known = self.federation.known(*kind, name);
             match (&known, first) {
                 (Known::Pending, _) => fail(format!("{kind} {name} is not known")),
@@ -495,6 +532,61 @@ impl World {
         };
         if !right {
             fail(format!("{kind} {name} is {truth:?} at {server}, and the client knows {known:?}"));
+        }
+    }
+
+    /// The types of which everything is watched.
+    fn kinds(&self) -> impl Iterator<Item = ResourceType> {
+        self.watched.keys().filter(|(_, name)| **name == *WILDCARD).map(|key| key.0)
+    }
+
+    fn named(&self) -> impl Iterator<Item = &Key> {
+        self.watched.keys().filter(|(_, name)| **name != *WILDCARD)
+    }
+
+    /// Watchers of everything have heard of everything; whose words it is made of, and of no other.
+    fn judge_all(&self) -> Option<u8> {
+        let mut from = None;
+        for kind in self.kinds() {
+            let now = self.federation.listing(kind);
+            if self.all.get(&kind) != Some(&now) {
+                fail(format!("{kind}: nobody heard of {now:?}"));
+            }
+            let Known::Good { resource, .. } = now else { continue };
+            if self.federation.is_stored() {
+                fail(format!("{kind}: {resource:?} is from the disk"));
+            }
+            for resource in resource.iter().filter_map(|(_, one)| one.resource.as_ref()) {
+                let origin = origin(resource);
+                if *from.get_or_insert(origin) != origin {
+                    fail(format!("{kind}: {resource} is listed, and others are not of {origin}"));
+                }
+            }
+        }
+        from
+    }
+
+    /// What is listed is what a control plane has.
+    fn lists(&self, server: Id, kind: ResourceType, all: &[(Name, Listed<Arc<str>>)]) {
+        let shelf = &self.remotes[server].shelf;
+        for name in (0..event::NAMES).map(name) {
+            let listed = all.iter().find(|(other, _)| *other == name).map(|(_, listed)| listed);
+            let is_right = match (shelf.get(kind, &name), listed) {
+                (Some(bad), Some(listed)) if bad.starts_with("bad") => listed.state == ResourceState::Nacked,
+                (Some(good), Some(listed)) => {
+                    listed.resource.as_ref() == Some(&good) && listed.error.is_none()
+                }
+                (Some(_), None) => false,
+                (None, Some(listed)) => {
+                    let is_refused =
+                        shelf.refusal(kind, &name).is_some() && listed.state == ResourceState::ReceivedError;
+                    is_refused && self.watched.contains_key(&(kind, name.clone()))
+                }
+                (None, None) => true,
+            };
+            if !is_right {
+                fail(format!("{kind} {name} of {server} is listed as {listed:?}"));
+            }
         }
     }
 

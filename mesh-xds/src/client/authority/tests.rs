@@ -14,6 +14,8 @@ use crate::{
 };
 use ResourceType::{Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS};
 
+mod wildcard;
+
 fn server(address: &str) -> ServerConfig {
     ServerConfig::new(address, ChannelCredentials::Insecure).unwrap()
 }
@@ -337,17 +339,6 @@ fn a_name_of_an_unknown_authority_is_an_error_and_nobody_is_asked() {
     assert!(script.remove(&[(CDS, name)]).is_empty());
     // A name that only looks so is like any other.
     assert_eq!(script.add(&[(LDS, name)]), ["0 connect"]);
-}
-
-/// A route may name any cluster; of this name a control plane would send everything it has.
-#[test]
-fn the_wildcard_is_no_name_and_nobody_is_asked() {
-    let mut script = Script::new(&bootstrap(&["a:1"]));
-    assert!(script.add(&[(CDS, "*")]).is_empty());
-    let text = script.known(CDS, "*");
-    assert!(text.contains("names no resource"), "{text}");
-    assert!(script.remove(&[(CDS, "*")]).is_empty());
-    assert_eq!(script.add(&[(CDS, "*.example.com")]), ["0 connect"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Many targets over one machine.
 
+mod all;
 mod secrets;
 
 use super::*;

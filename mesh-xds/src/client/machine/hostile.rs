@@ -87,7 +87,7 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let keys = || vec((kind(), select(vec!["a", "b", "c"]).prop_map(str::to_owned)), 0..3);
+    let keys = || vec((kind(), select(vec!["a", "b", "c", "*"]).prop_map(str::to_owned)), 0..3);
     prop_oneof![
         3 => (keys(), keys()).prop_map(|(add, remove)| Event::Interest(add, remove)),
         2 => Just(Event::Opened),
@@ -149,13 +149,24 @@ proptest! {
                 prop_assert!(of_variant && ResourceType::from_url(url).is_some());
                 // An empty first list would be a wildcard.
                 prop_assert!(!asked.insert(url.clone()) || !names.is_empty(), "a wildcard: {request:?}");
-                prop_assert!(!names.contains(&"*".to_owned()));
+                if let Some(kind) = ResourceType::from_url(url).filter(|_| names.contains(&"*".to_owned())) {
+                    prop_assert!(kind.has_wildcard() && machine.types[kind as usize].is_wild(), "{request:?}");
+                }
             }
-            prop_assert!(out.changed.iter().all(|(kind, name)| ["a", "b", "c"].contains(&&**name)
+            prop_assert!(out.changed.iter().all(|(kind, name)| ["a", "b", "c", "*"].contains(&&**name)
                 && machine.types[*kind as usize].entries.contains_key(name)));
             prop_assert!(machine.deadline().is_none_or(|due| due > now), "time stands still");
-            for state in &machine.types {
-                prop_assert!(state.entries.len() <= 3, "only what is watched is kept");
+            for (kind, state) in ResourceType::ALL.into_iter().zip(&machine.types) {
+                let may_stay = |entry: &Entry<_>| {
+                    entry.references > 0 || entry.due.is_some() || entry.listed && state.entries.contains_key("*")
+                };
+                prop_assert!(state.entries.values().all(may_stay), "only what is watched is kept");
+                if let Known::Good { resource, .. } = machine.listing(kind) {
+                    let says_something = |name: &Name, one: &crate::client::Listed<_>| {
+                        **name != *"*" && (one.resource.is_some() || one.error.is_some())
+                    };
+                    prop_assert!(resource.iter().all(|(name, one)| says_something(name, one)));
+                }
             }
         }
     }

@@ -7,6 +7,8 @@ use ResourceType::{
 };
 use prost::Message;
 
+mod wildcard;
+
 /// A machine with a clock, and shorthands.
 struct Script {
     machine: Machine<Toy>,

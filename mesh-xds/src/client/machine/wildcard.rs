@@ -25,6 +25,11 @@ impl<R> TypeState<R> {
         self.entries.get(WILDCARD).is_some_and(|entry| entry.references > 0)
     }
 
+    /// Whether what there is is known.
+    pub(super) fn lists(&self) -> bool {
+        self.entries.get(WILDCARD).is_some_and(|entry| entry.references > 0 && entry.updated.is_some())
+    }
+
     /// Whether a wildcard that is, or was a moment ago, watched may stand for this name.
     fn covers(&self, kind: ResourceType, name: &str) -> bool {
         name != WILDCARD && self.entries.contains_key(WILDCARD) && name::authority(kind, name).is_none()

@@ -19,6 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Endpoint, Server};
 
+mod all;
 mod flow;
 mod load;
 mod peer;

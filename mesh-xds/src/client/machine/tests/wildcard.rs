@@ -1,0 +1,315 @@
+//! Everything of a type, one script for each rule.
+
+use super::*;
+use crate::client::{Listed, cache::ResourceState};
+
+impl Script {
+    /// `a=1 b=2`, with what is wrong in brackets; `pending`, or an error.
+    fn all(&self, kind: ResourceType) -> String {
+        match self.machine.listing(kind) {
+            Known::Pending => "pending".to_owned(),
+            Known::Bad(error) => error.to_string(),
+            Known::Good { resource, note } => {
+                let one = |(name, listed): &(Name, Listed<Arc<str>>)| {
+                    let value = listed.resource.as_deref().unwrap_or_default();
+                    let error =
+                        listed.error.as_ref().map(|error| format!("({})", error.cause)).unwrap_or_default();
+                    format!("{name}={value}{error}")
+                };
+                let note = note.map(|note| format!(" [{note}]")).unwrap_or_default();
+                format!("{}{note}", resource.iter().map(one).collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    /// The same in either way: a state-of-the-world response is complete, a delta response says what is gone.
+    fn say(&mut self, variant: Variant, all: &[&str], news: &[&str], gone: &[&str]) -> Outputs {
+        match variant {
+            Variant::Sotw => self.sotw(CDS, "v", all),
+            Variant::Delta => {
+                let resource = |body: &&str| {
+                    let (name, value) = body.split_once('=').unwrap();
+                    wrapper(CDS, name, value, body)
+                };
+                self.delta(CDS, news.iter().map(resource).collect(), gone)
+            }
+        }
+    }
+}
+
+const BOTH: [Variant; 2] = [Variant::Sotw, Variant::Delta];
+
+/// Names that a request asks for, and gives up.
+fn asks(outputs: &Outputs) -> (Vec<String>, Vec<String>) {
+    match outputs.requests.as_slice() {
+        [Request::Sotw(request)] => (request.resource_names.clone(), vec![]),
+        [Request::Delta(request)] => {
+            (request.resource_names_subscribe.clone(), request.resource_names_unsubscribe.clone())
+        }
+        other => panic!("not one request: {other:?}"),
+    }
+}
+
+#[test]
+fn everything_is_asked_for_by_the_word_and_listed_as_it_comes_and_goes() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        assert_eq!(script.all(CDS), "pending");
+        assert_eq!(asks(&script.open(&[(CDS, "*")])).0, ["*"]);
+        let out = script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
+        assert_eq!(out.changed, [key(CDS, "*")].into(), "{variant:?}: nobody names the others");
+        assert_eq!(script.all(CDS), "a=1 b=1");
+        script.say(variant, &["a=2", "c=1"], &["a=2", "c=1"], &["b"]);
+        assert_eq!(script.all(CDS), "a=2 c=1");
+        let out = script.remove(&[(CDS, "*")]);
+        assert_eq!(
+            asks(&out),
+            if variant == Variant::Sotw { (vec![], vec![]) } else { (vec![], names(&["*"])) }
+        );
+        assert_eq!(script.all(CDS), "pending");
+        script.pass(LINGER);
+        assert!(script.machine.types[CDS as usize].entries.is_empty());
+        assert!(script.machine.deadline().is_none());
+    }
+}
+
+#[test]
+fn an_empty_answer_is_an_answer_and_silence_is_none() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*"), (LDS, "*")]);
+        script.say(variant, &[], &[], &[]);
+        assert_eq!((script.all(CDS), script.all(LDS)), (String::new(), "pending".into()));
+        let out = script.pass(Duration::from_secs(15));
+        assert_eq!(out.changed, [key(LDS, "*")].into());
+        let text = script.all(LDS);
+        assert!(
+            text.contains("cannot be used: the control plane did not say within 15 s what there is"),
+            "{text}"
+        );
+        assert_eq!(script.all(CDS), "", "it does exist, and is empty");
+    }
+}
+
+#[test]
+fn a_type_without_a_wildcard_is_not_asked_for() {
+    let mut script = Script::new(Variant::Delta);
+    assert!(!script.add(&[(EDS, "*"), (RDS, "*")]).connect);
+    assert!(script.all(EDS).contains("only Listener and Cluster have a wildcard"), "{}", script.all(EDS));
+}
+
+#[test]
+fn a_bad_one_is_rejected_and_listed_with_its_last_good_version() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*")]);
+        script.say(variant, &["a=1", "b=bad"], &["a=1", "b=bad"], &[]);
+        let out = script.say(variant, &["a=bad", "b=bad"], &["a=bad"], &[]);
+        assert!(out.rejected.unwrap().contains("Cluster a: bad is bad"));
+        assert_eq!(script.all(CDS), "a=1(was rejected: bad is bad) b=(was rejected: bad is bad)");
+        let states: Vec<_> =
+            script.machine.status(|_| 0.0).into_iter().map(|one| (one.name, one.state)).collect();
+        let nacked = |name: &str| (Name::from(name), ResourceState::Nacked);
+        assert_eq!(states, [(Name::from("*"), ResourceState::Acked), nacked("a"), nacked("b")]);
+        script.say(variant, &["a=1"], &["a=1"], &["b"]);
+        assert_eq!(script.all(CDS), "a=1");
+    }
+}
+
+#[test]
+fn one_that_is_named_too_is_there_once_and_outlives_the_wildcard() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*")]);
+        script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
+        let out = script.add(&[(CDS, "a")]);
+        assert_eq!(out.changed, [key(CDS, "a")].into());
+        assert_eq!((script.known(CDS, "a"), script.all(CDS)), ("1".into(), "a=1 b=1".into()), "{variant:?}");
+        let out = script.say(variant, &["a=2", "b=1"], &["a=2"], &[]);
+        assert_eq!(out.changed, [key(CDS, "a"), key(CDS, "*")].into());
+        script.remove(&[(CDS, "*")]);
+        script.pass(LINGER);
+        assert_eq!((script.known(CDS, "a"), script.known(CDS, "b")), ("2".into(), String::new()));
+        assert_eq!(script.machine.status(|_| 0.0).len(), 1);
+    }
+}
+
+#[test]
+fn what_is_given_up_by_name_stays_listed_until_the_control_plane_denies_it() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*"), (CDS, "a"), (CDS, "none")]);
+        script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &["none"]);
+        script.remove(&[(CDS, "a"), (CDS, "none")]);
+        assert_eq!(script.all(CDS), "a=1 b=1", "{variant:?}");
+        script.say(variant, &["b=1"], &[], &["a"]);
+        assert_eq!(script.all(CDS), "b=1", "it was there for who names it only");
+    }
+}
+
+#[test]
+fn an_error_is_told_to_who_names_it_and_lists_nothing() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*"), (CDS, "a")]);
+        script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
+        let errors = ["a", "b", "c"].map(|name| not_found(name, 3, "it is refused")).to_vec();
+        match variant {
+            Variant::Sotw => script.sotw_with(CDS, "v", vec![], errors),
+            Variant::Delta => script.on(Input::Response(Response::Delta(proto::DeltaDiscoveryResponse {
+                type_url: CDS.url().into(),
+                nonce: "9".into(),
+                resource_errors: errors,
+                ..Default::default()
+            }))),
+        };
+        assert_eq!(script.all(CDS), "a=1(cannot be used: it is refused)");
+        script.remove(&[(CDS, "a")]);
+        assert_eq!(script.all(CDS), "", "nobody says when that ends");
+    }
+}
+
+#[test]
+fn an_error_of_the_wildcard_is_a_note_until_the_next_answer() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "*")]);
+    script.sotw_with(CDS, "1", vec![any(CDS, "a=1")], vec![not_found("*", 7, "not yours")]);
+    assert!(script.all(CDS).starts_with("a=1 [Cluster * cannot be used: not yours"), "{}", script.all(CDS));
+    script.sotw(CDS, "2", &["a=1"]);
+    assert_eq!(script.all(CDS), "a=1");
+}
+
+#[test]
+fn a_delta_server_is_told_what_is_listed_when_the_client_comes_back_and_says_what_is_gone() {
+    let mut script = Script::new(Variant::Delta);
+    script.open(&[(CDS, "*")]);
+    let all = ["a=1", "b=1", "c=bad", "d=1"];
+    script.say(Variant::Delta, &[], &all, &[]);
+    script.say(Variant::Delta, &[], &["d=bad"], &[]);
+    script.on(Input::Closed("gone".into()));
+    script.pass(Duration::from_secs(5));
+    let before = "a=1 b=1 c=(was rejected: bad is bad) d=1(was rejected: bad is bad)";
+    assert_eq!(script.all(CDS), before);
+    let request = delta(&script.on(Input::Opened));
+    assert_eq!(request.resource_names_subscribe, ["*"]);
+    // What is in trouble is held in no version: it is sent again, or said to be gone.
+    let held =
+        [("a", "1"), ("b", "1"), ("c", ""), ("d", "")].map(|(name, v)| (name.to_owned(), v.to_owned()));
+    assert_eq!(request.initial_resource_versions, held.into());
+    assert!(script.machine.deadline().is_none(), "it was answered once");
+    script.say(Variant::Delta, &[], &["d=1"], &["a", "c"]);
+    assert_eq!(script.all(CDS), "b=1 d=1");
+}
+
+#[test]
+fn what_vanished_meanwhile_is_left_out_of_the_first_complete_response() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "*")]);
+    script.sotw(CDS, "1", &["a=1", "b=1"]);
+    script.on(Input::Closed("gone".into()));
+    script.pass(Duration::from_secs(5));
+    assert_eq!(sotw(&script.on(Input::Opened)), ("1".into(), String::new(), names(&["*"]), None));
+    assert_eq!(script.all(CDS), "a=1 b=1");
+    script.sotw(CDS, "2", &["b=1"]);
+    assert_eq!(script.all(CDS), "b=1");
+}
+
+#[test]
+fn a_list_that_was_given_up_while_the_control_plane_was_away_is_asked_for_without_a_version() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*"), (CDS, "a")]);
+        script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
+        script.on(Input::Closed("gone".into()));
+        script.remove(&[(CDS, "*")]);
+        script.add(&[(CDS, "*")]);
+        assert_eq!(script.all(CDS), "pending");
+        script.pass(Duration::from_secs(5));
+        let out = script.on(Input::Opened);
+        match &out.requests[..] {
+            [Request::Sotw(request)] => assert_eq!(request.version_info, "", "else it could send nothing"),
+            [Request::Delta(request)] => {
+                assert_eq!(request.initial_resource_versions.keys().collect::<Vec<_>>(), ["a"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A server may miss that the wildcard was given up and wanted again, and then sends nothing again.
+#[test]
+fn a_wildcard_that_is_wanted_again_at_once_has_lost_nothing() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "*")]);
+    script.sotw(CDS, "1", &["a=1", "b=1"]);
+    script.remove(&[(CDS, "*")]);
+    script.pass(LINGER / 2);
+    script.sotw(CDS, "2", &["a=2", "b=1", "c=1"]);
+    script.add(&[(CDS, "*")]);
+    assert_eq!(script.all(CDS), "a=2 b=1 c=1");
+    // Older than that, perhaps.
+    script.sotw(CDS, "3", &["a=2"]);
+    assert_eq!(script.all(CDS), "a=2 b=1 c=1");
+    script.sotw(CDS, "4", &["a=2", "c=1"]);
+    let out = script.pass(Duration::from_secs(15));
+    assert_eq!((script.all(CDS).as_str(), out.changed), ("a=2 c=1", [key(CDS, "*")].into()));
+}
+
+#[test]
+fn nothing_is_listed_beyond_its_time_and_a_late_heart_beat_brings_it_back() {
+    let mut script = Script::new(Variant::Delta);
+    script.open(&[(CDS, "*")]);
+    script.delta(CDS, vec![living(wrapper(CDS, "a", "1", "a=1"), 60), wrapper(CDS, "b", "1", "b=1")], &[]);
+    assert_eq!(script.pass(MINUTE).changed, [key(CDS, "*")].into());
+    assert_eq!(script.all(CDS), "b=1");
+    assert!(script.delta(CDS, vec![heartbeat("a", "1", 60)], &[]).rejected.is_none());
+    assert_eq!(script.all(CDS), "a=1 b=1");
+    script.on(Input::Closed("gone".into()));
+    script.pass(MINUTE);
+    assert_eq!(script.all(CDS), "b=1", "away or not");
+}
+
+#[test]
+fn what_is_forgotten_is_listed_no_more_and_an_end_of_everything_leaves_nothing() {
+    for variant in BOTH {
+        let mut script = Script::new(variant);
+        script.open(&[(CDS, "*"), (CDS, "a")]);
+        script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
+        script.on(Input::Closed("gone".into()));
+        let out = script.on(Input::Forget(vec![key(CDS, "*"), key(CDS, "a")]));
+        assert_eq!(out.changed, [key(CDS, "*"), key(CDS, "a")].into());
+        assert_eq!((script.all(CDS), script.known(CDS, "a")), ("pending".into(), String::new()));
+        script.pass(Duration::from_secs(5));
+        script.on(Input::Opened);
+        script.say(variant, &["c=1"], &["c=1"], &[]);
+        assert_eq!(script.all(CDS), "c=1");
+        script.remove(&[(CDS, "*"), (CDS, "a")]);
+        assert!(script.on(Input::Hangup).disconnect);
+        assert!(script.machine.types[CDS as usize].entries.is_empty());
+    }
+}
+
+#[test]
+fn no_resource_can_call_itself_the_wildcard() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "*")]);
+    let out = script.sotw(CDS, "1", &["*=1", "a=1"]);
+    assert_eq!(
+        out.rejected.as_deref(),
+        Some("Cluster *: no resource is called so: it stands for all of them")
+    );
+    assert_eq!(script.all(CDS), "a=1");
+}
+
+#[test]
+fn a_control_plane_that_is_away_is_a_note_of_a_list_and_an_error_of_none() {
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "*"), (LDS, "*")]);
+    script.sotw(CDS, "1", &["a=1"]);
+    script.on(Input::Closed("gone".into()));
+    script.pass(Duration::from_secs(5));
+    script.on(Input::Closed("refused".into()));
+    let unreachable = "is not known: control plane unreachable: refused (control plane cp:1, node me)";
+    assert_eq!(script.all(CDS), format!("a=1 [Cluster * {unreachable}]"));
+    assert_eq!(script.all(LDS), format!("Listener * {unreachable}"));
+}
