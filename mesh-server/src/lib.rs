@@ -16,6 +16,7 @@ pub mod model;
 mod peers;
 pub mod publish;
 pub mod registration;
+pub mod resources;
 mod settings;
 pub mod source;
 

@@ -5,5 +5,6 @@
 
 mod joining;
 mod outliers;
+mod resources;
 mod tidy;
 mod xds_support;

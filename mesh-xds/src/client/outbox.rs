@@ -348,6 +348,29 @@ mod tests {
         assert_eq!(drain(&mut outbox), ["LDS +a - @ = node", "LDS + - @1 ="]);
     }
 
+    /// It stays with the client as a part of the wildcard until the control plane denies it.
+    #[test]
+    fn of_a_name_that_is_given_up_beside_a_wildcard_the_control_plane_has_to_say_whether_that_covers_it() {
+        // Nothing was sent: it is said to be held, and so is what is held in no version that is known.
+        let first = |names: &str, held: &[&str]| proto::DeltaDiscoveryRequest {
+            initial_resource_versions: held.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
+            ..delta(CDS, names, "")
+        };
+        let mut outbox = Outbox::default();
+        push_delta(&mut outbox, [first("* a b", &["a"]), delta(CDS, "", "a b")]);
+        let Some(Request::Delta(request)) = outbox.pop() else { panic!("it is ready") };
+        let held = [("a", "1"), ("b", "")].map(|(name, version)| (name.to_owned(), version.to_owned()));
+        assert_eq!(request.resource_names_subscribe, ["*"]);
+        assert_eq!(request.initial_resource_versions, held.into());
+        // The wildcard is given up and wanted again: the name goes after that.
+        push_delta(&mut outbox, [delta(CDS, "", "*"), delta(CDS, "*", ""), delta(CDS, "", "a")]);
+        assert_eq!(drain(&mut outbox), ["CDS + -* @ =", "CDS +* -a @ ="]);
+        // What the wildcard alone stood for was let go with it.
+        let mut outbox = Outbox::default();
+        push_delta(&mut outbox, [first("* a", &["a", "listed"]), delta(CDS, "", "*"), delta(CDS, "*", "")]);
+        assert_eq!(drain(&mut outbox), ["CDS +* a - @ =a"]);
+    }
+
     #[test]
     fn of_delta_the_changes_are_one_and_the_newest_answer_is_its_own() {
         let mut outbox = Outbox::default();

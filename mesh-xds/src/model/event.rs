@@ -95,19 +95,19 @@ pub(crate) fn value(seed: u8) -> Arc<str> {
     ALL[seed as usize].clone()
 }
 
-fn key(random: &mut Rng) -> Key {
-    (random.choice(ResourceType::ALL).unwrap(), random.u8(0..NAMES))
+fn key(random: &mut Rng, kinds: &[ResourceType]) -> Key {
+    (*random.choice(kinds).unwrap(), random.u8(0..NAMES))
 }
 
 /// What is watched: a name, or everything.
-fn wish(random: &mut Rng) -> Key {
-    let (kind, name) = key(random);
+fn wish(random: &mut Rng, kinds: &[ResourceType]) -> Key {
+    let (kind, name) = key(random, kinds);
     let all = kind.has_wildcard() && random.u8(..4) == 0;
     (kind, if all { NAMES } else { name })
 }
 
-fn wishes(random: &mut Rng, most: usize) -> Vec<Key> {
-    (0..random.usize(0..=most)).map(|_| wish(random)).collect()
+fn wishes(random: &mut Rng, kinds: &[ResourceType], most: usize) -> Vec<Key> {
+    (0..random.usize(0..=most)).map(|_| wish(random, kinds)).collect()
 }
 
 impl Script<Setup, Event> {
@@ -125,17 +125,19 @@ impl Script<Setup, Event> {
         };
         // Most are short, which finds as much sooner.
         let length = if random.u8(..8) == 0 { random.usize(0..150) } else { random.usize(0..30) };
-        Self { setup, events: (0..length).map(|_| Event::random(random)).collect() }
+        // Of one type alone more happens to it.
+        let kinds = if random.u8(..3) == 0 { &ResourceType::ALL[..1] } else { &ResourceType::ALL[..] };
+        Self { setup, events: (0..length).map(|_| Event::random(random, kinds)).collect() }
     }
 }
 
 impl Event {
-    fn random(random: &mut Rng) -> Self {
+    fn random(random: &mut Rng, kinds: &[ResourceType]) -> Self {
         match random.u8(..64) {
-            0..14 => Self::Interest { add: wishes(random, 3), remove: wishes(random, 2) },
+            0..14 => Self::Interest { add: wishes(random, kinds, 3), remove: wishes(random, kinds, 2) },
             14..27 => {
                 let changes = (0..random.u8(1..4))
-                    .map(|_| (key(random), (random.u8(..4) > 0).then(|| random.u8(..12))))
+                    .map(|_| (key(random, kinds), (random.u8(..4) > 0).then(|| random.u8(..12))))
                     .collect();
                 Self::Change { changes, shown: random.u8(..4) > 0 }
             }

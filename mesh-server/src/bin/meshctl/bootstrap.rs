@@ -64,7 +64,7 @@ pub(crate) struct Bootstrap {
     sotw: bool,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     if !is_label_key(key) || !is_label_value(value) {
         return Err("not a Kubernetes label".to_owned());

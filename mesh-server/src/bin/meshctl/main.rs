@@ -1,5 +1,5 @@
-//! `meshctl`: what an operator of the mesh asks and makes. Works on files and on the HTTP port of a running
-//! `mesh-server`; never changes what is served.
+//! `meshctl`: what an operator of the mesh asks and makes. Works on files, on the HTTP port of a running `mesh-server`,
+//! and as a client of any control plane; never changes what is served.
 
 mod analyze;
 mod bootstrap;
@@ -7,6 +7,7 @@ mod explain;
 mod identity;
 mod output;
 mod proxy_status;
+mod resources;
 
 use clap::{Parser, Subcommand};
 use std::{error::Error, process::ExitCode};
@@ -32,6 +33,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show who is connected and what each has acknowledged.
     ProxyStatus(proxy_status::ProxyStatus),
+    /// Show what a control plane serves to a node.
+    Resources(resources::Resources),
     /// Make join tokens.
     #[command(subcommand)]
     Token(identity::Token),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Analyze(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::ProxyStatus(command) => command.run(),
+        Command::Resources(command) => command.run(),
         Command::Token(command) => command.run(),
         Command::Cert(command) => command.run(),
     };

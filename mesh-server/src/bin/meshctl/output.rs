@@ -6,10 +6,16 @@ use std::io::{self, Write};
 
 /// Prints what was asked for.
 pub(crate) fn show(text: &str) -> io::Result<()> {
+    show_on(text).map(drop)
+}
+
+/// Prints a part of what was asked for; false: nobody reads on.
+pub(crate) fn show_on(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,0 +1,148 @@
+//! `meshctl resources`: what a control plane serves to a node.
+
+use crate::{
+    Outcome,
+    bootstrap::label,
+    output::{show, show_on},
+};
+use clap::{Args, ValueEnum};
+use mesh_server::{
+    join::{Join, Security},
+    resources::{Event, Inventory},
+};
+use mesh_xds::{
+    bootstrap::{Bootstrap, CertificateProvider},
+    name::ResourceType,
+};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Asks a control plane for every cluster and every listener that it has for a node (a wildcard subscription), and
+/// shows the state and version of each, and what is wrong with it. It asks as that node's client would: while it does,
+/// the control plane counts one client more. Exits with 1 when something is wrong with a resource, and with 2 when it
+/// cannot look.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  meshctl resources --server 127.0.0.1:15010 --plaintext --namespace default --type cluster\n  \
+                        meshctl resources --bootstrap reviews.json --watch"
+)]
+pub(crate) struct Resources {
+    /// `host:port` of the control plane.
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "bootstrap")]
+    server: Option<String>,
+    /// The bootstrap of a workload (`meshctl bootstrap`): whom to ask, and as whom. A certificate must be in files that
+    /// it names (`channel_creds`).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "plaintext", "ca_file", "cert_file", "key_file", "sotw"])]
+    bootstrap: Option<PathBuf>,
+    /// Only these. May be repeated. Default: both.
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<Type>,
+    /// Print JSON; with --watch an object for each event.
+    #[arg(long)]
+    json: bool,
+    /// Go on, and show what changes, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// Speak to the control plane without TLS.
+    #[arg(long, conflicts_with_all = ["ca_file", "cert_file"])]
+    plaintext: bool,
+    /// The mesh's root certificate, for TLS.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["plaintext", "bootstrap"])]
+    ca_file: Option<PathBuf>,
+    /// Own certificate chain (`meshctl cert issue`). `mesh-server` asks for one over TLS, of the namespace and service
+    /// account below.
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// Key of the certificate.
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
+    /// Name of the workload.
+    #[arg(long, value_name = "NAME", default_value = "meshctl", conflicts_with = "bootstrap")]
+    workload: String,
+    /// Its namespace, which decides what it may see.
+    #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "bootstrap")]
+    namespace: String,
+    /// Its service account.
+    #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "bootstrap")]
+    service_account: String,
+    /// A label of it: `app=reviews`. May be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, conflicts_with = "bootstrap")]
+    labels: Vec<(String, String)>,
+    /// What follows `.svc.` in the names of services.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", conflicts_with = "bootstrap")]
+    domain: String,
+    /// Ask for the state of the world instead of what changed: for a control plane that has no incremental variant.
+    #[arg(long)]
+    sotw: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Type {
+    /// CDS.
+    Cluster,
+    /// LDS.
+    Listener,
+}
+
+impl Resources {
+    pub(crate) fn run(self) -> Outcome {
+        let bootstrap = self.who()?;
+        let wants = |kind| self.types.is_empty() || self.types.contains(&kind);
+        let clusters = wants(Type::Cluster).then_some(ResourceType::Cluster);
+        let types: Vec<_> =
+            clusters.into_iter().chain(wants(Type::Listener).then_some(ResourceType::Listener)).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut inventory = Inventory::start(&bootstrap, &types);
+            if self.watch {
+                return self.follow(&mut inventory).await;
+            }
+            let found = inventory.inventoried().await?;
+            if self.json {
+                show(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+            } else {
+                show(&found.to_string())?;
+            }
+            Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        })
+    }
+
+    async fn follow(&self, inventory: &mut Inventory) -> Outcome {
+        while let Some(events) = inventory.changed().await {
+            let line = |event: &Event| match self.json {
+                true => serde_json::to_string(event),
+                false => Ok(event.to_string()),
+            };
+            let lines = events.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+            if !show_on(&format!("{}\n", lines.join("\n")))? {
+                break;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn who(&self) -> Result<Bootstrap, Box<dyn std::error::Error>> {
+        if let Some(path) = &self.bootstrap {
+            return Ok(Bootstrap::from_file(path)?);
+        }
+        // clap asks for it; said again for whoever changes its attributes.
+        let server = self.server.as_deref().ok_or("--server or --bootstrap is missing")?;
+        let security = match (self.plaintext, &self.ca_file, &self.cert_file, &self.key_file) {
+            (true, ..) => Security::Plaintext,
+            (_, Some(roots), Some(certificate), Some(key)) => {
+                let (roots, certificate, key) = (roots.clone(), certificate.clone(), key.clone());
+                Security::Files { roots, certificate, key }
+            }
+            (_, Some(roots), ..) => Security::Token { roots: roots.clone(), token: None, lifetime: None },
+            (_, None, ..) => return Err("--ca-file or --plaintext is missing".into()),
+        };
+        let mut join = Join::new(server, self.workload.as_str(), security);
+        join.namespace.clone_from(&self.namespace);
+        join.service_account.clone_from(&self.service_account);
+        join.labels = self.labels.iter().cloned().collect();
+        join.domain.clone_from(&self.domain);
+        join.delta = !self.sotw;
+        let bootstrap = join.bootstrap()?;
+        // What names a provider of certificates is sound: nothing here uses it.
+        Ok(bootstrap.with_certificate_provider("default", CertificateProvider::Given))
+    }
+}
