@@ -1,13 +1,18 @@
 //! The TLS port: who is asked for what.
 
 use super::*;
+use crate::resources::Inventory;
 use mesh_ca::{
     channel::{Target, connect},
+    csr,
+    issuer::{ServerNames, SigningRequest},
+    key::PrivateKey,
     rustls::ServerTrust,
     source::ca::{CaSource, JoinToken},
     spiffe_id::SpiffeId,
     verifier::ServerCheck,
 };
+use mesh_xds::name::ResourceType;
 use tonic::Code;
 
 struct World {
@@ -202,5 +207,38 @@ async fn only_the_root_namespace_is_told_who_is_connected() {
     // In plaintext this machine is told the same.
     let plaintext = plaintext(&world.running.addresses().xds_plaintext.unwrap().to_string());
     assert_eq!(ask(plaintext).await.unwrap().into_inner().config.len(), 1);
+    world.running.shutdown().await;
+}
+
+/// As `meshctl cert issue` writes them, and `meshctl resources` reads them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_served_is_listed_for_who_has_a_certificate_in_files() {
+    let world = World::start().await;
+    let authority = world.running.authority();
+    let files = tempfile::tempdir().unwrap();
+    let (id, key) = (World::id("lister"), PrivateKey::generate().unwrap());
+    let request = SigningRequest::parse(&csr::request(&key, Some(&id)).unwrap()).unwrap();
+    let issued = authority.issue(&request, &id, PATIENCE * 60, &ServerNames::default()).unwrap();
+    let file = |name: &str, content: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let roots = file("root.pem", &issued.roots);
+    let (certificate, key) = (file("cert.pem", &issued.chain.concat()), file("key.pem", &key.to_pem()));
+    let list = async |account: &str, security: Security| {
+        let mut join = Join::new(world.address().to_string(), "lister", security);
+        join.service_account = account.to_owned();
+        Inventory::start(&join.bootstrap().unwrap(), &[ResourceType::Cluster]).inventoried().await
+    };
+    let files =
+        || Security::Files { roots: roots.clone(), certificate: certificate.clone(), key: key.clone() };
+    let found = timeout(PATIENCE, list("lister", files())).await.unwrap().unwrap();
+    assert!(found.is_sound() && found.resources.iter().any(|row| &*row.name == CLUSTER), "{found}");
+    let error = timeout(PATIENCE, list("reviews", files())).await.unwrap().unwrap_err();
+    assert!(error.contains("cannot be namespace default, service account reviews"), "{error}");
+    let nobody = Security::Token { roots: roots.clone(), token: None, lifetime: None };
+    let error = timeout(PATIENCE, list("lister", nobody)).await.unwrap().unwrap_err();
+    assert!(error.contains("no client certificate"), "{error}");
     world.running.shutdown().await;
 }
