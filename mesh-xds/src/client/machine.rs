@@ -401,6 +401,8 @@ impl<P: Parse> Machine<P> {
                     self.doubt_listed(kind);
                 }
                 out.changed.insert((kind, name.clone()));
+                // What was kept of it for a moment counts again.
+                self.list_changed(kind, out);
                 started.entry(kind).or_default().insert(name);
             }
         }

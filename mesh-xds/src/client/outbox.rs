@@ -146,10 +146,14 @@ impl Sotw {
 }
 
 impl Delta {
-    fn push(&mut self, request: proto::DeltaDiscoveryRequest) {
+    fn push(&mut self, mut request: proto::DeltaDiscoveryRequest) {
         let (subscribe, unsubscribe) =
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         if subscribe.is_empty() && unsubscribe.is_empty() {
+            if let Some(older) = self.answer.take_if(|older| older.response_nonce == request.response_nonce) {
+                // It is still the answer to the same response, which was rejected.
+                request.error_detail = request.error_detail.or(older.error_detail);
+            }
             self.answer = Some(request);
             return;
         }
@@ -185,7 +189,10 @@ impl Delta {
             return None;
         }
         let first = !std::mem::replace(&mut self.begun, true);
-        if let Some(answer) = self.answer.take_if(|_| !first) {
+        // What was answered under a wildcard that the control plane has yet to hear of may be of before, and only while
+        // that is not answered it knows what to deny of it.
+        let lists = self.change.as_ref().is_some_and(|change| change.subscribe.contains(WILDCARD));
+        if let Some(answer) = self.answer.take_if(|_| !first && !lists) {
             return Some(answer);
         }
         let mut change = self.change.take()?;
@@ -365,6 +372,10 @@ mod tests {
         // The wildcard is given up and wanted again: the name goes after that.
         push_delta(&mut outbox, [delta(CDS, "", "*"), delta(CDS, "*", ""), delta(CDS, "", "a")]);
         assert_eq!(drain(&mut outbox), ["CDS + -* @ =", "CDS +* -a @ ="]);
+        // What comes meanwhile may be of before, and is answered after that.
+        let answer = proto::DeltaDiscoveryRequest { response_nonce: "1".into(), ..delta(CDS, "", "") };
+        push_delta(&mut outbox, [delta(CDS, "", "*"), delta(CDS, "*", ""), answer]);
+        assert_eq!(drain(&mut outbox), ["CDS + -* @ =", "CDS +* - @ =", "CDS + - @1 ="]);
         // What the wildcard alone stood for was let go with it.
         let mut outbox = Outbox::default();
         push_delta(&mut outbox, [first("* a", &["a", "listed"]), delta(CDS, "", "*"), delta(CDS, "*", "")]);

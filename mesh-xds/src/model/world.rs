@@ -77,6 +77,8 @@ pub(crate) struct World {
     seen: BTreeMap<(ResourceType, Name), Known<Arc<str>>>,
     /// What watchers of everything saw last.
     all: BTreeMap<ResourceType, All>,
+    /// A response came twice on this stream: it may have been older than the wildcard that it is taken for.
+    doubled: bool,
     /// Resources that were bad, or not there, at some moment of which the client may yet hear.
     spoiled: BTreeSet<(ResourceType, Name)>,
     /// Last accepted version of each type.
@@ -108,6 +110,7 @@ impl World {
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
             all: BTreeMap::new(),
+            doubled: false,
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
             lives: Lives::new(setup.ttl),
@@ -143,6 +146,7 @@ impl World {
             Event::Duplicate { to_server } => {
                 if let Link::Open { transport, .. } = &mut self.link {
                     transport.duplicate(*to_server);
+                    self.doubled |= !to_server;
                 }
             }
             Event::Cut => self.cut("cut"),
@@ -254,7 +258,7 @@ impl World {
             Link::Connecting if self.server_is_up => {
                 let shown = self.truth().clone();
                 let server = Box::new(Server::new(self.variant, self.setup.peer, shown.clone()));
-                self.behind = false;
+                (self.behind, self.doubled) = (false, false);
                 let mut transport = Transport::default();
                 transport.down.push_back(Down::Established);
                 let order = Box::<Order>::default();

@@ -77,7 +77,10 @@ impl World {
                 let may_go = match now.get(&name) {
                     Some(one) if one.resource.is_some() => continue,
                     Some(_) => self.setup.fail_on_data_errors && self.spoiled.contains(&key),
-                    None => self.spoiled.contains(&key) || !self.is_covered(&name),
+                    None => {
+                        let is_old = self.doubled && self.variant == Variant::Sotw;
+                        is_old || self.spoiled.contains(&key) || !self.is_covered(&name)
+                    }
                 };
                 if !may_go && !self.lives.is_over(&key, self.now) {
                     fail(format!("{kind} {name} was lost from the list: {now:?}"));
