@@ -62,7 +62,13 @@ pub static GRFCS: &[Grfc] = &[
         "by `MeshBuilder::client_health_checking`, as there is no service config; `pick_first` does not look at it",
     ),
     grfc("A24", "choice of a load-balancing policy", [Part, Na, Na], "from xDS; there is no service config"),
-    grfc("A27", "LDS, RDS, CDS, EDS, LRS; localities, priorities, drops", [Yes, Na, Yes], ""),
+    grfc(
+        "A27",
+        "LDS, RDS, CDS, EDS, LRS; localities, priorities, drops",
+        [Yes, Na, Yes],
+        "a data path asks by name; a program may ask for everything of LDS and CDS, by the wildcard `*` of Envoy's xDS \
+         protocol (`XdsClient::all_clusters`, `all_listeners`), and `mesh-server` serves it",
+    ),
     grfc(
         "A28",
         "traffic splitting and routing",
@@ -89,7 +95,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A43", "authorization without xDS", [Na, No, Na], ""),
     grfc("A44", "retry policy", [Yes, Na, Yes], "and Envoy's further fields"),
     grfc("A46", "better NACKs", [Yes, Yes, Yes], "all faults of all resources of a response are reported"),
-    grfc("A47", "federation", [Yes, Yes, No], ""),
+    grfc(
+        "A47",
+        "federation",
+        [Yes, Yes, No],
+        "by name: no collections (`xdstp:` globs); the wildcard is of names without an authority",
+    ),
     grfc("A48", "least request", [Yes, Na, Yes], ""),
     grfc("A50", "outlier detection", [Yes, Na, Yes], ""),
     grfc(
