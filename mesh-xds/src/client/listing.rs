@@ -119,10 +119,13 @@ impl Kind for Cluster {
     }
 }
 
+/// What was published, and whose word it is.
+type Published<R> = (Result<Arc<ResourceSet<R>>, XdsError>, Source);
+
 /// Where all of a type is published.
 pub(super) struct AllTarget<R> {
     slot: Slot<ResourceSet<R>>,
-    published: Option<(Result<Arc<ResourceSet<R>>, XdsError>, Source)>,
+    published: Option<Published<R>>,
 }
 
 impl<R: Kind> AllTarget<R> {
