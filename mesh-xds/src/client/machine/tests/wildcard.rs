@@ -123,7 +123,7 @@ fn one_that_is_named_too_is_there_once_and_outlives_the_wildcard() {
         script.open(&[(CDS, "*")]);
         script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
         let out = script.add(&[(CDS, "a")]);
-        assert_eq!(out.changed, [key(CDS, "a")].into());
+        assert!(out.changed.contains(&key(CDS, "a")));
         assert_eq!((script.known(CDS, "a"), script.all(CDS)), ("1".into(), "a=1 b=1".into()), "{variant:?}");
         let out = script.say(variant, &["a=2", "b=1"], &["a=2"], &[]);
         assert_eq!(out.changed, [key(CDS, "a"), key(CDS, "*")].into());
