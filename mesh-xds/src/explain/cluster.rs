@@ -6,7 +6,7 @@ use crate::{
     resource::{
         cluster::{
             CircuitBreakers, Cluster as Configured, ConnectionOptions, Consecutive, HealthCheck, HealthProbe,
-            HttpConnect, LocalOrigin, OutlierDetection, Thresholds,
+            HttpConnect, LocalOrigin, OutlierDetection, ProxyProtocol, Thresholds,
         },
         endpoint::{ClusterLoadAssignment, HealthStatus},
         tls::{Roots, UpstreamTls},
@@ -73,6 +73,7 @@ fn settings(cluster: &Configured, endpoints: &ClusterLoadAssignment) -> Vec<Sett
         health_check,
         tls,
         http_connect,
+        proxy_protocol,
         connection,
         panic_threshold,
         // None of these decides where a call goes, nor what becomes of it.
@@ -107,6 +108,17 @@ fn settings(cluster: &Configured, endpoints: &ClusterLoadAssignment) -> Vec<Sett
     if let Some(HttpConnect { default_proxy }) = http_connect {
         let proxy = default_proxy.map_or_else(|| "the endpoint's".to_owned(), |proxy| proxy.to_string());
         say("http_connect", format!("through a proxy: {proxy}"));
+    }
+    match proxy_protocol {
+        None => {}
+        Some(ProxyProtocol::V1) => say("proxyProtocol", "V1: connections begin with its header".to_owned()),
+        Some(ProxyProtocol::V2 { tlvs }) => {
+            let more = match tlvs.len() {
+                0 => String::new(),
+                count => format!(", with {count} TLVs"),
+            };
+            say("proxyProtocol", format!("V2: connections begin with its header{more}"));
+        }
     }
     connections(connection, &mut say);
     if let Some(check) = health_check {

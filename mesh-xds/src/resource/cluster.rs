@@ -14,7 +14,7 @@ mod outlier;
 pub(super) mod wire;
 
 pub use breakers::{CircuitBreakers, RetryBudget, Thresholds};
-pub use connection::{ConnectionOptions, Http2Keepalive, HttpConnect, TcpKeepalive};
+pub use connection::{ConnectionOptions, Http2Keepalive, HttpConnect, ProxyProtocol, TcpKeepalive, Tlv};
 pub use dns::{DnsLookupFamily, DnsRefresh, DnsResolution, HostPort, LogicalDns, StrictDns};
 pub use health::{HealthCheck, HealthProbe};
 pub use http_codes::HttpCodes;
@@ -53,6 +53,8 @@ pub struct Cluster {
     pub tls: Option<Arc<UpstreamTls>>,
     /// Connections go through an HTTP CONNECT proxy, TLS inside of it (gRFC A86).
     pub http_connect: Option<HttpConnect>,
+    /// Connections begin with a header of the PROXY protocol, inside of the way that a proxy gives, outside of TLS.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Connections.
     pub connection: ConnectionOptions,
     /// Below this share of healthy endpoints, health is ignored. Absent: never (gRPC has no panic mode).
@@ -80,6 +82,7 @@ impl Cluster {
             health_check: None,
             tls: None,
             http_connect: None,
+            proxy_protocol: None,
             connection: ConnectionOptions::default(),
             panic_threshold: None,
             load_reporting: None,

@@ -64,6 +64,8 @@ features! {
     CertificateFiles = "certificate-files",
     /// Connections through an HTTP CONNECT proxy (gRFC A86).
     HttpConnect = "http-connect",
+    /// Connections that begin with a header of the PROXY protocol (Envoy's `ProxyProtocolUpstreamTransport`).
+    ProxyProtocol = "proxy-protocol",
     /// Load reports to the control plane (LRS; gRFC A27, A64, A85).
     LoadReporting = "load-reporting",
     /// Hashing of cookies, query parameters and the peer's address (Envoy's `hash_policy`).

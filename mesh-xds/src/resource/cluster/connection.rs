@@ -1,11 +1,11 @@
 //! Connections to endpoints.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Options of connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionOptions {
-    /// Until TCP and TLS are up. Default 5 s in Envoy; Istio sends 10 s.
+    /// Until TCP, the way through a proxy, and TLS are up. Default 5 s in Envoy; Istio sends 10 s.
     pub connect_timeout: Duration,
     /// Then a connection is replaced; 0 is unlimited.
     pub max_requests_per_connection: u32,
@@ -66,4 +66,37 @@ pub struct TcpKeepalive {
 pub struct HttpConnect {
     /// The proxy of endpoints that name none; absent: those are dialled directly.
     pub default_proxy: Option<SocketAddr>,
+}
+
+/// `ProxyProtocolUpstreamTransport`: a connection begins, before TLS, with a header that says from where to where it is
+/// (the PROXY protocol, <https://www.haproxy.org/download/2.1/doc/proxy-protocol.txt>).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2 {
+        /// `added_tlvs`, together at most [`Tlv::MOST`] bytes.
+        tlvs: Arc<[Tlv]>,
+    },
+}
+
+/// What else a header of version 2 says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tlv {
+    /// `PP2_TYPE_…`
+    pub kind: u8,
+    /// Not empty.
+    pub value: Arc<[u8]>,
+}
+
+impl Tlv {
+    /// Of all that a header holds together: it has a length of 16 bits, of which addresses need 36 at most.
+    pub const MOST: usize = 0xffff - 36;
+
+    /// As it stands in a header, in bytes: its kind, its length and its value.
+    #[allow(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        3 + self.value.len()
+    }
 }

@@ -8,6 +8,7 @@ mod health;
 mod lb;
 mod metadata;
 mod outlier;
+mod socket;
 
 use super::{Cluster, Discovery, LbPolicy, LocalityLb, OutlierDetection};
 use crate::{
@@ -70,7 +71,11 @@ fn encode(cluster: &Cluster) -> proto::Cluster {
         circuit_breakers: Some(breakers::encode(&cluster.circuit_breakers)),
         outlier_detection: cluster.outlier_detection.as_ref().map(outlier::encode),
         health_checks: cluster.health_check.as_deref().map(health::encode).into_iter().collect(),
-        transport_socket: connection::socket_proto(cluster.tls.as_deref(), cluster.http_connect.as_ref()),
+        transport_socket: socket::encode(
+            cluster.tls.as_deref(),
+            cluster.http_connect.as_ref(),
+            cluster.proxy_protocol.as_ref(),
+        ),
         typed_extension_protocol_options: connection::http_options_proto(
             &cluster.connection,
             cluster.outlier_detection.as_ref().and_then(|outlier| outlier.errors.as_ref()),
@@ -132,8 +137,8 @@ impl sealed::Parse for Cluster {
         };
         let auto = wire::auto_mtls(&proto.metadata);
         let socket = match &proto.transport_socket {
-            Some(socket) => connection::socket(socket, auto, context, &at.field("transport_socket"), faults),
-            None => Some((None, None)),
+            Some(socket) => socket::parse(socket, auto, context, &at.field("transport_socket"), faults),
+            None => Some(socket::Socket::default()),
         };
         let circuit_breakers = breakers::parse(proto, context, at, faults);
         let outlier_detection = match &proto.outlier_detection {
@@ -154,7 +159,7 @@ impl sealed::Parse for Cluster {
         let load_reporting = metadata::load_reporting(proto, at, faults);
         let audiences = metadata::audiences(&proto.metadata, &at.field("metadata"), faults);
         let (lb, lb_options) = lb.map(|balancing: lb::Balancing| (balancing.policy, balancing.options))?;
-        let (tls, http_connect) = socket?;
+        let socket::Socket { tls, http_connect, proxy_protocol } = socket?;
         let connection::Parsed { options: connection, errors } = connection?;
         Some(Self {
             name,
@@ -167,6 +172,7 @@ impl sealed::Parse for Cluster {
             health_check: health_check?.map(Arc::new),
             tls: tls.map(Arc::new),
             http_connect,
+            proxy_protocol,
             connection,
             // Zero is Envoy's way to say never.
             panic_threshold: panic_threshold?.filter(|threshold| *threshold != Fraction::ZERO),

@@ -27,7 +27,7 @@ use envoy_types::pb::{
     },
     google::protobuf::value::Kind,
 };
-use prost::Message;
+use prost::{Message, Name as _};
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
@@ -42,6 +42,8 @@ const LB_NAMESPACE: &str = "envoy.lb";
 const HASH_KEY: &str = "hash_key";
 /// Typed metadata of an endpoint or locality: the proxy in front of it (gRFC A86).
 const PROXY: &str = "envoy.http11_proxy_transport_socket.proxy_address";
+/// Typed metadata of an endpoint: what it is told besides what all of the cluster are (Envoy).
+const TLVS: &str = "envoy.transport_sockets.proxy_protocol";
 /// The longest name that DNS has.
 const MAX_HOST: usize = 253;
 
@@ -427,7 +429,12 @@ fn endpoint<A: Address>(
             None => faults.reject(&at.field("load_balancing_weight"), "must not be 0"),
         },
     };
-    let proxy = proxy(&proto.metadata, &at.field("metadata"), faults);
+    let metadata_at = at.field("metadata");
+    let proxy = proxy(&proto.metadata, &metadata_at, faults);
+    if proto.metadata.as_ref().is_some_and(|metadata| metadata.typed_filter_metadata.contains_key(TLVS)) {
+        let reason = "is not supported: add TLVs of the PROXY protocol in the cluster";
+        faults.reject::<()>(&metadata_at.field("typed_filter_metadata").key(TLVS), reason);
+    }
     let check_at = here.field("health_check_config");
     let check = match &host.health_check_config {
         Some(check) => health_check(check, &check_at, faults).map(|check| check.map(Arc::new)),
@@ -451,9 +458,13 @@ fn endpoint<A: Address>(
     })
 }
 
-/// The proxy's address in typed metadata; one that cannot be read is a fault (gRFC A86).
+/// The proxy's address in typed metadata; one that cannot be read is a fault, and what is no address is as if it were
+/// not there (gRFC A86).
 fn proxy(metadata: &Option<Metadata>, at: &Path<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     let any = metadata.as_ref()?.typed_filter_metadata.get(PROXY)?;
+    if any.type_url != core::Address::type_url() {
+        return None;
+    }
     let list = at.field("typed_filter_metadata");
     let at = list.key(PROXY);
     let address: core::Address = wire::unpack(any, &at, faults)?;

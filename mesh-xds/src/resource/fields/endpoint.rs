@@ -72,7 +72,8 @@ pub(in crate::resource) static LB_ENDPOINT: Message = Message::of::<proto::LbEnd
         supported(
             "metadata",
             "A76",
-            "the key of consistent hashing (A76), the proxy (A86), whether it speaks mesh mTLS (Istio)",
+            "the key of consistent hashing (A76), the proxy (A86), whether it speaks mesh mTLS (Istio); TLVs of its \
+             own for the PROXY protocol are refused",
         ),
     ],
 );

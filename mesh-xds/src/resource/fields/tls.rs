@@ -1,18 +1,35 @@
-//! TLS contexts (gRFC A29, A82, A86, A101), and the secrets that those of clients may name (Envoy's SDS).
+//! TLS contexts and what may be around them (gRFC A29, A82, A86, A101), and the secrets that those of clients may name (Envoy's SDS).
 
 use super::{Message, ignored, needs, rejected, supported};
 use crate::resource::Feature;
-use envoy_types::pb::envoy::extensions::transport_sockets::{
-    http_11_proxy::v3::Http11ProxyUpstreamTransport,
-    tls::v3::{
-        CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
-        DownstreamTlsContext, SdsSecretConfig, Secret, SubjectAltNameMatcher, TlsCertificate,
-        UpstreamTlsContext, common_tls_context::CombinedCertificateValidationContext,
+use envoy_types::pb::envoy::{
+    config::core::v3::{ProxyProtocolConfig, TlvEntry},
+    extensions::transport_sockets::{
+        http_11_proxy::v3::Http11ProxyUpstreamTransport,
+        proxy_protocol::v3::ProxyProtocolUpstreamTransport,
+        tls::v3::{
+            CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+            DownstreamTlsContext, SdsSecretConfig, Secret, SubjectAltNameMatcher, TlsCertificate,
+            UpstreamTlsContext, common_tls_context::CombinedCertificateValidationContext,
+        },
     },
 };
 
-pub(super) const MESSAGES: &[&Message] =
-    &[&UPSTREAM, &DOWNSTREAM, &COMMON, &COMBINED, &VALIDATION, &PROVIDER, &FILES, &SDS, &SAN, &HTTP_CONNECT];
+pub(super) const MESSAGES: &[&Message] = &[
+    &UPSTREAM,
+    &DOWNSTREAM,
+    &COMMON,
+    &COMBINED,
+    &VALIDATION,
+    &PROVIDER,
+    &FILES,
+    &SDS,
+    &SAN,
+    &HTTP_CONNECT,
+    &PROXY_PROTOCOL,
+    &HEADER,
+    &TLV,
+];
 
 pub(super) const SECRETS: &[&Message] = &[&SECRET, &CERTIFICATE, &SECRET_VALIDATION];
 
@@ -228,7 +245,44 @@ pub(in crate::resource) static SAN: Message = Message::of::<SubjectAltNameMatche
 pub(in crate::resource) static HTTP_CONNECT: Message = Message::of::<Http11ProxyUpstreamTransport>(
     "",
     &[
-        needs(Feature::HttpConnect, "transport_socket", "A86", "TLS, or nothing; refused otherwise"),
+        needs(
+            Feature::HttpConnect,
+            "transport_socket",
+            "A86",
+            "TLS, the PROXY protocol, `RawBuffer` or nothing; refused otherwise",
+        ),
         needs(Feature::HttpConnect, "default_proxy_address", "Envoy", "refused otherwise"),
+    ],
+);
+
+pub(in crate::resource) static PROXY_PROTOCOL: Message = Message::of::<ProxyProtocolUpstreamTransport>(
+    "",
+    &[
+        needs(Feature::ProxyProtocol, "config", "Envoy", "V1 without it"),
+        needs(
+            Feature::ProxyProtocol,
+            "transport_socket",
+            "Envoy",
+            "required; TLS or `RawBuffer`, anything else is refused",
+        ),
+        ignored("allow_unspecified_address tlv_as_pool_key", "Envoy", "Envoy does not implement them"),
+    ],
+);
+
+pub(in crate::resource) static HEADER: Message = Message::of::<ProxyProtocolConfig>(
+    "",
+    &[
+        needs(Feature::ProxyProtocol, "version", "Envoy", ""),
+        needs(Feature::ProxyProtocol, "added_tlvs", "Envoy", "of V2; those of single endpoints are refused"),
+        ignored("pass_through_tlvs", "Envoy", "a client has no connection before its own to take them from"),
+    ],
+);
+
+pub(in crate::resource) static TLV: Message = Message::of::<TlvEntry>(
+    "",
+    &[
+        needs(Feature::ProxyProtocol, "type", "Envoy", "0 to 255"),
+        needs(Feature::ProxyProtocol, "value", "Envoy", "required; 65,499 bytes together"),
+        rejected("format_string", "Envoy", "there is no request yet"),
     ],
 );

@@ -10,6 +10,7 @@ mod filter;
 mod listener;
 mod route;
 mod secret;
+mod socket;
 
 use super::{super::*, context};
 use crate::resource as model;

@@ -1,4 +1,4 @@
-//! Options of connections and their transport socket, to and from protobuf.
+//! Options of connections, to and from protobuf.
 
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
@@ -7,32 +7,23 @@ use super::errors;
 use crate::{
     field_path::{Faults, Path},
     resource::{
-        Feature, ParseContext,
-        cluster::{ConnectionOptions, Http2Keepalive, HttpCodes, HttpConnect, TcpKeepalive},
-        tls::{self, UpstreamTls},
+        cluster::{ConnectionOptions, Http2Keepalive, HttpCodes, TcpKeepalive},
         wire,
     },
 };
 use envoy_types::pb::{
     envoy::{
-        config::{
-            cluster::v3 as proto,
-            core::v3::{self as core, TransportSocket, transport_socket::ConfigType},
-        },
-        extensions::{
-            transport_sockets::http_11_proxy::v3::Http11ProxyUpstreamTransport,
-            upstreams::http::v3::{
-                HttpProtocolOptions,
-                http_protocol_options::{
-                    AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-                    explicit_http_config::ProtocolConfig,
-                },
+        config::{cluster::v3 as proto, core::v3 as core},
+        extensions::upstreams::http::v3::{
+            HttpProtocolOptions,
+            http_protocol_options::{
+                AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                explicit_http_config::ProtocolConfig,
             },
         },
     },
     google::protobuf::{Any, UInt32Value},
 };
-use prost::Name as _;
 use std::{collections::HashMap, time::Duration};
 
 /// Where Envoy looks for HTTP/2 options. gRPC looks at `upstream_config` (A75).
@@ -40,8 +31,6 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 /// The one upstream filter that changes nothing.
 const UPSTREAM_CODEC: &str =
     "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
-/// Name that Envoy wants the socket of gRFC A86 to have.
-const HTTP_CONNECT: &str = "envoy.transport_sockets.http_11_proxy";
 /// HTTP/2's own first window, the least that can be asked for in Envoy.
 const LEAST_WINDOW: u32 = 65_535;
 
@@ -318,53 +307,4 @@ fn tcp_keepalive_proto(keepalive: &TcpKeepalive) -> core::TcpKeepalive {
         keepalive_time: seconds(keepalive.time),
         keepalive_interval: seconds(keepalive.interval),
     }
-}
-
-/// A cluster's transport socket: TLS, or the proxy of gRFC A86 around TLS or nothing.
-pub(super) fn socket(
-    socket: &TransportSocket,
-    auto_mtls: bool,
-    context: &ParseContext,
-    at: &Path<'_>,
-    faults: &mut Faults,
-) -> Option<(Option<UpstreamTls>, Option<HttpConnect>)> {
-    let Some(ConfigType::TypedConfig(any)) = &socket.config_type else {
-        return faults.reject(&at.field("typed_config"), "is required");
-    };
-    if any.type_url != Http11ProxyUpstreamTransport::type_url() {
-        let tls = tls::wire::upstream(socket, auto_mtls, context, at, faults)?;
-        return Some((Some(tls), None));
-    }
-    let at = at.field("typed_config");
-    context.support.require(Feature::HttpConnect, &at, faults)?;
-    let proxy: Http11ProxyUpstreamTransport = wire::unpack(any, &at, faults)?;
-    let default_proxy = match &proxy.default_proxy_address {
-        Some(_) => {
-            let at = at.field("default_proxy_address");
-            Some(wire::socket_address(&proxy.default_proxy_address, &at, faults)?)
-        }
-        None => None,
-    };
-    let inner_at = at.field("transport_socket");
-    let tls = match &proxy.transport_socket {
-        Some(inner) => Some(tls::wire::upstream(inner, auto_mtls, context, &inner_at, faults)?),
-        None => None,
-    };
-    Some((tls, Some(HttpConnect { default_proxy })))
-}
-
-pub(super) fn socket_proto(
-    tls: Option<&UpstreamTls>,
-    http_connect: Option<&HttpConnect>,
-) -> Option<TransportSocket> {
-    let inner = tls.map(tls::wire::upstream_proto);
-    let Some(http_connect) = http_connect else { return inner };
-    let config = Http11ProxyUpstreamTransport {
-        transport_socket: inner,
-        default_proxy_address: http_connect.default_proxy.map(wire::socket_address_proto),
-    };
-    Some(TransportSocket {
-        name: HTTP_CONNECT.into(),
-        config_type: Some(ConfigType::TypedConfig(wire::any(&config))),
-    })
 }

@@ -63,6 +63,7 @@ pub(super) const PROVEN_ELSEWHERE: &[(&str, &str)] = &[
     ("AuditLoggerConfig", "audit_logger"),
     ("StatefulSession", "session_state"),
     ("ExtAuthz", "decoder_header_mutation_rules"),
+    ("ProxyProtocolUpstreamTransport", "transport_socket"),
     ("ExtensionWithMatcher", "extension_config"),
     ("OnMatch", "action"),
     ("SinglePredicate", "input"),

@@ -22,8 +22,10 @@ use envoy_types::pb::{
                 load_balancing_policy::Policy,
             },
             core::v3::{
-                DataSource, HealthCheck, TcpKeepalive, TransportSocket, TypedExtensionConfig, data_source,
+                DataSource, HealthCheck, ProxyProtocolConfig, TcpKeepalive, TlvEntry, TransportSocket,
+                TypedExtensionConfig, data_source,
                 health_check::{GrpcHealthCheck, HealthChecker, TcpHealthCheck},
+                proxy_protocol_config,
                 transport_socket::ConfigType,
             },
         },
@@ -45,6 +47,8 @@ use envoy_types::pb::{
             },
             transport_sockets::{
                 http_11_proxy::v3::Http11ProxyUpstreamTransport,
+                proxy_protocol::v3::ProxyProtocolUpstreamTransport,
+                raw_buffer::v3::RawBuffer,
                 tls::v3::{
                     self as tls, CertificateProviderPluginInstance, CertificateValidationContext,
                     CommonTlsContext, SubjectAltNameMatcher,
@@ -457,6 +461,17 @@ fn tls_carriers() -> Vec<Carrier> {
         transport_socket: socket(any(&Http11ProxyUpstreamTransport::default())),
         ..named()
     };
+    let transport = ProxyProtocolUpstreamTransport {
+        config: Some(ProxyProtocolConfig {
+            version: proxy_protocol_config::Version::V2.into(),
+            added_tlvs: vec![TlvEntry { r#type: 1, value: b"a".to_vec(), ..Default::default() }],
+            ..Default::default()
+        }),
+        transport_socket: socket(any(&RawBuffer::default())),
+        ..Default::default()
+    };
+    let announced =
+        || cluster::Cluster { transport_socket: socket(any(&transport)), ..named() }.encode_to_vec();
     let identified = upstream(|common| common.tls_certificate_provider_instance = provider());
     vec![
         client(&UPSTREAM, upstream(|_| {}), &[24, 3, 2]),
@@ -472,5 +487,8 @@ fn tls_carriers() -> Vec<Carrier> {
         client(&PROVIDER, identified, &[24, 3, 2, 1, 14]),
         client(&SAN, upstream(|_| {}), &[24, 3, 2, 1, 3, 15]),
         client(&HTTP_CONNECT, proxied.encode_to_vec(), &[24, 3, 2]),
+        client(&PROXY_PROTOCOL, announced(), &[24, 3, 2]),
+        client(&HEADER, announced(), &[24, 3, 2, 1]),
+        client(&TLV, announced(), &[24, 3, 2, 1, 3]),
     ]
 }

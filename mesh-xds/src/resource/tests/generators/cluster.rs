@@ -352,11 +352,21 @@ fn reported() -> impl Strategy<Value = ReportedMetrics> {
     )
 }
 
+fn proxy_protocol() -> impl Strategy<Value = ProxyProtocol> {
+    let tlv =
+        (any::<u8>(), vec(any::<u8>(), 1..5)).prop_map(|(kind, value)| Tlv { kind, value: value.into() });
+    prop_oneof![
+        Just(ProxyProtocol::V1),
+        vec(tlv, 0..3).prop_map(|tlvs| ProxyProtocol::V2 { tlvs: tlvs.into() })
+    ]
+}
+
 pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let panic = (1..=1_000_000_u32).prop_map(Fraction::per_million);
     let telemetry = (option::of(text()), option::of(text()))
         .prop_map(|(service_name, service_namespace)| TelemetryLabels { service_name, service_namespace });
     let proxy = option::of(address()).prop_map(|default_proxy| HttpConnect { default_proxy });
+    let around = (option::of(proxy), option::of(proxy_protocol()));
     (
         (
             name(),
@@ -368,7 +378,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
         ),
         (
             option::of(upstream_tls().boxed()),
-            option::of(proxy),
+            around,
             connection().boxed(),
             option::of(panic),
             option::of(origin().boxed()),
@@ -391,7 +401,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 outlier_detection: outlier,
                 health_check: more.0.map(Arc::new),
                 tls: rest.0.map(Arc::new),
-                http_connect: rest.1,
+                http_connect: rest.1.0,
+                proxy_protocol: rest.1.1,
                 connection: rest.2,
                 panic_threshold: rest.3,
                 load_reporting: more.1,

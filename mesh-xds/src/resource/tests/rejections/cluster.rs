@@ -17,8 +17,8 @@ use envoy_types::pb::{
                 load_balancing_policy::Policy,
             },
             core::v3::{
-                Address, ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TcpKeepalive,
-                TransportSocket, TypedExtensionConfig, transport_socket::ConfigType,
+                ConfigSource, Http2ProtocolOptions, KeepaliveSettings, TcpKeepalive, TransportSocket,
+                TypedExtensionConfig, transport_socket::ConfigType,
             },
         },
         extensions::filters::http::gcp_authn::v3::Audience,
@@ -27,13 +27,10 @@ use envoy_types::pb::{
             UpstreamTlsContext,
             common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
         },
-        extensions::{
-            transport_sockets::http_11_proxy::v3::Http11ProxyUpstreamTransport,
-            upstreams::http::v3::{
-                HttpProtocolOptions,
-                http_protocol_options::{
-                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-                },
+        extensions::upstreams::http::v3::{
+            HttpProtocolOptions,
+            http_protocol_options::{
+                ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
             },
         },
         r#type::v3::Percent,
@@ -721,48 +718,6 @@ fn less_than_a_second_of_tcp_keepalive_is_sent_as_one() {
     cluster.connection.tcp_keepalive = Some(model::cluster::TcpKeepalive { time, ..Default::default() });
     let sent = Cluster::parse(&cluster.to_proto(), &context()).unwrap().connection.tcp_keepalive;
     assert_eq!(sent.and_then(|keepalive| keepalive.time), Some(std::time::Duration::from_secs(1)));
-}
-
-#[test]
-fn a_proxy_around_what_is_no_tls_is_refused() {
-    let socket = |proxy: &Http11ProxyUpstreamTransport| TransportSocket {
-        name: "proxy".into(),
-        config_type: Some(ConfigType::TypedConfig(model::wire::any(proxy))),
-    };
-    let mut message = good();
-    message.transport_socket = Some(socket(&Http11ProxyUpstreamTransport::default()));
-    let cluster = Cluster::parse(&message.encode_to_vec(), &context()).unwrap();
-    assert_eq!((cluster.tls, cluster.http_connect), (None, Some(Default::default())));
-    let nested = Http11ProxyUpstreamTransport {
-        transport_socket: Some(socket(&Http11ProxyUpstreamTransport::default())),
-        ..Default::default()
-    };
-    message.transport_socket = Some(socket(&nested));
-    let error = Cluster::parse(&message.encode_to_vec(), &context()).unwrap_err();
-    let fault = &error.rejected.faults[0];
-    assert_eq!(fault.path, "transport_socket.typed_config.transport_socket.typed_config");
-    assert!(fault.reason.starts_with("expected type.googleapis.com/envoy.extensions.transport_sockets.tls"));
-    let nowhere = Http11ProxyUpstreamTransport {
-        default_proxy_address: Some(Address::default()),
-        ..Default::default()
-    };
-    let garbled = Any { type_url: Http11ProxyUpstreamTransport::type_url(), value: vec![0xff] };
-    for (config, path, reason) in [
-        (
-            model::wire::any(&nowhere),
-            "transport_socket.typed_config.default_proxy_address",
-            "must be a socket_address",
-        ),
-        (garbled, "transport_socket.typed_config", "failed to decode"),
-    ] {
-        message.transport_socket = Some(TransportSocket {
-            name: "proxy".into(),
-            config_type: Some(ConfigType::TypedConfig(config)),
-        });
-        let error = Cluster::parse(&message.encode_to_vec(), &context()).unwrap_err();
-        let fault = &error.rejected.faults[0];
-        assert!(fault.path == path && fault.reason.contains(reason), "{error}");
-    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use super::*;
 use envoy_types::pb::{
     envoy::{
         config::{
-            core::v3::{Address, Metadata, SocketAddress, address, socket_address::PortSpecifier},
+            core::v3::{
+                Address, Metadata, PerHostConfig, SocketAddress, address, socket_address::PortSpecifier,
+            },
             endpoint::v3::{
                 self as pb, Endpoint, LbEndpoint, LedsClusterLocalityConfig, LocalityLbEndpoints,
                 cluster_load_assignment::{Policy, policy::DropOverload},
@@ -219,14 +221,15 @@ fn a_faulty_assignment_is_refused_with_the_place() {
             ),
             (
                 |m| {
-                    let mut metadata = proxy(&Address::default()).unwrap();
-                    let other = model::wire::any(&SocketAddress::default());
-                    metadata.typed_filter_metadata.values_mut().for_each(|any| *any = other.clone());
-                    m.endpoints[0].metadata = Some(metadata);
+                    let key = "envoy.transport_sockets.proxy_protocol".to_owned();
+                    let tlvs = model::wire::any(&PerHostConfig::default());
+                    let typed_filter_metadata = [(key, tlvs)].into();
+                    m.endpoints[0].lb_endpoints[0].metadata =
+                        Some(Metadata { typed_filter_metadata, ..Metadata::default() });
                 },
-                "endpoints[0].metadata.typed_filter_metadata\
-                 [\"envoy.http11_proxy_transport_socket.proxy_address\"]",
-                "envoy.config.core.v3.Address, found",
+                "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.transport_sockets.proxy_protocol\"]",
+                "add TLVs of the PROXY protocol in the cluster",
             ),
             (
                 |m| m.endpoints[0].metadata = proxy(&Address::default()),
@@ -264,4 +267,23 @@ fn metadata_says_the_key_of_the_hash_and_the_proxy() {
     assert_eq!(endpoint(0).hash_key, None);
     assert_eq!(endpoint(1).proxy, Some(([10, 8, 8, 8], 3128).into()));
     assert_eq!(endpoint(1).hash_key.as_deref(), Some("k"));
+}
+
+/// gRFC A86: such an entry is ignored, and does not hide the locality's.
+#[test]
+fn a_proxy_that_is_no_address_is_as_if_it_were_not_there() {
+    let other = |mut metadata: Metadata| {
+        let any = model::wire::any(&SocketAddress::default());
+        metadata.typed_filter_metadata.values_mut().for_each(|value| *value = any.clone());
+        metadata
+    };
+    let near = proxy(&socket("10.9.9.9", 3128).unwrap());
+    let mut message = good();
+    message.endpoints[0].metadata = near.clone();
+    message.endpoints[0].lb_endpoints[0].metadata = near.clone().map(other);
+    message.endpoints[1].metadata = near.map(other);
+    let parsed = ClusterLoadAssignment::parse(&message.encode_to_vec(), &context()).unwrap();
+    let endpoint = |priority: usize| &parsed.priorities[priority].localities[0].endpoints[0];
+    assert_eq!(endpoint(0).proxy, Some(([10, 9, 9, 9], 3128).into()));
+    assert_eq!(endpoint(1).proxy, None);
 }
