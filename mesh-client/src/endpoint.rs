@@ -9,14 +9,17 @@ pub(crate) mod conn;
 pub(crate) mod connect;
 pub(crate) mod driver;
 mod eyeballs;
+mod http_connect;
 pub(crate) mod io;
 pub(crate) mod load;
 pub(crate) mod machine;
 mod oob;
 mod own;
+mod proxy_protocol;
 pub(crate) mod pump;
 pub(crate) mod task;
 mod watch;
+pub(crate) mod way;
 
 use crate::{
     cluster::outcome::{Notice, Outcome, Tally, Thresholds},

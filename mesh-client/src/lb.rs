@@ -17,7 +17,7 @@ pub(crate) mod weighted;
 use crate::endpoint::Endpoint;
 use draw::Draw;
 use hashed::{Hashed, Hit};
-use mesh_xds::resource::cluster::{Cluster, LbPolicy};
+use mesh_xds::resource::cluster::LbPolicy;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering::Relaxed},
@@ -44,13 +44,6 @@ impl Dice {
         seed = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         fastrand::Rng::with_seed(seed ^ (seed >> 27))
     }
-}
-
-/// What a cluster asks of its balancing that is not here. The parser rejects such clusters (this crate's
-/// features say what it has); should one come nevertheless, its calls fail with this, and none goes astray.
-pub(crate) fn lacking(cluster: &Cluster) -> Option<&'static str> {
-    let lacks = [(cluster.http_connect.is_some(), "HTTP CONNECT")];
-    lacks.into_iter().find_map(|(asked_for, what)| asked_for.then_some(what))
 }
 
 /// Picks an endpoint.

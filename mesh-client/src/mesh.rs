@@ -71,6 +71,8 @@ pub const FEATURES: &[Feature] = &[
     Feature::Sds,
     Feature::CertificateFiles,
     Feature::HashPolicies,
+    Feature::HttpConnect,
+    Feature::ProxyProtocol,
     Feature::Hedging,
     Feature::HighPriority,
     Feature::LoadReporting,

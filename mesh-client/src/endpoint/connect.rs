@@ -1,4 +1,5 @@
-//! Dialling: a stream of bytes, TLS where it is demanded, HTTP/2, until the peer's SETTINGS arrive.
+//! Dialling: a stream of bytes, what [`super::way`] begins it with, TLS where it is demanded, HTTP/2, until the peer's
+//! SETTINGS arrive.
 //!
 //! Promises: the whole takes at most `connect_timeout`; addresses are raced as [`super::eyeballs`] says, each
 //! failure named; missing TLS material fails the dial, it never falls back to plaintext.
@@ -9,8 +10,9 @@ use super::{
     driver::{Driver, Keepalive},
     eyeballs,
     io::{BoxIo, Seen, Watched, cause},
+    way::Way,
 };
-use crate::connector::{Connect, Destination};
+use crate::connector::Connect;
 use arc_swap::ArcSwap;
 use http::uri::Scheme;
 use mesh_xds::{
@@ -43,6 +45,7 @@ const SHORT_FRAMES: usize = 16 << 20;
 pub(crate) struct Dialler {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) hostname: Option<Arc<str>>,
+    pub(crate) way: Way,
     /// `None`: plaintext.
     pub(crate) tls: Option<Arc<UpstreamTls>>,
     pub(crate) options: ConnectionOptions,
@@ -103,20 +106,20 @@ impl Dialler {
             Err(_) => {
                 let comma = if failures.is_empty() { "" } else { ", " };
                 let first = self.addresses.first().map(ToString::to_string).unwrap_or_default();
-                Err(format!("{failures}{comma}{first}: not connected within {timeout:?}"))
+                let through = self.way.through();
+                Err(format!("{failures}{comma}{first}: not connected within {timeout:?}{through}"))
             }
         }
     }
 
     async fn open_address(&self, address: SocketAddr) -> Result<Opened, String> {
         let tcp_keepalive = self.options.tcp_keepalive;
-        let to = Destination { address, hostname: self.hostname.as_deref(), tcp_keepalive };
-        let connected = self.connect.connect(to).await;
-        let io = connected.map_err(|error| cause(&error))?;
+        let hostname = self.hostname.as_deref();
+        let io = self.way.open(&*self.connect, address, hostname, tcp_keepalive).await?;
         Ok(match &self.tls {
             None => Opened { io, scheme: Scheme::HTTP, reconnect_before: None },
             Some(tls) => {
-                let tls = self.tls_configs.client_tls(tls, &self.secrets.load(), self.hostname.as_deref())?;
+                let tls = self.tls_configs.client_tls(tls, &self.secrets.load(), hostname)?;
                 let connector = tokio_rustls::TlsConnector::from(tls.config);
                 let handshake = connector.connect(tls.server_name, io).await;
                 let stream = handshake.map_err(|error| format!("TLS handshake: {}", cause(&error)))?;

@@ -2,8 +2,8 @@
 //!
 //! Promises: connections are offered to calls before the actor hears of them, and withdrawn before it hears of
 //! their end; a connection is replaced (age, number of requests, expiring identity) by one that is up already;
-//! a withdrawn connection finishes its streams; changed TLS settings withdraw all connections at once, because
-//! keeping them would keep what the new configuration forbids. Other options hold for the next connection,
+//! a withdrawn connection finishes its streams; changed TLS settings, or another way to the endpoint, withdraw all
+//! connections at once, because keeping them would keep what the new configuration forbids. Other options hold for the next connection,
 //! except limits and lifetimes, which hold at once.
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     machine::{Connectivity, Input, Machine},
     oob::OutOfBand,
     watch::HealthWatch,
+    way::Way,
 };
 use crate::{
     cluster::{
@@ -72,6 +73,11 @@ impl Spec {
     /// TLS of this endpoint: auto-mTLS leaves out endpoints that do not speak it.
     pub(crate) fn tls(&self) -> Option<&Arc<UpstreamTls>> {
         self.cluster.tls.as_ref().filter(|tls| !tls.only_mesh_endpoints || self.endpoint.mesh_tls)
+    }
+
+    /// How it is reached.
+    pub(crate) fn way(&self) -> Way {
+        Way::of(&self.cluster, &self.endpoint)
     }
 }
 
@@ -209,6 +215,7 @@ impl Task {
             let dialler = Dialler {
                 addresses: self.current.endpoint.addresses.clone(),
                 hostname: self.current.endpoint.hostname.clone(),
+                way: self.current.way(),
                 tls: self.current.tls().cloned(),
                 options: self.current.cluster.connection.clone(),
                 patience: self.patience,
@@ -224,7 +231,7 @@ impl Task {
         let next = self.spec.borrow_and_update().clone();
         let before = std::mem::replace(&mut self.current, next);
         self.apply_limits();
-        if before.tls() != self.current.tls() {
+        if before.tls() != self.current.tls() || before.way() != self.current.way() {
             self.withdraw_all();
             self.feed(Input::Reset);
         }

@@ -11,6 +11,7 @@ use crate::endpoint::{
     Endpoint, What,
     connect::Dialler,
     task::{Spec, Surroundings},
+    way::Way,
 };
 use mesh_xds::resource::{
     cluster::{ConnectionOptions, HealthCheck, HealthProbe},
@@ -45,6 +46,7 @@ struct Plan {
     addresses: Vec<SocketAddr>,
     authority: Arc<str>,
     hostname: Option<Arc<str>>,
+    way: Way,
     tls: Option<Arc<UpstreamTls>>,
     options: ConnectionOptions,
 }
@@ -73,6 +75,7 @@ impl Plan {
             addresses,
             authority: Arc::clone(authority),
             hostname: endpoint.hostname.clone(),
+            way: spec.way().for_checks(),
             tls: spec.tls().cloned(),
             options: cluster.connection.clone(),
         })
@@ -120,6 +123,7 @@ impl Checker {
         let dialler = Dialler {
             addresses: plan.addresses.clone(),
             hostname: plan.hostname.clone(),
+            way: plan.way.clone(),
             tls: plan.tls.clone(),
             options: plan.options.clone(),
             patience: 1,

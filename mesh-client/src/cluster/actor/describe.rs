@@ -7,7 +7,7 @@ use crate::cluster::{locality::Member, slots::Slot};
 use crate::{
     endpoint::machine::Connectivity,
     health::Checked,
-    lb::{self, Dice, load_weight::Unusable},
+    lb::{Dice, load_weight::Unusable},
 };
 use mesh_xds::{
     config::ClusterConfig,
@@ -42,7 +42,6 @@ impl Actor {
         let now = Instant::now();
         let priorities = &self.config.endpoints.priorities;
         let current = self.priorities.current();
-        let lacking = lb::lacking(&self.config.cluster);
         let loads = self.loads();
         // What calls read. Its own dice, so that a question changes no draw.
         let snapshot = self.shared.snapshot.load();
@@ -59,7 +58,6 @@ impl Actor {
                 let (left, ejections) = self.ejector.ejection(now, address);
                 let reason = (!picked.contains(&address)).then(|| match current {
                     _ if !view.is_usable(standing) => unusable(slot, endpoint),
-                    _ if lacking.is_some() => "no endpoint is, see above".to_owned(),
                     _ if view.is_ejected(standing) => "it is ejected as an outlier".to_owned(),
                     Some(current) if current != index => format!("priority {current} is in use"),
                     _ => unconnected(slot, endpoint, &connectivity),

@@ -7,7 +7,7 @@ use crate::{
         asks::Retention,
         elsewhere::{Level, Levels, Set},
     },
-    lb::{self, Picker, pick_first::PickFirst},
+    lb::{Picker, pick_first::PickFirst},
 };
 use mesh_xds::{
     balancing::{Hashing, Loads},
@@ -50,8 +50,7 @@ impl Actor {
     /// Every priority by itself, if that was asked for.
     pub(super) fn levels(&mut self, config: &ClusterConfig, loads: &Loads) -> Option<Box<Levels>> {
         let priorities = &config.endpoints.priorities;
-        if self.asked.priorities.is_empty() || priorities.len() < 2 || lb::lacking(&config.cluster).is_some()
-        {
+        if self.asked.priorities.is_empty() || priorities.len() < 2 {
             return None;
         }
         let counts = self.counts();

@@ -11,7 +11,7 @@ use crate::{
         standing::{Judge, Link, Standing},
     },
     endpoint::{machine::Connectivity, task::Want},
-    lb::{self, Picker, hashed::Together, pick_first::PickFirst},
+    lb::{Picker, hashed::Together, pick_first::PickFirst},
 };
 use mesh_xds::{
     balancing::{self, Counts, Hashing, Loads},
@@ -243,9 +243,7 @@ impl Actor {
     fn publish(&mut self, config: &Arc<ClusterConfig>, loads: &Loads, state: Option<Aggregate>) {
         let priorities = &config.endpoints.priorities;
         self.begin_weighing();
-        let lacking = lb::lacking(&config.cluster);
         let picker = match self.hashing() {
-            _ if lacking.is_some() => Picker::default(),
             Some(hashing) => self.hashed_picker(priorities, loads, hashing),
             None => self.spread_picker(config, loads),
         };
@@ -257,9 +255,7 @@ impl Actor {
                 idle.extend(view.asleep());
             }
         }
-        let hope = if let Some(lacking) = lacking {
-            Hope::Fail(format!("this client does not have {lacking}, which the cluster asks for").into())
-        } else if picker.ready() == 0 {
+        let hope = if picker.ready() == 0 {
             match self.hope(priorities, loads) {
                 hope if !self.fails_in_panic(priorities, loads) => hope,
                 hope => Hope::Fail(
@@ -274,7 +270,6 @@ impl Actor {
             Hope::Wait("connections were lost a moment ago".into())
         };
         let state = match state {
-            _ if lacking.is_some() => Aggregate::TransientFailure,
             _ if picker.ready() > 0 => Aggregate::Ready,
             _ if self.names.is_pending() => Aggregate::Connecting,
             state => state.unwrap_or(Aggregate::TransientFailure),

@@ -6,7 +6,7 @@ use crate::{
     body::CallBody,
     call::Started,
     cluster::{AttemptContext, AttemptErrorKind, Cluster, ClusterDeps},
-    connector::{BoxIo, Connect, Connecting, Destination},
+    connector::{Connect, Connecting, Destination, Stream},
 };
 use bytes::Bytes;
 use http::Request;
@@ -53,8 +53,7 @@ impl Connect for Deaf {
                 let mut read = [0; 1 << 12];
                 while theirs.read(&mut read).await.is_ok_and(|read| read > 0) {}
             });
-            let io: BoxIo = Box::new(ours);
-            Ok(io)
+            Ok(Stream::new(ours))
         })
     }
 }
@@ -75,8 +74,7 @@ impl Connect for Mute {
                 while theirs.read(&mut read).await.is_ok_and(|read| read > 0) {}
                 open.fetch_sub(1, SeqCst);
             });
-            let io: BoxIo = Box::new(ours);
-            Ok(io)
+            Ok(Stream::new(ours))
         })
     }
 }

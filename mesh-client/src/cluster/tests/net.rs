@@ -8,7 +8,7 @@ use crate::{
         breaker::Breakers,
         names::{Resolve, Resolving},
     },
-    connector::{BoxIo, Connect, Connecting, Destination},
+    connector::{BoxIo, Connect, Connecting, Destination, Stream},
     endpoint::{ClientTls, TlsConfigs},
     testing::held::Rest,
 };
@@ -488,8 +488,7 @@ impl Connect for Net {
             } else if door == Door::Open {
                 tokio::spawn(Arc::clone(&server).serve(Box::new(theirs)));
             }
-            let counted: BoxIo = Box::new(Counted { io: ours, written: Arc::clone(&self.written), server });
-            Ok(counted)
+            Ok(Stream::new(Counted { io: ours, written: Arc::clone(&self.written), server }))
         })
     }
 }

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    connector::{BoxIo, Connect, Connecting, Destination},
+    connector::{Connect, Connecting, Destination, Stream},
     testing::{authority, id, identity},
 };
 use mesh_ca::rustls::{ClientAuth, default_provider, server_config};
@@ -85,8 +85,7 @@ impl Connect for TlsInMemory {
                     bridge(stream, server).await;
                 }
             });
-            let stream: BoxIo = Box::new(ours);
-            Ok(stream)
+            Ok(Stream::new(ours))
         })
     }
 }

@@ -6,7 +6,7 @@ use super::{
     *,
 };
 use crate::{
-    connector::{BoxIo, Connect, Connecting, Destination},
+    connector::{Connect, Connecting, Destination, Stream},
     testing::{authority, id, identity},
 };
 use mesh_ca::{
@@ -58,8 +58,7 @@ impl Connect for Server {
                 let _ = copy_bidirectional(&mut stream, &mut tcp).await;
             });
             self.connections.lock().unwrap().push(serving.abort_handle());
-            let stream: BoxIo = Box::new(ours);
-            Ok(stream)
+            Ok(Stream::new(ours))
         })
     }
 }
