@@ -19,5 +19,6 @@ mod scale;
 mod session;
 mod tcp;
 mod tls;
+mod way;
 mod weighted;
 mod zones;

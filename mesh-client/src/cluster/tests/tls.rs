@@ -23,14 +23,14 @@ use tokio::time::Instant;
 use tonic::Code;
 
 /// A root, and a certificate that it signed for both sides.
-struct Pki {
+pub(super) struct Pki {
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivatePkcs8KeyDer<'static>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root_key = rcgen::KeyPair::generate().unwrap();
         let mut root = rcgen::CertificateParams::default();
         root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -49,7 +49,7 @@ impl Pki {
     }
 
     /// A server that demands a certificate of these roots.
-    fn server(&self, clients: &Self, alpn: &[u8]) -> Arc<ServerConfig> {
+    pub(super) fn server(&self, clients: &Self, alpn: &[u8]) -> Arc<ServerConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&clients.roots), Arc::clone(&provider));
@@ -63,7 +63,7 @@ impl Pki {
         Arc::new(config)
     }
 
-    fn client(&self, servers: &Self) -> Arc<ClientConfig> {
+    pub(super) fn client(&self, servers: &Self) -> Arc<ClientConfig> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -77,8 +77,8 @@ impl Pki {
 
 /// An identity that a test gives, and how long connections made with it may live.
 #[derive(Default)]
-struct Identity {
-    config: Mutex<Option<Arc<ClientConfig>>>,
+pub(super) struct Identity {
+    pub(super) config: Mutex<Option<Arc<ClientConfig>>>,
     life: Mutex<Option<Duration>>,
     asked: Mutex<Vec<Option<String>>>,
 }
@@ -97,6 +97,20 @@ impl TlsConfigs for Identity {
     }
 }
 
+/// TLS with certificates on both sides.
+pub(super) fn mutual() -> Arc<UpstreamTls> {
+    Arc::new(UpstreamTls {
+        identity: Some(tls::Identity::Provider("default".into())),
+        roots: Roots::Provider("default".into()),
+        sans: Vec::new(),
+        sni: None,
+        crl: None,
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        only_mesh_endpoints: false,
+    })
+}
+
 struct World {
     net: Net,
     server: Arc<Server>,
@@ -113,16 +127,7 @@ impl World {
         let identity = Arc::new(Identity::default());
         *identity.config.lock().unwrap() = Some(pki.client(&pki));
         let mut config = Config::of(&[1]);
-        config.cluster.tls = Some(Arc::new(UpstreamTls {
-            identity: Some(tls::Identity::Provider("default".into())),
-            roots: Roots::Provider("default".into()),
-            sans: Vec::new(),
-            sni: None,
-            crl: None,
-            auto_host_sni: false,
-            auto_sni_san_validation: false,
-            only_mesh_endpoints: false,
-        }));
+        config.cluster.tls = Some(mutual());
         Self { net, server, pki, identity, config }
     }
 
