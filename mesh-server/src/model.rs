@@ -34,7 +34,8 @@ pub use config::Config;
 pub use destination_rule::{
     Algorithm, ClientTls, ConnectionPool, ConsistentHash, DestinationRule, Distribute, EffectivePolicy,
     FailoverLabel, HashKey, HashTable, Http2Keepalive, LoadBalancer, LocalityLb, OutlierDetection,
-    PolicyBlocks, Refusal, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup, ZoneAware,
+    PolicyBlocks, ProxyProtocol, Refusal, RetryBudget, Subset, TcpKeepalive, TlsMode, TrafficPolicy, Warmup,
+    ZoneAware,
 };
 pub(crate) use distribution::NODE_LABEL;
 pub use distribution::TrafficDistribution;

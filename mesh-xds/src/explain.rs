@@ -231,6 +231,8 @@ pub struct Endpoint {
     pub health: &'static str,
     /// Whether connections to it are encrypted.
     pub tls: bool,
+    /// The HTTP CONNECT proxy that connections go through.
+    pub proxy: Option<SocketAddr>,
     /// Why it would not be picked; absent when it may be.
     pub not_picked: Option<String>,
     /// Its state now; absent in an explanation of configuration alone.

@@ -25,11 +25,8 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    /// gRFC A86: the endpoint's own proxy, or its locality's (which the endpoint has when it has no other); Envoy: then
-    /// that of the cluster.
     pub(crate) fn of(cluster: &Cluster, endpoint: &Endpoint) -> Self {
-        let proxy = cluster.http_connect.and_then(|connect| endpoint.proxy.or(connect.default_proxy));
-        Self { proxy, header: cluster.proxy_protocol.clone(), is_check: false }
+        Self { proxy: cluster.proxy_to(endpoint), header: cluster.proxy_protocol.clone(), is_check: false }
     }
 
     /// The same, for health checks.

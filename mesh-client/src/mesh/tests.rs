@@ -13,6 +13,7 @@ mod resilience;
 mod revocation;
 mod secrets;
 mod sharing;
+mod way;
 mod weighted;
 mod world;
 mod zones;

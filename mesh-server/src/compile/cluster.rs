@@ -122,6 +122,7 @@ impl<'m> Compiler<'m> {
             ),
             outlier_detection: outlier.map(policy::outlier_detection),
             tls: self.upstream_tls(&destination).map(Arc::new),
+            proxy_protocol: blocks.proxy_protocol.as_ref().map(policy::proxy_protocol),
             connection: policy::connection(blocks.connection_pool.as_ref()),
             panic_threshold: policy::panic_threshold(outlier, kind),
             // Other clients would report as well; nobody has asked theirs to open a stream for it.
@@ -136,11 +137,28 @@ impl<'m> Compiler<'m> {
         if let Some(refused) = destination.rule.and_then(|rule| rule.refused.as_ref()) {
             return Some(refused.reason.clone());
         }
-        let tls = destination.policy.blocks.tls.as_ref()?;
-        let why = tls::cannot_be_told(tls, &self.client.kind)?;
-        let rule = destination.rule.map(|rule| format!("{} ({})", rule.origin.id, rule.origin.at(tls.at)));
-        let rule = rule.as_deref().unwrap_or("the DestinationRule");
-        Some(format!("{rule} asks for TLS {why}: calls fail instead of going out in plaintext").into())
+        let rule = |at| match destination.rule {
+            Some(rule) => format!("{} ({})", rule.origin.id, rule.origin.at(at)),
+            None => "the DestinationRule".to_owned(),
+        };
+        let blocks = &destination.policy.blocks;
+        if let Some(tls) = &blocks.tls
+            && let Some(why) = tls::cannot_be_told(tls, &self.client.kind)
+        {
+            let rule = rule(tls.at);
+            return Some(
+                format!("{rule} asks for TLS {why}: calls fail instead of going out in plaintext").into(),
+            );
+        }
+        if let Some(header) = &blocks.proxy_protocol
+            && matches!(self.client.kind, ClientKind::Grpc { .. })
+        {
+            let rule = rule(header.at);
+            let why =
+                "which only clients of the mesh and Envoys have: calls fail, for servers wait for its header";
+            return Some(format!("{rule} asks for the PROXY protocol, {why}").into());
+        }
+        None
     }
 
     /// The endpoints of a cluster whose calls fail: none, and a drop of everything whose name is the reason, which

@@ -28,6 +28,7 @@ use envoy_types::{
                     self as http, http_connection_manager::RouteSpecifier,
                 },
                 transport_sockets::{
+                    proxy_protocol::v3::ProxyProtocolUpstreamTransport,
                     raw_buffer::v3::RawBuffer,
                     tls::v3::{
                         CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher,
@@ -61,6 +62,7 @@ use prost::Message;
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
+const PROXY_PROTOCOL_SOCKET: &str = "envoy.transport_sockets.upstream_proxy_protocol";
 
 impl Compiler<'_> {
     pub(super) fn envoy(&self, options: &EnvoyOptions, kind: ResourceType, name: &str) -> Option<Compiled> {
@@ -86,11 +88,20 @@ impl Compiler<'_> {
         let tls = cluster.tls.take();
         let mut message = cds::Cluster::decode(cluster.to_proto()).ok()?;
         finish(&mut message);
+        let wrapper = wrapper(&message);
+        let wrapped = |socket| match &wrapper {
+            Some(wrapper) => {
+                let wrapper =
+                    ProxyProtocolUpstreamTransport { transport_socket: Some(socket), ..wrapper.clone() };
+                self::socket(PROXY_PROTOCOL_SOCKET, pack_any(wrapper))
+            }
+            None => socket,
+        };
         match (tls, &options.certificate) {
             (None, _) => {}
             (Some(tls), None) if tls.only_mesh_endpoints => {}
             (Some(tls), None) if !matches!(tls.roots, Roots::Provider(_)) => {
-                message.transport_socket = Some(tls_socket(&tls, None));
+                message.transport_socket = Some(wrapped(tls_socket(&tls, None)));
             }
             (Some(_), None) => {
                 tracing::warn!(
@@ -100,14 +111,24 @@ impl Compiler<'_> {
                 return None;
             }
             (Some(tls), Some(files)) if tls.only_mesh_endpoints => {
+                message.transport_socket = None;
                 message.transport_socket_matches = vec![
-                    socket_match("tlsMode-istio", Some("istio"), tls_socket(&tls, Some(files))),
-                    socket_match("tlsMode-disabled", None, plaintext_socket()),
+                    socket_match("tlsMode-istio", Some("istio"), wrapped(tls_socket(&tls, Some(files)))),
+                    socket_match("tlsMode-disabled", None, wrapped(plaintext_socket())),
                 ];
             }
-            (Some(tls), Some(files)) => message.transport_socket = Some(tls_socket(&tls, Some(files))),
+            (Some(tls), Some(files)) => {
+                message.transport_socket = Some(wrapped(tls_socket(&tls, Some(files))));
+            }
         }
         Some(message)
+    }
+}
+
+/// What is around the plaintext of a cluster that asks for the PROXY protocol.
+fn wrapper(message: &cds::Cluster) -> Option<ProxyProtocolUpstreamTransport> {
+    match message.transport_socket.as_ref()?.config_type.as_ref()? {
+        ConfigType::TypedConfig(any) => ProxyProtocolUpstreamTransport::decode(any.value.as_slice()).ok(),
     }
 }
 

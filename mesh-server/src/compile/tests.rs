@@ -5,7 +5,14 @@ use super::{
     fixture::{GRPC, MESH, World, envoy, workload, world},
 };
 use crate::compile::client::{CertificateFiles, ClientKind, EnvoyOptions};
-use envoy_types::pb::envoy::config::{cluster::v3 as cds, listener::v3 as lds};
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3 as cds,
+        core::v3::{TransportSocket, transport_socket::ConfigType},
+        listener::v3 as lds,
+    },
+    extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport,
+};
 use mesh_xds::{
     name::ResourceType,
     resource::{
@@ -174,6 +181,40 @@ fn an_envoy_with_certificate_files_speaks_mtls_to_marked_endpoints_and_others_se
     let demanded = "outbound|9080|v2|reviews.default.svc.cluster.local";
     assert!(cluster(with, demanded).unwrap().transport_socket.is_some());
     assert_eq!(cluster(envoy(), demanded), None);
+}
+
+/// Each socket of a cluster, as Istio has it.
+#[test]
+fn an_envoy_has_the_proxy_protocol_around_whatever_socket_it_gets() {
+    let files = CertificateFiles { chain: "/c".into(), key: "/k".into(), root: "/r".into() };
+    let with = ClientKind::Envoy(EnvoyOptions { proxy_port: None, certificate: Some(files) });
+    let inner = |socket: &Option<TransportSocket>| {
+        let Some(ConfigType::TypedConfig(any)) = &socket.as_ref()?.config_type else { return None };
+        let wrapper = ProxyProtocolUpstreamTransport::decode(&*any.value).unwrap();
+        assert_eq!(wrapper.config.unwrap().version, 1, "V2");
+        Some(wrapper.transport_socket.unwrap().name)
+    };
+    let (tls, raw) = ("envoy.transport_sockets.tls", "envoy.transport_sockets.raw_buffer");
+    for (policy, kind, expected, matched) in [
+        ("", envoy(), Some(raw), vec![]),
+        ("", with.clone(), None, vec![tls, raw]),
+        (", tls: {mode: ISTIO_MUTUAL}", with.clone(), Some(tls), vec![]),
+        (", tls: {mode: DISABLE}", with, Some(raw), vec![]),
+        (", tls: {mode: SIMPLE, caCertificates: /roots.pem}", envoy(), Some(tls), vec![]),
+    ] {
+        let yaml = format!(
+            "\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec:\n  \
+             host: reviews\n  trafficPolicy: {{proxyProtocol: {{version: V2}}{policy}}}\n"
+        );
+        let world = world(kind, &yaml);
+        let name = "outbound|9080||reviews.default.svc.cluster.local";
+        let compiled = world.compiler().resource(ResourceType::Cluster, name).unwrap();
+        let cluster = cds::Cluster::decode(compiled.encode()).unwrap();
+        let matches = &cluster.transport_socket_matches;
+        assert_eq!(inner(&cluster.transport_socket).as_deref(), expected, "{policy}");
+        let found: Vec<_> = matches.iter().filter_map(|one| inner(&one.transport_socket)).collect();
+        assert_eq!(found, matched, "{policy}");
+    }
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub struct PolicyBlocks {
     pub outlier_detection: Option<OutlierDetection>,
     /// How the connection is secured.
     pub tls: Option<ClientTls>,
+    /// What it begins with, before TLS. Never of a port's own settings.
+    pub proxy_protocol: Option<Located<ProxyProtocol>>,
     /// Where their settings were written ([`mesh_xds::resource::origin::CLUSTER_SETTINGS`]).
     pub written: Written,
 }
@@ -317,6 +319,15 @@ pub enum TlsMode {
     IstioMutual,
 }
 
+/// A version of the PROXY protocol, whose header tells a server where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 /// Bounds retries in relation to active requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryBudget {
@@ -329,7 +340,7 @@ pub struct RetryBudget {
 impl TrafficPolicy {
     /// The policy for a port of a destination and, perhaps, one of its subsets (Istio's rules:
     /// port settings *replace* the destination's, a subset overrides block by block, and a subset's
-    /// port settings replace everything).
+    /// port settings replace everything but `proxyProtocol`, which they cannot say).
     pub fn effective(
         destination: Option<&TrafficPolicy>,
         subset: Option<&TrafficPolicy>,
@@ -340,7 +351,10 @@ impl TrafficPolicy {
             .map(|policy| at_port(policy).unwrap_or_else(|| policy.blocks.clone()))
             .unwrap_or_default();
         if let Some(policy) = subset {
-            blocks = at_port(policy).unwrap_or_else(|| policy.blocks.clone().or(blocks));
+            blocks = match at_port(policy) {
+                Some(own) => own.with_proxy_protocol_of(blocks),
+                None => policy.blocks.clone().or(blocks),
+            };
         }
         let budget = [subset, destination].into_iter().flatten().find(|policy| policy.retry_budget.is_some());
         blocks.written.replace("retryBudget", budget.map(|policy| &policy.blocks.written));
@@ -356,6 +370,7 @@ impl PolicyBlocks {
             ("connectionPool", self.connection_pool.is_some()),
             ("outlierDetection", self.outlier_detection.is_some()),
             ("tls", self.tls.is_some()),
+            ("proxyProtocol", self.proxy_protocol.is_some()),
         ] {
             if own {
                 written.replace(block, Some(&self.written));
@@ -367,7 +382,13 @@ impl PolicyBlocks {
             connection_pool: self.connection_pool.or(base.connection_pool),
             outlier_detection: self.outlier_detection.or(base.outlier_detection),
             tls: self.tls.or(base.tls),
+            proxy_protocol: self.proxy_protocol.or(base.proxy_protocol),
         }
+    }
+
+    fn with_proxy_protocol_of(mut self, base: Self) -> Self {
+        self.written.replace("proxyProtocol", Some(&base.written));
+        Self { proxy_protocol: base.proxy_protocol, ..self }
     }
 }
 

@@ -104,9 +104,6 @@ pub(crate) const TCP_ROUTES: Shape = List(&Fields(&[
 /// TrafficPolicy.tunnel
 pub(crate) const TUNNEL: Shape = Fields(&[("protocol", Text), ("targetHost", Text), ("targetPort", Number)]);
 
-/// TrafficPolicy.proxyProtocol
-pub(crate) const PROXY_PROTOCOL: Shape = Fields(&[("version", Text)]);
-
 /// WorkloadGroup.probe
 pub(crate) const PROBE: Shape = Fields(&[
     ("initialDelaySeconds", Number),

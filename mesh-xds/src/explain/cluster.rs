@@ -106,8 +106,11 @@ fn settings(cluster: &Configured, endpoints: &ClusterLoadAssignment) -> Vec<Sett
         Some(tls) => encryption(tls, &mut say),
     }
     if let Some(HttpConnect { default_proxy }) = http_connect {
-        let proxy = default_proxy.map_or_else(|| "the endpoint's".to_owned(), |proxy| proxy.to_string());
-        say("http_connect", format!("through a proxy: {proxy}"));
+        let otherwise = match default_proxy {
+            Some(proxy) => format!("through {proxy}"),
+            None => "directly".to_owned(),
+        };
+        say("http_connect", format!("through the endpoint's proxy; if it has none, {otherwise}"));
     }
     match proxy_protocol {
         None => {}
@@ -361,6 +364,7 @@ fn endpoints(cluster: &Configured, assignment: &ClusterLoadAssignment) -> Vec<En
                         .tls
                         .as_ref()
                         .is_some_and(|tls| !tls.only_mesh_endpoints || endpoint.mesh_tls),
+                    proxy: cluster.proxy_to(endpoint),
                     not_picked: standing.not_picked(index, endpoint),
                     live: None,
                 });

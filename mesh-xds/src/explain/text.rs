@@ -227,7 +227,11 @@ fn endpoint(f: &mut Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
         write!(f, "{} (weight {}), ", endpoint.locality, endpoint.locality_weight)?;
     }
     let tls = if endpoint.tls { "TLS" } else { "plaintext" };
-    write!(f, "weight {}, {tls}, {}", endpoint.weight, health(endpoint.health))?;
+    write!(f, "weight {}, {tls}, ", endpoint.weight)?;
+    if let Some(proxy) = endpoint.proxy {
+        write!(f, "through proxy {proxy}, ")?;
+    }
+    f.write_str(health(endpoint.health))?;
     if let Some(live) = &endpoint.live {
         let EndpointState {
             connectivity,

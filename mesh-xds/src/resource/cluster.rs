@@ -24,10 +24,11 @@ pub use lb::{
 };
 pub use outlier::{Consecutive, FailurePercentage, LocalOrigin, OutlierDetection, SuccessRate};
 
-use super::{ClusterLoadAssignment, Origin, tls::UpstreamTls};
+use super::{ClusterLoadAssignment, Origin, endpoint::Endpoint, tls::UpstreamTls};
 use crate::{matcher::Fraction, name::Name};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -90,6 +91,12 @@ impl Cluster {
             audiences: BTreeMap::new(),
             origin: None,
         }
+    }
+
+    /// The HTTP CONNECT proxy that an endpoint is behind: its own, or its locality's (an endpoint that has no own one has
+    /// that), or else the cluster's (gRFC A86). None unless the cluster asks for it.
+    pub fn proxy_to<A>(&self, endpoint: &Endpoint<A>) -> Option<SocketAddr> {
+        self.http_connect.and_then(|connect| endpoint.proxy.or(connect.default_proxy))
     }
 
     /// Like [`new`](Self::new), with endpoints of the same name.

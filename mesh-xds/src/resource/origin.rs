@@ -57,6 +57,7 @@ pub const CLUSTER_SETTINGS: &[&str] = &[
     "tls.caCrl",
     "tls.subjectAltNames",
     "tls.sni",
+    "proxyProtocol",
     "retryBudget",
 ];
 

@@ -90,20 +90,26 @@ impl Connect for TlsInMemory {
     }
 }
 
-#[tokio::test]
-async fn whoever_a_connector_leads_to_must_prove_to_be_the_peer() {
-    let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
+/// TLS with a peer that proves to be this account.
+pub(super) fn with_reviews() -> UpstreamTls {
     let name = StringMatcher::exact(&id("reviews"), false);
-    let tls = UpstreamTls {
+    UpstreamTls {
         identity: Some(Identity::Provider("default".into())),
         roots: Roots::Provider("default".into()),
         sans: vec![name.into()],
         sni: None,
         crl: None,
+        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,
-    };
+    }
+}
+
+#[tokio::test]
+async fn whoever_a_connector_leads_to_must_prove_to_be_the_peer() {
+    let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
+    let tls = with_reviews();
     plane.publish(&reviews([("v1", vec![nowhere()])]).over(tls));
     let authority = authority();
     let client = identity(&authority, "productpage").await;

@@ -13,7 +13,7 @@ use mesh_xds::{
     name::{Name, ResourceType},
     resource::{
         Locality, Resource, Secret,
-        cluster::{Cluster, ReportedMetrics},
+        cluster::{Cluster, HttpConnect, ReportedMetrics},
         endpoint::{ClusterLoadAssignment, DropOverload, Endpoint, LocalityEndpoints, Priority},
         filter::{FilterConfig, FilterOverrides, HttpFilter},
         listener::{HttpConnectionManager, Listener, ListenerKind, RouteSource},
@@ -75,6 +75,8 @@ pub(super) struct Published {
     /// The endpoints of a cluster are localities of these weights.
     localities: Vec<u32>,
     filters: Vec<HttpFilter>,
+    /// In front of every endpoint.
+    proxy: Option<SocketAddr>,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -93,6 +95,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         without: Vec::new(),
         localities: Vec::new(),
         filters: Vec::new(),
+        proxy: None,
     }
 }
 
@@ -172,6 +175,12 @@ impl Published {
         self
     }
 
+    /// Endpoints are behind this HTTP CONNECT proxy.
+    pub(super) fn behind(mut self, proxy: SocketAddr) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
     /// A filter before the router.
     pub(super) fn filtered(mut self, name: &str, config: FilterConfig) -> Self {
         self.filters.push(HttpFilter { name: name.into(), config, disabled: false });
@@ -225,6 +234,7 @@ impl Published {
             let cpu = ReportedMetrics { cpu: true, ..ReportedMetrics::default() };
             cluster.load_reporting = self.reports.then_some(cpu);
             cluster.tls = self.tls.clone();
+            cluster.http_connect = self.proxy.map(|_| HttpConnect::default());
             (self.change)(&mut cluster);
             all.push(encoded(&cluster));
             let mut endpoints = endpoints(name, addresses, self.priorities);
@@ -232,6 +242,10 @@ impl Published {
                 endpoints.priorities = vec![localities(addresses, &self.localities)];
             }
             endpoints.drops = self.drops.clone();
+            let localities = endpoints.priorities.iter_mut().flat_map(|priority| &mut priority.localities);
+            for endpoint in localities.flat_map(|locality| &mut locality.endpoints) {
+                Arc::make_mut(endpoint).proxy = self.proxy;
+            }
             all.push(encoded(&endpoints));
         }
         all.extend(self.secrets.iter().map(encoded));

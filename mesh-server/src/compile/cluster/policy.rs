@@ -3,8 +3,8 @@
 use crate::{
     compile::client::ClientKind,
     model::{
-        Algorithm, ConnectionPool, HashKey, HashTable, LoadBalancer, OutlierDetection as Ejection,
-        RetryBudget as Budget, Service,
+        Algorithm, ConnectionPool, HashKey, HashTable, LoadBalancer, Located, OutlierDetection as Ejection,
+        ProxyProtocol as Header, RetryBudget as Budget, Service,
     },
 };
 use mesh_xds::{
@@ -12,7 +12,8 @@ use mesh_xds::{
     resource::{
         cluster::{
             CircuitBreakers, ConnectionOptions, Consecutive, Http2Keepalive, LbPolicy, LocalityLb, Maglev,
-            OutlierDetection, OverrideHostStatus, RetryBudget, RingHash, SlowStart, TcpKeepalive, ZoneAware,
+            OutlierDetection, OverrideHostStatus, ProxyProtocol, RetryBudget, RingHash, SlowStart,
+            TcpKeepalive, ZoneAware,
         },
         endpoint::HealthStatus,
         route::{self as xds, HashCookie, HashPolicy, HeaderName},
@@ -28,6 +29,14 @@ pub(super) fn override_host_status(service: &Service, kind: &ClientKind) -> Over
     }
     use HealthStatus::{Degraded, Draining, Healthy, Unknown};
     OverrideHostStatus::of([Healthy, Unknown, Degraded, Draining])
+}
+
+/// Istio has no TLVs.
+pub(super) fn proxy_protocol(version: &Located<Header>) -> ProxyProtocol {
+    match version.value {
+        Header::V1 => ProxyProtocol::V1,
+        Header::V2 => ProxyProtocol::V2 { tlvs: [].into() },
+    }
 }
 
 /// Istio's default is LEAST_REQUEST for Envoy and ROUND_ROBIN for gRPC; a client of the mesh does what

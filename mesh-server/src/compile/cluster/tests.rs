@@ -13,8 +13,8 @@ use mesh_xds::{
     resource::{
         Cluster, ParseContext, Resource, Support,
         cluster::{
-            Consecutive, Discovery, Http2Keepalive, LbPolicy, LocalityLb, Maglev, RingHash, SlowStart,
-            ZoneAware,
+            Consecutive, Discovery, Http2Keepalive, LbPolicy, LocalityLb, Maglev, ProxyProtocol, RingHash,
+            SlowStart, ZoneAware,
         },
         route::{HashCookie, HashKey, HashPolicy, RouteAction},
     },
@@ -372,6 +372,29 @@ fn files_of_clients_are_named_to_those_that_read_them() {
     assert_eq!(world(MESH).cluster(EXTERNAL).unwrap().tls.unwrap().roots, Roots::System);
     let cluster = world(envoy()).cluster(EXTERNAL).unwrap();
     assert_eq!(cluster.discovery, Discovery::Eds(format!("failing|{EXTERNAL}").into()));
+}
+
+#[test]
+fn the_proxy_protocol_is_for_those_that_have_it_and_others_are_told_why_their_calls_fail() {
+    let header = |kind| world(kind, &rule("{proxyProtocol: {version: V2}}"));
+    let cluster = header(MESH).cluster(REVIEWS).unwrap();
+    assert_eq!(cluster.proxy_protocol, Some(ProxyProtocol::V2 { tlvs: [].into() }));
+    let certificate_providers = ["default".into()].into();
+    let context = ParseContext { support: Support::all(), certificate_providers, ..ParseContext::default() };
+    let read = Cluster::parse(&cluster.to_proto(), &context).unwrap();
+    assert_eq!((read.proxy_protocol, read.tls), (cluster.proxy_protocol, cluster.tls));
+    assert_eq!(world(MESH, "").cluster(REVIEWS).unwrap().proxy_protocol, None);
+
+    let refused = header(GRPC);
+    let cluster = refused.cluster(REVIEWS).unwrap();
+    assert_eq!((&cluster.proxy_protocol, &cluster.tls), (&None, &None), "gRPC would reject it");
+    let Discovery::Eds(endpoints) = cluster.discovery else { panic!("has endpoints") };
+    let told = &refused.endpoints(&endpoints).unwrap().drops[0].category;
+    assert!(told.starts_with("DestinationRule default/reviews (mesh.yaml:"), "{told}");
+    assert!(
+        told.contains("asks for the PROXY protocol, which only clients of the mesh and Envoys have"),
+        "{told}"
+    );
 }
 
 fn balanced(kind: ClientKind, balancer: &str) -> World {

@@ -38,6 +38,7 @@ spec:
       http:
         http2MaxRequests: 10
     retryBudget: {percent: 30}
+    proxyProtocol: {version: V2}
     portLevelSettings:
     - port: {number: 9090}
       connectionPool: {http: {maxRetries: 1}}
@@ -98,14 +99,15 @@ fn a_clusters_settings_have_the_lines_of_the_level_that_won() {
         lines(cluster.origin.as_ref().unwrap())
     };
     let budget = ("retryBudget", "retryBudget: {percent: 30}");
+    let header = ("proxyProtocol", "proxyProtocol: {version: V2}");
     let pool = ("connectionPool.http.http2MaxRequests", "http2MaxRequests: 10");
     assert_eq!(
         of(REVIEWS),
-        pairs([pool, ("loadBalancer.simple", "loadBalancer: {simple: ROUND_ROBIN}"), budget])
+        pairs([pool, ("loadBalancer.simple", "loadBalancer: {simple: ROUND_ROBIN}"), header, budget])
     );
     assert_eq!(
         of("outbound|9080|v2|reviews.default.svc.cluster.local"),
-        pairs([pool, ("loadBalancer.simple", "loadBalancer: {simple: RANDOM}"), budget])
+        pairs([pool, ("loadBalancer.simple", "loadBalancer: {simple: RANDOM}"), header, budget])
     );
 }
 

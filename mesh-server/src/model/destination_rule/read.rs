@@ -58,23 +58,11 @@ fn traffic_policy(node: &Node, report: &mut Report) -> Option<TrafficPolicy> {
         report.error(node.at, "trafficPolicy must say something");
     }
     map.exclusive(&["tunnel", "proxyProtocol"], report);
-    for (key, shape, why) in [
-        (
-            "tunnel",
-            &schema::TUNNEL,
-            "clients connect to the endpoints themselves, there is no proxy in between to tunnel through; with \
-             `mesh-client`, `MeshBuilder::connector` opens connections as the program wants",
-        ),
-        (
-            "proxyProtocol",
-            &schema::PROXY_PROTOCOL,
-            "there is no proxy in between that would tell of another caller: servers see the client's own address",
-        ),
-    ] {
-        if let Some(block) = map.get(key) {
-            schema::check(block, key, shape, report);
-            map.unsupported(key, report, &format!("`{key}`: {why}"));
-        }
+    if let Some(block) = map.get("tunnel") {
+        schema::check(block, "tunnel", &schema::TUNNEL, report);
+        let what = "`tunnel`: Istio has it for TCP and TLS routes only, and routes of gRPC are HTTP: remove it; with \
+                    `mesh-client`, `MeshBuilder::connector` opens connections as the program wants";
+        map.unsupported("tunnel", report, what);
     }
     let mut ports = BTreeMap::new();
     map.many("portLevelSettings", report, |node, report| {

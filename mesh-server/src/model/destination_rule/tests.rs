@@ -154,6 +154,16 @@ fn invalid_rules_are_refused_where_they_are_wrong() {
             "6:61 port 1 has two portLevelSettings",
         ),
         (&policy("{portLevelSettings: [{tls: {mode: DISABLE}}]}"), "6:39 portLevelSettings needs `port`"),
+        (&policy("{proxyProtocol: {version: v2}}"), "6:44 `v2` is no version of the PROXY protocol"),
+        (&policy("{proxyProtocol: V1}"), "6:34 "),
+        (
+            &policy("{proxyProtocol: {version: V1}, tunnel: {targetHost: a, targetPort: 1}}"),
+            "6:19 `proxyProtocol` excludes `tunnel`",
+        ),
+        (
+            &policy("{portLevelSettings: [{port: {number: 1}, proxyProtocol: {version: V1}}]}"),
+            "6:59 unknown field `proxyProtocol`",
+        ),
         (
             &policy("{loadBalancer: {localityLbSetting: {distribute: [{from: 'a/*', to: {a: 50}}]}}}"),
             "6:85 the weights of a distribution must sum to 100, not 50",
@@ -213,11 +223,11 @@ fn what_this_version_does_not_do_is_refused_or_reported() {
         ("{tls: {mode: DISABLE, sni: a}}", "warning 6:40 not supported by this version: `sni`, without"),
         (
             "{tunnel: {targetHost: a, targetPort: 1}}",
-            "error 6:19 not supported by this version: `tunnel`: clients connect",
+            "error 6:19 not supported by this version: `tunnel`: Istio has it for TCP and TLS routes only",
         ),
         (
             "{proxyProtocol: {version: V1}}",
-            "error 6:19 not supported by this version: `proxyProtocol`: there is no proxy",
+            "info 6:34 not supported by this version: `proxyProtocol`, for gRPC clients that are not of the mesh",
         ),
         (
             "{loadBalancer: {simple: PASSTHROUGH}}",
@@ -295,6 +305,47 @@ fn port_settings_replace_and_subsets_override_block_by_block() {
     assert_eq!(effective(Some(&subset), 80), (Some(3), false));
     let subset = TrafficPolicy { ports: [(90, blocks(None, false))].into(), ..subset };
     assert_eq!(effective(Some(&subset), 90), (None, false), "port settings of a subset replace everything");
+}
+
+/// A port's own settings hide it, as they hide everything of their level, and cannot say it.
+#[test]
+fn the_proxy_protocol_is_inherited_as_istio_has_it() {
+    use ProxyProtocol::{V1, V2};
+    let policy = |version: Option<ProxyProtocol>, ports: &[u16]| {
+        let at = crate::analysis::Position::default();
+        let proxy_protocol = version.map(|value| Located { value, at });
+        let blocks = PolicyBlocks { proxy_protocol, ..PolicyBlocks::default() };
+        let ports = ports.iter().map(|port| (*port, PolicyBlocks::default())).collect();
+        TrafficPolicy { blocks, ports, retry_budget: None }
+    };
+    let destination = policy(Some(V1), &[80]);
+    for (subset, port, expected) in [
+        (None, 90, Some(V1)),
+        (None, 80, None),
+        (Some(policy(None, &[])), 90, Some(V1)),
+        (Some(policy(None, &[])), 80, None),
+        (Some(policy(Some(V2), &[])), 90, Some(V2)),
+        (Some(policy(Some(V2), &[])), 80, Some(V2)),
+        (Some(policy(Some(V2), &[90])), 90, Some(V1)),
+        (Some(policy(Some(V2), &[80])), 80, None),
+    ] {
+        let effective = TrafficPolicy::effective(Some(&destination), subset.as_ref(), port);
+        let version = effective.blocks.proxy_protocol.map(|version| version.value);
+        assert_eq!(version, expected, "{subset:?} {port}");
+    }
+}
+
+#[test]
+fn the_version_of_the_proxy_protocol_is_1_unless_it_is_said() {
+    for (fields, expected) in [
+        ("{}", ProxyProtocol::V1),
+        ("{version: V1}", ProxyProtocol::V1),
+        ("{version: V2}", ProxyProtocol::V2),
+    ] {
+        let rule = read(&policy(&format!("{{proxyProtocol: {fields}}}")));
+        let version = rule.policy.clone().unwrap().blocks.proxy_protocol.unwrap();
+        assert_eq!((version.value, version.at.line), (expected, 6));
+    }
 }
 
 proptest! {

@@ -1,12 +1,12 @@
 //! The blocks of a traffic policy from YAML.
 
 use super::{
-    ConnectionPool, Http2Keepalive, OutlierDetection, PolicyBlocks, RetryBudget, TcpKeepalive, load_balancer,
-    tls,
+    ConnectionPool, Http2Keepalive, OutlierDetection, PolicyBlocks, ProxyProtocol, RetryBudget, TcpKeepalive,
+    load_balancer, tls,
 };
 use crate::analysis::Code;
 use crate::model::node::Node;
-use crate::model::read::{self, Map, Report};
+use crate::model::read::{self, Map, Report, located};
 use crate::model::written::Written;
 use mesh_xds::resource::origin::CLUSTER_SETTINGS;
 
@@ -23,8 +23,24 @@ pub(super) fn blocks(map: &Map<'_>, used: Level, report: &mut Report) -> PolicyB
         connection_pool: map.one("connectionPool", report, connection_pool),
         outlier_detection: map.one("outlierDetection", report, outlier_detection),
         tls: map.one("tls", report, |node, report| tls::read(node, used, report)),
+        proxy_protocol: map.one("proxyProtocol", report, located(proxy_protocol)),
         written: Written::of(map, CLUSTER_SETTINGS, report),
     }
+}
+
+fn proxy_protocol(node: &Node, report: &mut Report) -> Option<ProxyProtocol> {
+    const VERSIONS: [(&str, ProxyProtocol); 2] = [("V1", ProxyProtocol::V1), ("V2", ProxyProtocol::V2)];
+    let map = report.map(node, "proxyProtocol", &["version"])?;
+    let version = match map.get("version") {
+        // Protobuf's default: the first value.
+        None => ProxyProtocol::V1,
+        Some(version) => read::word("version of the PROXY protocol", &VERSIONS)(version, report)?,
+    };
+    let what = "`proxyProtocol`, for gRPC clients that are not of the mesh: they do not have it, so that their calls \
+                fail. Servers of the mesh do not read the header: it is for servers that do, or that have something \
+                before them that does (Envoy's listener filter `proxy_protocol`, a load balancer)";
+    report.partly(node.at, what);
+    Some(version)
 }
 
 fn connection_pool(node: &Node, report: &mut Report) -> Option<ConnectionPool> {
