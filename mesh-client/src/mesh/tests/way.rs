@@ -156,6 +156,11 @@ impl Proxy {
     }
 }
 
+fn behind(proxy: &Proxy) -> impl Fn(SocketAddr) -> Option<SocketAddr> + Send + Sync + use<> {
+    let proxy = proxy.address;
+    move |_| Some(proxy)
+}
+
 /// Nobody can be reached there (RFC 5737).
 fn nowhere() -> SocketAddr {
     "192.0.2.1:9080".parse().unwrap()
@@ -182,7 +187,7 @@ async fn endpoints_behind_a_proxy_are_called_through_it_plain_or_encrypted() {
     for tls in [false, true] {
         let plane = Plane::start().await;
         let proxy = Proxy::to(if tls { secured } else { echo.address }).await;
-        let mut published: Published = reviews([("v1", vec![nowhere()])]).behind(proxy.address);
+        let mut published: Published = reviews([("v1", vec![nowhere()])]).behind(behind(&proxy));
         if tls {
             published = published.over(with_reviews());
         }
@@ -208,7 +213,7 @@ async fn the_status_of_a_call_says_what_the_proxy_said_and_the_proxy_is_asked_ag
     let (plane, echo) = (Plane::start().await, Echo::start("v1").await);
     let proxy = Proxy::to(echo.address).await;
     *proxy.refusal.lock().unwrap() = Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
-    plane.publish(&reviews([("v1", vec![nowhere()])]).behind(proxy.address));
+    plane.publish(&reviews([("v1", vec![nowhere()])]).behind(behind(&proxy)));
     let mesh = plane.join();
     let channel = mesh.channel("reviews:9080").unwrap();
     let status = within(ask(channel.clone(), None)).await.unwrap_err();

@@ -75,8 +75,8 @@ pub(super) struct Published {
     /// The endpoints of a cluster are localities of these weights.
     localities: Vec<u32>,
     filters: Vec<HttpFilter>,
-    /// In front of every endpoint.
-    proxy: Option<SocketAddr>,
+    /// In front of an endpoint.
+    proxy: Arc<dyn Fn(SocketAddr) -> Option<SocketAddr> + Send + Sync>,
 }
 
 pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>); N]) -> Published {
@@ -95,7 +95,7 @@ pub(super) fn reviews<const N: usize>(clusters: [(&'static str, Vec<SocketAddr>)
         without: Vec::new(),
         localities: Vec::new(),
         filters: Vec::new(),
-        proxy: None,
+        proxy: Arc::new(|_| None),
     }
 }
 
@@ -175,9 +175,12 @@ impl Published {
         self
     }
 
-    /// Endpoints are behind this HTTP CONNECT proxy.
-    pub(super) fn behind(mut self, proxy: SocketAddr) -> Self {
-        self.proxy = Some(proxy);
+    /// Endpoints are behind these HTTP CONNECT proxies.
+    pub(super) fn behind(
+        mut self,
+        proxy: impl Fn(SocketAddr) -> Option<SocketAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.proxy = Arc::new(proxy);
         self
     }
 
@@ -234,7 +237,8 @@ impl Published {
             let cpu = ReportedMetrics { cpu: true, ..ReportedMetrics::default() };
             cluster.load_reporting = self.reports.then_some(cpu);
             cluster.tls = self.tls.clone();
-            cluster.http_connect = self.proxy.map(|_| HttpConnect::default());
+            let is_behind = addresses.iter().any(|address| (self.proxy)(*address).is_some());
+            cluster.http_connect = is_behind.then(HttpConnect::default);
             (self.change)(&mut cluster);
             all.push(encoded(&cluster));
             let mut endpoints = endpoints(name, addresses, self.priorities);
@@ -244,7 +248,7 @@ impl Published {
             endpoints.drops = self.drops.clone();
             let localities = endpoints.priorities.iter_mut().flat_map(|priority| &mut priority.localities);
             for endpoint in localities.flat_map(|locality| &mut locality.endpoints) {
-                Arc::make_mut(endpoint).proxy = self.proxy;
+                Arc::make_mut(endpoint).proxy = (self.proxy)(endpoint.address());
             }
             all.push(encoded(&endpoints));
         }

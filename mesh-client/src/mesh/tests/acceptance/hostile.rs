@@ -53,7 +53,10 @@ async fn all(cases: Vec<Case>) {
         clusters.push((&*case.name.clone().leak(), vec![peer.address]));
         peers.push(peer);
     }
-    plane.publish(&reviews([]).and(clusters).by_header());
+    let proxies: Vec<_> = peers.iter().zip(&cases).filter(|(_, case)| !case.script.way.is_empty()).collect();
+    let proxies: Vec<_> = proxies.into_iter().map(|(peer, _)| peer.address).collect();
+    let behind = move |address| proxies.contains(&address).then_some(address);
+    plane.publish(&reviews([]).and(clusters).by_header().behind(behind));
     let mesh = plane.join();
     let channel = mesh.channel("reviews:9080").unwrap();
     assert_eq!(within(status(channel.clone(), request("good", LONG))).await.code(), Code::Ok);
@@ -85,14 +88,19 @@ async fn all(cases: Vec<Case>) {
     at_rest(&mesh).await;
 }
 
-/// A valid exchange, to be ended at any of its bytes.
+/// What a proxy says before the endpoint does.
+const WAY: &[u8] = b"HTTP/1.1 200 OK\r\nvia: x\r\n\r\n";
+
+/// A valid exchange, to be ended at any of its bytes: with an endpoint, and through a proxy.
 async fn at_every_byte(then: Then, wanted: impl Fn(usize, usize) -> Wanted) {
-    let whole = hello().len() + answer(1).len();
-    let cases = (0..=whole).map(|most| {
-        let script = Script { most, then, ..Script::answering(answer) };
-        Case { name: format!("byte{most}"), script, wanted: wanted(most, whole) }
-    });
-    all(cases.collect()).await;
+    for way in [&b""[..], WAY] {
+        let whole = way.len() + hello().len() + answer(1).len();
+        let cases = (0..=whole).map(|most| {
+            let script = Script { way, most, then, ..Script::answering(answer) };
+            Case { name: format!("byte{most}"), script, wanted: wanted(most, whole) }
+        });
+        all(cases.collect()).await;
+    }
 }
 
 #[tokio::test]

@@ -110,6 +110,8 @@ pub(super) type Answer = Arc<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 /// What a server says.
 #[derive(Clone)]
 pub(super) struct Script {
+    /// It is an HTTP CONNECT proxy as well, and says this when it is asked for the way; nothing: it is none.
+    pub(super) way: &'static [u8],
     pub(super) hello: Vec<u8>,
     pub(super) answer: Answer,
     /// Of all that is said; what comes behind is not.
@@ -120,14 +122,24 @@ pub(super) struct Script {
 impl Script {
     /// This answer to every request.
     pub(super) fn answering(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self { hello: hello(), answer: Arc::new(answer), most: usize::MAX, then: Then::Stop }
+        Self { way: b"", hello: hello(), answer: Arc::new(answer), most: usize::MAX, then: Then::Stop }
     }
 
     async fn play(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let mut said = self.hello.len().min(self.most);
-        stream.write_all(&self.hello[..said]).await?;
-        let mut preface = [0; 24];
-        stream.read_exact(&mut preface).await?;
+        if !self.way.is_empty() {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await?);
+            }
+        }
+        // Nothing waits between the two: the endpoint may speak first.
+        let hello = [self.way, &self.hello].concat();
+        let mut said = hello.len().min(self.most);
+        stream.write_all(&hello[..said]).await?;
+        if self.most >= self.way.len() {
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).await?;
+        }
         while said < self.most {
             let id = request(&mut stream).await?;
             let answer = (self.answer)(id);
