@@ -6,5 +6,6 @@
 mod joining;
 mod outliers;
 mod resources;
+mod proxy_protocol;
 mod tidy;
 mod xds_support;

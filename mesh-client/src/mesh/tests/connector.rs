@@ -99,7 +99,6 @@ pub(super) fn with_reviews() -> UpstreamTls {
         sans: vec![name.into()],
         sni: None,
         crl: None,
-        crl: None,
         auto_host_sni: false,
         auto_sni_san_validation: false,
         only_mesh_endpoints: false,

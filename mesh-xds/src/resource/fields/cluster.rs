@@ -129,7 +129,8 @@ pub(in crate::resource) static CLUSTER: Message = Message::of::<proto::Cluster>(
         supported(
             "transport_socket",
             "A29",
-            "TLS; where the data path has http-connect, a proxy around TLS or nothing (A86)",
+            "TLS; around it, or around nothing, an HTTP CONNECT proxy (A86), the PROXY protocol, or the second in the \
+             first, of a data path that has them",
         ),
         supported("typed_extension_protocol_options", "Envoy", "`HttpProtocolOptions`, under its name"),
         supported("upstream_config", "A75", "`HttpProtocolOptions`; the one above goes before it"),

@@ -172,7 +172,12 @@ pub static GRFCS: &[Grfc] = &[
         [Needs(Feature::LoadReporting), Na, Part],
         "summed up as reported; no configuration asks for them",
     ),
-    grfc("A86", "HTTP CONNECT", [Needs(Feature::HttpConnect), Na, No], ""),
+    grfc(
+        "A86",
+        "HTTP CONNECT",
+        [Needs(Feature::HttpConnect), Na, No],
+        "also Envoy's `default_proxy_address`; no configuration asks for it",
+    ),
     grfc("A87", "SPIFFE bundle maps", [Yes, Yes, Na], "own certificates included"),
     grfc(
         "A88",
