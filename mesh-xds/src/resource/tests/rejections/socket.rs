@@ -26,7 +26,7 @@ fn socket(config: Any) -> Option<TransportSocket> {
     Some(TransportSocket { name: "any".into(), config_type: Some(ConfigType::TypedConfig(config)) })
 }
 
-fn of(message: &(impl Message + MessageName)) -> Option<TransportSocket> {
+fn of(message: &impl MessageName) -> Option<TransportSocket> {
     socket(model::wire::any(message))
 }
 
