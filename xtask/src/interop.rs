@@ -7,6 +7,7 @@ mod binaries;
 mod checks;
 mod control_plane;
 mod csds;
+mod front;
 mod install;
 mod peer;
 mod ports;

@@ -27,6 +27,9 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noqa: F401
     http_connection_manager_pb2,
 )
+from envoy.extensions.transport_sockets.http_11_proxy.v3 import (  # noqa: F401
+    upstream_http_11_connect_pb2,
+)
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 TYPES = {

@@ -5,6 +5,7 @@ mod envoy;
 mod foreign;
 mod ours;
 mod policies;
+mod proxy_protocol;
 mod servers;
 
 use super::{Lab, Outcome, report::Report};
@@ -29,4 +30,6 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "mesh-client-server", run: ours::servers },
     Scenario { name: "envoy", run: envoy::state_of_the_world },
     Scenario { name: "envoy-delta", run: envoy::delta },
+    Scenario { name: "proxy-protocol", run: proxy_protocol::run },
+    Scenario { name: "http-connect", run: foreign::http_connect },
 ];

@@ -75,6 +75,20 @@ spec:
     )
 }
 
+/// Connections to the Service begin with the PROXY protocol.
+pub(super) fn proxy_protocol(name: &str, version: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {name}}}
+spec:
+  host: {name}
+  trafficPolicy: {{proxyProtocol: {{version: {version}}}}}
+---
+"
+    )
+}
+
 /// The header `end-user: jason` to `v2`, everybody else by weight.
 pub(super) fn weights(v1: u32, v2: u32) -> String {
     format!(

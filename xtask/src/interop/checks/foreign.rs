@@ -2,6 +2,7 @@
 
 use crate::interop::{
     Lab, Outcome, csds,
+    front::Front,
     peer::{Client, Server},
     ports,
     process::Process,
@@ -74,6 +75,38 @@ fn followed(lab: &Lab, report: &mut Report, features: &[&str]) -> Outcome {
     let changing = client.until("v1 after the restart", |batch| batch.is_from(&["v1"]))?;
     report.check("no failed call over a restart", changing.complete());
     report.check("a restarted control plane is followed", client.call(CALLS, &[])?.exactly(&["v1"]));
+    Ok(())
+}
+
+/// gRFC A86: an Envoy is the proxy, and the only one that knows where the endpoint is.
+pub(super) fn http_connect(lab: &Lab, report: &mut Report) -> Outcome {
+    let server = Server::plain(lab, "v1")?;
+    let dir = tempfile::tempdir()?;
+    let front = Front::start(lab, dir.path(), server.port)?;
+    let mut remote = Remote::start(lab)?;
+    let mut cluster = cluster_of("v1");
+    cluster["transport_socket"] = json!({
+        "name": "envoy.transport_sockets.http_11_proxy",
+        "typed_config": {
+            "@type": url("extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport"),
+        },
+    });
+    let mut endpoints = endpoints_of("v1", 9080);
+    let [locality] = endpoints["endpoints"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default() else {
+        return Err("expected one locality".into());
+    };
+    // Nobody can be reached there (RFC 5737).
+    locality["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"] = json!("192.0.2.1");
+    locality["metadata"] = json!({"typed_filter_metadata": {
+        "envoy.http11_proxy_transport_socket.proxy_address": {
+            "@type": url("config.core.v3.Address"),
+            "socket_address": {"address": "127.0.0.1", "port_value": front.connect},
+        },
+    }});
+    remote.serve(&[listener(), route("v1", "/"), cluster, endpoints])?;
+    let bootstrap = remote.bootstrap(&[])?;
+    let mut client = Client::observed(lab, HOST, &bootstrap, ports::free()?)?;
+    report.check("through an Envoy", client.call(CALLS, &[])?.exactly(&["v1"]));
     Ok(())
 }
 
