@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    connector::{BoxIo, Connect, Connecting, Destination},
+    connector::{Connect, Connecting, Destination, Stream},
     testing::outside::Outside,
 };
 use mesh_xds::{
@@ -42,8 +42,7 @@ impl Connect for Server {
                 let _ = copy_bidirectional(&mut stream, &mut tcp).await;
             });
             self.connections.lock().unwrap().push(serving.abort_handle());
-            let stream: BoxIo = Box::new(ours);
-            Ok(stream)
+            Ok(Stream::new(ours))
         })
     }
 }

@@ -7,6 +7,7 @@ use super::errors;
 use crate::{
     field_path::{Faults, Path},
     resource::{
+        ParseContext,
         cluster::{ConnectionOptions, Http2Keepalive, HttpCodes, TcpKeepalive},
         wire,
     },
