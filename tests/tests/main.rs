@@ -5,7 +5,7 @@
 
 mod joining;
 mod outliers;
-mod resources;
 mod proxy_protocol;
+mod resources;
 mod tidy;
 mod xds_support;
