@@ -20,6 +20,17 @@ pub enum InvalidLists {
     /// Nothing would be known of any certificate.
     #[error("it holds no certificate revocation list (PEM, `X509 CRL`)")]
     Empty,
+    /// Only one list of an issuer is asked: which one must not depend on their order.
+    #[error(
+        "certificate revocation lists {position} and {other} are of the same issuer: leave the newest alone, and let it \
+         be a complete one"
+    )]
+    SameIssuer {
+        /// The place of the first, from 0.
+        position: usize,
+        /// The place of the second.
+        other: usize,
+    },
     /// One of them is wrong, or of a kind that is not understood (delta and indirect lists).
     #[error("certificate revocation list {position}: {reason}")]
     List {
@@ -41,12 +52,16 @@ pub struct RevocationLists {
 impl RevocationLists {
     /// Those of a PEM text; `source` is where they are from, for messages.
     pub fn from_pem(pem: &[u8], source: impl Into<Arc<str>>) -> Result<Self, InvalidLists> {
-        let mut lists = Vec::new();
+        let mut lists: Vec<CertRevocationList<'static>> = Vec::new();
         for (position, der) in CertificateRevocationListDer::pem_slice_iter(pem).enumerate() {
             let der = der.map_err(|error| InvalidLists::Pem(crate::key::unreadable(&error)))?;
             let list = OwnedCertRevocationList::from_der(&der)
                 .map_err(|error| InvalidLists::List { position, reason: error.to_string() })?;
-            lists.push(CertRevocationList::from(list));
+            let list = CertRevocationList::from(list);
+            if let Some(first) = lists.iter().position(|one| one.issuer() == list.issuer()) {
+                return Err(InvalidLists::SameIssuer { position: first, other: position });
+            }
+            lists.push(list);
         }
         if lists.is_empty() {
             return Err(InvalidLists::Empty);

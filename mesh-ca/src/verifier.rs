@@ -266,6 +266,9 @@ fn explain(error: &webpki::Error, shown: &str, lists: &str) -> String {
             clock::utc(time(next_update)),
             clock::utc(time(now))
         ),
+        webpki::Error::InvalidCrlSignatureForPublicKey | webpki::Error::IssuerNotCrlSigner => format!(
+            "{what}, or one that issued it, may be revoked: the list in {lists} was not signed by the issuer that it names"
+        ),
         webpki::Error::EndEntityUsedAsCa => {
             format!("{what} was issued by a certificate that may not sign certificates")
         }

@@ -31,7 +31,7 @@ use mesh_ca::{
 use mesh_xds::{
     config::ClusterSecrets,
     name::Name,
-    resource::tls::{DownstreamTls, Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
+    resource::tls::{CrlFile, DownstreamTls, Identity, KeyFiles, Roots, SanMatcher, UpstreamTls},
 };
 use rustls::pki_types::ServerName;
 use std::{
@@ -166,14 +166,15 @@ enum Own<'a> {
 #[derive(Clone, Debug)]
 enum Half {
     Identity(KeyFiles),
-    Roots(PathBuf),
+    /// And the revocation lists that stand beside them.
+    Roots(PathBuf, Option<CrlFile>),
 }
 
 impl Half {
     fn lacks(&self) -> &'static str {
         match self {
             Self::Identity(_) => "roots (`ca_certificate_file`)",
-            Self::Roots(_) => "certificate (`certificate_file` and `private_key_file`)",
+            Self::Roots(..) => "certificate (`certificate_file` and `private_key_file`)",
         }
     }
 }
@@ -254,7 +255,7 @@ impl Providers {
                 Some(Half::Identity(files)) => {
                     Own::Pair(self.files.key_pair(files, system.now(), &self.crypto)?)
                 }
-                Some(Half::Roots(_)) | None => Own::Mesh(self.ready(instance)?),
+                Some(Half::Roots(..)) | None => Own::Mesh(self.ready(instance)?),
             },
             Some(Identity::Secret(name)) => {
                 Own::Pair(secret::key_pair(secrets, name, system.now(), &self.crypto)?)
@@ -280,7 +281,11 @@ impl Providers {
             Roots::Provider(instance) => {
                 let check = self.server_check(context, context.sans.clone(), name)?;
                 match half(instance) {
-                    Some(Half::Roots(path)) => {
+                    Some(Half::Roots(path, crl)) => {
+                        let lists = match (lists, crl) {
+                            (None, Some(file)) => Some(self.files.lists(file)?),
+                            (lists, _) => lists,
+                        };
                         (ServerTrust::Outsider(self.files.roots(path)?, lists, check), system)
                     }
                     Some(Half::Identity(_)) | None => {

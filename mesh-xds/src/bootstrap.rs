@@ -113,7 +113,8 @@ pub struct FileWatcher {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Roots, PEM.
     pub ca_certificate_file: Option<PathBuf>,
-    /// Certificate revocation lists that TLS contexts may name, PEM; looked at only where one does. gRPC has no such
+    /// Certificate revocation lists, PEM: TLS contexts may name the file, and those that name an instance with roots alone
+    /// are held to it. gRPC has no such
     /// field, and passes it over.
     pub crl_file: Option<PathBuf>,
     /// Roots by trust domain (gRFC A87), before `ca_certificate_file`.

@@ -87,7 +87,7 @@ fn a_list_that_has_ended_or_that_another_signed_refuses() {
     assert!(ended.contains("/etc/crl.pem") && ended.contains("ended at"), "{ended}");
     // Of the same name.
     let forged = judged(&root, &chain, &read(&list(&Ca::new("root"), &[], soon()))).unwrap();
-    assert!(forged.contains("does not verify"), "{forged}");
+    assert!(forged.contains("the list in /etc/crl.pem was not signed by the issuer"), "{forged}");
 }
 
 #[test]
@@ -96,6 +96,10 @@ fn a_text_without_lists_is_refused() {
     assert_eq!(fail(""), InvalidLists::Empty);
     assert_eq!(fail(&Ca::new("root").pem()), InvalidLists::Empty);
     let good = list(&Ca::new("root"), &[], soon());
+    // Which of the two were asked would depend on their order.
+    let ca = Ca::new("other");
+    let two = format!("{good}{}{}", list(&ca, &[], soon()), list(&ca, &[8], soon()));
+    assert_eq!(fail(&two), InvalidLists::SameIssuer { position: 1, other: 2 });
     let broken = format!("{good}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
     assert!(matches!(fail(&broken), InvalidLists::List { position: 1, .. }));
     assert!(matches!(fail("-----BEGIN X509 CRL-----\nAAAA"), InvalidLists::Pem(_)));

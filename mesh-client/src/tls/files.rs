@@ -14,11 +14,15 @@ use mesh_xds::{
 use std::{
     collections::BTreeMap,
     fmt::Display,
+    io::Read as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 use tokio::time::Instant;
+
+/// Bytes of a file of revocation lists.
+const MAX_LISTS: u64 = 16 << 20;
 
 /// The files that contexts may name.
 #[derive(Default)]
@@ -95,7 +99,15 @@ impl Files {
 
 fn read_lists(path: &Path) -> Result<RevocationLists, String> {
     let shown = path.display().to_string();
-    let pem = std::fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path);
+    file.and_then(|file| file.take(MAX_LISTS + 1).read_to_end(&mut pem))
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if pem.len() as u64 > MAX_LISTS {
+        return Err(format!(
+            "{shown}: it has more than {MAX_LISTS} bytes, which are read while connections wait"
+        ));
+    }
     RevocationLists::from_pem(&pem, shown.as_str()).map_err(|error| format!("{shown}: {error}"))
 }
 

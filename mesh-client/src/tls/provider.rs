@@ -15,7 +15,7 @@ use mesh_ca::{
 };
 use mesh_xds::{
     bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa},
-    resource::tls::KeyFiles,
+    resource::tls::{CrlFile, KeyFiles},
 };
 use std::{
     collections::BTreeMap,
@@ -77,6 +77,13 @@ fn from_files(files: &FileWatcher) -> Result<Watches, String> {
     let roots = roots_file(files.ca_certificate_file.as_ref(), map);
     match (&files.identity, roots) {
         (Some((certificate, key)), Some(roots)) => {
+            if let Some(crl) = &files.crl_file {
+                tracing::warn!(
+                    crl_file = %crl.display(),
+                    "identities of a mesh have no revocation lists: those of this file_watcher are looked at only where \
+                     the control plane names the file"
+                );
+            }
             let source = FileSource::with_roots(certificate, key, roots);
             Ok(Watches::Identity(WorkloadIdentity::start(source.refresh(files.refresh_interval))))
         }
@@ -84,7 +91,11 @@ fn from_files(files: &FileWatcher) -> Result<Watches, String> {
             certificate: text(certificate)?.into(),
             key: text(key)?.into(),
         }))),
-        (None, Some(RootsFile::Pem(path))) => Ok(Watches::Half(Half::Roots(path))),
+        (None, Some(RootsFile::Pem(path))) => {
+            let crl = files.crl_file.as_deref().map(text).transpose()?;
+            let crl = crl.map(|path| CrlFile { path: path.into(), only_leaf: false });
+            Ok(Watches::Half(Half::Roots(path, crl)))
+        }
         (None, Some(RootsFile::SpiffeBundleMap(_)) | None) => {
             Err("a file_watcher without `certificate_file` and `private_key_file` needs `ca_certificate_file`: a \
                  `spiffe_trust_bundle_map_file` is for workloads of a mesh, which have an identity"

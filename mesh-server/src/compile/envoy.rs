@@ -58,7 +58,7 @@ use mesh_xds::{
         tls::{Identity, Roots, UpstreamTls},
     },
 };
-use prost::Message;
+use prost::{Message, Name as _};
 
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
@@ -128,7 +128,10 @@ impl Compiler<'_> {
 /// What is around the plaintext of a cluster that asks for the PROXY protocol.
 fn wrapper(message: &cds::Cluster) -> Option<ProxyProtocolUpstreamTransport> {
     match message.transport_socket.as_ref()?.config_type.as_ref()? {
-        ConfigType::TypedConfig(any) => ProxyProtocolUpstreamTransport::decode(any.value.as_slice()).ok(),
+        ConfigType::TypedConfig(any) if any.type_url == ProxyProtocolUpstreamTransport::type_url() => {
+            ProxyProtocolUpstreamTransport::decode(any.value.as_slice()).ok()
+        }
+        ConfigType::TypedConfig(_) => None,
     }
 }
 

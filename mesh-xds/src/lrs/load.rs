@@ -213,7 +213,8 @@ impl ClusterLoad {
         let new = || Arc::new(LocalityLoad { wanted: self.wanted.clone(), ..LocalityLoad::default() });
         let mut held = lock(&self.localities);
         // Seldom, since it looks at all of them.
-        if held.loads.len() >= 2 * MAX_LOCALITIES_LEFT && held.loads.len().is_power_of_two() {
+        let is_full = held.loads.len() >= 2 * MAX_LOCALITIES_LEFT && held.loads.len().is_power_of_two();
+        if is_full && !held.loads.contains_key(locality) {
             held.forget();
         }
         held.asked += 1;

@@ -75,6 +75,10 @@ fn traffic_policy(node: &Node, report: &mut Report) -> Option<TrafficPolicy> {
         }
         Some(())
     });
+    if map.has("proxyProtocol") && !ports.is_empty() {
+        let what = "`proxyProtocol`, on ports that `portLevelSettings` names (their settings replace it, as in Istio),";
+        report.ignored(map.key_at("proxyProtocol"), what);
+    }
     Some(TrafficPolicy {
         blocks: blocks(&map, Level::Destination, report),
         ports,

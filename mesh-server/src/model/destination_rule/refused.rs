@@ -28,6 +28,8 @@ struct Asked {
     subsets: BTreeMap<String, Policy>,
     /// It asks for TLS where nobody can say what for.
     somewhere: bool,
+    /// It asks for revocation lists, wherever.
+    revocation: bool,
 }
 
 /// What a traffic policy says of TLS; `None` is nothing.
@@ -90,7 +92,16 @@ impl DestinationRule {
         };
         // Zero is every port that nobody names.
         let ports: BTreeSet<u16> = policies(&own).into_iter().chain(policies(asked)).chain([0]).collect();
+        let has_lists = |policy: Option<&TrafficPolicy>| {
+            let blocks = policy
+                .into_iter()
+                .flat_map(|policy| std::iter::once(&policy.blocks).chain(policy.ports.values()));
+            blocks.filter_map(|blocks| blocks.tls.as_ref()).any(|tls| tls.crl.is_some())
+        };
+        let policies =
+            std::iter::once(self.policy.as_ref()).chain(self.subsets.iter().map(|one| one.policy.as_ref()));
         self.host.value == refused.host.value
+            && (!asked.revocation || policies.into_iter().any(has_lists))
             && subsets
                 .iter()
                 .all(|subset| ports.iter().all(|port| own.tls(subset, *port) || !asked.tls(subset, *port)))
@@ -107,12 +118,13 @@ impl Asked {
                 .map(|subset| (subset.name.value.clone(), Policy::by(subset.policy.as_ref())))
                 .collect(),
             somewhere: false,
+            revocation: false,
         }
     }
 
     /// What a document asks for that is no DestinationRule.
     fn of(document: &Node) -> Self {
-        let mut asked = Self::default();
+        let mut asked = Self { revocation: mentions_lists(document), ..Self::default() };
         let Value::Map(entries) = &document.value else { return asked };
         for entry in entries {
             match (entry.key.as_str(), &entry.node.value) {
@@ -222,6 +234,17 @@ impl Policy {
             }
         }
         policy
+    }
+}
+
+/// Whether `caCrl` stands anywhere.
+fn mentions_lists(node: &Node) -> bool {
+    match &node.value {
+        Value::Map(entries) => {
+            entries.iter().any(|entry| entry.key == "caCrl" || mentions_lists(&entry.node))
+        }
+        Value::List(nodes) => nodes.iter().any(mentions_lists),
+        _ => false,
     }
 }
 

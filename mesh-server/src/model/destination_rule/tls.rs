@@ -108,7 +108,7 @@ fn outsider(map: &Map<'_>, mode: TlsMode, report: &mut Report) {
     };
     report.partly(map.key_at("mode"), what);
     if system && (mode == TlsMode::Mutual || map.has("caCrl")) {
-        let what = "`mode` without `caCertificates`: Envoys cannot be told of the operating system's roots, so that \
+        let what = "`MUTUAL` or `caCrl` without `caCertificates`: Envoys cannot be told of the operating system's roots, so that \
                     their calls fail";
         report.partly(map.key_at("mode"), what);
     }

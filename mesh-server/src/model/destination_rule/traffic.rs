@@ -139,7 +139,8 @@ fn outlier_detection(node: &Node, report: &mut Report) -> Option<OutlierDetectio
     if !codes.is_empty() {
         let what = "`outlierDetectionHttpErrorCodes`, for clients that are not of the mesh: Envoys do not look at the \
                     codes of gRPC calls, whose errors stay HTTP 5xx and the gRPC statuses that map to them, and other \
-                    gRPC clients count no errors in a row";
+                    gRPC clients count no errors in a row. For clients of the mesh these codes take the place of 5xx: \
+                    UNAVAILABLE (503) and its like are errors only if they are listed";
         report.partly(map.key_at("outlierDetectionHttpErrorCodes"), what);
     }
     let split = map.one("splitExternalLocalOriginErrors", report, read::boolean).unwrap_or(false);

@@ -238,7 +238,11 @@ fn a_refused_rule_fails_calls_where_it_asks_for_tls_and_the_last_good_one_has_no
     const AT_PORT: &str =
         "{host: a, trafficPolicy: {portLevelSettings: [{port: {number: 1}, tls: {mode: ISTIO_MUTUAL}}]}}";
     const OF_SUBSET: &str = "{host: a, subsets: [{name: v1, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]}";
+    const LISTED: &str = "{host: a, trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /r, caCrl: /l}}}";
     let cases = [
+        // One that knows no revoked server does not stand in for one that does.
+        (SECURE, "{host: a, trafficPolicy: {tls: {mode: MUTUAL, caCrl: /l}}}", Some(true)),
+        (LISTED, "{host: a, trafficPolicy: {tls: {mode: MUTUAL, caCrl: /l}}}", Some(false)),
         // Whatever else is wrong, a rule that asks for no TLS costs nothing that was good.
         (PLAIN, "{host: a, trafficPolicy: {loadBalancer: {simple: X}}}", Some(false)),
         ("", "{host: a, trafficPolicy: {loadBalancer: {simple: X}}}", None),
