@@ -1,5 +1,5 @@
 //! Tells a control plane where this process serves, for as long as it serves (`mesh.v1.WorkloadRegistration`, the
-//! counterpart of Istio's WorkloadGroup auto-registration); [`everywhere`] tells all of them.
+//! counterpart of Istio's WorkloadGroup auto-registration); `everywhere` tells all of them.
 //!
 //! The endpoint lives as long as the stream: the stream is kept, and opened again with jittered backoff
 //! when it ends. A control plane that does not know the service (istiod) is asked once and left alone. One
