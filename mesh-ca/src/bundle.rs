@@ -8,7 +8,12 @@ mod system;
 
 use crate::{certificate, key, spiffe_id::TrustDomain, svid};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Why certificates cannot serve as roots.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +52,28 @@ pub enum InvalidBundle {
     OwnDomain(TrustDomain),
 }
 
+/// A file of roots that is of no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct InvalidFile {
+    /// Which.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
+}
+
+impl InvalidFile {
+    /// What a file holds.
+    pub(crate) fn of<T>(
+        path: &Path,
+        read: impl FnOnce(&[u8]) -> Result<T, InvalidBundle>,
+    ) -> Result<T, Self> {
+        let invalid = |reason| Self { path: path.to_owned(), reason };
+        let bytes = std::fs::read(path).map_err(|error| invalid(error.to_string()))?;
+        read(&bytes).map_err(|error| invalid(error.to_string()))
+    }
+}
+
 /// A non-empty set of CA certificates to verify against. Cheap to clone.
 #[derive(Clone)]
 pub struct Roots {
@@ -78,6 +105,11 @@ impl Roots {
     /// From a PEM text of one or more certificates.
     pub fn from_pem(pem: &[u8]) -> Result<Self, InvalidBundle> {
         Self::new(svid::certificates(pem).map_err(InvalidBundle::Pem)?)
+    }
+
+    /// From a PEM file. Blocks while it is read.
+    pub fn from_file(path: &Path) -> Result<Self, InvalidFile> {
+        InvalidFile::of(path, Self::from_pem)
     }
 
     /// The certificates.

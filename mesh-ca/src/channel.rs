@@ -66,6 +66,9 @@ pub enum InvalidTarget {
     /// The host is neither a DNS name nor an IP address.
     #[error("`{0}` cannot be verified: it is neither a DNS name nor an IP address")]
     Name(String),
+    /// This system has no Unix sockets.
+    #[error("unix:{}: this system has no such sockets", .0.display())]
+    Socket(PathBuf),
     /// The crypto provider lacks something.
     #[error("TLS cannot be configured: {0}")]
     Tls(rustls::Error),
@@ -117,6 +120,12 @@ impl Target {
         target.address = format!("unix:{}", path.display()).into();
         target.socket = Some(path.to_owned());
         Ok(target)
+    }
+
+    /// Of a system without such sockets.
+    #[cfg(not(unix))]
+    pub fn unix(path: &Path) -> Result<Self, InvalidTarget> {
+        Err(InvalidTarget::Socket(path.to_owned()))
     }
 
     /// With TLS: `trust` knows the server, `identity` is presented to it.

@@ -12,7 +12,6 @@ mod san;
 mod secret;
 
 pub use provider::ProviderError;
-pub(crate) use provider::{read_roots, roots_file};
 pub(crate) use secret::check as check_secret;
 
 use self::files::Files;

@@ -11,7 +11,7 @@ use mesh_xds::{
     bootstrap::Bootstrap,
     client::{ClientSettings, Listed, ResourceSet, ResourceState, Watching, XdsClient},
     name::{Name, ResourceType},
-    resource::{Cluster, Listener, Support},
+    resource::{Cluster, Listener, Resource, Support},
 };
 use serde::Serialize;
 use std::{fmt, sync::Arc};
@@ -148,7 +148,7 @@ impl fmt::Debug for Inventory {
 }
 
 /// Never, of a type that was not asked for.
-async fn next<R: Kind>(followed: &mut Option<Followed<R>>) -> Option<Vec<Event>> {
+async fn next<R: Resource>(followed: &mut Option<Followed<R>>) -> Option<Vec<Event>> {
     match followed {
         Some(followed) => {
             followed.watch.changed().await.ok()?;
@@ -158,11 +158,7 @@ async fn next<R: Kind>(followed: &mut Option<Followed<R>>) -> Option<Vec<Event>>
     }
 }
 
-trait Kind: mesh_xds::resource::Resource {}
-impl Kind for Cluster {}
-impl Kind for Listener {}
-
-impl<R: Kind> Followed<R> {
+impl<R: Resource> Followed<R> {
     fn new(watch: Watching<ResourceSet<R>>) -> Self {
         Self { kind: R::TYPE, watch, seen: None, trouble: None }
     }

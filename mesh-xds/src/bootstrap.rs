@@ -114,8 +114,7 @@ pub struct FileWatcher {
     /// Roots, PEM.
     pub ca_certificate_file: Option<PathBuf>,
     /// Certificate revocation lists, PEM: TLS contexts may name the file, and those that name an instance with roots alone
-    /// are held to it. gRPC has no such
-    /// field, and passes it over.
+    /// are held to it. gRPC has no such field, and passes it over.
     pub crl_file: Option<PathBuf>,
     /// Roots by trust domain (gRFC A87), before `ca_certificate_file`.
     pub spiffe_trust_bundle_map_file: Option<PathBuf>,

@@ -7,9 +7,12 @@
 
 use super::{Source, SourceError};
 use crate::{
-    bundle::{TrustBundle, TrustBundles},
+    bundle::{InvalidFile, Roots, TrustBundle, TrustBundles},
+    certificate::PeerCertificate,
     rotation::Schedule,
+    rustls::ServerTrust,
     svid::X509Svid,
+    verifier::ServerCheck,
     workload::Identity,
 };
 use std::{
@@ -42,6 +45,25 @@ pub enum RootsFile {
 }
 
 impl RootsFile {
+    /// Which of those that are named counts: a bundle map comes before a CA file (gRFC A87).
+    pub fn named(ca: Option<&PathBuf>, map: Option<&PathBuf>) -> Option<Self> {
+        let map = map.cloned().map(Self::SpiffeBundleMap);
+        map.or_else(|| ca.cloned().map(Self::Pem))
+    }
+
+    /// The servers that it vouches for: by PEM those with the name of their address, by a bundle map whoever has a SPIFFE
+    /// id that the bundle of its trust domain vouches for (gRFC A87). Blocks while it is read, once.
+    pub fn servers(&self) -> Result<ServerTrust, InvalidFile> {
+        Ok(match self {
+            Self::Pem(path) => ServerTrust::Roots(Roots::from_file(path)?),
+            Self::SpiffeBundleMap(path) => {
+                let bundles = InvalidFile::of(path, TrustBundles::from_spiffe_bundle_map)?;
+                let any = |_: &PeerCertificate| Ok(());
+                ServerTrust::Bundles(bundles, ServerCheck::named("any SPIFFE id of the bundle map", any))
+            }
+        })
+    }
+
     fn path(&self) -> &Path {
         match self {
             Self::Pem(path) | Self::SpiffeBundleMap(path) => path,

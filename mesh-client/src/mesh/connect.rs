@@ -1,15 +1,12 @@
 //! Connections to the control plane, with the credentials of the bootstrap.
 
 use super::token::TokenFile;
-use crate::tls::{read_roots, roots_file};
 use futures_util::{FutureExt, future::BoxFuture};
 use mesh_ca::{
-    bundle::{Roots, TrustBundles},
-    certificate::PeerCertificate,
+    bundle::Roots,
     channel::{self, Keepalive, Target},
     rustls::ServerTrust,
     source::file::{FileSource, RootsFile},
-    verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
 use mesh_xds::{
@@ -18,7 +15,7 @@ use mesh_xds::{
 };
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -58,8 +55,8 @@ impl ControlPlaneConnector {
         }
         let target = match &server.credentials {
             ChannelCredentials::Insecure => match server.socket() {
-                Some(socket) => over_socket(socket)?,
-                None => Target::plaintext(&server.address).map_err(|error| error.to_string())?,
+                Some(socket) => Target::unix(socket),
+                None => Target::plaintext(&server.address),
             },
             ChannelCredentials::Tls {
                 ca_certificate_file,
@@ -67,15 +64,15 @@ impl ControlPlaneConnector {
                 identity,
                 refresh_interval,
             } => {
-                let trust = match (spiffe_trust_bundle_map_file, ca_certificate_file) {
-                    (Some(bundles), _) => any_of(bundles)?,
-                    (None, Some(roots)) => ServerTrust::Roots(read_roots(roots)?),
-                    (None, None) => ServerTrust::Roots(
+                let roots =
+                    RootsFile::named(ca_certificate_file.as_ref(), spiffe_trust_bundle_map_file.as_ref());
+                let trust = match &roots {
+                    Some(file) => file.servers().map_err(|error| error.to_string())?,
+                    None => ServerTrust::Roots(
                         Roots::system()
                             .map_err(|error| format!("no ca_certificate_file is named, and {error}"))?,
                     ),
                 };
-                let roots = roots_file(ca_certificate_file.as_ref(), spiffe_trust_bundle_map_file.as_ref());
                 let own = match (identity, roots) {
                     (None, _) => self.identity.clone(),
                     (Some((certificate, key)), Some(roots)) => {
@@ -90,11 +87,11 @@ impl ControlPlaneConnector {
                         );
                     }
                 };
-                let target = Target::tls(&server.address, trust, own.as_ref());
-                target.map_err(|error| error.to_string())?
+                Target::tls(&server.address, trust, own.as_ref())
             }
             other => return Err(format!("credentials {other:?} are not supported")),
         };
+        let target = target.map_err(|error| error.to_string())?;
         Ok(channel::connect(&target.keepalive(self.keepalive)))
     }
 
@@ -123,25 +120,6 @@ impl ControlPlaneConnector {
         };
         own.entry(files).or_insert_with_key(start).clone()
     }
-}
-
-/// Whoever has a SPIFFE id that the bundle of its trust domain vouches for (gRFC A87).
-fn any_of(map: &Path) -> Result<ServerTrust, String> {
-    let json = std::fs::read(map).map_err(|error| format!("{}: {error}", map.display()))?;
-    let bundles = TrustBundles::from_spiffe_bundle_map(&json);
-    let bundles = bundles.map_err(|error| format!("{}: {error}", map.display()))?;
-    let check = ServerCheck::named("any SPIFFE id of the bundle map", |_: &PeerCertificate| Ok(()));
-    Ok(ServerTrust::Bundles(bundles, check))
-}
-
-#[cfg(unix)]
-fn over_socket(path: &Path) -> Result<Target, String> {
-    Target::unix(path).map_err(|error| error.to_string())
-}
-
-#[cfg(not(unix))]
-fn over_socket(path: &Path) -> Result<Target, String> {
-    Err(format!("unix:{}: this system has no such sockets", path.display()))
 }
 
 impl Connector for ControlPlaneConnector {
@@ -175,6 +153,7 @@ mod tests {
         bootstrap::{Bootstrap, Node},
         client::XdsClient,
     };
+    use std::path::Path;
     use tokio::net::TcpListener;
 
     fn server(credentials: ChannelCredentials, token: &Path) -> ServerConfig {

@@ -8,9 +8,9 @@ use super::{
     Registration, RegistrationError,
     RegistrationState::{self, Lost, Pending, Refused, Registered, Unsupported},
 };
-use futures_util::future::select_all;
+use futures_util::stream::{StreamExt, select_all};
 use std::{fmt, sync::Arc};
-use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 
 /// Where a registration with a control plane stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,26 +93,15 @@ impl Registrations {
 
     /// Waits until their states decide something; none when that cannot be any more.
     async fn until<T>(&self, decide: impl Fn(&[RegistrationState]) -> Option<T>) -> Option<T> {
-        let mut watched: Vec<watch::Receiver<RegistrationState>> =
-            self.0.iter().map(|registration| registration.state.clone()).collect();
-        // Those that end keep their last state.
-        let mut ended = vec![false; watched.len()];
+        // One that ended keeps its last state, and changes no more.
+        let changes = self.0.iter().map(|one| WatchStream::from_changes(one.state.clone()));
+        let mut changes = select_all(changes);
         loop {
-            let states: Vec<_> = watched.iter_mut().map(|state| state.borrow_and_update().clone()).collect();
+            let states: Vec<_> = self.0.iter().map(|one| one.state.borrow().clone()).collect();
             if let Some(decided) = decide(&states) {
                 return Some(decided);
             }
-            let changes = watched.iter_mut().zip(&ended).enumerate().filter(|(_, (_, ended))| !**ended);
-            let changes: Vec<_> = changes
-                .map(|(index, (state, _))| Box::pin(async move { (index, state.changed().await.is_err()) }))
-                .collect();
-            if changes.is_empty() {
-                return None;
-            }
-            let ((index, has_ended), ..) = select_all(changes).await;
-            if let Some(ended) = ended.get_mut(index) {
-                *ended = has_ended;
-            }
+            changes.next().await?;
         }
     }
 }
@@ -131,7 +120,7 @@ fn joined(words: &[Arc<str>]) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::{super::proto::Health, *};
-    use tokio::task::JoinSet;
+    use tokio::{sync::watch, task::JoinSet};
 
     struct Plane {
         health: watch::Receiver<Health>,

@@ -5,7 +5,7 @@
 //! than `refresh_interval`; one that cannot be used leaves what was read before in use (gRFC A29). But of revocation
 //! lists: without them nobody could say who is revoked, so the connections that need them fail.
 
-use super::{TlsError, provider::read_roots};
+use super::TlsError;
 use mesh_ca::{bundle::Roots, key_pair::KeyPair, revocation::RevocationLists, rustls::Provider};
 use mesh_xds::{
     bootstrap::FileWatcher,
@@ -54,7 +54,9 @@ impl Files {
             known: known(self.roots.keys().map(|path| path.display())),
         };
         let watched = self.roots.get(path).ok_or_else(unknown)?;
-        watched.current(&path.display(), || read_roots(path))
+        watched.current(&path.display(), Before::Stays, || {
+            Roots::from_file(path).map_err(|error| error.to_string())
+        })
     }
 
     /// The revocation lists in a file.
@@ -66,7 +68,7 @@ impl Files {
             known: known(self.lists.keys().map(|path| path.display())),
         };
         let watched = self.lists.get(path).ok_or_else(unknown)?;
-        let lists = watched.now_or_never(&path.display(), || read_lists(path))?;
+        let lists = watched.current(&path.display(), Before::IsForgotten, || read_lists(path))?;
         Ok(if file.only_leaf { lists.of_leaf() } else { lists })
     }
 
@@ -87,7 +89,7 @@ impl Files {
             ),
         };
         let watched = self.pairs.get(&paths).ok_or_else(unknown)?;
-        let pair = watched.current(files, || {
+        let pair = watched.current(files, Before::Stays, || {
             KeyPair::from_files(&paths.0, &paths.1, crypto).map_err(|error| error.to_string())
         })?;
         match pair.validity_error(now) {
@@ -127,10 +129,11 @@ struct Read<T> {
     content: Option<T>,
 }
 
-impl<T> Read<T> {
-    fn is_fresh(&self, refresh: Duration) -> bool {
-        self.looked.is_some_and(|looked| looked.elapsed() < refresh)
-    }
+/// What becomes of what a file said before when it cannot be used any more.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    Stays,
+    IsForgotten,
 }
 
 impl<T> Default for Watched<T> {
@@ -145,40 +148,30 @@ impl<T: Clone> Watched<T> {
         self.refresh = self.refresh.min(refresh);
     }
 
-    /// What the file says now; what it said before is forgotten when it cannot be used.
-    fn now_or_never(
+    fn current(
         &self,
         files: &dyn Display,
+        before: Before,
         look: impl FnOnce() -> Result<T, String>,
     ) -> Result<T, TlsError> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (true, Some(content)) = (read.is_fresh(self.refresh), &read.content) {
+        let fresh = read.looked.is_some_and(|looked| looked.elapsed() < self.refresh);
+        if let (true, Some(content)) = (fresh, &read.content) {
             return Ok(content.clone());
         }
-        let content = look();
-        *read = Read { looked: Some(Instant::now()), content: content.as_ref().ok().cloned() };
-        content.map_err(|reason| TlsError::File { files: files.to_string(), reason })
-    }
-
-    fn current(&self, files: &dyn Display, look: impl FnOnce() -> Result<T, String>) -> Result<T, TlsError> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (true, Some(content)) = (read.is_fresh(self.refresh), &read.content) {
-            return Ok(content.clone());
-        }
-        match (look(), &read.content) {
-            (Ok(content), _) => {
-                *read = Read { looked: Some(Instant::now()), content: Some(content.clone()) };
-                Ok(content)
-            }
-            (Err(reason), Some(before)) => {
+        let found = look();
+        let kept = read.content.take().filter(|_| before == Before::Stays);
+        let (content, result) = match (found, kept) {
+            (Ok(content), _) => (Some(content.clone()), Ok(content)),
+            (Err(reason), Some(kept)) => {
                 tracing::warn!(%files, reason, "cannot be used; what was read before stays in use");
-                let before = before.clone();
-                read.looked = Some(Instant::now());
-                Ok(before)
+                (Some(kept.clone()), Ok(kept))
             }
             // Looked for again at the next connection, which backs off by itself.
-            (Err(reason), None) => Err(TlsError::File { files: files.to_string(), reason }),
-        }
+            (Err(reason), None) => (None, Err(TlsError::File { files: files.to_string(), reason })),
+        };
+        *read = Read { looked: Some(Instant::now()), content };
+        result
     }
 }
 

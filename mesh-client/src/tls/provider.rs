@@ -17,12 +17,7 @@ use mesh_xds::{
     bootstrap::{Bootstrap, CertificateProvider, FileWatcher, MeshCa},
     resource::tls::{CrlFile, KeyFiles},
 };
-use std::{
-    collections::BTreeMap,
-    fmt::Display,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt::Display, path::Path, sync::Arc};
 
 /// Istio's trust domain when nothing is said.
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
@@ -74,7 +69,7 @@ enum Watches {
 
 fn from_files(files: &FileWatcher) -> Result<Watches, String> {
     let map = files.spiffe_trust_bundle_map_file.as_ref();
-    let roots = roots_file(files.ca_certificate_file.as_ref(), map);
+    let roots = RootsFile::named(files.ca_certificate_file.as_ref(), map);
     match (&files.identity, roots) {
         (Some((certificate, key)), Some(roots)) => {
             if let Some(crl) = &files.crl_file {
@@ -106,12 +101,6 @@ fn from_files(files: &FileWatcher) -> Result<Watches, String> {
 
 fn text(path: &Path) -> Result<&str, String> {
     path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()))
-}
-
-/// A bundle map comes before a CA file (gRFC A87).
-pub(crate) fn roots_file(ca: Option<&PathBuf>, map: Option<&PathBuf>) -> Option<RootsFile> {
-    let map = map.cloned().map(RootsFile::SpiffeBundleMap);
-    map.or_else(|| ca.cloned().map(RootsFile::Pem))
 }
 
 fn from_ca(ca: &MeshCa, bootstrap: &Bootstrap) -> Result<WorkloadIdentity, String> {
@@ -161,7 +150,7 @@ fn trust(ca: &MeshCa, server_id: Option<&SpiffeId>) -> Result<ServerTrust, Strin
             "`ca_certificate_file` is needed to know the CA by (or `plaintext`, in development)".to_owned()
         );
     };
-    let roots = read_roots(file)?;
+    let roots = Roots::from_file(file).map_err(|error| error.to_string())?;
     Ok(match server_id {
         None => ServerTrust::Roots(roots),
         Some(id) => {
@@ -169,12 +158,6 @@ fn trust(ca: &MeshCa, server_id: Option<&SpiffeId>) -> Result<ServerTrust, Strin
             ServerTrust::Bundles(TrustBundles::of(bundle), ServerCheck::exact(id.clone()))
         }
     })
-}
-
-/// The root certificates in a PEM file.
-pub(crate) fn read_roots(path: &Path) -> Result<Roots, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Roots::from_pem(&pem).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! Connections to the control plane for looking: with the credentials of the bootstrap, as far as they are in files.
 
 use mesh_ca::{
-    bundle::{Roots, TrustBundles},
-    certificate::PeerCertificate,
+    bundle::Roots,
     channel::{Target, connect},
     rustls::ServerTrust,
     source::file::{FileSource, RootsFile},
-    verifier::ServerCheck,
     workload::WorkloadIdentity,
 };
 use mesh_xds::{
@@ -15,8 +13,7 @@ use mesh_xds::{
 };
 use std::{
     collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 use tonic::transport::Channel;
@@ -38,8 +35,8 @@ impl Connector for Plain {
         }
         let target = match &server.credentials {
             ChannelCredentials::Insecure => match server.socket() {
-                Some(socket) => over_socket(socket)?,
-                None => Target::plaintext(&server.address).map_err(|error| error.to_string())?,
+                Some(socket) => Target::unix(socket),
+                None => Target::plaintext(&server.address),
             },
             ChannelCredentials::Tls {
                 ca_certificate_file,
@@ -47,26 +44,11 @@ impl Connector for Plain {
                 identity,
                 refresh_interval,
             } => {
-                let read =
-                    |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-                let bad = |path: &Path, error: String| format!("{}: {error}", path.display());
-                let (trust, roots) = match (spiffe_trust_bundle_map_file, ca_certificate_file) {
-                    (Some(map), _) => {
-                        let bundles = TrustBundles::from_spiffe_bundle_map(&read(map)?);
-                        let bundles = bundles.map_err(|error| bad(map, error.to_string()))?;
-                        // Whoever has a SPIFFE id that the bundle of its trust domain vouches for (gRFC A87).
-                        let check = |_: &PeerCertificate| Ok(());
-                        let check = ServerCheck::named("any SPIFFE id of the bundle map", check);
-                        (ServerTrust::Bundles(bundles, check), Some(RootsFile::SpiffeBundleMap(map.clone())))
-                    }
-                    (None, Some(file)) => {
-                        let roots = Roots::from_pem(&read(file)?);
-                        let roots = roots.map_err(|error| bad(file, error.to_string()))?;
-                        (ServerTrust::Roots(roots), Some(RootsFile::Pem(file.clone())))
-                    }
-                    (None, None) => {
-                        (ServerTrust::Roots(Roots::system().map_err(|error| error.to_string())?), None)
-                    }
+                let roots =
+                    RootsFile::named(ca_certificate_file.as_ref(), spiffe_trust_bundle_map_file.as_ref());
+                let trust = match &roots {
+                    Some(file) => file.servers().map_err(|error| error.to_string())?,
+                    None => ServerTrust::Roots(Roots::system().map_err(|error| error.to_string())?),
                 };
                 let own = match (identity, roots) {
                     (None, _) => None,
@@ -86,20 +68,10 @@ impl Connector for Plain {
                         ));
                     }
                 };
-                Target::tls(&server.address, trust, own.as_ref()).map_err(|error| error.to_string())?
+                Target::tls(&server.address, trust, own.as_ref())
             }
             other => return Err(format!("credentials {other:?} are not supported")),
         };
-        Ok(connect(&target))
+        Ok(connect(&target.map_err(|error| error.to_string())?))
     }
-}
-
-#[cfg(unix)]
-fn over_socket(path: &Path) -> Result<Target, String> {
-    Target::unix(path).map_err(|error| error.to_string())
-}
-
-#[cfg(not(unix))]
-fn over_socket(path: &Path) -> Result<Target, String> {
-    Err(format!("unix:{}: this system has no such sockets", path.display()))
 }

@@ -87,6 +87,22 @@ impl Town {
         let connect: Arc<dyn Connect> = Arc::new(self.clone());
         spawn(config.build(), &ClusterDeps { connect, ..deps(&self.net) })
     }
+
+    /// A cluster that was called three times; over TLS, if this server is to speak it.
+    async fn called(&self, mut config: Config, secured: Option<&Server>) -> Arc<Cluster> {
+        let (identity, pki) = (Arc::new(Identity::default()), Pki::new());
+        if let Some(server) = secured {
+            *server.tls.lock().unwrap() = Some(pki.server(&pki, b"h2"));
+            *identity.config.lock().unwrap() = Some(pki.client(&pki));
+            config.cluster.tls = Some(mutual());
+        }
+        let connect: Arc<dyn Connect> = Arc::new(self.clone());
+        let cluster = spawn(config.build(), &ClusterDeps { connect, tls: identity, ..deps(&self.net) });
+        for _ in 0..3 {
+            assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
+        }
+        cluster
+    }
 }
 
 /// As the specification has a receiver tell the versions apart.
@@ -152,19 +168,9 @@ async fn a_connection_begins_with_the_header_and_goes_on_as_without() {
         for encrypted in [false, true] {
             let town = Town { announced: true, local, ..Town::default() };
             let server = town.net.server(1);
-            let (identity, pki) = (Arc::new(Identity::default()), Pki::new());
             let mut config = Config::of(&[1]);
             config.cluster.proxy_protocol = Some(header.clone());
-            if encrypted {
-                *server.tls.lock().unwrap() = Some(pki.server(&pki, b"h2"));
-                *identity.config.lock().unwrap() = Some(pki.client(&pki));
-                config.cluster.tls = Some(mutual());
-            }
-            let connect: Arc<dyn Connect> = Arc::new(town.clone());
-            let cluster = spawn(config.build(), &ClusterDeps { connect, tls: identity, ..deps(&town.net) });
-            for _ in 0..3 {
-                assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
-            }
+            let _cluster = town.called(config, encrypted.then_some(&*server)).await;
             assert_eq!(town.log(), ["server 127.0.0.1:1", &expected], "encrypted: {encrypted}");
             let scheme = if encrypted { "https:" } else { "http:" };
             assert!(server.seen_uris.lock().unwrap().iter().all(|uri| uri.starts_with(scheme)));
@@ -217,20 +223,10 @@ async fn calls_and_health_checks_go_through_the_proxy_with_header_and_tls_inside
     for encrypted in [false, true] {
         let (mut town, server, mut config) = behind(Proxy::Tunnels);
         (town.announced, town.local) = (true, Some(local()));
-        let (identity, pki) = (Arc::new(Identity::default()), Pki::new());
         config.cluster.proxy_protocol = Some(ProxyProtocol::V1);
         let check = crate::health::tests::check();
         config.cluster.health_check = Some(Arc::new(check));
-        if encrypted {
-            *server.tls.lock().unwrap() = Some(pki.server(&pki, b"h2"));
-            *identity.config.lock().unwrap() = Some(pki.client(&pki));
-            config.cluster.tls = Some(mutual());
-        }
-        let connect: Arc<dyn Connect> = Arc::new(town.clone());
-        let cluster = spawn(config.build(), &ClusterDeps { connect, tls: identity, ..deps(&town.net) });
-        for _ in 0..3 {
-            assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
-        }
+        let _cluster = town.called(config, encrypted.then_some(&*server)).await;
         let mut log = town.log();
         log.sort();
         let expected = [

@@ -1,60 +1,20 @@
 //! Servers whose certificate was revoked, by a file that the cluster and the bootstrap name: calls over TLS.
 
 use super::{
-    world::{Echo, Plane, ask, bootstrap, free_address, reviews},
+    world::{Echo, Plane, Secured, ask, bootstrap, free_address, reviews},
     *,
 };
-use crate::{
-    connector::{Connect, Connecting, Destination, Stream},
-    testing::outside::Outside,
-};
+use crate::testing::outside::Outside;
 use mesh_xds::{
     bootstrap::{CertificateProvider, FileWatcher},
     matcher::StringMatcher,
     resource::tls::{CrlFile, Roots, UpstreamTls},
 };
-use std::sync::Mutex;
-use tokio::{
-    io::{copy_bidirectional, duplex},
-    net::TcpStream,
-    task::AbortHandle,
-};
-use tokio_rustls::TlsAcceptor;
-
-/// Leads every stream to a server that speaks TLS.
-#[derive(Clone)]
-struct Server {
-    acceptor: TlsAcceptor,
-    server: SocketAddr,
-    connections: Arc<Mutex<Vec<AbortHandle>>>,
-}
-
-impl Connect for Server {
-    fn connect<'a>(&'a self, _: Destination<'a>) -> Connecting<'a> {
-        Box::pin(async {
-            let (ours, theirs) = duplex(1 << 16);
-            let this = self.clone();
-            let serving = tokio::spawn(async move {
-                // A client that refuses this server ends the handshake.
-                let Ok(mut stream) = this.acceptor.accept(theirs).await else { return };
-                let mut tcp = TcpStream::connect(this.server).await.unwrap();
-                // Either end may go first.
-                let _ = copy_bidirectional(&mut stream, &mut tcp).await;
-            });
-            self.connections.lock().unwrap().push(serving.abort_handle());
-            Ok(Stream::new(ours))
-        })
-    }
-}
 
 #[tokio::test]
 async fn calls_to_a_server_fail_once_its_certificate_is_revoked_and_it_has_to_be_connected_to_anew() {
     let (plane, echo, outside) = (Plane::start().await, Echo::start("v1").await, Outside::new());
-    let server = Server {
-        acceptor: TlsAcceptor::from(outside.server("partner.test", 7)),
-        server: echo.address,
-        connections: Arc::default(),
-    };
+    let server = Secured::new(outside.server("partner.test", 7), echo.address);
     let dir = tempfile::TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name);
     let text = |name: &str| Arc::<str>::from(path(name).to_str().unwrap());
@@ -98,7 +58,7 @@ async fn calls_to_a_server_fail_once_its_certificate_is_revoked_and_it_has_to_be
 
     std::fs::write(path("crl.pem"), outside.list(&[8, 7], false)).unwrap();
     assert!(within(ask(channel.clone(), None)).await.is_ok(), "a connection that is up lives on");
-    server.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
+    server.hang_up();
     let refused = async {
         loop {
             // The first may still go to the connection that just broke.

@@ -2,16 +2,13 @@
 //! with them, as they change.
 
 use super::{
-    world::{Echo, Plane, Published, ask, bootstrap, free_address, reviews},
+    world::{Echo, Plane, Published, Secured, ask, bootstrap, free_address, reviews},
     *,
 };
-use crate::{
-    connector::{Connect, Connecting, Destination, Stream},
-    testing::{authority, id, identity},
-};
+use crate::testing::{authority, id, identity};
 use mesh_ca::{
     issuer::Authority,
-    rustls::{ClientAuth, default_provider, peer_identity, server_config},
+    rustls::{ClientAuth, default_provider, server_config},
     spiffe_id::TrustDomain,
     workload::WorkloadIdentity,
 };
@@ -24,65 +21,13 @@ use mesh_xds::{
     },
     server::StreamEvent,
 };
-use std::sync::Mutex;
-use tokio::{
-    io::{copy_bidirectional, duplex},
-    net::TcpStream,
-    sync::broadcast,
-    task::AbortHandle,
-};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::broadcast;
 
-/// Leads every stream to a server that speaks TLS and wants to know its clients.
-#[derive(Clone)]
-struct Server {
-    acceptor: TlsAcceptor,
-    server: SocketAddr,
-    /// The SPIFFE ids of the clients, a connection each.
-    clients: Arc<Mutex<Vec<String>>>,
-    connections: Arc<Mutex<Vec<AbortHandle>>>,
-}
-
-impl Connect for Server {
-    fn connect<'a>(&'a self, _: Destination<'a>) -> Connecting<'a> {
-        Box::pin(async {
-            let (ours, theirs) = duplex(1 << 16);
-            let this = self.clone();
-            let serving = tokio::spawn(async move {
-                // A client that refuses this server ends the handshake.
-                let Ok(mut stream) = this.acceptor.accept(theirs).await else { return };
-                let client = peer_identity(stream.get_ref().1).unwrap();
-                this.clients.lock().unwrap().push(client.spiffe_id.unwrap().to_string());
-                let mut tcp = TcpStream::connect(this.server).await.unwrap();
-                // Either end may go first.
-                let _ = copy_bidirectional(&mut stream, &mut tcp).await;
-            });
-            self.connections.lock().unwrap().push(serving.abort_handle());
-            Ok(Stream::new(ours))
-        })
-    }
-}
-
-impl Server {
-    async fn start(authority: &Arc<Authority>, account: &str, echo: &Echo) -> Self {
-        let own = identity(authority, account).await;
-        let config = server_config(&own, ClientAuth::Require, &[b"h2"], default_provider()).unwrap();
-        Self {
-            acceptor: TlsAcceptor::from(config),
-            server: echo.address,
-            clients: Arc::default(),
-            connections: Arc::default(),
-        }
-    }
-
-    fn clients(&self) -> Vec<String> {
-        self.clients.lock().unwrap().clone()
-    }
-
-    /// Every connection breaks.
-    fn hang_up(&self) {
-        self.connections.lock().unwrap().drain(..).for_each(|connection| connection.abort());
-    }
+/// Leads every stream to a server that wants to know its clients.
+async fn server(authority: &Arc<Authority>, account: &str, echo: &Echo) -> Secured {
+    let own = identity(authority, account).await;
+    let config = server_config(&own, ClientAuth::Require, &[b"h2"], default_provider()).unwrap();
+    Secured::new(config, echo.address)
 }
 
 /// Lets the others do something: calls that fail at once never wait.
@@ -145,7 +90,7 @@ async fn publish(plane: &Plane, config: &Published) -> Option<String> {
 async fn calls_go_over_mutual_tls_with_the_secrets_of_the_control_plane() {
     let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
     let (first, second) = (identity(&authority, "first").await, identity(&authority, "second").await);
-    let server = Server::start(&authority, "reviews", &echo).await;
+    let server = server(&authority, "reviews", &echo).await;
     let endpoint = secured(&[&key_pair("own", &first, &first), &roots_of(&authority, vec![san("reviews")])]);
     plane.publish(&endpoint);
     // There is no certificate provider: all it knows is from the control plane.
@@ -204,7 +149,7 @@ async fn calls_go_over_mutual_tls_with_the_secrets_of_the_control_plane() {
 #[tokio::test]
 async fn files_are_shown_and_judged_by_where_the_bootstrap_names_them_too() {
     let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
-    let server = Server::start(&authority, "reviews", &echo).await;
+    let server = server(&authority, "reviews", &echo).await;
     let own = identity(&authority, "productpage").await.current().unwrap().svid().clone();
     let roots = authority.bundles().roots(&TrustDomain::parse("cluster.local").unwrap()).unwrap().pem();
     let dir = tempfile::TempDir::new().unwrap();
@@ -255,7 +200,7 @@ async fn files_are_shown_and_judged_by_where_the_bootstrap_names_them_too() {
 async fn a_server_of_another_name_than_the_secret_says_is_refused() {
     let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
     let own = identity(&authority, "productpage").await;
-    let server = Server::start(&authority, "impostor", &echo).await;
+    let server = server(&authority, "impostor", &echo).await;
     plane.publish(&secured(&[&key_pair("own", &own, &own), &roots_of(&authority, vec![san("reviews")])]));
     let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).connector(server.clone()).build().unwrap();
     let status = within(ask(mesh.channel("reviews:9080").unwrap(), None)).await.unwrap_err();
@@ -268,7 +213,7 @@ async fn a_server_of_another_name_than_the_secret_says_is_refused() {
 async fn a_server_that_the_roots_of_the_secret_do_not_vouch_for_is_refused() {
     let (plane, echo, strange) = (Plane::start().await, Echo::start("v1").await, authority());
     let own = identity(&strange, "productpage").await;
-    let server = Server::start(&authority(), "reviews", &echo).await;
+    let server = server(&authority(), "reviews", &echo).await;
     plane.publish(&secured(&[&key_pair("own", &own, &own), &roots_of(&strange, vec![san("reviews")])]));
     let mesh = Mesh::builder().bootstrap(bootstrap(plane.address)).connector(server).build().unwrap();
     let status = within(ask(mesh.channel("reviews:9080").unwrap(), None)).await.unwrap_err();
@@ -280,7 +225,7 @@ async fn a_server_that_the_roots_of_the_secret_do_not_vouch_for_is_refused() {
 async fn a_secret_that_is_not_there_is_named_with_its_cluster_and_calls_go_when_it_comes() {
     let (plane, echo, authority) = (Plane::start().await, Echo::start("v1").await, authority());
     let own = identity(&authority, "productpage").await;
-    let server = Server::start(&authority, "reviews", &echo).await;
+    let server = server(&authority, "reviews", &echo).await;
     let roots = roots_of(&authority, vec![]);
     let lacking = secured(&[&roots]);
     plane.publish(&lacking);

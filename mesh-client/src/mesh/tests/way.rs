@@ -3,25 +3,46 @@
 
 use super::{
     connector::with_reviews,
-    world::{Echo, Plane, Published, ask, bootstrap, reviews},
+    world::{Echo, Plane, Published, ask, bootstrap, lead, reviews},
     *,
 };
 use crate::testing::{authority, identity};
-use mesh_ca::rustls::{ClientAuth, default_provider, server_config};
+use mesh_ca::{
+    rustls::{ClientAuth, default_provider, server_config},
+    workload::WorkloadIdentity,
+};
 use mesh_xds::resource::cluster::{Cluster, ProxyProtocol};
 use std::sync::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Leads what comes over `io` to a server.
-async fn lead(mut io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, server: SocketAddr) {
-    let mut tcp = TcpStream::connect(server).await.unwrap();
-    // Either end may go first when the test ends.
-    let _ = copy_bidirectional(&mut io, &mut tcp).await;
+/// Who calls, and the TLS of a server that wants to know.
+async fn both_ends() -> (WorkloadIdentity, TlsAcceptor) {
+    let authority = authority();
+    let (client, server) = (identity(&authority, "productpage").await, identity(&authority, "reviews").await);
+    let config = server_config(&server, ClientAuth::Require, &[b"h2"], default_provider()).unwrap();
+    (client, TlsAcceptor::from(config))
+}
+
+/// Calls the one server three times, and returns how that is explained.
+async fn called(published: Published, client: &WorkloadIdentity, encrypted: bool) -> String {
+    let plane = Plane::start().await;
+    plane.publish(&if encrypted { published.over(with_reviews()) } else { published });
+    let mesh = Mesh::builder()
+        .bootstrap(bootstrap(plane.address))
+        .identity("default", client.clone())
+        .build()
+        .unwrap();
+    let channel = mesh.channel("reviews:9080").unwrap();
+    for _ in 0..3 {
+        assert_eq!(within(ask(channel.clone(), None)).await.unwrap().server, "v1", "TLS: {encrypted}");
+    }
+    let head = http::Request::builder().uri("/a.B/C").body(()).unwrap().into_parts().0;
+    channel.explain(&head).await.to_string()
 }
 
 /// Reads the header in front of a server, and checks that it is true.
@@ -81,34 +102,16 @@ fn expected(version: u8, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
 #[tokio::test]
 async fn a_server_reads_in_the_header_what_it_sees_and_serves_what_follows_plain_or_encrypted() {
     let echo = Echo::start("v1").await;
-    let authority = authority();
-    let (client, server) = (identity(&authority, "productpage").await, identity(&authority, "reviews").await);
-    let config = server_config(&server, ClientAuth::Require, &[b"h2"], default_provider()).unwrap();
-    let acceptor = TlsAcceptor::from(config);
+    let (client, acceptor) = both_ends().await;
     let first: fn(&mut Cluster) = |cluster| cluster.proxy_protocol = Some(ProxyProtocol::V1);
     let second: fn(&mut Cluster) =
         |cluster| cluster.proxy_protocol = Some(ProxyProtocol::V2 { tlvs: [].into() });
     for (version, change) in [(1, first), (2, second)] {
         for tls in [None, Some(acceptor.clone())] {
-            let plane = Plane::start().await;
             let front = Front::of(echo.address, version, tls.clone()).await;
-            let mut published = reviews([("v1", vec![front.address])]).with_clusters(change);
-            if tls.is_some() {
-                published = published.over(with_reviews());
-            }
-            plane.publish(&published);
-            let mesh = Mesh::builder()
-                .bootstrap(bootstrap(plane.address))
-                .identity("default", client.clone())
-                .build()
-                .unwrap();
-            let channel = mesh.channel("reviews:9080").unwrap();
-            for _ in 0..3 {
-                assert_eq!(within(ask(channel.clone(), None)).await.unwrap().server, "v1");
-            }
+            let published = reviews([("v1", vec![front.address])]).with_clusters(change);
+            let told = called(published, &client, tls.is_some()).await;
             assert_eq!(*front.connections.lock().unwrap(), 1);
-            let head = http::Request::builder().uri("/a.B/C").body(()).unwrap().into_parts().0;
-            let told = channel.explain(&head).await.to_string();
             assert!(told.contains(&format!("V{version}: connections begin with its header")), "{told}");
         }
     }
@@ -171,10 +174,7 @@ const REQUEST: &str = "CONNECT 192.0.2.1:9080 HTTP/1.1\r\nHost: 192.0.2.1:9080\r
 #[tokio::test]
 async fn endpoints_behind_a_proxy_are_called_through_it_plain_or_encrypted() {
     let echo = Echo::start("v1").await;
-    let authority = authority();
-    let (client, server) = (identity(&authority, "productpage").await, identity(&authority, "reviews").await);
-    let config = server_config(&server, ClientAuth::Require, &[b"h2"], default_provider()).unwrap();
-    let acceptor = TlsAcceptor::from(config);
+    let (client, acceptor) = both_ends().await;
     let encrypted = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let secured = encrypted.local_addr().unwrap();
     let mut tasks = JoinSet::new();
@@ -185,25 +185,10 @@ async fn endpoints_behind_a_proxy_are_called_through_it_plain_or_encrypted() {
         }
     });
     for tls in [false, true] {
-        let plane = Plane::start().await;
         let proxy = Proxy::to(if tls { secured } else { echo.address }).await;
-        let mut published: Published = reviews([("v1", vec![nowhere()])]).behind(behind(&proxy));
-        if tls {
-            published = published.over(with_reviews());
-        }
-        plane.publish(&published);
-        let mesh = Mesh::builder()
-            .bootstrap(bootstrap(plane.address))
-            .identity("default", client.clone())
-            .build()
-            .unwrap();
-        let channel = mesh.channel("reviews:9080").unwrap();
-        for _ in 0..3 {
-            assert_eq!(within(ask(channel.clone(), None)).await.unwrap().server, "v1", "TLS: {tls}");
-        }
+        let published = reviews([("v1", vec![nowhere()])]).behind(behind(&proxy));
+        let told = called(published, &client, tls).await;
         assert_eq!(proxy.asked(), [REQUEST]);
-        let head = http::Request::builder().uri("/a.B/C").body(()).unwrap().into_parts().0;
-        let told = channel.explain(&head).await.to_string();
         assert!(told.contains(&format!("through proxy {}", proxy.address)), "{told}");
     }
 }

@@ -1,8 +1,10 @@
 //! A control plane with the resources that a test publishes, and servers that say who they are.
 
 mod echo;
+mod secured;
 
 pub(super) use echo::{Echo, ask};
+pub(super) use secured::{Secured, lead};
 
 use crate::{Mesh, table::testing, testing::held::Rest};
 use futures_util::StreamExt;

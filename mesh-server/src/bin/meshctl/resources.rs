@@ -75,7 +75,7 @@ pub(crate) struct Resources {
     sotw: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Type {
     /// CDS.
     Cluster,
@@ -83,13 +83,20 @@ enum Type {
     Listener,
 }
 
+impl Type {
+    fn resource_type(self) -> ResourceType {
+        match self {
+            Self::Cluster => ResourceType::Cluster,
+            Self::Listener => ResourceType::Listener,
+        }
+    }
+}
+
 impl Resources {
     pub(crate) fn run(self) -> Outcome {
         let bootstrap = self.who()?;
-        let wants = |kind| self.types.is_empty() || self.types.contains(&kind);
-        let clusters = wants(Type::Cluster).then_some(ResourceType::Cluster);
-        let types: Vec<_> =
-            clusters.into_iter().chain(wants(Type::Listener).then_some(ResourceType::Listener)).collect();
+        let asked = if self.types.is_empty() { Type::value_variants() } else { &self.types };
+        let types: Vec<_> = asked.iter().map(|asked| asked.resource_type()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut inventory = Inventory::start(&bootstrap, &types);

@@ -92,16 +92,8 @@ impl DestinationRule {
         };
         // Zero is every port that nobody names.
         let ports: BTreeSet<u16> = policies(&own).into_iter().chain(policies(asked)).chain([0]).collect();
-        let has_lists = |policy: Option<&TrafficPolicy>| {
-            let blocks = policy
-                .into_iter()
-                .flat_map(|policy| std::iter::once(&policy.blocks).chain(policy.ports.values()));
-            blocks.filter_map(|blocks| blocks.tls.as_ref()).any(|tls| tls.crl.is_some())
-        };
-        let policies =
-            std::iter::once(self.policy.as_ref()).chain(self.subsets.iter().map(|one| one.policy.as_ref()));
         self.host.value == refused.host.value
-            && (!asked.revocation || policies.into_iter().any(has_lists))
+            && (own.revocation || !asked.revocation)
             && subsets
                 .iter()
                 .all(|subset| ports.iter().all(|port| own.tls(subset, *port) || !asked.tls(subset, *port)))
@@ -110,6 +102,10 @@ impl DestinationRule {
 
 impl Asked {
     fn by(rule: &DestinationRule) -> Self {
+        let policies =
+            rule.policy.iter().chain(rule.subsets.iter().filter_map(|subset| subset.policy.as_ref()));
+        let mut blocks =
+            policies.flat_map(|policy| std::iter::once(&policy.blocks).chain(policy.ports.values()));
         Self {
             whole: Policy::by(rule.policy.as_ref()),
             subsets: rule
@@ -118,7 +114,7 @@ impl Asked {
                 .map(|subset| (subset.name.value.clone(), Policy::by(subset.policy.as_ref())))
                 .collect(),
             somewhere: false,
-            revocation: false,
+            revocation: blocks.any(|blocks| blocks.tls.as_ref().is_some_and(|tls| tls.crl.is_some())),
         }
     }
 

@@ -46,17 +46,17 @@ fn predicate(proto: &MatchPredicate, at: &Path<'_>, faults: &mut Faults) -> Opti
     match &proto.rule {
         Some(Rule::OrMatch(set)) => {
             let all = rules(set, &at.field("or_match"), faults)?;
-            Some(HttpCodes::RANGE.filter(|code| all.iter().any(|codes| codes.contains(*code))).collect())
+            Some(those(|code| all.iter().any(|codes| codes.contains(code))))
         }
         Some(Rule::AndMatch(set)) => {
             let all = rules(set, &at.field("and_match"), faults)?;
-            Some(HttpCodes::RANGE.filter(|code| all.iter().all(|codes| codes.contains(*code))).collect())
+            Some(in_all(&all))
         }
         Some(Rule::NotMatch(rule)) => {
             let codes = predicate(rule, &at.field("not_match"), faults)?;
-            Some(HttpCodes::RANGE.filter(|code| !codes.contains(*code)).collect())
+            Some(those(|code| !codes.contains(code)))
         }
-        Some(Rule::AnyMatch(true)) => Some(HttpCodes::RANGE.collect()),
+        Some(Rule::AnyMatch(true)) => Some(those(|_| true)),
         Some(Rule::AnyMatch(false)) => faults.reject(&at.field("any_match"), "must be true"),
         Some(Rule::HttpResponseHeadersMatch(headers)) => {
             response(headers, &at.field("http_response_headers_match"), faults)
@@ -88,7 +88,7 @@ fn response(proto: &HttpHeadersMatch, at: &Path<'_>, faults: &mut Faults) -> Opt
         return faults.reject(&at, "is required");
     }
     let all = wire::every(&proto.headers, &at, faults, status)?;
-    Some(HttpCodes::RANGE.filter(|code| all.iter().all(|codes| codes.contains(*code))).collect())
+    Some(in_all(&all))
 }
 
 fn status(proto: &HeaderMatcher, at: &Path<'_>, faults: &mut Faults) -> Option<HttpCodes> {
@@ -97,8 +97,16 @@ fn status(proto: &HeaderMatcher, at: &Path<'_>, faults: &mut Faults) -> Option<H
         return faults.reject(&at.field("name"), reason);
     }
     let wanted = wire::header_match(proto, at, faults)?;
-    let matches = |code: &u16| wanted.matches(code.to_string().as_bytes()) != proto.invert_match;
-    Some(HttpCodes::RANGE.filter(matches).collect())
+    Some(those(|code| wanted.matches(code.to_string().as_bytes()) != proto.invert_match))
+}
+
+/// The codes that satisfy this.
+fn those(matches: impl Fn(u16) -> bool) -> HttpCodes {
+    HttpCodes::RANGE.filter(|code| matches(*code)).collect()
+}
+
+fn in_all(sets: &[HttpCodes]) -> HttpCodes {
+    those(|code| sets.iter().all(|codes| codes.contains(code)))
 }
 
 /// As Istio writes it: one matcher for each code.
