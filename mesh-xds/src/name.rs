@@ -3,6 +3,7 @@
 mod xdstp;
 
 use std::{fmt, sync::Arc};
+pub(crate) use xdstp::is_collection;
 pub(crate) use xdstp::{PREFIX as XDSTP, encode_path};
 pub use xdstp::{authority, canonical};
 

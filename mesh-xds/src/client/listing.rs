@@ -1,7 +1,7 @@
 //! All resources of a type that a control plane has for this node, over time.
 //!
 //! A view is of one control plane (gRFC A71): when another one takes over, what it lists replaces what was published as a
-//! whole, once it has answered, and its errors alone do not.
+//! whole, once it has answered. Until then, and if it cannot list, what was published stays, with a note that says so.
 
 use super::{
     authority::Federation,
@@ -10,7 +10,7 @@ use super::{
     slot::{Receipt, Slot},
 };
 use crate::{
-    config::{Lookup, Source, XdsError},
+    config::{Lookup, XdsError, XdsErrorCause},
     name::{Name, WILDCARD},
     resource::{AnyResource, Cluster, Listener, Resource},
 };
@@ -23,8 +23,8 @@ pub struct ResourceSet<R> {
     /// By name. Also those that some other watch names and that the wildcard does not cover, if they are there: a control
     /// plane does not say which are which.
     pub resources: BTreeMap<Name, Arc<Listed<Arc<R>>>>,
-    /// Why it may be out of date, if something went wrong since: the control plane cannot be reached, or says that it
-    /// cannot list them.
+    /// Why it may be out of date, or not all: the control plane cannot be reached, says that it cannot list them, has
+    /// sent nothing but what is asked for by name, or has not answered since it took over from another one.
     pub note: Option<Arc<str>>,
     /// Version of the last response that was accepted, as the control plane calls it; empty before the first.
     pub version: Arc<str>,
@@ -61,6 +61,14 @@ impl SetChanges {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl<R> ResourceSet<R> {
+    /// The same, in doubt.
+    fn noting(&self, note: &str) -> Arc<Self> {
+        let Self { resources, version, .. } = self;
+        Arc::new(Self { resources: resources.clone(), note: Some(note.into()), version: version.clone() })
     }
 }
 
@@ -119,13 +127,10 @@ impl Kind for Cluster {
     }
 }
 
-/// What was published, and whose word it is.
-type Published<R> = (Result<Arc<ResourceSet<R>>, XdsError>, Source);
-
 /// Where all of a type is published.
 pub(super) struct AllTarget<R> {
     slot: Slot<ResourceSet<R>>,
-    published: Option<Published<R>>,
+    published: Option<Result<Arc<ResourceSet<R>>, XdsError>>,
 }
 
 impl<R: Kind> AllTarget<R> {
@@ -139,38 +144,48 @@ impl<R: Kind> AllTarget<R> {
         federation: &Federation<P>,
         receipt: Option<&Receipt>,
     ) {
-        let source = federation.source(R::TYPE, WILDCARD);
-        let (next, note) = match federation.listing(R::TYPE) {
-            Known::Pending => return,
-            Known::Good { resource, note } => (Ok(resource), note),
-            Known::Bad(error) => (Err(error), None),
-        };
-        let before = self.published.as_ref().and_then(|(before, of)| Some((before.as_ref().ok()?, of)));
-        let next = match next {
-            // Nothing good is lost by a change of control planes alone.
-            Err(_) if before.is_some_and(|(_, of)| *of != source) && !federation.drops_data(source) => return,
-            Err(error) => Err(error),
-            Ok(listed) => {
-                let resources = share(listed, before.map(|(before, _)| &before.resources));
+        let before = self.published.as_ref().and_then(|published| published.as_ref().ok());
+        let next = match (federation.listing(R::TYPE), before) {
+            (Known::Good { resource: listed, note }, before) => {
+                let resources = share(listed, before.map(|before| &before.resources));
                 let version = federation.version(R::TYPE, WILDCARD);
                 Ok(Arc::new(ResourceSet { resources, note, version }))
             }
+            (Known::Pending, None) => return,
+            // Nothing good is lost because it is asked for anew, or because who is asked now cannot say.
+            (Known::Pending, Some(before)) => {
+                let server = federation.default_machine().map(|(config, _)| config.to_string());
+                let server = server.unwrap_or_default();
+                Ok(before.noting(&format!(
+                    "an earlier list of {}s: {server} has not said yet what there is",
+                    R::TYPE
+                )))
+            }
+            (Known::Bad(error), Some(before)) if !drops(federation, &error) => {
+                Ok(before.noting(&format!("an earlier list: {error}")))
+            }
+            (Known::Bad(error), _) => Err(error),
         };
-        let is_same = match (&next, self.published.as_ref().map(|(before, _)| before)) {
+        let is_same = match (&next, &self.published) {
             (Ok(next), Some(Ok(before))) => is_same(next, before),
             (Err(next), Some(Err(before))) => next == before,
             _ => false,
         };
         if is_same {
-            self.published = self.published.take().map(|(before, _)| (before, source));
             return;
         }
         if let Err(error) = &next {
             tracing::warn!(%error, "what there is cannot be listed");
         }
-        self.published = Some((next.clone(), source));
+        self.published = Some(next.clone());
         self.slot.publish(next, receipt);
     }
+}
+
+/// Whether an error of a list takes the list away: `fail_on_data_errors` is about what a control plane says (gRFC A88).
+fn drops<P: Parse<Resource = AnyResource>>(federation: &Federation<P>, error: &XdsError) -> bool {
+    !matches!(error.cause, XdsErrorCause::Unreachable(_))
+        && federation.drops_data(federation.source(error.resource_type, WILDCARD))
 }
 
 /// With what did not change as it was.

@@ -159,12 +159,13 @@ impl Delta {
         }
         let change = self.change.get_or_insert_default();
         change.versions.extend(request.initial_resource_versions);
+        let begins = request.resource_names_subscribe.iter().any(|name| name == WILDCARD);
         for name in request.resource_names_unsubscribe {
             change.subscribe.remove(&name);
             if name == WILDCARD {
                 let subscribe = &change.subscribe;
                 change.versions.retain(|name, _| subscribe.contains(name));
-            } else if !change.subscribe.contains(WILDCARD) {
+            } else if !begins && !change.subscribe.contains(WILDCARD) {
                 change.versions.remove(&name);
             } else if !self.begun {
                 // What was never named cannot be given up; what may be held is said to be held.
@@ -368,7 +369,15 @@ mod tests {
         let Some(Request::Delta(request)) = outbox.pop() else { panic!("it is ready") };
         let held = [("a", "1"), ("b", "")].map(|(name, version)| (name.to_owned(), version.to_owned()));
         assert_eq!(request.resource_names_subscribe, ["*"]);
-        assert_eq!(request.initial_resource_versions, held.into());
+        assert_eq!(request.initial_resource_versions, held.clone().into());
+        // The wildcard may begin in the same request.
+        let mut one = Outbox::default();
+        push_delta(&mut one, [first("a b", &["a"]), delta(CDS, "*", "a b")]);
+        let Some(Request::Delta(request)) = one.pop() else { panic!("it is ready") };
+        assert_eq!(
+            (request.resource_names_subscribe, request.initial_resource_versions),
+            (names("*"), held.into())
+        );
         // The wildcard is given up and wanted again: the name goes after that.
         push_delta(&mut outbox, [delta(CDS, "", "*"), delta(CDS, "*", ""), delta(CDS, "", "a")]);
         assert_eq!(drain(&mut outbox), ["CDS + -* @ =", "CDS +* -a @ ="]);

@@ -1,4 +1,4 @@
-//! A client that asks for everything, as Envoys do, against both server machines; our own client never does.
+//! A client that asks for everything, as Envoys do, against both server machines. (Our own asks in [`super::world`].)
 //!
 //! It subscribes by name and by wildcard (`*`, or an empty first request), and gives both up again, several in one
 //! request, over streams that break and servers that come back with something else. When everything is delivered:

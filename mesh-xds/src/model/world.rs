@@ -77,6 +77,8 @@ pub(crate) struct World {
     seen: BTreeMap<(ResourceType, Name), Known<Arc<str>>>,
     /// What watchers of everything saw last.
     all: BTreeMap<ResourceType, All>,
+    /// Something came, of those of which everything is watched, that nobody names.
+    strange: BTreeSet<ResourceType>,
     /// A response came twice on this stream: it may have been older than the wildcard that it is taken for.
     doubled: bool,
     /// Resources that were bad, or not there, at some moment of which the client may yet hear.
@@ -110,6 +112,7 @@ impl World {
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
             all: BTreeMap::new(),
+            strange: BTreeSet::new(),
             doubled: false,
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
@@ -175,6 +178,7 @@ impl World {
                 self.lives.forget();
                 self.seen.clear();
                 self.all.clear();
+                self.strange.clear();
                 let watched = self.watched.iter();
                 let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
                 self.client(client::Input::Interest { add, remove: vec![] });
@@ -202,6 +206,7 @@ impl World {
                 self.seen.remove(&key);
                 if *key.1 == *WILDCARD {
                     self.all.remove(kind);
+                    self.strange.remove(kind);
                 }
             }
             ended.push(key);
@@ -268,11 +273,9 @@ impl World {
                 // The version of a type outlives the stream as long as something of the type is held.
                 let watched = &self.watched;
                 self.accepted.retain(|url, _| watched.keys().any(|(kind, _)| kind.url() == url));
-                // Of a list that never came it would say too much.
+                // Of a list it could be that of a response to a smaller subscription.
                 for kind in self.listed_kinds() {
-                    if !matches!(self.listing(kind), Known::Good { .. }) {
-                        self.accepted.remove(kind.url());
-                    }
+                    self.accepted.remove(kind.url());
                 }
                 self.client(client::Input::Opened);
                 true
@@ -301,7 +304,10 @@ impl World {
                 match transport.take_down(kind) {
                     None => return false,
                     Some(Down::Established) => self.client(client::Input::Established),
-                    Some(Down::Response(response)) => self.client(client::Input::Response(response)),
+                    Some(Down::Response(response)) => {
+                        self.hears(&response);
+                        self.client(client::Input::Response(response));
+                    }
                     Some(Down::Beat(beat)) => self.beats(&beat),
                 }
                 true

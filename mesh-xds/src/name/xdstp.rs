@@ -59,6 +59,11 @@ pub fn authority(kind: ResourceType, name: &str) -> Option<&str> {
     parse(kind, name).map(|parts| parts.authority)
 }
 
+/// Whether a name is a glob of xRFC TP1: every resource of a folder (`…/*`), and no resource.
+pub(crate) fn is_collection(kind: ResourceType, name: &str) -> bool {
+    parse(kind, name).is_some_and(|parts| parts.path.ends_with("/*"))
+}
+
 /// The name as it is asked for and compared: context parameters sorted by key. Other names as they are.
 pub fn canonical(kind: ResourceType, name: &Name) -> Name {
     if !name.starts_with(PREFIX) {
@@ -116,6 +121,16 @@ mod tests {
         ] {
             assert_eq!(authority(kind, name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_glob_is_the_last_segment_of_a_name_with_an_authority() {
+        let name = |id: &str| format!("xdstp://a/envoy.config.listener.v3.Listener/{id}");
+        for (id, is_glob) in [("*", true), ("x/*?a=1", true), ("x*", false), ("*/x", false), ("x/*y", false)]
+        {
+            assert_eq!(is_collection(Listener, &name(id)), is_glob, "{id}");
+        }
+        assert!(!is_collection(Cluster, &name("*")) && !is_collection(Listener, "x/*"));
     }
 
     #[test]

@@ -9,10 +9,12 @@ use super::*;
 use crate::{
     bootstrap::{ChannelCredentials, Node},
     client::{
+        Listed, ResourceState,
         machine::Settings,
         store::{CacheSettings, Kept, Owner, Record, Writer, rewritten},
         testing,
     },
+    config::XdsError,
     model::{
         event::{self, Peer, name, value},
         scripts::{Script, explore, fail},
@@ -20,6 +22,7 @@ use crate::{
         transport::{Down, Transport},
         world::{Seen, Trouble, seen},
     },
+    name::{Name, WILDCARD},
     server::Variant,
 };
 use fastrand::Rng;

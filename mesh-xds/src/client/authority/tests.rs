@@ -4,11 +4,13 @@ use super::*;
 use crate::{
     bootstrap::{self, ChannelCredentials, Node},
     client::{
+        Listed, ResourceState,
         machine::Settings,
         store::{Kept, Stored},
         testing::{Toy, any, settings},
         wire::Response,
     },
+    name::Name,
     proto,
     server::Variant,
 };

@@ -35,7 +35,7 @@ fn said(tag: usize, kind: ResourceType) -> Vec<AnyResource> {
     match kind {
         LDS => vec![listener("t", "r")],
         RDS => vec![routes("r", &[("t", &["one", "two"]), (&mark, &[])])],
-        CDS => vec![secured("one", "own", "roots"), cluster("two")],
+        CDS => vec![secured("one", "own", "roots"), cluster("two"), cluster(&mark)],
         EDS => vec![endpoints("one", port), endpoints("two", port)],
         SDS => vec![key_pair("own", &format!("{KEY}{tag}")), secret_roots("roots", &format!("{KEY}{tag}"))],
     }
@@ -82,6 +82,8 @@ enum Event {
     Refuse(usize, ResourceType),
     /// Something that nobody has is watched, or no longer: then what is known is not enough.
     Stranger,
+    /// Everything is asked for, or no longer.
+    List,
     Pass(u32),
     /// The target is watched no longer, and then again.
     Rewatch,
@@ -99,6 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => server.clone().prop_map(Event::SayAll),
         1 => (server, kind).prop_map(|(id, kind)| Event::Refuse(id, kind)),
         2 => Just(Event::Stranger),
+        1 => Just(Event::List),
         2 => (0..20_000_u32).prop_map(Event::Pass),
         1 => Just(Event::Rewatch),
         3 => Just(Event::Take),
@@ -123,6 +126,8 @@ struct World {
     published: Reader<XdsConfig>,
     /// Looks now and then.
     lazy: Reader<XdsConfig>,
+    /// All clusters, if they are asked for.
+    listed: Option<Reader<ResourceSet<Cluster>>>,
     /// Streams that are not read before that.
     held: [Option<Outstanding>; SERVERS],
 }
@@ -165,6 +170,7 @@ impl World {
             id: 0,
             published: nothing.reader(),
             lazy: nothing.reader(),
+            listed: None,
             held: Default::default(),
         };
         world.watch();
@@ -219,6 +225,8 @@ impl World {
         if self.held[id].is_some() {
             return;
         }
+        // Who says it is known of each response.
+        let some = some.into_iter().chain([!refuse]);
         let resources = said(id, kind).into_iter().zip(some).filter(|(_, say)| *say);
         let any =
             |resource: AnyResource| proto::Any { type_url: kind.url().into(), value: resource.to_proto() };
@@ -276,9 +284,21 @@ impl World {
                 let actions = self.core.tick(self.now);
                 self.carry_out(actions);
             }
+            Event::List => {
+                let (slot, listed) = Slot::new();
+                let command = match self.listed.take() {
+                    None => {
+                        self.listed = Some(listed.reader());
+                        Command::WatchClusters { id: u64::MAX - 1, slot }
+                    }
+                    Some(_) => Command::Unwatch { id: u64::MAX - 1 },
+                };
+                let actions = self.core.command(self.now, [command]);
+                self.carry_out(actions);
+            }
             Event::Rewatch => self.watch(),
             Event::Take => {
-                drop((self.lazy.borrow(), self.published.borrow()));
+                drop((self.lazy.borrow(), self.published.borrow(), self.lists()));
                 assert!(
                     self.held.iter().flatten().all(Outstanding::is_over),
                     "everybody has taken everything"
@@ -295,6 +315,15 @@ impl World {
             let kept = one.good.map(|(_, mark, resource)| parser().keep(&resource, &mark));
             !one.key.0.is_public() || kept.is_some_and(|kept| is_secret(&kept))
         })
+    }
+
+    /// Who said what is listed, and whether it is in doubt; checks that it is one, and all of it.
+    fn lists(&self) -> Option<(usize, bool)> {
+        let listed = self.listed.as_ref()?.borrow().clone()?.ok()?;
+        let tags: Vec<usize> =
+            listed.resources.keys().filter_map(|name| name.strip_prefix("said-by-")?.parse().ok()).collect();
+        assert!(tags.len() <= 1, "a list of {tags:?}");
+        Some((*tags.first()?, listed.note.is_some()))
     }
 
     /// Who is followed now; checks that it is one.
@@ -322,6 +351,7 @@ proptest! {
             let rewatched = matches!(event, Event::Rewatch);
             world.happen(event);
             prop_assert!(!world.tells_the_disk());
+            world.lists();
             if world.follows() == Some(DISK) && world.answered {
                 prop_assert!(before == Some(DISK) && !rewatched, "the disk is used though somebody answers");
             }
@@ -333,6 +363,7 @@ proptest! {
             world.happen(Event::Pass(150_000));
         }
         prop_assert_eq!(world.follows(), Some(0));
+        prop_assert_eq!(world.lists(), world.listed.is_some().then_some((0, false)));
         let config = world.published.borrow().clone().unwrap().unwrap();
         prop_assert!(config.clusters["one"].as_ref().unwrap().secrets.identity.is_some());
         prop_assert!(!world.tells_the_disk());

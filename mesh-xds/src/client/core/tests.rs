@@ -21,9 +21,15 @@ use crate::{
 };
 
 fn core() -> Core<Resources> {
+    core_of(&["cp:1"])
+}
+
+fn core_of(servers: &[&str]) -> Core<Resources> {
     let settings = Settings { max_resource_bytes: 1 << 20, ..testing::settings(Variant::Sotw) };
-    let server = ServerConfig::new("cp:1", ChannelCredentials::Insecure).unwrap();
-    let plan = Plan::new(&Bootstrap::new(server, Node::default()));
+    let server = |address: &&str| ServerConfig::new(address, ChannelCredentials::Insecure).unwrap();
+    let mut bootstrap = Bootstrap::new(server(&servers[0]), Node::default());
+    bootstrap.servers = servers.iter().map(server).collect();
+    let plan = Plan::new(&bootstrap);
     let machine =
         |_: &ServerConfig| Machine::new(Resources { context: ParseContext::default() }, settings.clone());
     Core::new(Federation::new(plan, Stored::none(), machine))

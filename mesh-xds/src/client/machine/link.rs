@@ -4,7 +4,7 @@
 //! the next one, so it is a failure, and stays one as long as anything is awaited.
 
 use super::{Link, Machine, Outputs, Parse, TypeState};
-use crate::name::{Name, ResourceType, WILDCARD};
+use crate::name::{Name, ResourceType};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 impl<P: Parse> Machine<P> {
@@ -39,11 +39,11 @@ impl<P: Parse> Machine<P> {
         for kind in ResourceType::ALL {
             let named = self.of(kind).entries.iter().filter(|(_, entry)| entry.references > 0);
             let names: BTreeSet<Name> = named.map(|(name, _)| name.clone()).collect();
-            let lists = self.of(kind).entries.get(WILDCARD).is_some_and(|entry| entry.updated.is_none());
-            if names.is_empty() || lists {
-                // Nothing of this type is held any more, or not all of it: its version says nothing.
+            if names.is_empty() {
+                // Nothing of this type is held any more: its version says nothing.
                 self.of(kind).version = Arc::default();
             }
+            self.list_anew(kind, out);
             if !names.is_empty() {
                 self.ask(now, kind, &names, BTreeSet::new(), out);
             }

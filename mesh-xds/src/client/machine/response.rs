@@ -39,7 +39,6 @@ impl<P: Parse> Machine<P> {
         }
         self.of(kind).nonce.clone_from(&incoming.nonce);
         let version = incoming.version.clone();
-        self.list_answered(now, kind);
         let faults = self.take_apart(now, incoming, out);
         self.list_changed(kind, out);
         let error = faults.into_nack();
@@ -66,6 +65,11 @@ impl<P: Parse> Machine<P> {
         let kind = incoming.kind;
         let mut faults = Faults::default();
         let drop_data = self.settings.fail_on_data_errors;
+        let refuses_list = incoming.errors.iter().any(|error| *error.name == *WILDCARD);
+        // Whether this answers who asked for everything.
+        let mut lists =
+            incoming.resources.is_empty() && incoming.removed.is_empty() && incoming.errors.is_empty();
+        lists |= incoming.removed.iter().any(|name| self.types[kind as usize].is_listed_only(name));
         // Names that the response speaks about, well or ill.
         let mut mentioned = BTreeSet::new();
         // A complete response repeats all that did not change; it is not parsed again.
@@ -81,6 +85,7 @@ impl<P: Parse> Machine<P> {
                 Ok(Content::Resource(body)) => Ok(body),
                 Ok(Content::Heartbeat) => {
                     if let Some(name) = said {
+                        lists |= self.types[kind as usize].is_listed_only(&name);
                         if let Err(why) = self.heartbeat(now, kind, &name, version.as_deref(), ttl, out) {
                             faults.add(kind, Some(&name), &why);
                         }
@@ -115,6 +120,7 @@ impl<P: Parse> Machine<P> {
                 continue;
             }
             let Some(entry) = self.types[kind as usize].wanted(kind, &name) else { continue };
+            lists |= entry.references == 0 && entry.listed;
             let changed = match result {
                 Ok((_, None)) => entry.accept(None, version, now),
                 Ok((_, Some((new, mark)))) => match &entry.good {
@@ -135,6 +141,7 @@ impl<P: Parse> Machine<P> {
             }
             self.settle(kind, name, changed, out);
         }
+        self.list_heard(now, kind, lists, refuses_list);
         for error in incoming.errors {
             mentioned.insert(error.name.clone());
             self.told(now, kind, error.name, error.code, &error.text, out);

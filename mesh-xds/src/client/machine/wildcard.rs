@@ -2,11 +2,19 @@
 //! itself, so it is done only when [`WILDCARD`] is watched.
 //!
 //! The wildcard is an entry like a name. What came by it alone is kept beside it as *listed*: never named in a
-//! subscription, but told to a delta server that the client comes back to. Any response of the type answers the
-//! wildcard, an empty one as well. A control plane sends each resource once, however many subscriptions cover it, and
-//! does not say which do: so what is watched by name and is there is a part of the listing, and what is given up by name
-//! stays listed until the control plane says that the wildcard does not cover it. It goes when it is said to be gone:
-//! by `removed_resources`, by an error, or left out of a complete response. An error alone lists nothing. Names of an authority (`xdstp:`) are no part of it.
+//! subscription, but told to a delta server that the client comes back to.
+//!
+//! A control plane sends each resource once, however many subscriptions cover it, and does not say which do:
+//!
+//! - What is watched by name and is there is a part of the listing. What is given up by name stays listed until the
+//!   control plane says that the wildcard does not cover it. It goes when it is said to be gone: by `removed_resources`,
+//!   by an error, or left out of a complete response.
+//! - The wildcard is answered by a response that speaks of something that nobody names, or of nothing at all. One that
+//!   speaks of named resources only may be all that there is, or be from a control plane that knows no wildcard: it is
+//!   an answer with a note.
+//! - An error of a name lists nothing. An error of `*` stays until the wildcard is answered.
+//!
+//! Names of an authority (`xdstp:`) are no part of it.
 
 use super::{Machine, Outputs, Parse, TypeState};
 use crate::{
@@ -16,8 +24,14 @@ use crate::{
     },
     config::{XdsError, XdsErrorCause},
     name::{self, Name, ResourceType, WILDCARD},
+    server::Variant,
 };
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+/// Of what nobody names, no more than this is told to a delta server that the client comes back to, in bytes: gRPC
+/// servers take requests of 4 MiB, and one that is too large would end the stream again and again. What is more is
+/// listed anew.
+pub(super) const MAX_TOLD: usize = 2 << 20;
 
 impl<R> TypeState<R> {
     /// Whether everything is watched.
@@ -33,6 +47,26 @@ impl<R> TypeState<R> {
     /// Whether a wildcard that is, or was a moment ago, watched may stand for this name.
     fn covers(&self, kind: ResourceType, name: &str) -> bool {
         name != WILDCARD && self.entries.contains_key(WILDCARD) && name::authority(kind, name).is_none()
+    }
+
+    /// Whether this is a resource that nobody names, and that is listed.
+    pub(super) fn is_listed_only(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.references == 0 && entry.listed)
+    }
+
+    /// Whether any resource is watched by its name.
+    fn names_something(&self) -> bool {
+        self.entries.iter().any(|(name, entry)| entry.references > 0 && **name != *WILDCARD)
+    }
+
+    /// How many bytes a delta server is told of what nobody names.
+    fn told_bytes(&self) -> usize {
+        let listed = self.entries.iter().filter(|(_, entry)| entry.references == 0 && entry.listed);
+        // A key and a value, each with tag and length, in an entry with its own.
+        let size = |(name, entry): (&Name, &Entry<R>)| {
+            name.len() + entry.good.as_ref().map_or(0, |good| good.version.len()) + 12
+        };
+        listed.map(size).sum()
     }
 
     /// Of a resource that the control plane speaks of: what is kept of it, if it is kept.
@@ -92,7 +126,14 @@ impl<P: Parse> Machine<P> {
                 && name::authority(kind, name).is_none()
         };
         let resource = state.entries.iter().filter(here).map(listed).collect();
-        Known::Good { resource, note: trouble.map(|error| error.to_string().into()) }
+        let note = trouble.map(|error| match error {
+            // There is a list to use.
+            XdsError { cause: XdsErrorCause::Failed(why), server, node, .. } => {
+                format!("{kind} * is in doubt: {why} (control plane {server}, node {node})").into()
+            }
+            error => error.to_string().into(),
+        });
+        Known::Good { resource, note }
     }
 
     /// What is known of a name, or of the wildcard, but not the value.
@@ -131,15 +172,51 @@ impl<P: Parse> Machine<P> {
         held.collect()
     }
 
-    /// A response came: whatever it says, it is an answer to who asked for everything.
-    pub(super) fn list_answered(&mut self, now: Instant, kind: ResourceType) {
-        let Some(entry) = self.types[kind as usize].entries.get_mut(WILDCARD) else { return };
+    /// A response came. `answers`: it speaks of something that nobody names, or of nothing. `refuses`: it has an error of
+    /// the wildcard, which [`Self::told`] takes after this.
+    pub(super) fn list_heard(&mut self, now: Instant, kind: ResourceType, answers: bool, refuses: bool) {
+        let state = &mut self.types[kind as usize];
+        let is_meant = answers || !refuses && !state.names_something();
+        let Some(entry) = state.entries.get_mut(WILDCARD) else { return };
+        if is_meant {
+            entry.failure = None;
+        } else {
+            let is_refused = entry.failure.as_ref().is_some_and(|failure| !failure.silent);
+            if refuses || is_refused || entry.updated.is_some() {
+                return;
+            }
+            let why = "the control plane has sent nothing but what is asked for by name: there is nothing else, or it \
+                       does not list what there is";
+            let cause = XdsErrorCause::Failed(why.into());
+            entry.failure = Some(Failure { cause, version: Arc::default(), at: now, silent: true });
+        }
         entry.state = ResourceState::Acked;
-        entry.failure = None;
         entry.updated = Some(now);
         if entry.references > 0 {
             self.disarm(kind, &WILDCARD.into());
         }
+    }
+
+    /// A stream begins. What of a list cannot be taken up where it was left is asked for anew: of state of the world the
+    /// version may be that of a response to a smaller subscription; a delta server that refused to list would not say
+    /// that it does again, and cannot be told what is too much.
+    pub(super) fn list_anew(&mut self, kind: ResourceType, out: &mut Outputs) {
+        let is_delta = self.settings.variant == Variant::Delta;
+        let state = self.of(kind);
+        let is_large = is_delta && state.told_bytes() > MAX_TOLD;
+        let Some(star) = state.entries.get_mut(WILDCARD) else { return };
+        if !is_delta || star.updated.is_none() {
+            state.version = Arc::default();
+        }
+        let is_refused = star.failure.as_ref().is_some_and(|failure| !failure.silent);
+        if !is_large && !is_refused {
+            return;
+        }
+        (star.state, star.updated, star.failure) = (ResourceState::Requested, None, None);
+        if is_delta {
+            self.drop_listed(kind);
+        }
+        self.list_changed(kind, out);
     }
 
     /// Something else may be known of what the wildcard stands for.

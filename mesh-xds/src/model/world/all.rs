@@ -2,10 +2,11 @@
 
 use super::{Seen, Trouble, World, trouble};
 use crate::{
-    client::{Known, Listed},
+    client::{Known, Listed, Response},
     model::{
         event::{NAMES, Peer, name},
         scripts::fail,
+        transport::Said,
     },
     name::{Name, ResourceType, WILDCARD},
     server::Variant,
@@ -62,6 +63,16 @@ impl World {
     /// Whether a wildcard stands for a name.
     fn is_covered(&self, name: &Name) -> bool {
         !(self.setup.hides && *name == super::name(NAMES - 1))
+    }
+
+    /// A response is about to be taken: whether it says more than who watches by name asked for.
+    pub(super) fn hears(&mut self, response: &Response) {
+        let said = Said::of(response);
+        let kind = said.kind();
+        let is_strange = |(name, _): &(&str, &str)| !self.watched.contains_key(&(kind, (*name).into()));
+        if self.watched.contains_key(&(kind, WILDCARD.into())) && said.resources.iter().any(is_strange) {
+            self.strange.insert(kind);
+        }
     }
 
     /// A watcher of everything looks.
@@ -125,11 +136,16 @@ impl World {
     pub(super) fn check_all(&self) -> bool {
         let mut rejecting = false;
         for kind in self.listed_kinds() {
-            let (Known::Good { resource: all, note: None }, keeps) =
-                (self.listing(kind), !self.setup.fail_on_data_errors)
-            else {
+            let keeps = !self.setup.fail_on_data_errors;
+            let Known::Good { resource: all, note } = self.listing(kind) else {
                 fail(format!("{kind}: the list is {:?}", self.listing(kind)));
             };
+            // Nobody can know that what is named is everything, as long as nothing else came.
+            if note.is_some_and(|note| {
+                self.strange.contains(&kind) || !note.contains("what is asked for by name")
+            }) {
+                fail(format!("{kind}: the list is {:?}", self.listing(kind)));
+            }
             if let Some(stranger) = all.keys().find(|listed| !(0..NAMES).any(|index| name(index) == **listed))
             {
                 fail(format!("{kind}: {stranger} is listed, and is not there"));

@@ -99,7 +99,7 @@ pub static GRFCS: &[Grfc] = &[
         "A47",
         "federation",
         [Yes, Yes, No],
-        "by name: no collections (`xdstp:` globs); the wildcard is of names without an authority",
+        "by name; a collection (`xdstp:` glob) is an error at once; the wildcard is of names without an authority",
     ),
     grfc("A48", "least request", [Yes, Na, Yes], ""),
     grfc("A50", "outlier detection", [Yes, Na, Yes], ""),

@@ -1,7 +1,6 @@
 //! Everything, of several control planes: it is that of one, and the disk has none of it.
 
 use super::*;
-use crate::client::cache::ResourceState;
 
 impl Script {
     /// `a=1 b=2`, with what is wrong in brackets.
@@ -57,6 +56,16 @@ fn names_with_an_authority_are_no_part_of_the_list_even_of_the_same_control_plan
     assert_eq!((script.listing(CDS), script.known(CDS, named)), ("x=1".into(), "1".into()));
     let status = script.federation.status(|_| 0.0);
     assert_eq!(status.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["*", "x", named]);
+}
+
+#[test]
+fn a_collection_of_an_authority_is_an_error_at_once_and_nobody_is_asked() {
+    let mut script = Script::new(&bootstrap(&["a:1"]).with_authority("x", bootstrap::Authority::new("x")));
+    let all = "xdstp://x/envoy.config.cluster.v3.Cluster/some/*";
+    assert!(script.add(&[(CDS, all)]).is_empty());
+    let text = script.known(CDS, all);
+    assert!(text.contains("it names a collection of `xdstp:` resources"), "{text}");
+    assert!(script.federation.status(|_| 0.0).is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::client::{
     slot::{Published, Reader},
 };
 use ResourceType::{Cluster as CDS, Listener as LDS};
+use std::time::Duration;
 
 type Clusters = ResourceSet<Cluster>;
 
@@ -79,6 +80,43 @@ fn the_stream_is_read_on_when_everybody_has_looked_at_the_list() {
     // The same again is no news, and holds up nothing.
     assert!(core.on(now, 0, response(CDS, &[cluster("a")])).outstanding.is_none());
     assert!(!reader.has_changed());
+}
+
+#[test]
+fn a_list_stays_with_a_note_until_who_is_asked_now_has_one() {
+    let (mut core, now) = (core_of(&["a:1", "b:1"]), Instant::now());
+    let (_published, mut reader) = watching(&mut core, now);
+    core.on(now, 0, of_version("1", &[cluster("x"), cluster("y")]));
+    let first = look(&mut reader);
+    assert_eq!((names(&first), &first.note), (vec!["x", "y"], &None));
+    // The first cannot be reached, and something is not known.
+    core.on(now, 0, Input::Closed("gone".into()));
+    let (slot, _other) = Slot::new();
+    core.command(now, [Command::WatchCluster { id: 2, cluster: "z".into(), slot }]);
+    let later = now + Duration::from_secs(60);
+    core.tick(later);
+    core.on(later, 0, Input::Closed("refused".into()));
+    let second = look(&mut reader);
+    assert_eq!(names(&second), ["x", "y"]);
+    let note = second.note.as_deref().unwrap();
+    assert_eq!(note, "an earlier list of Clusters: b:1 has not said yet what there is");
+    assert!(second.changes_since(Some(&first)).is_empty());
+    // The second cannot list.
+    core.on(later, 1, Input::Opened);
+    let refused = proto::ResourceError {
+        resource_name: Some(proto::ResourceName { name: "*".into() }),
+        error_detail: Some(proto::Status { code: 7, message: "not yours".into() }),
+    };
+    let Input::Response(Response::Sotw(response)) = response(CDS, &[cluster("z")]) else { unreachable!() };
+    let response = proto::DiscoveryResponse { resource_errors: vec![refused], ..response };
+    core.on(later, 1, Input::Response(Response::Sotw(response)));
+    let third = look(&mut reader);
+    assert_eq!(names(&third), ["x", "y"], "nothing of the second is among it");
+    let note = third.note.as_deref().unwrap();
+    assert!(note.starts_with("an earlier list: Cluster * cannot be used: not yours"), "{note}");
+    core.on(later, 1, of_version("2", &[cluster("z"), cluster("y")]));
+    let last = look(&mut reader);
+    assert_eq!((names(&last), &last.note), (vec!["y", "z"], &None));
 }
 
 #[test]
