@@ -31,7 +31,7 @@ use mesh_ca::{channel::Keepalive, workload::WorkloadIdentity};
 use mesh_xds::{
     balancing::RING_SIZE_CAP,
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority},
-    client::CacheSettings,
+    client::{CacheSettings, ClientSettings},
     csds::{CsdsServer, OwnStatus},
     name::Name,
     resource::{Feature, Support},
@@ -557,7 +557,9 @@ impl MeshBuilder {
             identities: self.identities,
             keepalive: self.keepalive,
             cache: self.cache,
-            max_response_bytes: self.max_response_bytes,
+            max_response_bytes: self
+                .max_response_bytes
+                .unwrap_or_else(|| ClientSettings::default().max_response_bytes),
         })?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let unknown = |name: &Name| Err(format!("the local cluster `{name}` is not known yet").into());

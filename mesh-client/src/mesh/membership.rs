@@ -34,7 +34,7 @@ pub(super) struct Terms {
     pub(super) identities: BTreeMap<Arc<str>, WorkloadIdentity>,
     pub(super) keepalive: Keepalive,
     pub(super) cache: Option<CacheSettings>,
-    pub(super) max_response_bytes: Option<usize>,
+    pub(super) max_response_bytes: usize,
 }
 
 impl PartialEq for Terms {
@@ -104,13 +104,12 @@ impl Membership {
                 .channel(server)
                 .map_err(|reason| MeshError::ControlPlane { server: server.address.clone(), reason })?;
         }
-        let default = ClientSettings::default();
         let settings = ClientSettings {
             support: SUPPORT,
             secrets: check_secret,
             cache: terms.cache.clone(),
-            max_response_bytes: terms.max_response_bytes.unwrap_or(default.max_response_bytes),
-            ..default
+            max_response_bytes: terms.max_response_bytes,
+            ..ClientSettings::default()
         };
         let backoff = settings.backoff.clone();
         let loads = Arc::<LoadStore>::default();

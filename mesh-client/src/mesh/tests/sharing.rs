@@ -68,8 +68,11 @@ async fn meshes_that_join_otherwise_have_streams_of_their_own() {
             assert!(!Arc::ptr_eq(&one.0.membership, &other.0.membership), "{index}");
         }
     }
-    let again =
-        [(0, join().seed(1).wait_for_ready(true).ring_size_cap(7)), (5, join().identity("default", own))];
+    let again = [
+        (0, join().seed(1).wait_for_ready(true).ring_size_cap(7)),
+        (0, join().max_response_bytes(256 << 20)),
+        (5, join().identity("default", own)),
+    ];
     for (index, builder) in again {
         let mesh = builder.build().unwrap();
         assert!(Arc::ptr_eq(&mesh.0.membership, &meshes[index].0.membership), "{index}");
@@ -171,7 +174,7 @@ fn what_a_runtime_ran_is_not_found_after_its_end() {
         identities: BTreeMap::new(),
         keepalive: Keepalive::default(),
         cache: None,
-        max_response_bytes: None,
+        max_response_bytes: 1 << 20,
     };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
