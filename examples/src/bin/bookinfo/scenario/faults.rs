@@ -36,17 +36,17 @@ pub(crate) async fn delay_for_jason(world: &mut World) -> Result {
     let begun = Instant::now();
     let page = page(&world.productpage, Some("jason")).await.map_err(|status| text(&status))?;
     let took = begun.elapsed();
-    let (what, tries) = match page.reviews {
+    let what = match page.reviews {
         Some(reviews) => {
             let cut_off = reviews.ratings.is_none() && reviews.ratings_error.starts_with("DeadlineExceeded");
-            (if cut_off { Ok(reviews.ratings_error) } else { Err("with ratings".to_owned()) }, 1)
+            if cut_off { Ok(reviews.ratings_error) } else { Err("with ratings".to_owned()) }
         }
-        None if page.reviews_error.starts_with("DeadlineExceeded") => (Ok(page.reviews_error), 2),
-        None => (Err(page.reviews_error), 2),
+        None if page.reviews_error.starts_with("DeadlineExceeded") => Ok(page.reviews_error),
+        None => Err(page.reviews_error),
     };
+    // That nobody waited out the delay, the missing ratings show: a busy machine may take any time.
     let least = productpage_timeout() - Duration::from_millis(200);
-    let in_time = took >= least && took < productpage_timeout() * tries + Duration::from_secs(2);
-    observations.note(in_time, format!("jason's page took {:.1} s", took.as_secs_f64()));
+    observations.note(took >= least, format!("jason's page took {:.1} s", took.as_secs_f64()));
     observations.note(what.is_ok(), format!("without ratings: {}", what.unwrap_or_else(|wrong| wrong)));
 
     let channel = world.productpage.clone();
@@ -56,10 +56,7 @@ pub(crate) async fn delay_for_jason(world: &mut World) -> Result {
     })
     .await;
     all_answered(&mut observations, "mary", &others, "v2");
-    observations.note(
-        others.slowest < Duration::from_secs(2),
-        format!("slowest of hers {} ms", others.slowest.as_millis()),
-    );
+    observations.note(others.slowest < least, format!("slowest of hers {} ms", others.slowest.as_millis()));
     Ok(observations.outcome(
         "VirtualService ratings: 7 s delay for jason; the page waits 3 s for the reviews, twice",
         "1 page as jason, 100 as mary",
@@ -109,9 +106,8 @@ pub(crate) async fn route_timeout(world: &mut World) -> Result {
     let begun = Instant::now();
     let page = page(&world.productpage, None).await.map_err(|status| text(&status))?;
     let took = begun.elapsed();
-    // Twice 0.5 s, because the page tries twice.
-    let in_time = took >= Duration::from_millis(950) && took < Duration::from_millis(1900);
-    observations.note(in_time, format!("the page took {} ms", took.as_millis()));
+    // Twice 0.5 s, because the page tries twice; with more time than that it would have had an answer.
+    observations.note(took >= Duration::from_millis(950), format!("the page took {} ms", took.as_millis()));
     let cut_off = page.reviews.is_none() && page.reviews_error.starts_with("DeadlineExceeded");
     observations.note(cut_off, format!("without reviews: {}", page.reviews_error));
     Ok(observations
