@@ -200,6 +200,7 @@ impl Registration {
             wanted,
             state: sender,
             retry,
+            session: format!("{:016x}", fastrand::u64(..)),
         };
         let mut task = JoinSet::new();
         task.spawn(keeper.run());
@@ -247,6 +248,8 @@ struct Keeper {
     wanted: watch::Receiver<Health>,
     state: watch::Sender<RegistrationState>,
     retry: Retry,
+    /// Tells the control plane which streams follow one another, and which live side by side.
+    session: String,
 }
 
 impl Keeper {
@@ -300,7 +303,11 @@ impl Keeper {
         let first = *self.wanted.borrow_and_update();
         let address = self.advertise.address().await?;
         let workload = Some(self.info.clone().at(address, self.ports.clone()));
-        requests.send(RegisterRequest { workload, health: first.into() }).await.map_err(|_| ended())?;
+        let session = self.session.clone();
+        requests
+            .send(RegisterRequest { workload, health: first.into(), session })
+            .await
+            .map_err(|_| ended())?;
         // What was sent and is not answered; answers come in order.
         let mut sent = VecDeque::from([first]);
 
@@ -322,7 +329,7 @@ impl Keeper {
                     }
                     let health = *self.wanted.borrow_and_update();
                     sent.push_back(health);
-                    let request = RegisterRequest { workload: None, health: health.into() };
+                    let request = RegisterRequest { health: health.into(), ..RegisterRequest::default() };
                     requests.send(request).await.map_err(|_| ended())?;
                 }
             }

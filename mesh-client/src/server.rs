@@ -201,8 +201,8 @@ impl MeshServer {
         let _ = self.owner.shared.status.subscribe().wait_for(|s| s.serving == ServingState::Serving).await;
     }
 
-    /// Waits until a control plane has published this endpoint, or all of them refuse to. Returns at once when it
-    /// does not register, or when one takes no registrations.
+    /// Waits until a control plane has published this endpoint, or all of them refuse to that can be reached. Returns at
+    /// once when it does not register, or when one takes no registrations.
     pub async fn registered(&self) -> Result<(), RegistrationError> {
         self.owner.registrations.registered().await
     }
@@ -232,7 +232,8 @@ impl Owner {
         tracing::info!(local = %self.local, "draining");
         self.shared.status.send_modify(|status| status.serving = ServingState::Draining);
         if tokio::time::timeout(self.drain.notice, self.registrations.drain()).await.is_err() {
-            tracing::warn!("no control plane has confirmed that this server drains; going on");
+            let unaware: Vec<_> = self.registrations.unaware().iter().map(ToString::to_string).collect();
+            tracing::warn!(control_planes = ?unaware, "not confirmed that this server drains; going on");
         }
         // Nobody hears of a drain from a control plane that does not know of this server.
         if self.registrations.is_registered() {

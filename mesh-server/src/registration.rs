@@ -7,6 +7,7 @@
 //! Without a certificate nobody registers, but in development, from this machine. An entry, once taken,
 //! is only for who it was made for: the same identity, service account and ports.
 
+mod owners;
 mod store;
 
 use crate::{
@@ -23,6 +24,7 @@ use mesh_ca::{
     spiffe_id::{SpiffeId, TrustDomain},
 };
 use mesh_xds::server::Bucket;
+use owners::{Claim, End, Owner};
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -47,14 +49,11 @@ const REQUESTS_PER_SECOND: u32 = 5;
 /// new one.
 const RENEWAL: Duration = Duration::from_secs(10);
 
+/// Bytes of `RegisterRequest.session`.
+const LONGEST_SESSION: usize = 64;
+
 /// Who speaks for an entry, by namespace and name.
 type Owners = HashMap<(String, String), Owner>;
-
-/// Who speaks for an entry.
-struct Owner {
-    stream: u64,
-    identity: Option<SpiffeId>,
-}
 
 /// The registry of live workloads. One for all ports; cheap to clone.
 #[derive(Clone)]
@@ -132,14 +131,15 @@ impl Registry {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes a workload as `stream`'s own, under the name that the answer has.
+    /// Publishes a workload as a stream's own, under the name that the answer has.
     ///
-    /// A stream that comes back takes over its earlier entry, also one from before a restart. Another
-    /// process at the same address (replicas on one machine) gets a name with its port.
+    /// A stream that comes back takes over its earlier entry, also one from before a restart, and another stream of the
+    /// same workload speaks for it as well. Another process at the same address (replicas on one machine) gets a name
+    /// with its port.
     fn publish(
         &self,
         mut workload: RegisteredWorkload,
-        stream: u64,
+        (stream, session): (u64, String),
         identity: Option<&SpiffeId>,
     ) -> Result<(RegisteredWorkload, Arc<Snapshot>), Status> {
         let mut owners = self.owners();
@@ -151,7 +151,7 @@ impl Registry {
             let same = |held: &Arc<RegisteredWorkload>| {
                 held.ports == workload.ports && held.service_account == workload.service_account
             };
-            owner.is_some_and(|owner| owner.stream == stream)
+            owner.is_some_and(|owner| owner.is(stream))
                 || held(name).is_some_and(same)
                     && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
         };
@@ -167,30 +167,38 @@ impl Registry {
         };
         let key = key(&name);
         workload.name = name;
-        owners.1.insert(key, Owner { stream, identity: identity.cloned() });
+        let owner = owners.1.entry(key).or_insert_with(|| Owner::new(identity.cloned()));
+        owner.say(Claim { stream, session, workload: workload.clone() });
         let snapshot = self.publisher.add_workload(workload.clone());
         Ok((workload, snapshot))
     }
 
-    /// Removes an entry for which `stream` speaks, unless a newer one does.
+    /// `stream` speaks for an entry no more. If nobody else does, it goes.
     fn remove(&self, entry: RegisteredWorkload, stream: u64) {
         let key = (entry.namespace, entry.name);
         let mut owners = self.owners();
-        if owners.1.get(&key).is_none_or(|owner| owner.stream != stream) {
-            return;
+        let Some(owner) = owners.1.get_mut(&key).filter(|owner| owner.is(stream)) else { return };
+        match owner.end(stream) {
+            End::Nothing => {}
+            End::Again(workload) => {
+                self.publisher.add_workload(*workload);
+            }
+            End::Gone => {
+                owners.1.remove(&key);
+                tracing::info!(namespace = key.0, name = key.1, "workload left");
+                self.publisher.remove_workload(&key.0, &key.1);
+            }
         }
-        owners.1.remove(&key);
-        tracing::info!(namespace = key.0, name = key.1, "workload left");
-        self.publisher.remove_workload(&key.0, &key.1);
     }
 
     /// Publishes the health of an entry that is `stream`'s own, and still is.
     fn update(&self, workload: RegisteredWorkload, stream: u64) -> Result<Arc<Snapshot>, Status> {
-        let owners = self.owners();
+        let mut owners = self.owners();
         let key = (workload.namespace.clone(), workload.name.clone());
-        if owners.1.get(&key).is_none_or(|owner| owner.stream != stream) {
+        let Some(owner) = owners.1.get_mut(&key).filter(|owner| owner.is(stream)) else {
             return Err(Status::aborted(format!("a newer stream speaks for workload {}", workload.name)));
-        }
+        };
+        owner.say_again(stream, workload.clone());
         Ok(self.publisher.add_workload(workload))
     }
 }
@@ -288,6 +296,12 @@ impl Session {
                  {REQUESTS}"
             )));
         }
+        if request.session.len() > LONGEST_SESSION {
+            let length = request.session.len();
+            return Err(Status::invalid_argument(format!(
+                "a session of {length} bytes; {LONGEST_SESSION} are enough"
+            )));
+        }
         let publisher = self.registry.publisher.clone();
         let health = health(request.health)?;
         let (workload, snapshot) = match (request.workload, &self.entry) {
@@ -295,7 +309,8 @@ impl Session {
                 let parsed = parse(&workload, &self.peer, &publisher.current().model)?;
                 let workload = RegisteredWorkload { health, ..parsed };
                 let identity = self.peer.identity.as_ref();
-                let (workload, snapshot) = self.registry.publish(workload, self.stream, identity)?;
+                let stream = (self.stream, request.session);
+                let (workload, snapshot) = self.registry.publish(workload, stream, identity)?;
                 if self.entry.as_ref().is_some_and(|entry| {
                     (&entry.namespace, &entry.name) != (&workload.namespace, &workload.name)
                 }) {
@@ -325,7 +340,7 @@ impl Session {
         Ok(Some(RegisterResponse { workload_entry: name, revision: snapshot.revision.to_string() }))
     }
 
-    /// Removes the entry, unless a newer stream speaks for it.
+    /// Removes the entry, unless another stream speaks for it.
     fn leave(&mut self) {
         if let Some(entry) = self.entry.take() {
             self.registry.remove(entry, self.stream);

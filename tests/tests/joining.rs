@@ -147,6 +147,50 @@ async fn whoever_falls_back_to_another_control_plane_finds_the_servers_there() {
     second.shutdown().await;
 }
 
+/// However often and by whatever names the bootstrap lists it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_that_is_listed_more_than_once_has_one_endpoint_for_as_long_as_it_lives() {
+    let dir = TempDir::new().unwrap();
+    let running = control_plane(dir.path(), loopback()).await;
+    let xds = running.addresses().xds_plaintext.unwrap();
+    let mut join = Join::new(xds.to_string(), "greeter", Security::Development);
+    join.labels.insert("app".into(), "greeter".into());
+    let mut bootstrap = join.bootstrap().unwrap();
+    let other = ServerConfig { address: format!("localhost:{}", xds.port()), ..bootstrap.servers[0].clone() };
+    bootstrap.servers.extend([bootstrap.servers[0].clone(), other.clone()]);
+    let member = Mesh::builder().bootstrap(bootstrap).build().unwrap();
+    let server = serve(&member, "once").await;
+    let states = || -> Vec<_> {
+        server
+            .status()
+            .registrations
+            .iter()
+            .map(|one| (one.control_plane.to_string(), one.state.clone()))
+            .collect()
+    };
+    let registered = |state: &RegistrationState, drains: bool| matches!(state, RegistrationState::Registered { draining, .. } if *draining == drains);
+    while !states().iter().all(|(_, state)| registered(state, false)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        states().into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        [xds.to_string(), other.address]
+    );
+    let workloads = || running.publisher().current().model.workloads.len();
+    assert_eq!(workloads(), 1);
+    let caller = mesh(xds, "caller", "caller");
+    let mut client = GreeterClient::new(caller.channel("greeter:50051").unwrap());
+    assert_eq!(client.say_hello(hello()).await.unwrap().into_inner().message, "once");
+
+    server.drain().await;
+    assert!(states().iter().all(|(_, state)| registered(state, true)), "{:?}", states());
+    drop((server, member));
+    while workloads() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_mtls_holds_in_a_development_mesh_too() {
     let dir = TempDir::new().unwrap();

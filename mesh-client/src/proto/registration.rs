@@ -6,6 +6,11 @@ pub struct RegisterRequest {
     pub workload: ::core::option::Option<Workload>,
     #[prost(enumeration = "Health", tag = "2")]
     pub health: i32,
+    /// With `workload`: which registration of the workload this is, chosen by it; the same when the stream is opened again,
+    /// which then takes the place of the earlier one. Different ones live side by side, for a workload that reaches this
+    /// control plane by two names: the entry goes with the last. At most 64 bytes.
+    #[prost(string, tag = "3")]
+    pub session: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Workload {

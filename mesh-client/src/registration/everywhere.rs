@@ -52,7 +52,8 @@ impl Registrations {
         self.0.iter().any(|one| matches!(*one.state.borrow(), Registered { .. }))
     }
 
-    /// Waits for the first acknowledgement; a control plane without registration counts as one. An error if all refuse.
+    /// Waits for the first acknowledgement; a control plane without registration counts as one. An error if all refuse
+    /// that can be reached: one that is away keeps nobody waiting for a better answer.
     pub(crate) async fn registered(&self) -> Result<(), RegistrationError> {
         if self.0.is_empty() {
             return Ok(());
@@ -61,14 +62,23 @@ impl Registrations {
             if states.iter().any(|state| matches!(state, Registered { .. } | Unsupported)) {
                 return Some(Ok(()));
             }
-            let words = |state: &RegistrationState| match state {
-                Refused(why) => Some(why.clone()),
-                _ => None,
-            };
-            let refusals: Option<Vec<_>> = states.iter().map(words).collect();
-            refusals.map(|refusals| Err(RegistrationError::Refused(joined(&refusals))))
+            let undecided = states.iter().any(|state| matches!(state, Pending(None)));
+            let refused = states.iter().any(|state| matches!(state, Refused(_)));
+            (refused && !undecided).then(|| Err(RegistrationError::Refused(self.refusal(states))))
         });
         decided.await.unwrap_or(Err(RegistrationError::Ended))
+    }
+
+    /// What each says; the only one without its name.
+    fn refusal(&self, states: &[RegistrationState]) -> Arc<str> {
+        if let [Refused(why)] = states {
+            return why.clone();
+        }
+        let words = self.0.iter().zip(states).map(|(one, state)| match state {
+            Refused(why) => format!("{}: {why}", one.control_plane),
+            state => format!("{}: {state}", one.control_plane),
+        });
+        words.collect::<Vec<_>>().join("; ").into()
     }
 
     /// Tells them that this workload takes no new calls, and waits until what they serve says so. Returns at once when
@@ -81,14 +91,18 @@ impl Registrations {
         let decided = self.until(|states| {
             let somebody = states.iter().any(told);
             let done = |state: &RegistrationState| match state {
-                Registered { draining, .. } => *draining,
-                Unsupported | Refused(_) => true,
                 Pending(_) | Lost(_) => somebody,
+                state => !may_be_unaware(state),
             };
             states.iter().all(done).then_some(())
         });
         // None means that their tasks have ended: nobody is told any more.
         let _ = decided.await;
+    }
+
+    /// Those whose clients may not have heard of a drain.
+    pub(crate) fn unaware(&self) -> Vec<RegistrationStatus> {
+        self.statuses().into_iter().filter(|one| may_be_unaware(&one.state)).collect()
     }
 
     /// Waits until their states decide something; none when that cannot be any more.
@@ -106,15 +120,13 @@ impl Registrations {
     }
 }
 
-/// Words, each once.
-fn joined(words: &[Arc<str>]) -> Arc<str> {
-    let mut told: Vec<&str> = Vec::new();
-    for one in words {
-        if !told.contains(&&**one) {
-            told.push(one);
-        }
+/// Whether a control plane may serve this workload as one that takes calls.
+fn may_be_unaware(state: &RegistrationState) -> bool {
+    match state {
+        Registered { draining, .. } => !draining,
+        Unsupported | Refused(_) => false,
+        Pending(_) | Lost(_) => true,
     }
-    told.join("; ").into()
 }
 
 #[cfg(test)]
@@ -156,18 +168,28 @@ mod tests {
         let mut waiting = Box::pin(all.registered());
         planes[0].state.send_replace(Refused("not you".into()));
         planes[1].state.send_replace(Pending(Some("away".into())));
-        assert!(is_pending(&mut waiting).await && !all.is_registered());
+        assert!(is_pending(&mut waiting).await && !all.is_registered(), "the third has yet to be asked");
         planes[2].state.send_replace(registered(false));
         assert_eq!(waiting.await, Ok(()));
         assert!(all.is_registered());
         let shown: Vec<String> = all.statuses().iter().map(ToString::to_string).collect();
         assert_eq!(shown[1], "plane-1:15012: registering; last attempt: away");
 
-        let (all, planes) = world::<2>();
-        for (plane, why) in planes.iter().zip(["not you", "not you"]) {
-            plane.state.send_replace(Refused(why.into()));
+        // Who is away is not waited for: nobody who is there takes it.
+        let (all, planes) = world::<3>();
+        let states = [Refused("not you".into()), Pending(Some("away".into())), Refused("nor here".into())];
+        for (plane, state) in planes.iter().zip(states) {
+            plane.state.send_replace(state);
         }
-        assert_eq!(all.registered().await, Err(RegistrationError::Refused("not you".into())));
+        let words =
+            "plane-0:15012: not you; plane-1:15012: registering; last attempt: away; plane-2:15012: nor here";
+        assert_eq!(all.registered().await, Err(RegistrationError::Refused(words.into())));
+        // If all are away, nobody has said no.
+        let (all, planes) = world::<2>();
+        for plane in &planes {
+            plane.state.send_replace(Pending(Some("away".into())));
+        }
+        assert!(is_pending(&mut Box::pin(all.registered())).await);
     }
 
     #[tokio::test]
@@ -181,6 +203,14 @@ mod tests {
         assert!(planes.iter().all(|plane| *plane.health.borrow() == Health::Draining));
         planes[1].state.send_replace(registered(true));
         assert!(is_pending(&mut waiting).await, "the clients of the third have not heard");
+        let unaware: Vec<_> = all.unaware().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            unaware,
+            [
+                "plane-0:15012: registering again: it crashed",
+                "plane-2:15012: registered as reviews since revision 1"
+            ]
+        );
         planes[2].state.send_replace(registered(true));
         waiting.await;
     }

@@ -149,8 +149,19 @@ impl Registration {
         channel: Channel,
         workload: Workload,
     ) -> Result<(Self, RegisterResponse), GrpcStatus> {
+        Self::open_as(channel, workload, "").await
+    }
+
+    /// With the name of its session.
+    pub(super) async fn open_as(
+        channel: Channel,
+        workload: Workload,
+        session: &str,
+    ) -> Result<(Self, RegisterResponse), GrpcStatus> {
         let (requests, inbox) = mpsc::channel(4);
-        requests.send(RegisterRequest { workload: Some(workload), health: 0 }).await.unwrap();
+        let request =
+            RegisterRequest { workload: Some(workload), session: session.into(), ..Default::default() };
+        requests.send(request).await.unwrap();
         let mut grpc = Grpc::new(channel);
         grpc.ready().await.map_err(|error| GrpcStatus::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static("/mesh.v1.WorkloadRegistration/Register");
@@ -168,7 +179,7 @@ impl Registration {
     }
 
     pub(super) async fn health(&mut self, health: Health) -> Result<RegisterResponse, GrpcStatus> {
-        self.requests.send(RegisterRequest { workload: None, health: health.into() }).await.unwrap();
+        self.requests.send(RegisterRequest { health: health.into(), ..Default::default() }).await.unwrap();
         self.answer().await
     }
 }

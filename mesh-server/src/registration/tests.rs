@@ -74,7 +74,7 @@ async fn a_stream_that_changes_without_end_is_ended_and_its_entry_goes() {
     let (requests, mut responses) = register(channel).await;
     tokio::spawn(async move {
         for _ in 0..500 {
-            let request = RegisterRequest { workload: None, health: proto::Health::Healthy.into() };
+            let request = RegisterRequest { health: proto::Health::Healthy.into(), ..Default::default() };
             if requests.send(request).await.is_err() {
                 return;
             }
@@ -111,7 +111,7 @@ async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one
 
     let (requests, responses) = register(new).await;
     // What is left of the old stream does not take the entry from the new one.
-    let owner = registry.owners().1.values().next().unwrap().stream;
+    let owner = registry.owners().0;
     let entry = publisher.current().model.workloads.iter().next().unwrap().as_ref().clone();
     registry.remove(entry.clone(), owner - 1);
     assert_eq!(registered(), 1);

@@ -121,6 +121,59 @@ async fn replicas_at_one_address_have_entries_of_their_own() {
     running.shutdown().await;
 }
 
+/// A workload that reaches the control plane by two names: what it said last counts, and the entry goes with the last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_lives_as_long_as_one_of_its_workloads_streams() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let publisher = running.publisher().clone();
+    let healths = || -> Vec<_> {
+        publisher.current().model.workloads.iter().map(|one| format!("{:?}", one.health)).collect()
+    };
+    let until = async |expected: &[&str]| {
+        let mut changes = publisher.changes();
+        let wait = async {
+            while healths() != expected {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never {expected:?}, but {:?}", healths()));
+    };
+    let open = async |session| {
+        let said = workload("127.0.0.1", 5001);
+        let (stream, answer) = Registration::open_as(plaintext(&address), said, session).await.unwrap();
+        assert_eq!(answer.workload_entry, "reviews-v1-127.0.0.1");
+        stream
+    };
+    let (mut one, mut other) = (open("one").await, open("other").await);
+    one.health(Health::Draining).await.unwrap();
+    assert_eq!(healths(), ["Draining"]);
+    other.health(Health::Unhealthy).await.unwrap();
+    assert_eq!(healths(), ["Unhealthy"]);
+    drop(other);
+    until(&["Draining"]).await;
+
+    // It is opened again before its end is noticed: the earlier stream has no say any more, nor has its end.
+    let again = open("one").await;
+    assert_eq!(healths(), ["Healthy"]);
+    let status = one.health(Health::Draining).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Aborted, "{status:?}");
+    drop(one);
+    let mut other = open("other").await;
+    other.health(Health::Unhealthy).await.unwrap();
+    drop(again);
+    other.health(Health::Draining).await.unwrap();
+    assert_eq!(healths(), ["Draining"]);
+    drop(other);
+    until(&[]).await;
+
+    let long = Registration::open_as(plaintext(&address), workload("127.0.0.1", 5001), &"x".repeat(65)).await;
+    let status = long.map(|_| ()).unwrap_err();
+    assert!(status.message().contains("a session of 65 bytes"), "{status:?}");
+    running.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_plane_that_comes_back_still_knows_the_workloads_until_they_had_time_to_return() {
     let (dir, data) = (config(SERVICE), tempfile::tempdir().unwrap());
