@@ -1,7 +1,8 @@
-"""Asks gRPC's C-core what it makes of the resources in mesh-xds/src/resource/tests/recorded, for that directory's
-verdicts.rs: its own client status (CSDS, gRFC A40), as it serves it.
+"""Asks gRPC's C-core and grpc-js what they make of the resources in mesh-xds/src/resource/tests/recorded, for that
+directory's verdicts.rs: their own client status (CSDS, gRFC A40), as they serve it.
 
-    python recorded_verdicts.py MESH_XDS FILE
+    NODE_PATH has grpc-js-xds.
+    python recorded_verdicts.py MESH_XDS DIRECTORY
 
 Of MESH_XDS, the directory of the crate, the tables in src/resource/tests are read for the type of each file. Each
 resource is served under the name of its file, which is appended to its bytes (the last name of a message counts), to a
@@ -12,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +22,7 @@ import grpc
 from grpc_csds import ClientStatusDiscoveryServiceServicer
 
 from envoy.admin.v3 import config_dump_shared_pb2
-from envoy.service.status.v3 import csds_pb2
+from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 from recording import URLS, Recorder, cluster, listener, resources, routes
 
 CRATE, OUT = map(pathlib.Path, sys.argv[1:])
@@ -49,54 +51,102 @@ def served(name, kind):
     return resources(*to_it) | {(kind, name): body}
 
 
+class CCore:
+    """gRPC's C-core, in this process, which has one client for all. It decides on each resource."""
+
+    decided = (config_dump_shared_pb2.ACKED, config_dump_shared_pb2.NACKED)
+
+    def __init__(self, bootstrap):
+        os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = bootstrap
+
+    def open(self, names):
+        self.channels = [grpc.insecure_channel(f"xds:///{name}") for name in names]
+        for channel in self.channels:
+            channel.subscribe(lambda _: None, try_to_connect=True)
+
+    def status(self):
+        return ClientStatusDiscoveryServiceServicer.FetchClientStatus(csds_pb2.ClientStatusRequest(), None)
+
+    def close(self):
+        for channel in self.channels:
+            channel.close()
+
+
+class GrpcJs:
+    """grpc-js, in processes of its own: it does not always take a listener again that was gone. What it cannot read it
+    does not tell of by name, and takes it for absent."""
+
+    decided = CCore.decided + (config_dump_shared_pb2.DOES_NOT_EXIST,)
+
+    def __init__(self, bootstrap):
+        self.environment = os.environ | {"GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap}
+
+    def open(self, names):
+        script = pathlib.Path(__file__).parent / "../node/verdicts.js"
+        command = ["node", script, *names]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment)
+        channel = grpc.insecure_channel(f"127.0.0.1:{int(self.process.stdout.readline())}")
+        self.stub = csds_pb2_grpc.ClientStatusDiscoveryServiceStub(channel)
+
+    def status(self):
+        return self.stub.FetchClientStatus(csds_pb2.ClientStatusRequest(), wait_for_ready=True, timeout=PATIENCE)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
 def main():
-    recorder = Recorder()
     with tempfile.TemporaryDirectory() as scratch:
         files = ("certificate_file", "private_key_file", "ca_certificate_file")
-        files = {file: f"{scratch}/{file}" for file in files}
-        provider = {"plugin_name": "file_watcher", "config": files}
-        server = {"server_uri": f"127.0.0.1:{recorder.port}", "channel_creds": [{"type": "insecure"}]}
-        bootstrap = {
-            "xds_servers": [server],
-            "node": {"id": "recorded"},
-            "certificate_providers": {name: provider for name in PROVIDERS},
-        }
-        os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = json.dumps(bootstrap)
-        wanted, answer = cases(), csds_pb2.ClientStatusResponse(config=[csds_pb2.ClientConfig()])
-        names = sorted(wanted)
-        for start in range(0, len(names), AT_ONCE):
-            some = {name: wanted[name] for name in names[start : start + AT_ONCE]}
-            answer.config[0].generic_xds_configs.extend(verdicts(recorder, some))
-        OUT.write_bytes(answer.SerializeToString(deterministic=True))
+        # grpc-js wants a locality and an interval, which others do without.
+        config = {file: f"{scratch}/{file}" for file in files} | {"refresh_interval": "600s"}
+        provider = {"plugin_name": "file_watcher", "config": config}
+        for kind, file in ((CCore, "c-core"), (GrpcJs, "grpc-js")):
+            recorder = Recorder()
+            server = {"server_uri": f"127.0.0.1:{recorder.port}", "channel_creds": [{"type": "insecure"}]}
+            bootstrap = {
+                "xds_servers": [server],
+                "node": {"id": "recorded", "locality": {}},
+                "certificate_providers": {name: provider for name in PROVIDERS},
+            }
+            client = kind(json.dumps(bootstrap))
+            wanted, answer = cases(), csds_pb2.ClientStatusResponse(config=[csds_pb2.ClientConfig()])
+            names = sorted(wanted)
+            for start in range(0, len(names), AT_ONCE):
+                some = {name: wanted[name] for name in names[start : start + AT_ONCE]}
+                answer.config[0].generic_xds_configs.extend(verdicts(recorder, client, some))
+            (OUT / f"{file}.bin").write_bytes(answer.SerializeToString(deterministic=True))
     os._exit(0)  # Channels to nowhere are nothing to wait for.
 
 
-def verdicts(recorder, wanted):
-    """What C-core says of these."""
+def verdicts(recorder, client, wanted):
+    """What a client says of these."""
     recorder.serve({key: body for name, kind in wanted.items() for key, body in served(name, kind).items()})
-    channels = [grpc.insecure_channel(f"xds:///{name}") for name in wanted]
-    for channel in channels:
-        channel.subscribe(lambda _: None, try_to_connect=True)
+    client.open(wanted)
     until = time.monotonic() + PATIENCE
-    while left := undecided(found := status(wanted), wanted):
+    while left := undecided(client, found := status(client, wanted), wanted):
         if time.monotonic() > until:
-            raise SystemExit(f"C-core has not decided on {left}")
+            client.close()
+            print(f"{type(client).__name__} has not decided on {left}", file=sys.stderr, flush=True)
+            os._exit(1)
         time.sleep(0.2)
-    for channel in channels:
-        channel.close()
+    client.close()
     return found
 
 
-def status(wanted):
-    """What C-core answers of the files themselves."""
-    answer = ClientStatusDiscoveryServiceServicer.FetchClientStatus(csds_pb2.ClientStatusRequest(), None)
-    every = [one for config in answer.config for one in config.generic_xds_configs]
-    return sorted((one for one in every if one.type_url == URLS.get(wanted.get(one.name))), key=lambda one: one.name)
+def status(client, wanted):
+    """What a client answers of the files themselves."""
+    every = [one for config in client.status().config for one in config.generic_xds_configs]
+    # grpc-js leaves out what stands before the `/`.
+    message = {name: URLS[kind].split("/")[-1] for name, kind in wanted.items()}
+    return sorted(
+        (one for one in every if one.type_url.split("/")[-1] == message.get(one.name)), key=lambda one: one.name
+    )
 
 
-def undecided(found, wanted):
-    decided = (config_dump_shared_pb2.ACKED, config_dump_shared_pb2.NACKED)
-    return wanted.keys() - {one.name for one in found if one.client_status in decided}
+def undecided(client, found, wanted):
+    return wanted.keys() - {one.name for one in found if one.client_status in client.decided}
 
 
 main()

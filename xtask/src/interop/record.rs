@@ -33,10 +33,7 @@ fn recorders(root: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
         ("recorded.py", vec![resources.clone()]),
         ("recorded_envoy.py", vec![resources]),
         ("recorded_life.py", vec![within("mesh-xds/src/server/recorded"), within("proto/bookinfo.proto")]),
-        (
-            "recorded_verdicts.py",
-            vec![within("mesh-xds"), within("mesh-xds/src/resource/tests/verdicts/c-core.bin")],
-        ),
+        ("recorded_verdicts.py", vec![within("mesh-xds"), within("mesh-xds/src/resource/tests/verdicts")]),
     ]
 }
 

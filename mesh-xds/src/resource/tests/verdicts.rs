@@ -1,6 +1,6 @@
-//! What gRPC's C-core makes of the bytes of `recorded.rs`, beside what we make of them. `verdicts/c-core.bin` is its own
-//! client status (CSDS, gRFC A40), which `tests/peers/python/recorded_verdicts.py` asks for; a resource has there the
-//! name of its file.
+//! What other implementations of gRPC make of the bytes of `recorded.rs`, beside what we make of them. The files of
+//! `verdicts/` are their own client status (CSDS, gRFC A40), which `tests/peers/python/recorded_verdicts.py` asks for; a
+//! resource has there the name of its file.
 
 use super::{
     AnyResource, ResourceType, envoy,
@@ -17,8 +17,27 @@ use std::{
     path::PathBuf,
 };
 
-/// What we accept and C-core rejects: file, a part of what it says, and why we do.
-const MORE: &[(&str, &str, &str)] = &[
+/// File, a part of what is said of it, and why the verdicts differ.
+type Differs = (&'static str, &'static str, &'static str);
+
+/// An implementation.
+struct Peer {
+    /// Its file in `verdicts/`.
+    file: &'static str,
+    /// How its rejections begin.
+    rejection: &'static str,
+    /// What we accept and it rejects, with what it says.
+    more: &'static [Differs],
+    /// What we reject and it accepts, with what we say.
+    less: &'static [Differs],
+}
+
+const PEERS: [Peer; 2] = [
+    Peer { file: "c-core", rejection: "invalid resource: ", more: C_CORE_MORE, less: C_CORE_LESS },
+    Peer { file: "grpc-js", rejection: "", more: GRPC_JS_MORE, less: GRPC_JS_LESS },
+];
+
+const C_CORE_MORE: &[Differs] = &[
     ("envoy-by-name", "field:type error:unknown discovery type", "STRICT_DNS, which gRPC has not"),
     ("envoy-control-plane", "field:type error:unknown discovery type", "STATIC, which gRPC has not"),
     ("envoy-either", "LB policy is not supported", "CLUSTER_PROVIDED, which Envoy asks of an aggregate"),
@@ -46,8 +65,7 @@ const MORE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What we reject and C-core accepts: file, a part of what we say, and why we do.
-const LESS: &[(&str, &str, &str)] = &[
+const C_CORE_LESS: &[Differs] = &[
     (
         "bad-envoy-internal-headers",
         "internal_only_headers",
@@ -72,73 +90,145 @@ const LESS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Without a name, and of a type that gRPC has not: C-core is not asked.
+const GRPC_JS_MORE: &[Differs] = &[
+    ("envoy-by-name", "Unsupported type STRICT_DNS", "STRICT_DNS, which gRPC has not"),
+    ("envoy-control-plane", "Unsupported type STATIC", "STATIC, which gRPC has not"),
+    ("envoy-either", "lb_policy: CLUSTER_PROVIDED", "CLUSTER_PROVIDED, which Envoy asks of an aggregate"),
+    (
+        "envoy-reviews",
+        "min_ring_size must be a number if provided",
+        "a ring without a least size, which has a default",
+    ),
+    ("envoy-routes", "[envoy.filters.http.jwt_authn] validation failed", "filters that gRPC has not"),
+    (
+        "envoy-server",
+        "listener_filters populated",
+        "what comes before TLS is Envoy's; and filters that gRPC has not",
+    ),
+    (
+        "go-cluster-mtls",
+        "validation_context_certificate_provider_instance",
+        "the fields of gRFC A29's first days, as gRPC-Go reads them",
+    ),
+    ("go-listener-server-mtls", "validation_context_certificate_provider_instance", "the same"),
+    ("go-listener-server-tls", "common_tls_context.tls_certificate_provider_instance", "the same"),
+    (
+        "go-routes-filter-action",
+        "unsupported action: filter_action",
+        "such a route fails its calls (gRFC A36)",
+    ),
+    (
+        "grpc-listener-authz-and-session",
+        "authz filter validation failed",
+        "gRFC A92 and A55, which it has not",
+    ),
+    (
+        "istio-listener-inbound-mtls",
+        "envoy.filters.http.rbac filter",
+        "gRFC A41, which it has only when told to",
+    ),
+];
+
+const GRPC_JS_LESS: &[Differs] = &[
+    ("bad-cluster-ring", "minimum_ring_size", "gRFC A42: at most 8M; it checks the maximum alone"),
+    ("bad-endpoints-port", "is not a port", "more than 65535: nobody can connect to it"),
+    (
+        "bad-envoy-internal-headers",
+        "internal_only_headers",
+        "it would be ignored; what is not supported is refused",
+    ),
+    ("bad-envoy-require-tls", "require_tls", "the same, and here calls would be in plaintext"),
+    ("bad-go-routes-vhds", "vhds", "it would be ignored, and the hosts that it would bring be missing"),
+    ("bad-listener-trusted-hops", "xff_num_trusted_hops", "gRFC A41: it must be 0"),
+    (
+        "bad-routes-domain-twice",
+        "two virtual hosts",
+        "Envoy refuses it: which of both is meant is anybody's guess",
+    ),
+    ("bad-routes-regex", "regex", "gRFC A28: a regular expression that is none"),
+];
+
+/// Without a name, and of a type that gRPC has not: nobody is asked.
 const NOT_ASKED: &[&str] =
     &["bad-truncated", "bad-name-not-utf8", "bad-wire-type", "bad-group", "bad-length", "bad-no-name"];
 
-/// C-core's answer by file.
-fn verdicts() -> BTreeMap<String, GenericXdsConfig> {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/resource/tests/verdicts/c-core.bin");
+/// What a peer answers, by file.
+fn verdicts(peer: &Peer) -> BTreeMap<String, (ResourceType, GenericXdsConfig)> {
+    let path = format!("src/resource/tests/verdicts/{}.bin", peer.file);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
     let answer = ClientStatusResponse::decode(&*fs::read(file).unwrap()).unwrap();
     let [config] = &answer.config[..] else { panic!("{} clients", answer.config.len()) };
-    config.generic_xds_configs.iter().map(|one| (one.name.clone(), one.clone())).collect()
+    // grpc-js tells the name of the message.
+    let kind =
+        |url: &str| ResourceType::ALL.into_iter().find(|kind| url.rsplit('/').next() == Some(kind.message()));
+    let verdict = |one: &GenericXdsConfig| (one.name.clone(), (kind(&one.type_url).unwrap(), one.clone()));
+    config.generic_xds_configs.iter().map(verdict).collect()
 }
 
 #[test]
-fn c_core_is_asked_of_every_file_that_it_can_be_asked_of() {
+fn each_is_asked_of_every_file_that_it_can_be_asked_of() {
     let accepted = ACCEPTED.iter().chain(envoy::ACCEPTED).map(|(file, kind, _)| (*file, *kind));
     let refused = REFUSED.iter().chain(envoy::REFUSED).map(|((file, kind, ..), _)| (*file, *kind));
     let asked = accepted
         .chain(refused)
         .filter(|(file, kind)| *kind != ResourceType::Secret && !NOT_ASKED.contains(file));
     let expected: BTreeSet<String> = asked.map(|(file, _)| file.to_owned()).collect();
-    assert_eq!(verdicts().into_keys().collect::<BTreeSet<_>>(), expected);
-}
-
-#[test]
-fn c_core_accepts_and_rejects_what_we_do_but_for_what_is_listed() {
-    let (mut more, mut less) = (BTreeSet::new(), BTreeSet::new());
-    for (file, theirs) in verdicts() {
-        let kind = ResourceType::from_url(&theirs.type_url).unwrap();
-        let ours = AnyResource::parse(kind, &bytes(&file), &context());
-        let differs = |known: &[(&str, &str, &str)], text: &str| {
-            let listed = known.iter().any(|(name, part, _)| *name == file && text.contains(part));
-            assert!(listed, "{file}: the verdicts differ, and nobody says why: {text}");
-        };
-        match (theirs.client_status(), ours) {
-            (ClientResourceStatus::Acked, Ok(_)) => {}
-            (ClientResourceStatus::Acked, Err(error)) => {
-                differs(LESS, &error.to_string());
-                less.insert(file);
-            }
-            (ClientResourceStatus::Nacked, ours) => {
-                let error = theirs.error_state.unwrap();
-                assert!(error.details.starts_with("invalid resource: "), "{file}: {}", error.details);
-                assert_eq!((error.version_info.is_empty(), theirs.xds_config), (false, None), "{file}");
-                if ours.is_ok() {
-                    differs(MORE, &error.details);
-                    more.insert(file);
-                }
-            }
-            (other, _) => panic!("{file}: {other:?}"),
-        }
+    for peer in &PEERS {
+        assert_eq!(verdicts(peer).into_keys().collect::<BTreeSet<_>>(), expected, "{}", peer.file);
     }
-    let listed = |known: &[(&str, &str, &str)]| known.iter().map(|(file, ..)| (*file).to_owned()).collect();
-    assert_eq!((more, less), (listed(MORE), listed(LESS)), "what is listed differs");
 }
 
-/// C-core keeps what it was sent: here the bytes of the file, and its name at the end.
 #[test]
-fn what_c_core_holds_is_read_as_it_tells_it() {
-    for (file, theirs) in verdicts() {
-        let Some(held) = theirs.xds_config else { continue };
-        assert_eq!(held.type_url, theirs.type_url, "{file}");
-        let name = [&[0x0a, u8::try_from(file.len()).unwrap()], file.as_bytes()].concat();
-        assert_eq!(held.value, [bytes(&file), name].concat(), "{file}");
-        if LESS.iter().all(|(less, ..)| *less != file) {
-            let kind = ResourceType::from_url(&theirs.type_url).unwrap();
-            let resource = AnyResource::parse(kind, &held.value, &context());
-            assert_eq!(&**resource.unwrap_or_else(|error| panic!("{file}: {error}")).name(), &*file);
+fn each_accepts_and_rejects_what_we_do_but_for_what_is_listed() {
+    for peer in &PEERS {
+        let (mut more, mut less) = (BTreeSet::new(), BTreeSet::new());
+        for (file, (kind, theirs)) in verdicts(peer) {
+            let ours = AnyResource::parse(kind, &bytes(&file), &context());
+            let differs = |known: &[Differs], text: &str| {
+                let listed = known.iter().any(|(name, part, _)| *name == file && text.contains(part));
+                assert!(listed, "{} {file}: the verdicts differ, and nobody says why: {text}", peer.file);
+            };
+            match (theirs.client_status(), ours) {
+                (ClientResourceStatus::Acked, Ok(_)) => {}
+                (ClientResourceStatus::Acked, Err(error)) => {
+                    differs(peer.less, &error.to_string());
+                    less.insert(file);
+                }
+                (ClientResourceStatus::Nacked, ours) => {
+                    let error = theirs.error_state.unwrap();
+                    assert!(error.details.starts_with(peer.rejection), "{file}: {}", error.details);
+                    assert_eq!((error.version_info.is_empty(), theirs.xds_config), (false, None), "{file}");
+                    if ours.is_ok() {
+                        differs(peer.more, &error.details);
+                        more.insert(file);
+                    }
+                }
+                (other, _) => panic!("{} {file}: {other:?}", peer.file),
+            }
+        }
+        let listed = |known: &[Differs]| known.iter().map(|(file, ..)| (*file).to_owned()).collect();
+        assert_eq!(
+            (more, less),
+            (listed(peer.more), listed(peer.less)),
+            "{}: what is listed differs",
+            peer.file
+        );
+    }
+}
+
+/// They keep what they were sent: here the bytes of the file, and its name at the end.
+#[test]
+fn what_each_holds_is_read_as_it_tells_it() {
+    for peer in &PEERS {
+        for (file, (kind, theirs)) in verdicts(peer) {
+            let Some(held) = theirs.xds_config else { continue };
+            assert_eq!(ResourceType::from_url(&held.type_url), Some(kind), "{file}");
+            let name = [&[0x0a, u8::try_from(file.len()).unwrap()], file.as_bytes()].concat();
+            assert_eq!(held.value, [bytes(&file), name].concat(), "{file}");
+            if peer.less.iter().all(|(less, ..)| *less != file) {
+                let resource = AnyResource::parse(kind, &held.value, &context());
+                assert_eq!(&**resource.unwrap_or_else(|error| panic!("{file}: {error}")).name(), &*file);
+            }
         }
     }
 }
