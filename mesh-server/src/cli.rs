@@ -7,18 +7,19 @@ use crate::{
     App, Settings,
     app::Running,
     join::{Join, Security},
+    log,
 };
 use clap::{Args, Parser, Subcommand};
 use mesh_ca::spiffe_id::TrustDomain;
+use mesh_xds::printable;
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
-use tracing_subscriber::EnvFilter;
 
 /// The control plane of the mesh: Istio's configuration in, xDS out, and the certificate authority.
 #[derive(Debug, Parser)]
@@ -139,7 +140,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log_to_stderr();
+    log::to_stderr();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}")),
@@ -159,18 +160,6 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn fail(message: &str) -> ExitCode {
     eprintln!("mesh-server: {message}");
     ExitCode::FAILURE
-}
-
-/// Findings and events; `RUST_LOG` chooses.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal());
-    // A binary that logs already keeps its own way.
-    drop(subscriber.try_init());
 }
 
 impl Run {
@@ -259,7 +248,7 @@ async fn serve(settings: Settings, dev: Option<&Path>) -> Result<(), String> {
 /// What is wrong with the files, for whoever starts it.
 fn report(running: &Running) {
     for finding in running.publisher().current().findings.iter() {
-        eprintln!("{}\n", crate::analysis::render(finding, false));
+        eprintln!("{}\n", printable::except(&crate::analysis::render(finding, false), &['\n']));
     }
 }
 

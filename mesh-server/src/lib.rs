@@ -12,6 +12,7 @@ pub mod compile;
 mod csds;
 pub mod explain;
 pub mod join;
+mod log;
 pub mod model;
 mod peers;
 pub mod publish;

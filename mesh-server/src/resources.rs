@@ -3,6 +3,9 @@
 //!
 //! Resources are taken by all that mesh-xds can parse, whatever a data path could carry out; one that it cannot is
 //! rejected, and the control plane is told so, as by any client. Secrets are not asked for.
+//!
+//! As text, each row and each error is a line, and what the control plane said is escaped in it ([`line`]); what is
+//! serialized is as it was said.
 
 mod connect;
 
@@ -11,10 +14,11 @@ use mesh_xds::{
     bootstrap::Bootstrap,
     client::{ClientSettings, Listed, ResourceSet, ResourceState, Watching, XdsClient},
     name::{Name, ResourceType},
+    printable::line,
     resource::{Cluster, Listener, Resource, Support},
 };
 use serde::Serialize;
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// Follows what a control plane has for a node. It asks as long as this lives.
 pub struct Inventory {
@@ -231,8 +235,9 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> [&str; 4] {
-        [self.kind, self.word(), self.version.as_deref().unwrap_or("-"), &self.name]
+    fn cells(&self) -> [Cow<'_, str>; 4] {
+        let version = self.version.as_deref().unwrap_or("-");
+        [self.kind.into(), self.word().into(), line(version), line(&self.name)]
     }
 }
 
@@ -246,40 +251,28 @@ impl Inventoried {
 /// A table, what is wrong with what is in it, and a line that sums up.
 impl fmt::Display for Inventoried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = ["TYPE", "STATE", "VERSION", "NAME"];
-        let rows = || std::iter::once(header).chain(self.resources.iter().map(Row::cells));
+        let header = ["TYPE", "STATE", "VERSION", "NAME"].map(Cow::from);
+        let rows: Vec<_> = std::iter::once(header).chain(self.resources.iter().map(Row::cells)).collect();
         let width = |column: usize| {
-            rows().filter_map(|row| row.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
+            rows.iter().filter_map(|row| row.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
         };
         let (kind, state, version) = (width(0), width(1), width(2));
-        for [a, b, c, name] in rows() {
+        for [a, b, c, name] in &rows {
             writeln!(f, "{a:<kind$}  {b:<state$}  {c:<version$}  {name}")?;
         }
         let count = |kind: &str| self.resources.iter().filter(|row| row.kind == kind).count();
         let counts: Vec<String> = self.types.iter().map(|kind| format!("{} {kind}", count(kind))).collect();
-        writeln!(f, "{} from {} for {}", counts.join(", "), self.server, self.node)?;
-        for row in self.resources.iter().filter(|row| row.error.is_some()) {
-            writeln!(f, "\n{}", Wrong(row))?;
+        writeln!(f, "{} from {} for {}", counts.join(", "), line(&self.server), line(&self.node))?;
+        for row in &self.resources {
+            let Row { kind, name, error: Some(error), rejected_version, .. } = row else { continue };
+            write!(f, "\n{kind} {}", line(name))?;
+            if let Some(version) = rejected_version {
+                write!(f, " of version {}", line(version))?;
+            }
+            writeln!(f, "\n  {}", line(error))?;
         }
         for note in &self.notes {
-            writeln!(f, "\n{note}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A resource, and what is wrong with it.
-struct Wrong<'a>(&'a Row);
-
-impl fmt::Display for Wrong<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { kind, name, error, rejected_version, .. } = self.0;
-        write!(f, "{kind} {name}")?;
-        if let Some(version) = rejected_version {
-            write!(f, " of version {version}")?;
-        }
-        for line in error.as_deref().unwrap_or_default().lines() {
-            write!(f, "\n  {line}")?;
+            writeln!(f, "\n{}", line(note))?;
         }
         Ok(())
     }
@@ -290,18 +283,13 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = |sign: char, row: &Row| {
             write!(f, "{sign} {}", row.cells().join(" "))?;
-            if row.error.is_some() {
-                let text = Wrong(row).to_string();
-                let (_, lines) = text.split_once('\n').unwrap_or((&text, ""));
-                write!(f, "\n{lines}")?;
-            }
-            Ok(())
+            row.error.iter().try_for_each(|error| write!(f, "\n  {}", line(error)))
         };
         match self {
             Self::Added(row) => told('+', row),
             Self::Changed(row) => told('~', row),
-            Self::Removed { kind, name } => write!(f, "- {kind} {name}"),
-            Self::Trouble { kind, error } => write!(f, "! {kind} {error}"),
+            Self::Removed { kind, name } => write!(f, "- {kind} {}", line(name)),
+            Self::Trouble { kind, error } => write!(f, "! {kind} {}", line(error)),
             Self::Recovered { kind } => {
                 write!(f, "! {kind} is up to date again")
             }

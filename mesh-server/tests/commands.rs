@@ -175,6 +175,9 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(1), ""));
 }
 
+/// Drives a terminal, and begins a line.
+const HOSTILE: &str = "x\u{1b}[2J\r\u{7f}\u{9b}2J\u{202e}\nmeshctl: all is well";
+
 /// A process that answers `mesh.v1.Explain`; the target decides what.
 #[derive(Clone)]
 struct Explaining;
@@ -209,10 +212,17 @@ impl tonic::server::UnaryService<ExplainRequest> for Explaining {
         if target == "nobody:1" {
             return std::future::ready(Err(tonic::Status::not_found("this process has no channel for it")));
         }
+        if target == "hostile:1" {
+            return std::future::ready(Err(tonic::Status::not_found(HOSTILE)));
+        }
         let headers =
             headers.iter().map(|one| format!("{}={}", one.name, String::from_utf8_lossy(&one.value)));
-        let text = format!("{target} {path} {}\n", headers.collect::<Vec<_>>().join(" "));
-        let json = serde_json::json!({ "target": target }).to_string();
+        let mut text = format!("{target} {path} {}\n", headers.collect::<Vec<_>>().join(" "));
+        let mut json = serde_json::json!({ "target": target }).to_string();
+        if target == "rude:1" {
+            text.push_str(HOSTILE);
+            json = serde_json::json!({ "target": HOSTILE }).to_string();
+        }
         let routed = target == "reviews:9080";
         std::future::ready(Ok(tonic::Response::new(ExplainResponse { text, json, routed })))
     }
@@ -253,4 +263,16 @@ fn a_process_that_runs_is_asked_over_the_network() {
         assert_eq!(failed.status.code(), Some(2), "{to}");
         assert!(err(&failed).contains(why) && err(&failed).contains(at.as_str()), "{}", err(&failed));
     }
+    // What it says drives nobody's terminal, and no line of it looks like one of meshctl.
+    let escaped = r"x\u{1b}[2J\r\u{7f}\u{9b}2J\u{202e}";
+    let told = out(&asked("rude:1", &[]));
+    assert_eq!(told, format!("rude:1 /a.B/C end-user=jason\n{escaped}\nmeshctl: all is well"));
+    let told = out(&asked("rude:1", &["--json"]));
+    assert!(
+        !told.contains(|char: char| char != '\n' && (char.is_control() || char == '\u{202e}')),
+        "{told:?}"
+    );
+    assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["target"], HOSTILE);
+    let told = err(&asked("hostile:1", &[]));
+    assert_eq!(told, format!("meshctl: --at: {at}: {escaped}\n  meshctl: all is well\n"));
 }

@@ -22,6 +22,7 @@ pub mod matcher;
 mod model;
 pub mod name;
 pub mod orca;
+pub mod printable;
 pub mod resource;
 pub mod server;
 

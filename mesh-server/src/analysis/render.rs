@@ -1,10 +1,11 @@
 //! Findings as a person reads them: in rustc's style, with the line of YAML underlined.
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
-
 use super::finding::{Finding, Place, Position, Severity};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use mesh_xds::printable::line as printable;
 
-/// Renders one finding with its source line, related places and help; a few lines of text.
+/// Renders one finding with its source line, related places and help; a few lines of text. Nothing that is quoted has an
+/// ESC, so that those in it are colours.
 pub fn render(finding: &Finding, colour: bool) -> String {
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
@@ -21,10 +22,10 @@ pub fn render(finding: &Finding, colour: bool) -> String {
         group = with_place(group, place, AnnotationKind::Context, text);
     }
     if let Some(object) = &finding.object {
-        group = group.element(Level::NOTE.message(format!("in {object}")));
+        group = group.element(Level::NOTE.message(format!("in {}", printable(object))));
     }
     if let Some(help) = &finding.help {
-        group = group.element(Level::HELP.message(help.as_str()));
+        group = group.element(Level::HELP.message(printable(help)));
     }
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     renderer.render(&[group]).to_string()
@@ -34,7 +35,7 @@ fn with_place<'a>(group: Group<'a>, place: &'a Place, kind: AnnotationKind, labe
     let line = place.file.line(place.position.line);
     let Some(line) = line else {
         return group.element(
-            Origin::path(place.file.path())
+            Origin::path(printable(place.file.path()))
                 .line(place.position.line as usize)
                 .char_column(place.position.column as usize),
         );
@@ -44,7 +45,7 @@ fn with_place<'a>(group: Group<'a>, place: &'a Place, kind: AnnotationKind, labe
     group.element(
         Snippet::source(line)
             .line_start(place.position.line as usize)
-            .path(place.file.path())
+            .path(printable(place.file.path()))
             .annotation(annotation),
     )
 }

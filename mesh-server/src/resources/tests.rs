@@ -21,7 +21,7 @@ fn each_resource_is_a_row_and_what_is_wrong_comes_below() {
         types: vec!["CDS", "LDS"],
         resources: vec![
             row("CDS", "one", Some("v1"), None),
-            row("CDS", "two", None, Some("was rejected:\ntls_context: bad")),
+            row("CDS", "two", None, Some("was rejected: tls_context: bad")),
         ],
         notes: vec!["the control plane is away".to_owned()],
     };
@@ -31,7 +31,7 @@ fn each_resource_is_a_row_and_what_is_wrong_comes_below() {
          CDS   ACKED   v1       one\n\
          CDS   NACKED  -        two\n\
          2 CDS, 0 LDS from cp:1 for me\n\n\
-         CDS two of version v9\n  was rejected:\n  tls_context: bad\n\n\
+         CDS two of version v9\n  was rejected: tls_context: bad\n\n\
          the control plane is away\n"
     );
     assert!(!told.is_sound());
@@ -72,5 +72,44 @@ fn each_event_is_a_line_and_an_object() {
     for (event, text, json) in cases {
         assert_eq!(event.to_string(), text);
         assert_eq!(serde_json::to_string(&event).unwrap(), json);
+    }
+}
+
+/// Begins lines, drives a terminal, and turns what is read.
+const HOSTILE: &str = "x\nCDS  ACKED  v1  forged\r\u{1b}[2J\u{9b}2J\u{202e}\u{2028}y";
+const ESCAPED: &str = r"x\nCDS  ACKED  v1  forged\r\u{1b}[2J\u{9b}2J\u{202e}\u{2028}y";
+
+#[test]
+fn what_the_control_plane_said_begins_no_line_and_drives_no_terminal() {
+    let bad = || Row {
+        rejected_version: Some(HOSTILE.into()),
+        ..row("CDS", HOSTILE, Some(HOSTILE), Some(HOSTILE))
+    };
+    let told = Inventoried {
+        server: HOSTILE.into(),
+        node: HOSTILE.into(),
+        types: vec!["CDS"],
+        resources: vec![bad(), row("CDS", "one", Some("v1"), None)],
+        notes: vec![HOSTILE.to_owned()],
+    };
+    let width = ESCAPED.len();
+    assert_eq!(
+        told.to_string(),
+        format!(
+            "TYPE  STATE   {:width$}  NAME\n\
+             CDS   NACKED  {ESCAPED}  {ESCAPED}\n\
+             CDS   ACKED   {:width$}  one\n\
+             2 CDS from {ESCAPED} for {ESCAPED}\n\n\
+             CDS {ESCAPED} of version {ESCAPED}\n  {ESCAPED}\n\n\
+             {ESCAPED}\n",
+            "VERSION", "v1"
+        )
+    );
+    for (event, text) in [
+        (Event::Changed(bad()), format!("~ CDS NACKED {ESCAPED} {ESCAPED}\n  {ESCAPED}")),
+        (Event::Removed { kind: "CDS", name: HOSTILE.into() }, format!("- CDS {ESCAPED}")),
+        (Event::Trouble { kind: "CDS", error: HOSTILE.into() }, format!("! CDS {ESCAPED}")),
+    ] {
+        assert_eq!(event.to_string(), text);
     }
 }

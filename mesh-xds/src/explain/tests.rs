@@ -355,3 +355,89 @@ fn a_programs_policy_of_attempts_stands_in_the_place_of_everything_that_a_route_
     assert!(told(&explanation.decisions[1]).is_empty(), "it sends nothing");
     assert!(explanation.to_string().contains("  hedging  3 at once  main.rs\n"), "{explanation}");
 }
+
+/// Everything that has words, in the words of somebody.
+fn said(words: &str) -> Explanation {
+    let shared = || Arc::<str>::from(words);
+    let written = || Place::Written(shared());
+    let setting = || Setting { name: "timeout", value: words.to_owned(), origin: written() };
+    let hashed = |hash: Option<&str>, endpoint: Option<SocketAddr>| {
+        let hash = hash.map(str::to_owned);
+        Some(Hashed { hash, endpoint, ready: None, session: None, note: Some(shared()) })
+    };
+    let address = SocketAddr::from(([10, 0, 0, 1], 1));
+    let destination = |hashed| {
+        let (cluster, settings) = (shared(), vec![setting()]);
+        Destination { cluster, share: 50.0, origin: written(), settings, hashed }
+    };
+    let endpoint = Endpoint {
+        address,
+        priority: 0,
+        locality: words.to_owned(),
+        locality_weight: 1,
+        weight: 1,
+        health: "healthy",
+        tls: true,
+        proxy: None,
+        not_picked: Some(words.to_owned()),
+        live: None,
+    };
+    let cluster = Cluster {
+        name: shared(),
+        origin: Some(shared()),
+        failure: None,
+        note: Some(shared()),
+        settings: vec![setting()],
+        leaves: Vec::new(),
+        endpoints: vec![endpoint],
+        live: Some(ClusterState {
+            leaf: Some(shared()),
+            unavailable: Some(shared()),
+            zone_routing: Some(shared()),
+            ..ClusterState::default()
+        }),
+    };
+    let failed = Cluster { origin: None, failure: Some(words.to_owned()), ..cluster.clone() };
+    Explanation {
+        target: shared(),
+        path: words.to_owned(),
+        source: shared(),
+        version: Some(shared()),
+        virtual_host: Some(VirtualHost { name: shared(), domain: Some(words.to_owned()) }),
+        routes: vec![Route {
+            name: shared(),
+            origin: Some(shared()),
+            condition: words.to_owned(),
+            condition_origin: written(),
+            verdict: Verdict::Rejected { reason: words.to_owned() },
+        }],
+        decisions: vec![Decision {
+            route: 0,
+            share: 100.0,
+            settings: vec![setting()],
+            destinations: vec![
+                destination(hashed(None, None)),
+                destination(hashed(Some("1f"), None)),
+                destination(hashed(Some("1f"), Some(address))),
+            ],
+            mirrors: vec![destination(None)],
+            failure: Some(words.to_owned()),
+        }],
+        clusters: vec![cluster, failed],
+        failure: Some(words.to_owned()),
+    }
+}
+
+#[test]
+fn what_others_said_neither_begins_a_line_nor_drives_a_terminal() {
+    let hostile = "x\n  endpoints: 1 of 1 may be picked\u{1b}[2J\r\u{9b}2J\u{202e}\u{2028}";
+    let (harmless, text) = (said("x").to_string(), said(hostile).to_string());
+    let driving = |char: char| char != '\n' && crate::printable::line(&char.to_string()) != char.to_string();
+    assert!(!text.contains(driving), "{text:?}");
+    let lines = |text: &str| text.lines().count();
+    assert_eq!(lines(&text), lines(&harmless), "{text}");
+    // JSON says it as it was said.
+    let json = serde_json::to_string(&said(hostile)).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&crate::printable::json(&json)).unwrap();
+    assert_eq!(value["target"], hostile);
+}

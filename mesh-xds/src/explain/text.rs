@@ -1,10 +1,10 @@
-//! An explanation as an indented tree.
+//! An explanation as an indented tree, in which lines are ours: what others said stands escaped.
 
 use super::{
     Cluster, Decision, Destination, Endpoint, EndpointState, Explanation, Hashed, Place, Route, Setting,
     Verdict,
 };
-use crate::resource::Origin;
+use crate::{printable::line, resource::Origin};
 use std::fmt::{self, Display, Formatter, Write};
 
 impl Place {
@@ -25,7 +25,7 @@ impl Place {
 impl Display for Place {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Written(place) => f.write_str(place),
+            Self::Written(place) => f.write_str(&line(place)),
             Self::Default => f.write_str("default"),
             Self::Unknown => Ok(()),
         }
@@ -34,15 +34,15 @@ impl Display for Place {
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {}", self.target, self.path)?;
+        writeln!(f, "{} {}", line(&self.target), line(&self.path))?;
         match &self.version {
-            Some(version) => writeln!(f, "configuration {version} of {}", self.source)?,
-            None => writeln!(f, "configuration of {}", self.source)?,
+            Some(version) => writeln!(f, "configuration {} of {}", line(version), line(&self.source))?,
+            None => writeln!(f, "configuration of {}", line(&self.source))?,
         }
         if let Some(host) = &self.virtual_host {
-            write!(f, "virtual host {}", host.name)?;
+            write!(f, "virtual host {}", line(&host.name))?;
             match &host.domain {
-                Some(domain) => writeln!(f, ", by its domain {domain}")?,
+                Some(domain) => writeln!(f, ", by its domain {}", line(domain))?,
                 None => f.write_char('\n')?,
             }
         }
@@ -57,7 +57,7 @@ impl Display for Explanation {
             self::cluster(f, cluster)?;
         }
         match &self.failure {
-            Some(failure) => writeln!(f, "\nthe call fails: {failure}"),
+            Some(failure) => writeln!(f, "\nthe call fails: {}", line(failure)),
             None => Ok(()),
         }
     }
@@ -72,8 +72,8 @@ fn routes(f: &mut Formatter<'_>, routes: &[Route]) -> fmt::Result {
         }
         write!(f, "  {}. ", index + 1)?;
         named(f, &route.name, route.origin.as_deref())?;
-        write!(f, "\n     takes {}", route.condition)?;
-        if let Place::Written(place) = &route.condition_origin {
+        write!(f, "\n     takes {}", line(&route.condition))?;
+        if let place @ Place::Written(_) = &route.condition_origin {
             write!(f, "  ({place})")?;
         }
         f.write_char('\n')?;
@@ -82,7 +82,7 @@ fn routes(f: &mut Formatter<'_>, routes: &[Route]) -> fmt::Result {
             Verdict::Sometimes { percent } => {
                 writeln!(f, "     MATCHES, for {} of such requests", share(*percent))?
             }
-            Verdict::Rejected { reason } => writeln!(f, "     no: {reason}")?,
+            Verdict::Rejected { reason } => writeln!(f, "     no: {}", line(reason))?,
             Verdict::NotReached => {}
         }
     }
@@ -91,9 +91,9 @@ fn routes(f: &mut Formatter<'_>, routes: &[Route]) -> fmt::Result {
 
 /// `name (origin)`, either of which may be missing.
 fn named(f: &mut Formatter<'_>, name: &str, origin: Option<&str>) -> fmt::Result {
-    match (name, origin) {
+    match (&*line(name), origin.map(line)) {
         ("", None) => f.write_str("(no name)"),
-        ("", Some(origin)) => f.write_str(origin),
+        ("", Some(origin)) => f.write_str(&origin),
         (name, None) => f.write_str(name),
         (name, Some(origin)) => write!(f, "{name} ({origin})"),
     }
@@ -106,7 +106,7 @@ impl Explanation {
             _ => writeln!(f, "\nroute {} decides for {}", decision.route + 1, share(decision.share))?,
         }
         if let Some(failure) = &decision.failure {
-            writeln!(f, "  it cannot be used by a client: {failure}")?;
+            writeln!(f, "  it cannot be used by a client: {}", line(failure))?;
         }
         settings(f, 2, &decision.settings)?;
         let mirrored = decision.mirrors.iter().map(|mirror| ("copy", mirror));
@@ -116,9 +116,9 @@ impl Explanation {
                 ("to", 100.0) => String::new(),
                 (_, percent) => format!("{} ", share(percent)),
             };
-            write!(f, "  {how}{kind} {cluster}")?;
+            write!(f, "  {how}{kind} {}", line(cluster))?;
             match origin {
-                Place::Written(place) => writeln!(f, "  ({place})")?,
+                Place::Written(_) => writeln!(f, "  ({origin})")?,
                 Place::Default | Place::Unknown => f.write_char('\n')?,
             }
             settings(f, 4, own)?;
@@ -142,13 +142,13 @@ fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
             f.write_str("    it has nothing that is hashed: any endpoint may be picked\n")
         }
         Hashed { hash: None, note: Some(note), .. } => {
-            writeln!(f, "    its hash is not known here: {note}")
+            writeln!(f, "    its hash is not known here: {}", line(note))
         }
         Hashed { hash: Some(hash), endpoint: None, note: None, .. } => {
             writeln!(f, "    its hash {hash} leads nowhere: no endpoint takes calls")
         }
         Hashed { hash: Some(hash), endpoint: None, note: Some(note), .. } => {
-            writeln!(f, "    where its hash {hash} leads is not known here: {note}")
+            writeln!(f, "    where its hash {hash} leads is not known here: {}", line(note))
         }
         Hashed { hash: Some(hash), endpoint: Some(endpoint), ready, session: _, note } => {
             write!(f, "    its hash {hash} leads to {endpoint}")?;
@@ -156,7 +156,7 @@ fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
                 f.write_str(", which is not connected: the call waits for it")?;
             }
             match note {
-                Some(note) => writeln!(f, "; {note}"),
+                Some(note) => writeln!(f, "; {}", line(note)),
                 None => f.write_char('\n'),
             }
         }
@@ -167,12 +167,12 @@ fn hashed(f: &mut Formatter<'_>, hashed: &Hashed) -> fmt::Result {
 fn settings(f: &mut Formatter<'_>, indent: usize, settings: &[Setting]) -> fmt::Result {
     const WIDEST: usize = 48;
     let name = settings.iter().map(|setting| setting.name.len()).max().unwrap_or(0);
-    let lengths = settings.iter().map(|setting| setting.value.chars().count());
+    let lengths = settings.iter().map(|setting| line(&setting.value).chars().count());
     let value = lengths.filter(|length| *length <= WIDEST).max().unwrap_or(0);
     for setting in settings {
         let place = setting.origin.to_string();
-        let line = format!("{:indent$}{:name$}  {:value$}  {place}", "", setting.name, setting.value);
-        writeln!(f, "{}", line.trim_end())?;
+        let row = format!("{:indent$}{:name$}  {:value$}  {place}", "", setting.name, line(&setting.value));
+        writeln!(f, "{}", row.trim_end())?;
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ fn cluster(f: &mut Formatter<'_>, cluster: &Cluster) -> fmt::Result {
     named(f, &cluster.name, cluster.origin.as_deref())?;
     f.write_char('\n')?;
     if let Some(failure) = &cluster.failure {
-        return writeln!(f, "  calls cannot be sent to it: {failure}");
+        return writeln!(f, "  calls cannot be sent to it: {}", line(failure));
     }
     settings(f, 2, &cluster.settings)?;
     if let Some(state) = &cluster.live {
@@ -197,18 +197,18 @@ fn cluster(f: &mut Formatter<'_>, cluster: &Cluster) -> fmt::Result {
             write!(f, ", priority {priority} in use")?;
         }
         if let Some(leaf) = &state.leaf {
-            write!(f, ", cluster {leaf} in use")?;
+            write!(f, ", cluster {} in use", line(leaf))?;
         }
         if let Some(why) = &state.unavailable {
-            write!(f, ", {why}")?;
+            write!(f, ", {}", line(why))?;
         }
         f.write_char('\n')?;
         if let Some(zones) = &state.zone_routing {
-            writeln!(f, "  zone-aware routing: {zones}")?;
+            writeln!(f, "  zone-aware routing: {}", line(zones))?;
         }
     }
     if let Some(note) = &cluster.note {
-        writeln!(f, "  note: {note}")?;
+        writeln!(f, "  note: {}", line(note))?;
     }
     if !cluster.leaves.is_empty() {
         return Ok(());
@@ -224,7 +224,7 @@ fn cluster(f: &mut Formatter<'_>, cluster: &Cluster) -> fmt::Result {
 fn endpoint(f: &mut Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
     write!(f, "    {}  priority {}, ", endpoint.address, endpoint.priority)?;
     if !endpoint.locality.is_empty() {
-        write!(f, "{} (weight {}), ", endpoint.locality, endpoint.locality_weight)?;
+        write!(f, "{} (weight {}), ", line(&endpoint.locality), endpoint.locality_weight)?;
     }
     let tls = if endpoint.tls { "TLS" } else { "plaintext" };
     write!(f, "weight {}, {tls}, ", endpoint.weight)?;
@@ -257,7 +257,7 @@ fn endpoint(f: &mut Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
         }
     }
     match &endpoint.not_picked {
-        Some(why) => writeln!(f, ": not picked, {why}"),
+        Some(why) => writeln!(f, ": not picked, {}", line(why)),
         None => writeln!(f, ": may be picked"),
     }
 }

@@ -1,6 +1,9 @@
 //! `meshctl analyze`: the server's analysis, offline.
 
-use crate::{Outcome, output::show};
+use crate::{
+    Outcome,
+    output::{show, show_coloured, show_value},
+};
 use clap::{Args, ValueEnum};
 use mesh_server::{
     analysis::{Severity, render},
@@ -49,11 +52,12 @@ impl Analyze {
                 "objects": loaded.config.objects().len(),
                 "findings": loaded.findings,
             });
-            show(&format!("{all:#}\n"))?;
+            show_value(&all)?;
         } else {
             let colour = std::io::stdout().is_terminal();
             for finding in &loaded.findings {
-                show(&format!("{}\n\n", render(finding, colour)))?;
+                let text = format!("{}\n\n", render(finding, colour));
+                if colour { show_coloured(&text)? } else { show(&text)? }
             }
             let objects = loaded.config.objects().len();
             show(&format!("{objects} objects: {errors} errors, {warnings} warnings, {infos} remarks\n"))?;

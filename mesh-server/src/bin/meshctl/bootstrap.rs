@@ -1,6 +1,6 @@
 //! `meshctl bootstrap`: the file that `GRPC_XDS_BOOTSTRAP` names.
 
-use crate::{Outcome, output::show};
+use crate::{Outcome, output::show_value};
 use clap::Args;
 use mesh_server::{
     join::{Join, Security},
@@ -104,7 +104,7 @@ impl Bootstrap {
             join.locality =
                 resource::Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
         }
-        show(&format!("{:#}\n", join.bootstrap()?.to_json()))?;
+        show_value(&join.bootstrap()?.to_json())?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Outcome,
-    output::{say, show},
+    output::{say, show, show_value},
 };
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -130,7 +130,7 @@ impl Explain {
         let answer = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(asking)?;
         if self.json {
             // As readable as offline, and surely JSON.
-            show(&format!("{:#}\n", serde_json::from_str::<serde_json::Value>(&answer.json)?))?;
+            show_value(&serde_json::from_str::<serde_json::Value>(&answer.json)?)?;
         } else {
             show(&answer.text)?;
         }
@@ -165,7 +165,7 @@ impl Explain {
         let source = Source { name: &name, revision: &loaded.revision };
         let explanation = explain::explain(&model, &mesh, &caller, &request, uri.query(), source);
         if self.json {
-            show(&format!("{}\n", serde_json::to_string_pretty(&explanation)?))?;
+            show_value(&explanation)?;
         } else {
             show(&explanation.to_string())?;
         }

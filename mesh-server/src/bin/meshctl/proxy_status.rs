@@ -1,7 +1,11 @@
-//! `meshctl proxy-status`: `/debug/syncz` as a table.
+//! `meshctl proxy-status`: `/debug/syncz` as a table. What clients say of themselves stands escaped in it.
 
-use crate::{Outcome, output::show};
+use crate::{
+    Outcome,
+    output::{show, show_json},
+};
 use clap::Args;
+use mesh_xds::printable::line;
 use serde::Deserialize;
 use std::{
     error::Error,
@@ -65,7 +69,7 @@ impl ProxyStatus {
             .map_err(|error| format!("http://{}/debug/syncz: {error} (--http)", self.http))?;
         let status: Syncz = serde_json::from_str(&body)?;
         if self.json {
-            show(&format!("{body}\n"))?;
+            show_json(&body)?;
         } else {
             show(&table(&status, now()))?;
         }
@@ -101,16 +105,16 @@ fn table(status: &Syncz, now: f64) -> String {
     }
     for stream in &status.streams {
         let mut row = vec![
-            stream.node.clone(),
-            stream.peer.clone(),
-            stream.user_agent.clone(),
+            line(&stream.node).into_owned(),
+            line(&stream.peer).into_owned(),
+            line(&stream.user_agent).into_owned(),
             ago(now - stream.connected_since),
         ];
         row.extend(TYPES.map(|kind| {
             let found = stream.types.iter().find(|one| one.kind == kind);
             found.map_or("-", |one| one.word(&status.revision)).to_owned()
         }));
-        row.push(stream.acked_revision.clone().unwrap_or_else(|| "-".to_owned()));
+        row.push(line(stream.acked_revision.as_deref().unwrap_or("-")).into_owned());
         rows.push(row);
     }
     let columns = rows.first().map_or(0, Vec::len);
@@ -124,14 +128,18 @@ fn table(status: &Syncz, now: f64) -> String {
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
-    out.push_str(&format!("{} clients; revision {}\n", status.streams.len(), status.revision));
+    out.push_str(&format!("{} clients; revision {}\n", status.streams.len(), line(&status.revision)));
     for stream in &status.streams {
         for (kind, nack) in stream.types.iter().filter_map(|one| Some((one, one.last_nack.as_ref()?))) {
             let now = if kind.rejected.is_empty() { "rejected" } else { "rejects" };
             out.push_str(&format!(
-                "\n{} {now} {} of revision {}:\n  {}\n",
-                stream.node, kind.kind, nack.revision, nack.text
+                "\n{} {now} {} of revision {}:\n",
+                line(&stream.node),
+                line(&kind.kind),
+                line(&nack.revision)
             ));
+            // Our clients name one fault a line.
+            nack.text.lines().for_each(|fault| out.push_str(&format!("  {}\n", line(fault))));
         }
     }
     out
@@ -191,5 +199,25 @@ mod tests {
              1 clients; revision r2\n\n\
              n rejects CDS of revision r2:\n  bad cluster\n"
         );
+    }
+
+    #[test]
+    fn what_a_client_says_begins_no_row_and_drives_no_terminal() {
+        let said = "x\nforged\r\u{1b}[2J\u{9b}2J\u{202e}";
+        let nack = serde_json::json!({"revision": said, "text": said, "at": 0.0});
+        let json = serde_json::json!({
+            "revision": said,
+            "streams": [{
+                "node": said, "user_agent": said, "peer": said, "connected_since": 0.0,
+                "synced": false, "acked_revision": said,
+                "types": [{"type": "CDS", "rejected": ["x"], "last_nack": nack}],
+            }],
+        });
+        let text = table(&serde_json::from_value(json).unwrap(), 90.0);
+        assert_eq!(mesh_xds::printable::except(&text, &['\n']), text);
+        let rows: Vec<_> = text.lines().collect();
+        assert_eq!(rows.len(), 7, "{text}");
+        assert!(rows[1].starts_with(r"x\nforged\r\u{1b}[2J\u{9b}2J\u{202e}  x\n"), "{text}");
+        assert_eq!(rows[5..], ["  x", r"  forged\r\u{1b}[2J\u{9b}2J\u{202e}"], "a fault a line, below");
     }
 }

@@ -3,12 +3,12 @@
 use crate::{
     Outcome,
     bootstrap::label,
-    output::{show, show_on},
+    output::{show, show_json, show_on, show_value},
 };
 use clap::{Args, ValueEnum};
 use mesh_server::{
     join::{Join, Security},
-    resources::{Event, Inventory},
+    resources::Inventory,
 };
 use mesh_xds::{
     bootstrap::{Bootstrap, CertificateProvider},
@@ -105,7 +105,7 @@ impl Resources {
             }
             let found = inventory.inventoried().await?;
             if self.json {
-                show(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
+                show_value(&found)?;
             } else {
                 show(&found.to_string())?;
             }
@@ -115,12 +115,13 @@ impl Resources {
 
     async fn follow(&self, inventory: &mut Inventory) -> Outcome {
         while let Some(events) = inventory.changed().await {
-            let line = |event: &Event| match self.json {
-                true => serde_json::to_string(event),
-                false => Ok(event.to_string()),
+            let is_read = if self.json {
+                let objects = events.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+                show_json(&objects.join("\n"))?
+            } else {
+                show_on(&events.iter().map(|event| format!("{event}\n")).collect::<String>())?
             };
-            let lines = events.iter().map(line).collect::<Result<Vec<_>, _>>()?;
-            if !show_on(&format!("{}\n", lines.join("\n")))? {
+            if !is_read {
                 break;
             }
         }
