@@ -12,7 +12,7 @@ mod connect;
 use connect::Plain;
 use mesh_xds::{
     bootstrap::Bootstrap,
-    client::{ClientSettings, Listed, ResourceSet, ResourceState, Watching, XdsClient},
+    client::{ClientSettings, Connector, Listed, ResourceSet, ResourceState, Watching, XdsClient},
     name::{Name, ResourceType},
     printable::line,
     resource::{Cluster, Listener, Resource, Support},
@@ -106,8 +106,12 @@ impl Inventory {
     /// Asks the control planes of `bootstrap`, as its node, for everything of these types; types other than Cluster and
     /// Listener have no wildcard, and are passed over. Must be called inside a tokio runtime.
     pub fn start(bootstrap: &Bootstrap, types: &[ResourceType]) -> Self {
+        Self::over(Arc::new(Plain::default()), bootstrap, types)
+    }
+
+    fn over(connector: Arc<dyn Connector>, bootstrap: &Bootstrap, types: &[ResourceType]) -> Self {
         let settings = ClientSettings { support: Support::all(), ..ClientSettings::default() };
-        let client = XdsClient::spawn_with(bootstrap, Arc::new(Plain::default()), settings);
+        let client = XdsClient::spawn_with(bootstrap, connector, settings);
         let wants = |kind| types.contains(&kind);
         Self {
             clusters: wants(ResourceType::Cluster).then(|| Followed::new(client.all_clusters())),
@@ -116,17 +120,20 @@ impl Inventory {
         }
     }
 
-    /// What there is, when the control plane has said so of every type. The error says why it cannot be known. Cancel
-    /// safe.
+    /// What there is, when the control plane has answered for every type: its first response of each, which may be a part
+    /// of all there is, because a control plane may send in pieces and does not say when it is done. [`Self::changed`]
+    /// tells what follows. The error says why it cannot be known. Cancel safe.
     pub async fn inventoried(&mut self) -> Result<Inventoried, String> {
-        let (mut resources, mut notes, mut types) = (Vec::new(), Vec::new(), Vec::new());
-        if let Some(clusters) = &mut self.clusters {
-            clusters.collect(&mut types, &mut resources, &mut notes).await?;
-        }
-        if let Some(listeners) = &mut self.listeners {
-            listeners.collect(&mut types, &mut resources, &mut notes).await?;
-        }
+        // Together: nothing more is read of a stream until somebody looks at what came, whichever type that is.
+        let (clusters, listeners) = tokio::join!(known(&mut self.clusters), known(&mut self.listeners));
         let status = self.client.status();
+        let (mut types, mut resources, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        for found in [clusters, listeners].into_iter().flatten() {
+            let Known { kind, rows, note } = found?;
+            types.push(kind);
+            resources.extend(rows);
+            notes.extend(note);
+        }
         Ok(Inventoried { server: status.server, node: status.node, types, resources, notes })
     }
 
@@ -151,6 +158,21 @@ impl fmt::Debug for Inventory {
     }
 }
 
+/// What is known of one type.
+struct Known {
+    kind: &'static str,
+    rows: Vec<Row>,
+    note: Option<String>,
+}
+
+/// Nothing, of a type that was not asked for.
+async fn known<R: Resource>(followed: &mut Option<Followed<R>>) -> Option<Result<Known, String>> {
+    match followed {
+        Some(followed) => Some(followed.known().await),
+        None => None,
+    }
+}
+
 /// Never, of a type that was not asked for.
 async fn next<R: Resource>(followed: &mut Option<Followed<R>>) -> Option<Vec<Event>> {
     match followed {
@@ -167,18 +189,14 @@ impl<R: Resource> Followed<R> {
         Self { kind: R::TYPE, watch, seen: None, trouble: None }
     }
 
-    async fn collect(
-        &mut self,
-        types: &mut Vec<&'static str>,
-        resources: &mut Vec<Row>,
-        notes: &mut Vec<String>,
-    ) -> Result<(), String> {
+    async fn known(&mut self) -> Result<Known, String> {
         let set = self.watch.known().await.ok_or("the runtime of this process ends")?;
         let set = set.map_err(|error| error.to_string())?;
-        types.push(self.kind.abbreviation());
-        resources.extend(set.resources.iter().map(|(name, listed)| row(self.kind, name, listed)));
-        notes.extend(set.note.as_deref().map(str::to_owned));
-        Ok(())
+        Ok(Known {
+            kind: self.kind.abbreviation(),
+            rows: set.resources.iter().map(|(name, listed)| row(self.kind, name, listed)).collect(),
+            note: set.note.as_deref().map(str::to_owned),
+        })
     }
 
     fn look(&mut self) -> Vec<Event> {

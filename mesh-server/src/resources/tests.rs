@@ -1,6 +1,26 @@
-//! How it is told.
+//! How it is told, and how long it takes.
 
 use super::*;
+use crate::join::{Join, Security};
+use futures_util::{FutureExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use mesh_xds::{
+    bootstrap::ServerConfig,
+    proto::{DiscoveryRequest, DiscoveryResponse},
+};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    server::{Grpc, NamedService, StreamingService},
+    transport::{Channel, Endpoint, Server},
+};
 
 fn row(kind: &'static str, name: &str, version: Option<&str>, error: Option<&str>) -> Row {
     Row {
@@ -112,4 +132,73 @@ fn what_the_control_plane_said_begins_no_line_and_drives_no_terminal() {
     ] {
         assert_eq!(event.to_string(), text);
     }
+}
+
+/// A control plane that has nothing of either type, and says so of listeners first.
+#[derive(Clone)]
+struct ListenersFirst;
+
+impl NamedService for ListenersFirst {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl tonic::codegen::Service<http::Request<Body>> for ListenersFirst {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let codec = tonic_prost::ProstCodec::<DiscoveryResponse, DiscoveryRequest>::default();
+        Box::pin(async move { Ok(Grpc::new(codec).streaming(Self, request).await) })
+    }
+}
+
+impl StreamingService<DiscoveryRequest> for ListenersFirst {
+    type Response = DiscoveryResponse;
+    type ResponseStream = Pin<Box<dyn futures_util::Stream<Item = Result<DiscoveryResponse, Status>> + Send>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, requests: Request<Streaming<DiscoveryRequest>>) -> Self::Future {
+        let answers = [ResourceType::Listener, ResourceType::Cluster].map(|kind| {
+            let (nonce, type_url) = (kind.abbreviation().to_owned(), kind.url().to_owned());
+            Ok(DiscoveryResponse { version_info: "1".to_owned(), nonce, type_url, ..Default::default() })
+        });
+        let mut requests = requests.into_inner();
+        let responses = async move {
+            // Both are asked for.
+            requests.by_ref().take(2).count().await;
+            futures_util::stream::iter(answers).chain(requests.filter_map(|_| ready(None)))
+        };
+        ready(Ok(Response::new(Box::pin(responses.flatten_stream()))))
+    }
+}
+
+impl Connector for ListenersFirst {
+    fn connect(&self, _: &ServerConfig) -> Result<Channel, String> {
+        Ok(Endpoint::from_static("http://cp").connect_with_connector_lazy(tower::service_fn(
+            |_: http::Uri| {
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                let incoming = futures_util::stream::iter([Ok::<_, std::io::Error>(theirs)]);
+                tokio::spawn(Server::builder().add_service(ListenersFirst).serve_with_incoming(incoming));
+                ready(Ok::<_, std::io::Error>(TokioIo::new(ours)))
+            },
+        )))
+    }
+}
+
+/// A stream is read on when what came was looked at, or 5 s after.
+#[tokio::test(start_paused = true)]
+async fn types_are_waited_for_together_whichever_is_answered_first() {
+    let mut join = Join::new("cp:1", "me", Security::Development);
+    join.delta = false;
+    let types = [ResourceType::Cluster, ResourceType::Listener];
+    let begun = tokio::time::Instant::now();
+    let mut inventory = Inventory::over(Arc::new(ListenersFirst), &join.bootstrap().unwrap(), &types);
+    let found = inventory.inventoried().await.unwrap();
+    assert_eq!((found.types, found.resources), (vec!["CDS", "LDS"], vec![]));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
