@@ -105,6 +105,9 @@ pub enum Event {
 impl Inventory {
     /// Asks the control planes of `bootstrap`, as its node, for everything of these types; types other than Cluster and
     /// Listener have no wildcard, and are passed over. Must be called inside a tokio runtime.
+    ///
+    /// Each stream counts: istio-agent passes on one, that of its workload, and ends it when another one opens at its
+    /// `unix:` socket.
     pub fn start(bootstrap: &Bootstrap, types: &[ResourceType]) -> Self {
         Self::over(Arc::new(Plain::default()), bootstrap, types)
     }

@@ -9,8 +9,8 @@
 use mesh_server::proto::explain::{ExplainRequest, ExplainResponse};
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
+    io::{BufRead, BufReader, ErrorKind},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -131,6 +131,42 @@ fn a_bootstrap_says_who_and_how() {
     for bad in [&["bootstrap", "--workload", "w"][..], &["bootstrap", "--workload", "a b", "--plaintext"]] {
         assert!(!meshctl(bad).status.success(), "{bad:?}");
     }
+}
+
+/// An istio-agent passes on one stream, the workload's own.
+#[test]
+fn a_socket_is_asked_when_its_stream_may_be_taken_over_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, file) = (dir.path().join("XDS"), dir.path().join("grpc-bootstrap.json"));
+    let agent = UnixListener::bind(&socket).unwrap();
+    agent.set_nonblocking(true).unwrap();
+    let uri = format!("unix://{}", socket.display());
+    let bootstrap = serde_json::json!({
+        "xds_servers": [{"server_uri": uri, "channel_creds": [{"type": "insecure"}]}],
+        "node": {"id": "sidecar~10.0.0.1~reviews.default~default.svc.cluster.local"},
+    });
+    std::fs::write(&file, bootstrap.to_string()).unwrap();
+    let file = file.display().to_string();
+    let from_file = ["resources", "--bootstrap", &file];
+    let by_name = ["resources", "--server", &uri, "--plaintext"];
+    for (args, of) in [(&from_file[..], &*file), (&by_name, "--server")] {
+        let refused = meshctl(args);
+        let why = err(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{why}");
+        for part in [&format!("meshctl: {of}: "), "unix:/", "/XDS", "istio-agent", "--take-over-stream"] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+    }
+    assert_eq!(agent.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+    let mut child = command.args(from_file).arg("--take-over-stream").stderr(Stdio::null()).spawn().unwrap();
+    while agent.accept().is_err() {
+        assert!(child.try_wait().unwrap().is_none(), "it ends, and asked nobody");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -30,16 +30,22 @@ pub(crate) struct Resources {
     #[arg(long, value_name = "ADDRESS", required_unless_present = "bootstrap")]
     server: Option<String>,
     /// The bootstrap of a workload (`meshctl bootstrap`): whom to ask, and as whom. A certificate must be in files that
-    /// it names (`channel_creds`).
+    /// it names (`channel_creds`). One that istio-agent made needs --take-over-stream.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "plaintext", "ca_file", "cert_file", "key_file", "sotw"])]
     bootstrap: Option<PathBuf>,
+    /// Ask over a socket of this machine (`unix:`), though that may end another stream. istio-agent has such a socket
+    /// for one workload and passes on one ADS stream: when another one opens, it ends the workload's own, which opens
+    /// anew and ends this one in turn.
+    #[arg(long)]
+    take_over_stream: bool,
     /// Only these. May be repeated. Default: both.
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<Type>,
     /// Print JSON; with --watch an object for each event.
     #[arg(long)]
     json: bool,
-    /// Go on, and show what changes, until interrupted.
+    /// Go on, and show what changes, until interrupted. Without it the first response of each type is shown, which may be
+    /// a part of all there is: a control plane may send in pieces, and does not say when it is done.
     #[arg(long)]
     watch: bool,
     /// Speak to the control plane without TLS.
@@ -95,6 +101,7 @@ impl Type {
 impl Resources {
     pub(crate) fn run(self) -> Outcome {
         let bootstrap = self.who()?;
+        self.admits(&bootstrap)?;
         let asked = if self.types.is_empty() { Type::value_variants() } else { &self.types };
         let types: Vec<_> = asked.iter().map(|asked| asked.resource_type()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -126,6 +133,19 @@ impl Resources {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whose socket it is cannot be known: asking may do harm, so that it takes a word.
+    fn admits(&self, bootstrap: &Bootstrap) -> Result<(), String> {
+        let socket = bootstrap.servers.iter().find(|server| server.socket().is_some());
+        let Some(socket) = socket.filter(|_| !self.take_over_stream) else { return Ok(()) };
+        let file =
+            self.bootstrap.as_deref().map_or_else(|| "--server".into(), |file| file.display().to_string());
+        Err(format!(
+            "{file}: the control plane {socket} is a socket of this machine. If it is istio-agent's, asking there ends \
+             the ADS stream of the workload: an agent passes on one. Ask the control plane behind it (--server \
+             host:port), or give --take-over-stream if that stream may end"
+        ))
     }
 
     fn who(&self) -> Result<Bootstrap, Box<dyn std::error::Error>> {
