@@ -4,7 +4,7 @@
 //! Resources are taken by all that mesh-xds can parse, whatever a data path could carry out; one that it cannot is
 //! rejected, and the control plane is told so, as by any client. Secrets are not asked for.
 //!
-//! As text, each row and each error is a line, and what the control plane said is escaped in it ([`line`]); what is
+//! As text, each row and each error is a line, and what the control plane said is escaped in it ([`line()`]); what is
 //! serialized is as it was said.
 
 mod connect;

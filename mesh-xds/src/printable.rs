@@ -14,7 +14,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     except(text, &[])
 }
 
-/// As [`line`], but these characters stay: `\n` of a text whose lines are our own.
+/// As [`line()`], but these characters stay: `\n` of a text whose lines are our own.
 pub fn except<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
     escaped(text, |char| drives(char) && !kept.contains(&char), |out, char| out.extend(char.escape_default()))
 }
