@@ -7,10 +7,10 @@ use super::{http_connect, io::cause, proxy_protocol};
 use crate::connector::{BoxIo, Connect, Destination};
 use mesh_xds::resource::{
     Cluster,
-    cluster::{ProxyProtocol, TcpKeepalive},
+    cluster::{ProxyProtocol, TcpKeepalive, Tlv},
     endpoint::Endpoint,
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::io::AsyncWriteExt;
 
 /// How an endpoint is reached. Connections that were made in another way are replaced.
@@ -20,13 +20,17 @@ pub(crate) struct Way {
     proxy: Option<SocketAddr>,
     /// What a connection begins with.
     header: Option<ProxyProtocol>,
+    /// What the header says of this endpoint alone; nothing unless it can say it.
+    own: Option<Arc<[Tlv]>>,
     /// It is made to look whether the endpoint is well, and for nobody's sake.
     is_check: bool,
 }
 
 impl Way {
     pub(crate) fn of(cluster: &Cluster, endpoint: &Endpoint) -> Self {
-        Self { proxy: cluster.proxy_to(endpoint), header: cluster.proxy_protocol.clone(), is_check: false }
+        let header = cluster.proxy_protocol.clone();
+        let own = endpoint.tlvs.clone().filter(|_| matches!(header, Some(ProxyProtocol::V2 { .. })));
+        Self { proxy: cluster.proxy_to(endpoint), header, own, is_check: false }
     }
 
     /// The same, for health checks.
@@ -63,7 +67,8 @@ impl Way {
             }
         };
         if let Some(header) = &self.header {
-            let bytes = proxy_protocol::header(header, local, address, self.is_check);
+            let own = self.own.as_deref().unwrap_or_default();
+            let bytes = proxy_protocol::header(header, own, local, address, self.is_check);
             let failed = |error| format!("PROXY protocol: {}", cause(&error));
             io.write_all(&bytes).await.map_err(failed)?;
             // Nothing else may be to be written: a check may only look whether it opens.

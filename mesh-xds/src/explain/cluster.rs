@@ -116,10 +116,14 @@ fn settings(cluster: &Configured, endpoints: &ClusterLoadAssignment) -> Vec<Sett
         None => {}
         Some(ProxyProtocol::V1) => say("proxyProtocol", "V1: connections begin with its header".to_owned()),
         Some(ProxyProtocol::V2 { tlvs }) => {
-            let more = match tlvs.len() {
+            let mut more = match tlvs.len() {
                 0 => String::new(),
                 count => format!(", with {count} TLVs"),
             };
+            let localities = endpoints.priorities.iter().flat_map(|priority| &priority.localities);
+            if localities.flat_map(|locality| &locality.endpoints).any(|endpoint| endpoint.tlvs.is_some()) {
+                more.push_str("; endpoints have TLVs of their own, which go before");
+            }
             say("proxyProtocol", format!("V2: connections begin with its header{more}"));
         }
     }

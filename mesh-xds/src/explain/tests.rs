@@ -220,6 +220,22 @@ fn endpoints_that_configuration_rules_out_say_why() {
 }
 
 #[test]
+fn the_header_of_connections_is_told_with_whose_tlvs_it_has() {
+    use crate::resource::cluster::{ProxyProtocol, Tlv};
+    let tlvs = || -> Arc<[Tlv]> { [Tlv { kind: 1, value: (*b"a").into() }].into() };
+    let mut config = (*config(&["a"], |_| {})).clone();
+    let changed = Arc::make_mut(config.clusters.get_mut("a").unwrap().as_mut().unwrap());
+    Arc::make_mut(&mut changed.cluster).proxy_protocol = Some(ProxyProtocol::V2 { tlvs: tlvs() });
+    let told = "V2: connections begin with its header, with 1 TLVs";
+    assert!(explained(&config).to_string().contains(&format!("{told}\n")));
+    let changed = Arc::make_mut(config.clusters.get_mut("a").unwrap().as_mut().unwrap());
+    let assignment = Arc::make_mut(&mut changed.endpoints);
+    Arc::make_mut(&mut assignment.priorities[0].localities[0].endpoints[0]).tlvs = Some(tlvs());
+    let more = format!("{told}; endpoints have TLVs of their own, which go before\n");
+    assert!(explained(&config).to_string().contains(&more), "{}", explained(&config));
+}
+
+#[test]
 fn a_priority_that_has_enough_endpoints_takes_all_calls() {
     let mut config = (*config(&["a"], |_| {})).clone();
     let found = config.clusters.get_mut("a").unwrap().as_mut().unwrap();

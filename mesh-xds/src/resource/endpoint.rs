@@ -2,7 +2,7 @@
 
 pub(super) mod wire;
 
-use super::Locality;
+use super::{Locality, cluster::Tlv};
 use crate::{matcher::Fraction, name::Name};
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc};
 
@@ -73,6 +73,10 @@ pub struct Endpoint<A = Vec<SocketAddr>> {
     pub mesh_tls: bool,
     /// HTTP CONNECT proxy in front of it, its own or its locality's; used by clusters that ask for it (A86).
     pub proxy: Option<SocketAddr>,
+    /// What its header of the PROXY protocol says of it alone, if its cluster asks for one of version 2; otherwise without
+    /// effect. Goes before what the cluster adds of the same kind. Not empty, together at most [`Tlv::MOST`] bytes.
+    /// `typed_filter_metadata["envoy.transport_sockets.proxy_protocol"].added_tlvs` (Envoy's `PerHostConfig`).
+    pub tlvs: Option<Arc<[Tlv]>>,
     /// How it is checked, where that differs from the cluster's health check.
     pub health_check: Option<Arc<EndpointHealthCheck>>,
 }
@@ -88,6 +92,7 @@ impl<A> Endpoint<A> {
             hash_key: None,
             mesh_tls: false,
             proxy: None,
+            tlvs: None,
             health_check: None,
         }
     }
@@ -102,6 +107,7 @@ impl<A> Endpoint<A> {
             hash_key: self.hash_key.clone(),
             mesh_tls: self.mesh_tls,
             proxy: self.proxy,
+            tlvs: self.tlvs.clone(),
             health_check: self.health_check.clone(),
         }
     }

@@ -179,6 +179,38 @@ async fn a_connection_begins_with_the_header_and_goes_on_as_without() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoints_own_tlvs_are_in_a_header_of_version_2_and_nowhere_else() {
+    let tlv = |kind, value: &[u8]| Tlv { kind, value: value.into() };
+    let addresses = "10, 9, 8, 7, 127, 0, 0, 1, 15, 160, 0, 1";
+    let town = Town { announced: true, local: Some(local()), ..Town::default() };
+    let server = town.net.server(1);
+    let mut config = Config::of(&[1]);
+    let tlvs = [tlv(1, b"c"), tlv(2, b"c")].into();
+    config.cluster.proxy_protocol = Some(ProxyProtocol::V2 { tlvs });
+    config.endpoint(0).tlvs = Some([tlv(1, b"o")].into());
+    let cluster = town.spawn(&config);
+    assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
+    let said = |more: &str| format!("21 11 [{addresses}, {more}]");
+    assert_eq!(town.log(), ["server 127.0.0.1:1", &said("1, 0, 1, 111, 2, 0, 1, 99")]);
+
+    let mut then = async |change: &dyn Fn(&mut Config), expected: &[&str]| {
+        change(&mut config);
+        cluster.update(config.build());
+        rest().await;
+        assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
+        assert_eq!(town.log(), expected);
+    };
+    // A connection that said something else is replaced.
+    let others = |config: &mut Config| config.endpoint(0).tlvs = Some([tlv(3, b"o")].into());
+    then(&others, &["server 127.0.0.1:1", &said("3, 0, 1, 111, 1, 0, 1, 99, 2, 0, 1, 99")]).await;
+    let v1 = |config: &mut Config| config.cluster.proxy_protocol = Some(ProxyProtocol::V1);
+    then(&v1, &["server 127.0.0.1:1", "PROXY TCP4 10.9.8.7 127.0.0.1 4000 1"]).await;
+    // Of a version that does not say them they are no reason for another.
+    then(&|config| config.endpoint(0).tlvs = None, &[]).await;
+    assert_eq!(server.dials(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn health_checks_begin_with_it_as_well_in_version_2_for_nobodys_sake() {
     // That it opens is all, so that nothing follows the header.
     let tcp = HealthProbe::Tcp { send: bytes::Bytes::new(), receive: vec![] };

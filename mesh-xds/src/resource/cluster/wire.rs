@@ -9,6 +9,7 @@ mod lb;
 mod metadata;
 mod outlier;
 mod socket;
+pub(in crate::resource) mod tlv;
 
 use super::{Cluster, Discovery, LbPolicy, LocalityLb, OutlierDetection};
 use crate::{

@@ -15,14 +15,14 @@ use crate::{
     resource::{
         Locality, ParseContext, Resource,
         canonical::{self, Inside, METADATA, Shape},
-        cluster::HostPort,
+        cluster::{HostPort, Tlv, wire::tlv},
         sealed, wire,
     },
 };
 use bytes::Bytes;
 use envoy_types::pb::{
     envoy::config::{
-        core::v3::{self as core, Metadata},
+        core::v3::{self as core, Metadata, PerHostConfig},
         endpoint::v3::{self as proto, locality_lb_endpoints::LbConfig},
     },
     google::protobuf::value::Kind,
@@ -203,6 +203,10 @@ fn endpoint_proto<A: Address>(endpoint: &Endpoint<A>) -> proto::LbEndpoint {
         .extend(wire::metadata(LB_NAMESPACE, [hash_key]).unwrap_or_default().filter_metadata);
     if let Some(proxy) = endpoint.proxy {
         metadata.typed_filter_metadata.insert(PROXY.into(), wire::any(&wire::socket_address_proto(proxy)));
+    }
+    if let Some(tlvs) = &endpoint.tlvs {
+        let config = PerHostConfig { added_tlvs: tlv::proto(tlvs) };
+        metadata.typed_filter_metadata.insert(TLVS.into(), wire::any(&config));
     }
     proto::LbEndpoint {
         health_status: health_proto(endpoint.health).into(),
@@ -431,10 +435,7 @@ fn endpoint<A: Address>(
     };
     let metadata_at = at.field("metadata");
     let proxy = proxy(&proto.metadata, &metadata_at, faults);
-    if proto.metadata.as_ref().is_some_and(|metadata| metadata.typed_filter_metadata.contains_key(TLVS)) {
-        let reason = "is not supported: add TLVs of the PROXY protocol in the cluster";
-        faults.reject::<()>(&metadata_at.field("typed_filter_metadata").key(TLVS), reason);
-    }
+    let tlvs = tlvs(&proto.metadata, &metadata_at, faults);
     let check_at = here.field("health_check_config");
     let check = match &host.health_check_config {
         Some(check) => health_check(check, &check_at, faults).map(|check| check.map(Arc::new)),
@@ -454,6 +455,7 @@ fn endpoint<A: Address>(
         hash_key: string(LB_NAMESPACE, HASH_KEY).map(Arc::from),
         mesh_tls: string(TLS_NAMESPACE, TLS_KEY) == Some(TLS_VALUE),
         proxy,
+        tlvs,
         health_check: check?,
     })
 }
@@ -469,6 +471,19 @@ fn proxy(metadata: &Option<Metadata>, at: &Path<'_>, faults: &mut Faults) -> Opt
     let at = list.key(PROXY);
     let address: core::Address = wire::unpack(any, &at, faults)?;
     wire::socket_address(&Some(address), &at, faults)
+}
+
+/// What a header says of the endpoint alone; one that cannot be read is a fault, and what is something else is as if it
+/// were not there, as in Envoy.
+fn tlvs(metadata: &Option<Metadata>, at: &Path<'_>, faults: &mut Faults) -> Option<Arc<[Tlv]>> {
+    let any = metadata.as_ref()?.typed_filter_metadata.get(TLVS)?;
+    if any.type_url != PerHostConfig::type_url() {
+        return None;
+    }
+    let list = at.field("typed_filter_metadata");
+    let at = list.key(TLVS);
+    let config: PerHostConfig = wire::unpack(any, &at, faults)?;
+    tlv::parse(&config.added_tlvs, &at.field("added_tlvs"), faults).filter(|tlvs| !tlvs.is_empty())
 }
 
 /// `None` inside when it says nothing.

@@ -2,7 +2,7 @@
 
 use super::{Message, carried, ignored, rejected, supported};
 use envoy_types::pb::envoy::config::{
-    core::v3::SocketAddress,
+    core::v3::{PerHostConfig, SocketAddress},
     endpoint::v3::{
         self as proto,
         cluster_load_assignment::{Policy, policy::DropOverload},
@@ -19,6 +19,7 @@ pub(super) const MESSAGES: &[&Message] = &[
     &ENDPOINT,
     &ADDITIONAL_ADDRESS,
     &ENDPOINT_HEALTH_CHECK,
+    &ENDPOINT_TLVS,
     &SOCKET_ADDRESS,
 ];
 
@@ -72,8 +73,8 @@ pub(in crate::resource) static LB_ENDPOINT: Message = Message::of::<proto::LbEnd
         supported(
             "metadata",
             "A76",
-            "the key of consistent hashing (A76), the proxy (A86), whether it speaks mesh mTLS (Istio); TLVs of its \
-             own for the PROXY protocol are refused",
+            "the key of consistent hashing (A76), the proxy (A86), whether it speaks mesh mTLS (Istio), its own TLVs of \
+             the PROXY protocol (Envoy)",
         ),
     ],
 );
@@ -95,6 +96,16 @@ pub(in crate::resource) static ADDITIONAL_ADDRESS: Message =
 pub(in crate::resource) static ENDPOINT_HEALTH_CHECK: Message = Message::of::<HealthCheckConfig>(
     "",
     &[supported("port_value hostname address disable_active_health_check", "Envoy", "")],
+);
+
+pub(in crate::resource) static ENDPOINT_TLVS: Message = Message::of::<PerHostConfig>(
+    "in the metadata of an endpoint",
+    &[supported(
+        "added_tlvs",
+        "Envoy",
+        "of the PROXY protocol, version 2, before what the cluster adds of the same type; of a cluster without it they \
+         have no effect",
+    )],
 );
 
 pub(in crate::resource) static SOCKET_ADDRESS: Message = Message::of::<SocketAddress>(

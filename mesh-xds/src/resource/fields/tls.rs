@@ -273,7 +273,7 @@ pub(in crate::resource) static HEADER: Message = Message::of::<ProxyProtocolConf
     "",
     &[
         needs(Feature::ProxyProtocol, "version", "Envoy", ""),
-        needs(Feature::ProxyProtocol, "added_tlvs", "Envoy", "of V2; those of single endpoints are refused"),
+        needs(Feature::ProxyProtocol, "added_tlvs", "Envoy", "of V2; those of an endpoint go before"),
         ignored("pass_through_tlvs", "Envoy", "a client has no connection before its own to take them from"),
     ],
 );

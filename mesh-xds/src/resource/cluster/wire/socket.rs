@@ -4,11 +4,12 @@
 //! the endpoint, then the PROXY protocol tells the endpoint who comes, then TLS begins. The other way round the proxy
 //! would be told instead of the endpoint; that is refused.
 
+use super::tlv;
 use crate::{
     field_path::{Faults, Path},
     resource::{
         Feature, ParseContext,
-        cluster::{HttpConnect, ProxyProtocol, Tlv},
+        cluster::{HttpConnect, ProxyProtocol},
         tls::{self, UpstreamTls},
         wire,
     },
@@ -16,7 +17,7 @@ use crate::{
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            ProxyProtocolConfig, TlvEntry, TransportSocket, proxy_protocol_config::Version,
+            ProxyProtocolConfig, TransportSocket, proxy_protocol_config::Version,
             transport_socket::ConfigType,
         },
         extensions::transport_sockets::{
@@ -27,8 +28,6 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use prost::Name;
-use std::sync::Arc;
-
 /// Names that Envoy wants the sockets to have.
 const HTTP_CONNECT: &str = "envoy.transport_sockets.http_11_proxy";
 const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
@@ -137,37 +136,15 @@ impl Reader<'_> {
 
 fn header(config: &ProxyProtocolConfig, at: &Path<'_>, faults: &mut Faults) -> Option<ProxyProtocol> {
     let list = at.field("added_tlvs");
-    let tlvs = wire::every(&config.added_tlvs, &list, faults, tlv);
+    let tlvs = tlv::parse(&config.added_tlvs, &list, faults);
     match Version::try_from(config.version) {
         Ok(Version::V1) if !config.added_tlvs.is_empty() => {
             faults.reject(&list, "must be empty: version V1 has no TLVs, V2 has")
         }
         Ok(Version::V1) => Some(ProxyProtocol::V1),
-        Ok(Version::V2) => {
-            let tlvs = tlvs?;
-            let length: usize = tlvs.iter().map(Tlv::len).sum();
-            if length > Tlv::MOST {
-                return faults.reject(&list, format!("must be at most {} bytes together", Tlv::MOST));
-            }
-            Some(ProxyProtocol::V2 { tlvs: tlvs.into() })
-        }
+        Ok(Version::V2) => Some(ProxyProtocol::V2 { tlvs: tlvs? }),
         Err(_) => faults.reject(&at.field("version"), format!("{} is not a version", config.version)),
     }
-}
-
-fn tlv(entry: &TlvEntry, at: &Path<'_>, faults: &mut Faults) -> Option<Tlv> {
-    if entry.format_string.is_some() {
-        let reason = "is not supported: there is no request yet that could be formatted; write a value";
-        faults.reject::<()>(&at.field("format_string"), reason);
-    }
-    let kind = match u8::try_from(entry.r#type) {
-        Ok(kind) => Some(kind),
-        Err(_) => faults.reject(&at.field("type"), format!("{} must be less than 256", entry.r#type)),
-    };
-    if entry.value.is_empty() {
-        return faults.reject(&at.field("value"), "must not be empty");
-    }
-    Some(Tlv { kind: kind?, value: Arc::from(entry.value.as_slice()) })
 }
 
 pub(super) fn encode(
@@ -195,11 +172,9 @@ fn around(header: &ProxyProtocol, inner: Option<TransportSocket>) -> TransportSo
         ProxyProtocol::V1 => (Version::V1, [].as_slice()),
         ProxyProtocol::V2 { tlvs } => (Version::V2, &**tlvs),
     };
-    let entry =
-        |tlv: &Tlv| TlvEntry { r#type: tlv.kind.into(), value: tlv.value.to_vec(), ..TlvEntry::default() };
     let config = ProxyProtocolConfig {
         version: version.into(),
-        added_tlvs: tlvs.iter().map(entry).collect(),
+        added_tlvs: tlv::proto(tlvs),
         ..ProxyProtocolConfig::default()
     };
     let plaintext = || named(PLAINTEXT, wire::any(&RawBuffer::default()));

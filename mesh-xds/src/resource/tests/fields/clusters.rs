@@ -321,6 +321,7 @@ fn endpoint_carriers() -> Vec<Carrier> {
     let endpoint = Endpoint {
         health_check: Some(Arc::new(EndpointHealthCheck { port: Some(5), ..Default::default() })),
         weight: 5.try_into().unwrap(),
+        tlvs: Some([model::cluster::Tlv { kind: 1, value: (*b"a").into() }].into()),
         ..Endpoint::new(vec![([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()])
     };
     let locality = LocalityEndpoints {
@@ -351,6 +352,7 @@ fn endpoint_carriers() -> Vec<Carrier> {
         carrier(&ENDPOINT, &[2, 2, 1]),
         carrier(&ADDITIONAL_ADDRESS, &[2, 2, 1, 4]),
         carrier(&ENDPOINT_HEALTH_CHECK, &[2, 2, 1, 2]),
+        carrier(&ENDPOINT_TLVS, &[2, 2, 3, 2, 2, 2]),
         carrier(&SOCKET_ADDRESS, &[2, 2, 1, 1, 1]),
     ]
 }

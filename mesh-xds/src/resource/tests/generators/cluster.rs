@@ -352,12 +352,14 @@ fn reported() -> impl Strategy<Value = ReportedMetrics> {
     )
 }
 
+pub(super) fn tlv() -> impl Strategy<Value = Tlv> {
+    (any::<u8>(), vec(any::<u8>(), 1..5)).prop_map(|(kind, value)| Tlv { kind, value: value.into() })
+}
+
 fn proxy_protocol() -> impl Strategy<Value = ProxyProtocol> {
-    let tlv =
-        (any::<u8>(), vec(any::<u8>(), 1..5)).prop_map(|(kind, value)| Tlv { kind, value: value.into() });
     prop_oneof![
         Just(ProxyProtocol::V1),
-        vec(tlv, 0..3).prop_map(|tlvs| ProxyProtocol::V2 { tlvs: tlvs.into() })
+        vec(tlv(), 0..3).prop_map(|tlvs| ProxyProtocol::V2 { tlvs: tlvs.into() })
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Endpoints of clusters.
 
-use super::{address, fraction, name, some_text, text, weight};
+use super::{address, cluster::tlv, fraction, name, some_text, text, weight};
 use crate::resource::{Locality, cluster::HostPort, endpoint::*};
 use proptest::{collection::vec, option, prelude::*};
 use std::{
@@ -38,9 +38,9 @@ pub(super) fn endpoint<A: std::fmt::Debug>(
         .prop_filter("it says something", |check| *check != EndpointHealthCheck::default());
     (
         (addresses, weight(), health, option::of(some_text()), option::of(some_text())),
-        (any::<bool>(), option::of(address()), option::of(check)),
+        (any::<bool>(), option::of(address()), option::of(check), option::of(vec(tlv(), 1..3))),
     )
-        .prop_map(|((addresses, weight, health, hostname, hash_key), (mesh_tls, proxy, check))| {
+        .prop_map(|((addresses, weight, health, hostname, hash_key), (mesh_tls, proxy, check, tlvs))| {
             Endpoint {
                 addresses,
                 weight,
@@ -49,6 +49,7 @@ pub(super) fn endpoint<A: std::fmt::Debug>(
                 hash_key,
                 mesh_tls,
                 proxy,
+                tlvs: tlvs.map(Into::into),
                 health_check: check.map(Arc::new),
             }
         })

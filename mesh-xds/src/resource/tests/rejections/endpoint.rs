@@ -4,11 +4,13 @@
 #![allow(deprecated)]
 
 use super::*;
+use crate::resource::cluster::Tlv;
 use envoy_types::pb::{
     envoy::{
         config::{
             core::v3::{
-                Address, Metadata, PerHostConfig, SocketAddress, address, socket_address::PortSpecifier,
+                Address, Metadata, PerHostConfig, SocketAddress, SubstitutionFormatString, TlvEntry, address,
+                socket_address::PortSpecifier,
             },
             endpoint::v3::{
                 self as pb, Endpoint, LbEndpoint, LedsClusterLocalityConfig, LocalityLbEndpoints,
@@ -61,6 +63,16 @@ fn first(message: &mut pb::ClusterLoadAssignment) -> &mut Endpoint {
 fn proxy(address: &Address) -> Option<Metadata> {
     let key = "envoy.http11_proxy_transport_socket.proxy_address".to_owned();
     let typed_filter_metadata = [(key, model::wire::any(address))].into();
+    Some(Metadata { typed_filter_metadata, ..Metadata::default() })
+}
+
+fn tlv(kind: u32, value: &[u8]) -> TlvEntry {
+    TlvEntry { r#type: kind, value: value.to_vec(), ..Default::default() }
+}
+
+fn tlvs(added_tlvs: Vec<TlvEntry>) -> Option<Metadata> {
+    let key = "envoy.transport_sockets.proxy_protocol".to_owned();
+    let typed_filter_metadata = [(key, model::wire::any(&PerHostConfig { added_tlvs }))].into();
     Some(Metadata { typed_filter_metadata, ..Metadata::default() })
 }
 
@@ -220,16 +232,45 @@ fn a_faulty_assignment_is_refused_with_the_place() {
                 "literal IP",
             ),
             (
+                |m| m.endpoints[0].lb_endpoints[0].metadata = tlvs(vec![tlv(1, b"a"), tlv(256, b"a")]),
+                "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.transport_sockets.proxy_protocol\"].added_tlvs[1].type",
+                "256 must be less than 256",
+            ),
+            (
+                |m| m.endpoints[0].lb_endpoints[0].metadata = tlvs(vec![tlv(1, b"")]),
+                "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.transport_sockets.proxy_protocol\"].added_tlvs[0].value",
+                "must not be empty",
+            ),
+            (
                 |m| {
-                    let key = "envoy.transport_sockets.proxy_protocol".to_owned();
-                    let tlvs = model::wire::any(&PerHostConfig::default());
-                    let typed_filter_metadata = [(key, tlvs)].into();
-                    m.endpoints[0].lb_endpoints[0].metadata =
-                        Some(Metadata { typed_filter_metadata, ..Metadata::default() });
+                    let format_string = Some(SubstitutionFormatString::default());
+                    let entry = TlvEntry { format_string, ..tlv(1, b"a") };
+                    m.endpoints[0].lb_endpoints[0].metadata = tlvs(vec![entry]);
+                },
+                "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.transport_sockets.proxy_protocol\"].added_tlvs[0].format_string",
+                "write a value",
+            ),
+            (
+                |m| {
+                    let long = vec![tlv(1, b"a"), tlv(1, &vec![0; Tlv::MOST - 3 - 3])];
+                    m.endpoints[0].lb_endpoints[0].metadata = tlvs(long);
+                },
+                "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
+                 [\"envoy.transport_sockets.proxy_protocol\"].added_tlvs",
+                "at most 65499 bytes together",
+            ),
+            (
+                |m| {
+                    let mut metadata = tlvs(vec![]).unwrap();
+                    metadata.typed_filter_metadata.values_mut().for_each(|any| any.value = vec![0xff]);
+                    m.endpoints[0].lb_endpoints[0].metadata = Some(metadata);
                 },
                 "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata\
                  [\"envoy.transport_sockets.proxy_protocol\"]",
-                "add TLVs of the PROXY protocol in the cluster",
+                "failed to decode",
             ),
             (
                 |m| m.endpoints[0].metadata = proxy(&Address::default()),
@@ -286,4 +327,29 @@ fn a_proxy_that_is_no_address_is_as_if_it_were_not_there() {
     let endpoint = |priority: usize| &parsed.priorities[priority].localities[0].endpoints[0];
     assert_eq!(endpoint(0).proxy, Some(([10, 9, 9, 9], 3128).into()));
     assert_eq!(endpoint(1).proxy, None);
+}
+
+/// Envoy passes over what is no `PerHostConfig`, and looks at an endpoint's metadata only.
+#[test]
+fn an_endpoints_tlvs_are_kept_in_order_and_what_is_something_else_is_as_if_it_were_not_there() {
+    let most = vec![0; Tlv::MOST - 3 - 4];
+    let mut message = good();
+    message.endpoints[0].metadata = tlvs(vec![tlv(9, b"z")]);
+    message.endpoints[0].lb_endpoints[0].metadata = tlvs(vec![tlv(0xe0, b"a"), tlv(0xe0, &most)]);
+    let parsed = ClusterLoadAssignment::parse(&message.encode_to_vec(), &context()).unwrap();
+    let endpoint = |priority: usize| &parsed.priorities[priority].localities[0].endpoints[0];
+    let expected = [Tlv { kind: 0xe0, value: (*b"a").into() }, Tlv { kind: 0xe0, value: most.into() }];
+    assert_eq!(endpoint(0).tlvs.as_deref(), Some(&expected[..]));
+    assert_eq!(endpoint(1).tlvs, None);
+    // It can be sent on.
+    assert_eq!(ClusterLoadAssignment::parse(&parsed.to_proto(), &context()).unwrap(), parsed);
+
+    let mut other = tlvs(vec![]).unwrap();
+    other.typed_filter_metadata.values_mut().for_each(|any| *any = model::wire::any(&Address::default()));
+    message.endpoints[0].metadata = None;
+    for nothing in [tlvs(vec![]), Some(other)] {
+        message.endpoints[0].lb_endpoints[0].metadata = nothing;
+        let parsed = ClusterLoadAssignment::parse(&message.encode_to_vec(), &context()).unwrap();
+        assert_eq!(parsed.priorities[0].localities[0].endpoints[0].tlvs, None);
+    }
 }
