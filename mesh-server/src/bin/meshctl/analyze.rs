@@ -13,6 +13,8 @@ use mesh_server::{
 use serde_json::json;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
+/// Check a directory of YAML as `mesh-server` would.
+///
 /// Exits with 1 when something is at least as bad as `--fail-on`, and with 2 when it cannot look.
 #[derive(Debug, Args)]
 pub(crate) struct Analyze {

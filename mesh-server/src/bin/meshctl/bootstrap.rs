@@ -9,6 +9,8 @@ use mesh_server::{
 use mesh_xds::resource;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+/// Print a bootstrap for a gRPC client or server (`GRPC_XDS_BOOTSTRAP`).
+///
 /// Certificates come from the CA (`--ca-file`, `--token-file`), from files that are renewed by somebody else
 /// (`--cert-file`, `--key-file`: for every gRPC but ours), or not at all (`--plaintext`).
 #[derive(Debug, Args)]

@@ -26,6 +26,8 @@ use std::{
 /// A process that does not answer by then does not work.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Say why a call goes where it goes.
+///
 /// Shows the virtual host, every route with the first condition that it fails by, where the call goes, every
 /// setting that is in force with the line that set it, and every endpoint. Exits with 1 when the call would fail
 /// before it has an endpoint, and with 2 when it cannot look.

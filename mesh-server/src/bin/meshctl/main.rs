@@ -23,17 +23,13 @@ struct Cli {
     command: Command,
 }
 
+/// What each does, its arguments say.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print a bootstrap for a gRPC client or server (`GRPC_XDS_BOOTSTRAP`).
     Bootstrap(bootstrap::Bootstrap),
-    /// Check a directory of YAML as `mesh-server` would.
     Analyze(analyze::Analyze),
-    /// Say why a call goes where it goes.
     Explain(explain::Explain),
-    /// Show who is connected and what each has acknowledged.
     ProxyStatus(proxy_status::ProxyStatus),
-    /// Show what a control plane serves to a node.
     Resources(resources::Resources),
     /// Make join tokens.
     #[command(subcommand)]

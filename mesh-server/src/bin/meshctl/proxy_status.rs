@@ -15,6 +15,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+/// Show who is connected and what each has acknowledged.
+///
 /// Exits with 1 when some client is not in sync.
 #[derive(Debug, Args)]
 pub(crate) struct ProxyStatus {

@@ -16,6 +16,8 @@ use mesh_xds::{
 };
 use std::{path::PathBuf, process::ExitCode};
 
+/// Show what a control plane serves to a node.
+///
 /// Asks a control plane for every cluster and every listener that it has for a node (a wildcard subscription), and
 /// shows the state and version of each, and what is wrong with it. It asks as that node's client would: while it does,
 /// the control plane counts one client more. Exits with 1 when something is wrong with a resource, and with 2 when it
