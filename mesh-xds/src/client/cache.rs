@@ -62,6 +62,8 @@ pub(super) struct Entry<R> {
     pub(super) references: u32,
     /// It came by the wildcard, or was given up by name and may be a part of that: kept though nobody names it.
     pub(super) listed: bool,
+    /// Nobody has named it since it is kept: it came by the wildcard, and by nothing else.
+    pub(super) unnamed: bool,
     /// Named in a request on this stream.
     pub(super) asked: bool,
     /// Subscribed again on this stream; what was known is still good, or bad, if anything was known.
@@ -88,6 +90,7 @@ impl<R> Entry<R> {
         Self {
             references: 0,
             listed: false,
+            unnamed: false,
             asked: false,
             restored: false,
             unconfirmed: false,

@@ -393,7 +393,7 @@ impl<P: Parse> Machine<P> {
             let entry = self.types[kind as usize].entries.entry(name.clone()).or_insert_with(Entry::new);
             entry.references += 1;
             if entry.references == 1 {
-                entry.asked = false;
+                (entry.asked, entry.unnamed) = (false, false);
                 entry.restored = true;
                 entry.unconfirmed = entry.is_answered();
                 self.await_end(kind, &name);

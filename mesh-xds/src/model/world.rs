@@ -77,7 +77,9 @@ pub(crate) struct World {
     seen: BTreeMap<(ResourceType, Name), Known<Arc<str>>>,
     /// What watchers of everything saw last.
     all: BTreeMap<ResourceType, All>,
-    /// Something came, of those of which everything is watched, that nobody names.
+    /// What was ever watched by name.
+    named: BTreeSet<(ResourceType, Name)>,
+    /// Something came, of those of which everything is watched, that nobody has named.
     strange: BTreeSet<ResourceType>,
     /// A response came twice on this stream: it may have been older than the wildcard that it is taken for.
     doubled: bool,
@@ -112,6 +114,7 @@ impl World {
             watched: BTreeMap::new(),
             seen: BTreeMap::new(),
             all: BTreeMap::new(),
+            named: BTreeSet::new(),
             strange: BTreeSet::new(),
             doubled: false,
             spoiled: BTreeSet::new(),
@@ -193,6 +196,7 @@ impl World {
 
     fn interest(&mut self, add: &[Key], remove: &[Key]) {
         let add: Vec<_> = add.iter().map(|(kind, index)| (*kind, name(*index))).collect();
+        self.named.extend(add.iter().cloned());
         for key in &add {
             *self.watched.entry(key.clone()).or_default() += 1;
         }

@@ -67,9 +67,10 @@ impl<P: Parse> Machine<P> {
         let drop_data = self.settings.fail_on_data_errors;
         let refuses_list = incoming.errors.iter().any(|error| *error.name == *WILDCARD);
         // Whether this answers who asked for everything.
-        let mut lists =
+        let named = self.types[kind as usize].names_something();
+        let empty =
             incoming.resources.is_empty() && incoming.removed.is_empty() && incoming.errors.is_empty();
-        lists |= incoming.removed.iter().any(|name| self.types[kind as usize].is_listed_only(name));
+        let mut lists = empty && !(incoming.complete && named);
         // Names that the response speaks about, well or ill.
         let mut mentioned = BTreeSet::new();
         // A complete response repeats all that did not change; it is not parsed again.
@@ -85,7 +86,6 @@ impl<P: Parse> Machine<P> {
                 Ok(Content::Resource(body)) => Ok(body),
                 Ok(Content::Heartbeat) => {
                     if let Some(name) = said {
-                        lists |= self.types[kind as usize].is_listed_only(&name);
                         if let Err(why) = self.heartbeat(now, kind, &name, version.as_deref(), ttl, out) {
                             faults.add(kind, Some(&name), &why);
                         }
@@ -120,7 +120,7 @@ impl<P: Parse> Machine<P> {
                 continue;
             }
             let Some(entry) = self.types[kind as usize].wanted(kind, &name) else { continue };
-            lists |= entry.references == 0 && entry.listed;
+            lists |= entry.unnamed;
             let changed = match result {
                 Ok((_, None)) => entry.accept(None, version, now),
                 Ok((_, Some((new, mark)))) => match &entry.good {
@@ -141,7 +141,9 @@ impl<P: Parse> Machine<P> {
             }
             self.settle(kind, name, changed, out);
         }
-        self.list_heard(now, kind, lists, refuses_list);
+        if lists || !refuses_list {
+            self.list_heard(now, kind, lists, named);
+        }
         for error in incoming.errors {
             mentioned.insert(error.name.clone());
             self.told(now, kind, error.name, error.code, &error.text, out);
@@ -153,7 +155,9 @@ impl<P: Parse> Machine<P> {
             let was_there = |entry: &Entry<_>| {
                 let came =
                     entry.good.is_some() || entry.lapsed.is_some() || entry.state == ResourceState::Nacked;
-                came || entry.references == 0 && entry.listed
+                let listed = entry.references == 0 && entry.listed;
+                // Who refuses to list does not say what is no more.
+                (came || listed) && !(listed && refuses_list)
             };
             let sent = entries.iter().filter(|(_, entry)| was_there(entry)).map(|(name, _)| name);
             gone.extend(sent.filter(|name| !mentioned.contains(*name)).cloned());

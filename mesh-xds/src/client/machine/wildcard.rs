@@ -9,10 +9,11 @@
 //! - What is watched by name and is there is a part of the listing. What is given up by name stays listed until the
 //!   control plane says that the wildcard does not cover it. It goes when it is said to be gone: by `removed_resources`,
 //!   by an error, or left out of a complete response.
-//! - The wildcard is answered by a response that speaks of something that nobody names, or of nothing at all. One that
-//!   speaks of named resources only may be all that there is, or be from a control plane that knows no wildcard: it is
-//!   an answer with a note.
-//! - An error of a name lists nothing. An error of `*` stays until the wildcard is answered.
+//! - The wildcard is answered by a resource that nobody has named, by a response of nothing at all (of state of the world
+//!   only if nothing is named, whose absence that could mean), and by any response if nothing is named. One of named
+//!   resources only may be all that there is, or be from a control plane that knows no wildcard, or from before it was
+//!   asked for: it is an answer with a note.
+//! - An error of a name lists nothing. An error of `*` stays until the wildcard is answered, and takes nothing away.
 //!
 //! Names of an authority (`xdstp:`) are no part of it.
 
@@ -49,14 +50,10 @@ impl<R> TypeState<R> {
         name != WILDCARD && self.entries.contains_key(WILDCARD) && name::authority(kind, name).is_none()
     }
 
-    /// Whether this is a resource that nobody names, and that is listed.
-    pub(super) fn is_listed_only(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.references == 0 && entry.listed)
-    }
-
-    /// Whether any resource is watched by its name.
-    fn names_something(&self) -> bool {
-        self.entries.iter().any(|(name, entry)| entry.references > 0 && **name != *WILDCARD)
+    /// Whether a response may be about a resource that is, or was a moment ago, watched by its name.
+    pub(super) fn names_something(&self) -> bool {
+        let named = |entry: &Entry<R>| entry.references > 0 || !entry.listed;
+        self.entries.iter().any(|(name, entry)| **name != *WILDCARD && named(entry))
     }
 
     /// How many bytes a delta server is told of what nobody names.
@@ -74,7 +71,8 @@ impl<R> TypeState<R> {
         if !self.covers(kind, name) {
             return self.entries.get_mut(name);
         }
-        let entry = self.entries.entry(name.clone()).or_insert_with(Entry::new);
+        let new = || Entry { unnamed: true, ..Entry::new() };
+        let entry = self.entries.entry(name.clone()).or_insert_with(new);
         entry.listed = true;
         Some(entry)
     }
@@ -172,17 +170,15 @@ impl<P: Parse> Machine<P> {
         held.collect()
     }
 
-    /// A response came. `answers`: it speaks of something that nobody names, or of nothing. `refuses`: it has an error of
-    /// the wildcard, which [`Self::told`] takes after this.
-    pub(super) fn list_heard(&mut self, now: Instant, kind: ResourceType, answers: bool, refuses: bool) {
-        let state = &mut self.types[kind as usize];
-        let is_meant = answers || !refuses && !state.names_something();
-        let Some(entry) = state.entries.get_mut(WILDCARD) else { return };
-        if is_meant {
+    /// A response came that has no error of the wildcard, or answers it all the same. `answers`: it has something that
+    /// nobody has named, or nothing. `named`: it may be about what is named.
+    pub(super) fn list_heard(&mut self, now: Instant, kind: ResourceType, answers: bool, named: bool) {
+        let Some(entry) = self.types[kind as usize].entries.get_mut(WILDCARD) else { return };
+        let is_refused = entry.failure.as_ref().is_some_and(|failure| !failure.silent);
+        if answers || !named && !is_refused {
             entry.failure = None;
         } else {
-            let is_refused = entry.failure.as_ref().is_some_and(|failure| !failure.silent);
-            if refuses || is_refused || entry.updated.is_some() {
+            if is_refused || entry.updated.is_some() {
                 return;
             }
             let why = "the control plane has sent nothing but what is asked for by name: there is nothing else, or it \

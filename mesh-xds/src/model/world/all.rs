@@ -69,7 +69,7 @@ impl World {
     pub(super) fn hears(&mut self, response: &Response) {
         let said = Said::of(response);
         let kind = said.kind();
-        let is_strange = |(name, _): &(&str, &str)| !self.watched.contains_key(&(kind, (*name).into()));
+        let is_strange = |(name, _): &(&str, &str)| !self.named.contains(&(kind, (*name).into()));
         if self.watched.contains_key(&(kind, WILDCARD.into())) && said.resources.iter().any(is_strange) {
             self.strange.insert(kind);
         }

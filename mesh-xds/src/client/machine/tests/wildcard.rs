@@ -219,8 +219,67 @@ fn a_refused_list_is_none_whatever_is_said_of_names() {
         script.say(variant, &["a=2", "b=1"], &["b=1"], &[]);
         assert_eq!(script.all(CDS), "a=2 b=1");
         // A list that there was stays, in doubt.
-        script.refuse(variant, &["a=2", "b=1"]);
-        script.say(variant, &["a=3", "b=1"], &["a=3"], &[]);
+        script.refuse(variant, &["a=2"]);
+        let doubt = "[Cluster * is in doubt: not yours (control plane cp:1, node me)]";
+        assert_eq!(script.all(CDS), format!("a=2 b=1 {doubt}"), "{variant:?}");
+    }
+}
+
+/// What is given up by name stays for the wildcard's sake, and what becomes of it says nothing about everything.
+#[test]
+fn a_refusal_and_a_doubt_outlive_what_is_said_of_a_name_that_was_given_up() {
+    for variant in BOTH {
+        for refused in [true, false] {
+            let mut script = Script::new(variant);
+            script.open(&[(CDS, "*"), (CDS, "a"), (CDS, "b")]);
+            if refused {
+                script.refuse(variant, &["a=1", "b=1"]);
+            } else {
+                script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
+            }
+            script.remove(&[(CDS, "b")]);
+            script.say(variant, &["a=1"], &[], &["b"]);
+            let text = script.all(CDS);
+            assert_eq!(text.contains("not yours"), refused, "{variant:?} {text}");
+            assert_eq!(
+                text.contains("nothing but what is asked for by name"),
+                !refused,
+                "{variant:?} {text}"
+            );
+            // The last one goes too, and the control plane has nothing more to say of names.
+            script.say(variant, &[], &[], &["a"]);
+            let text = script.all(CDS);
+            assert_eq!(text.contains("not yours"), refused, "{variant:?} {text}");
+            assert_eq!(
+                text.contains("nothing but what is asked for by name"),
+                !refused,
+                "{variant:?} {text}"
+            );
+            // It lists nothing, and now that is said.
+            script.remove(&[(CDS, "a")]);
+            script.pass(LINGER);
+            script.say(variant, &[], &[], &[]);
+            assert_eq!(script.all(CDS), "", "{variant:?}");
+        }
+    }
+}
+
+/// What is under way when everything is asked for is about the names of before.
+#[test]
+fn a_response_from_before_the_wildcard_is_no_answer_to_it() {
+    for (given_up, before) in [(false, [].as_slice()), (true, ["a=1"].as_slice())] {
+        let mut script = Script::new(Variant::Sotw);
+        script.open(&[(CDS, "a")]);
+        if given_up {
+            script.sotw(CDS, "1", &["a=1"]);
+            script.remove(&[(CDS, "a")]);
+        }
+        script.add(&[(CDS, "*")]);
+        script.sotw(CDS, "1", before);
+        let text = script.all(CDS);
+        assert!(text.contains("nothing but what is asked for by name"), "{given_up}: {text}");
+        script.sotw(CDS, "2", &["a=1", "b=1"]);
+        assert_eq!(script.all(CDS), "a=1 b=1");
     }
 }
 
@@ -230,8 +289,7 @@ fn who_refused_to_list_is_asked_anew_on_the_next_stream_as_if_nothing_were_liste
         let mut script = Script::new(variant);
         script.open(&[(CDS, "*"), (CDS, "a")]);
         script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
-        // Of state of the world the list is what came with the refusal.
-        script.refuse(variant, &["a=1", "b=1"]);
+        script.refuse(variant, &["a=1"]);
         assert!(
             script.all(CDS).starts_with("a=1 b=1 [Cluster * is in doubt: not yours"),
             "{}",
