@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 use tokio::{
@@ -144,6 +144,13 @@ impl Advertise {
 /// Makes a channel to the control plane, or says why it cannot.
 pub(crate) type Connect = Box<dyn Fn() -> Result<Channel, String> + Send + Sync>;
 
+/// Tells control planes which registrations are of one process.
+static PROCESS: LazyLock<String> = LazyLock::new(random);
+
+fn random() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
 /// Delays between attempts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
@@ -200,7 +207,7 @@ impl Registration {
             wanted,
             state: sender,
             retry,
-            session: format!("{:016x}", fastrand::u64(..)),
+            session: random(),
         };
         let mut task = JoinSet::new();
         task.spawn(keeper.run());
@@ -303,11 +310,9 @@ impl Keeper {
         let first = *self.wanted.borrow_and_update();
         let address = self.advertise.address().await?;
         let workload = Some(self.info.clone().at(address, self.ports.clone()));
-        let session = self.session.clone();
-        requests
-            .send(RegisterRequest { workload, health: first.into(), session })
-            .await
-            .map_err(|_| ended())?;
+        let (session, process) = (self.session.clone(), PROCESS.clone());
+        let request = RegisterRequest { workload, health: first.into(), session, process };
+        requests.send(request).await.map_err(|_| ended())?;
         // What was sent and is not answered; answers come in order.
         let mut sent = VecDeque::from([first]);
 

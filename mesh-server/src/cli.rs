@@ -158,7 +158,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("mesh-server: {message}");
+    eprintln!("mesh-server: {}", printable::except(message, &['\n']));
     ExitCode::FAILURE
 }
 

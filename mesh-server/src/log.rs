@@ -55,6 +55,12 @@ impl<'w> FormatFields<'w> for Fields {
 struct Escaping<'w>(DefaultVisitor<'w>);
 
 impl Visit for Escaping<'_> {
+    fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        self.record_debug(field, &format_args!("{text}"));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0.record_debug(field, &format_args!("{}", line(&format!("{value:?}"))));
     }

@@ -24,7 +24,7 @@ use mesh_ca::{
     spiffe_id::{SpiffeId, TrustDomain},
 };
 use mesh_xds::server::Bucket;
-use owners::{Claim, End, Owner};
+use owners::{End, Owner, Speaker};
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -49,8 +49,8 @@ const REQUESTS_PER_SECOND: u32 = 5;
 /// new one.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// Bytes of `RegisterRequest.session`.
-const LONGEST_SESSION: usize = 64;
+/// Bytes of `RegisterRequest.process` and `.session`.
+const LONGEST_ID: usize = 64;
 
 /// Who speaks for an entry, by namespace and name.
 type Owners = HashMap<(String, String), Owner>;
@@ -139,7 +139,7 @@ impl Registry {
     fn publish(
         &self,
         mut workload: RegisteredWorkload,
-        (stream, session): (u64, String),
+        speaker: Speaker,
         identity: Option<&SpiffeId>,
     ) -> Result<(RegisteredWorkload, Arc<Snapshot>), Status> {
         let mut owners = self.owners();
@@ -151,7 +151,7 @@ impl Registry {
             let same = |held: &Arc<RegisteredWorkload>| {
                 held.ports == workload.ports && held.service_account == workload.service_account
             };
-            owner.is_some_and(|owner| owner.is(stream))
+            owner.is_some_and(|owner| owner.is(speaker.stream) || owner.is_again(&speaker, identity))
                 || held(name).is_some_and(same)
                     && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
         };
@@ -168,7 +168,7 @@ impl Registry {
         let key = key(&name);
         workload.name = name;
         let owner = owners.1.entry(key).or_insert_with(|| Owner::new(identity.cloned()));
-        owner.say(Claim { stream, session, workload: workload.clone() });
+        owner.say(speaker, workload.clone());
         let snapshot = self.publisher.add_workload(workload.clone());
         Ok((workload, snapshot))
     }
@@ -296,11 +296,13 @@ impl Session {
                  {REQUESTS}"
             )));
         }
-        if request.session.len() > LONGEST_SESSION {
-            let length = request.session.len();
-            return Err(Status::invalid_argument(format!(
-                "a session of {length} bytes; {LONGEST_SESSION} are enough"
-            )));
+        for (what, id) in [("process", &request.process), ("session", &request.session)] {
+            if id.len() > LONGEST_ID {
+                let length = id.len();
+                return Err(Status::invalid_argument(format!(
+                    "a {what} of {length} bytes; {LONGEST_ID} are enough"
+                )));
+            }
         }
         let publisher = self.registry.publisher.clone();
         let health = health(request.health)?;
@@ -309,8 +311,9 @@ impl Session {
                 let parsed = parse(&workload, &self.peer, &publisher.current().model)?;
                 let workload = RegisteredWorkload { health, ..parsed };
                 let identity = self.peer.identity.as_ref();
-                let stream = (self.stream, request.session);
-                let (workload, snapshot) = self.registry.publish(workload, stream, identity)?;
+                let (process, session) = (request.process, request.session);
+                let speaker = Speaker { stream: self.stream, process, session };
+                let (workload, snapshot) = self.registry.publish(workload, speaker, identity)?;
                 if self.entry.as_ref().is_some_and(|entry| {
                     (&entry.namespace, &entry.name) != (&workload.namespace, &workload.name)
                 }) {

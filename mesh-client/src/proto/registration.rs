@@ -6,11 +6,14 @@ pub struct RegisterRequest {
     pub workload: ::core::option::Option<Workload>,
     #[prost(enumeration = "Health", tag = "2")]
     pub health: i32,
-    /// With `workload`: which registration of the workload this is, chosen by it; the same when the stream is opened again,
-    /// which then takes the place of the earlier one. Different ones live side by side, for a workload that reaches this
-    /// control plane by two names: the entry goes with the last. At most 64 bytes.
+    /// With `workload`: which process this is, and which of its registrations; chosen by it, at most 64 bytes each. A stream
+    /// that is opened again has the same ones, and takes the place of the earlier one at the same address. Others live side
+    /// by side, for a process that reaches this control plane by two names, and for processes that share a port: what was
+    /// said last counts, health is a process's own, and the entry goes with the last stream.
     #[prost(string, tag = "3")]
     pub session: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub process: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Workload {

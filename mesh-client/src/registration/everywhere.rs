@@ -53,7 +53,7 @@ impl Registrations {
     }
 
     /// Waits for the first acknowledgement; a control plane without registration counts as one. An error if all refuse
-    /// that can be reached: one that is away keeps nobody waiting for a better answer.
+    /// that can be reached: one that is away, and never took it, keeps nobody waiting for a better answer.
     pub(crate) async fn registered(&self) -> Result<(), RegistrationError> {
         if self.0.is_empty() {
             return Ok(());
@@ -62,7 +62,7 @@ impl Registrations {
             if states.iter().any(|state| matches!(state, Registered { .. } | Unsupported)) {
                 return Some(Ok(()));
             }
-            let undecided = states.iter().any(|state| matches!(state, Pending(None)));
+            let undecided = states.iter().any(|state| matches!(state, Pending(None) | Lost(_)));
             let refused = states.iter().any(|state| matches!(state, Refused(_)));
             (refused && !undecided).then(|| Err(RegistrationError::Refused(self.refusal(states))))
         });
@@ -184,6 +184,9 @@ mod tests {
         let words =
             "plane-0:15012: not you; plane-1:15012: registering; last attempt: away; plane-2:15012: nor here";
         assert_eq!(all.registered().await, Err(RegistrationError::Refused(words.into())));
+        // One that had taken it will again.
+        planes[1].state.send_replace(Lost("it restarts".into()));
+        assert!(is_pending(&mut Box::pin(all.registered())).await);
         // If all are away, nobody has said no.
         let (all, planes) = world::<2>();
         for plane in &planes {

@@ -149,18 +149,23 @@ impl Registration {
         channel: Channel,
         workload: Workload,
     ) -> Result<(Self, RegisterResponse), GrpcStatus> {
-        Self::open_as(channel, workload, "").await
+        Self::open_as(channel, workload, "", "").await
     }
 
-    /// With the name of its session.
+    /// With the names of its process and its session.
     pub(super) async fn open_as(
         channel: Channel,
         workload: Workload,
+        process: &str,
         session: &str,
     ) -> Result<(Self, RegisterResponse), GrpcStatus> {
         let (requests, inbox) = mpsc::channel(4);
-        let request =
-            RegisterRequest { workload: Some(workload), session: session.into(), ..Default::default() };
+        let request = RegisterRequest {
+            workload: Some(workload),
+            session: session.into(),
+            process: process.into(),
+            ..Default::default()
+        };
         requests.send(request).await.unwrap();
         let mut grpc = Grpc::new(channel);
         grpc.ready().await.map_err(|error| GrpcStatus::unavailable(error.to_string()))?;

@@ -1,6 +1,7 @@
 //! Changes, as a connected client sees them.
 
 use super::*;
+use crate::model::RegisteredWorkload;
 use mesh_xds::resource::{
     Locality,
     route::{Destination, RouteAction},
@@ -121,56 +122,89 @@ async fn replicas_at_one_address_have_entries_of_their_own() {
     running.shutdown().await;
 }
 
-/// A workload that reaches the control plane by two names: what it said last counts, and the entry goes with the last.
+/// A process that reaches the control plane by two names: what it said last counts, its health is one, and the entry goes
+/// with the last stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_lives_as_long_as_one_of_its_workloads_streams() {
+async fn an_entry_lives_as_long_as_one_of_its_processs_streams() {
     let dir = config(SERVICE);
     let running = App::start(dev(&dir)).await.unwrap();
     let address = running.addresses().xds_plaintext.unwrap().to_string();
     let publisher = running.publisher().clone();
-    let healths = || -> Vec<_> {
-        publisher.current().model.workloads.iter().map(|one| format!("{:?}", one.health)).collect()
+    // Health and label of each.
+    let entries = || -> Vec<_> {
+        let of = |one: &Arc<RegisteredWorkload>| format!("{:?} {}", one.health, one.labels["by"]);
+        publisher.current().model.workloads.iter().map(of).collect()
     };
     let until = async |expected: &[&str]| {
         let mut changes = publisher.changes();
         let wait = async {
-            while healths() != expected {
+            while entries() != expected {
                 changes.changed().await.unwrap();
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never {expected:?}, but {:?}", healths()));
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never {expected:?}, but {:?}", entries()));
     };
-    let open = async |session| {
-        let said = workload("127.0.0.1", 5001);
-        let (stream, answer) = Registration::open_as(plaintext(&address), said, session).await.unwrap();
+    let open = async |process, session: &str| {
+        let mut said = workload("127.0.0.1", 5001);
+        said.labels.insert("by".into(), session.into());
+        let (stream, answer) =
+            Registration::open_as(plaintext(&address), said, process, session).await.unwrap();
         assert_eq!(answer.workload_entry, "reviews-v1-127.0.0.1");
         stream
     };
-    let (mut one, mut other) = (open("one").await, open("other").await);
+    let (mut one, mut other) = (open("p", "one").await, open("p", "other").await);
+    assert_eq!(entries(), ["Healthy other"]);
     one.health(Health::Draining).await.unwrap();
-    assert_eq!(healths(), ["Draining"]);
-    other.health(Health::Unhealthy).await.unwrap();
-    assert_eq!(healths(), ["Unhealthy"]);
-    drop(other);
-    until(&["Draining"]).await;
-
-    // It is opened again before its end is noticed: the earlier stream has no say any more, nor has its end.
-    let again = open("one").await;
-    assert_eq!(healths(), ["Healthy"]);
-    let status = one.health(Health::Draining).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::Aborted, "{status:?}");
+    assert_eq!(entries(), ["Draining one"]);
+    // What the other one said before is about the same process.
     drop(one);
-    let mut other = open("other").await;
-    other.health(Health::Unhealthy).await.unwrap();
-    drop(again);
-    other.health(Health::Draining).await.unwrap();
-    assert_eq!(healths(), ["Draining"]);
+    until(&["Draining other"]).await;
+    other.health(Health::Healthy).await.unwrap();
+
+    // A stream is opened again before the end of the earlier one is noticed, which has no say any more, nor has its end.
+    let mut again = open("p", "other").await;
+    let status = other.health(Health::Draining).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Aborted, "{status:?}");
     drop(other);
+    again.health(Health::Unhealthy).await.unwrap();
+    assert_eq!(entries(), ["Unhealthy other"]);
+
+    // Another process takes over its port: it has a health of its own, and stays when the earlier one has drained.
+    let next = open("q", "one").await;
+    assert_eq!(entries(), ["Healthy one"]);
+    again.health(Health::Draining).await.unwrap();
+    assert_eq!(entries(), ["Draining other"]);
+    drop(again);
+    until(&["Healthy one"]).await;
+    drop(next);
     until(&[]).await;
 
-    let long = Registration::open_as(plaintext(&address), workload("127.0.0.1", 5001), &"x".repeat(65)).await;
-    let status = long.map(|_| ()).unwrap_err();
-    assert!(status.message().contains("a session of 65 bytes"), "{status:?}");
+    let long = "x".repeat(65);
+    for (process, session) in [(&*long, ""), ("", &long)] {
+        let refused =
+            Registration::open_as(plaintext(&address), workload("127.0.0.1", 5001), process, session).await;
+        let status = refused.map(|_| ()).unwrap_err();
+        assert!(status.message().contains("of 65 bytes"), "{status:?}");
+    }
+    running.shutdown().await;
+}
+
+/// It is its own, though its earlier stream may live yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_opened_again_with_other_ports_keeps_its_entry() {
+    let dir = config(SERVICE);
+    let running = App::start(dev(&dir)).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap().to_string();
+    let open = async |port, process, session| {
+        let said = workload("127.0.0.1", port);
+        let opened = Registration::open_as(plaintext(&address), said, process, session).await.unwrap();
+        (opened.0, opened.1.workload_entry)
+    };
+    let (_early, name) = open(5001, "p", "s").await;
+    let (_again, same) = open(5002, "p", "s").await;
+    let (_replica, other) = open(5003, "q", "s").await;
+    assert_eq!([name, same, other], ["", "", "-5003"].map(|end| format!("reviews-v1-127.0.0.1{end}")));
+    assert_eq!(running.publisher().current().model.workloads.len(), 2);
     running.shutdown().await;
 }
 
