@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     bootstrap::{Bootstrap, ServerConfig},
-    config::XdsErrorCause,
     name::{self, ResourceType},
 };
 use bytes::Bytes;
@@ -152,6 +151,8 @@ pub(super) struct Actions {
     pub(super) changed: BTreeSet<Key>,
     /// Another control plane speaks for some authority than before.
     pub(super) moved: bool,
+    /// Control planes that can be reached again, though they sent nothing at this moment.
+    recovered: Vec<Id>,
     /// What came has not been taken by everybody; its stream is read on after that.
     pub(super) outstanding: Option<Outstanding>,
 }
@@ -159,6 +160,7 @@ pub(super) struct Actions {
 impl Actions {
     pub(super) fn merge(&mut self, more: Self) {
         self.io.extend(more.io);
+        self.recovered.extend(more.recovered);
         self.changed.extend(more.changed);
         self.moved |= more.moved;
         self.outstanding = more.outstanding.or(self.outstanding.take());
@@ -247,6 +249,7 @@ impl<P: Parse> Federation<P> {
         for (server, (add, remove)) in told {
             self.step(now, server, Input::Interest { add, remove }, &mut out);
         }
+        self.recovered(now, &mut out);
         for id in started.into_keys() {
             self.fall_back(now, id, &mut out);
         }
@@ -279,6 +282,7 @@ impl<P: Parse> Federation<P> {
         for server in 0..self.servers.len() {
             self.step(now, server, Input::Tick, &mut out);
         }
+        self.recovered(now, &mut out);
         for id in 0..self.authorities.len() {
             self.fall_back(now, id, &mut out);
         }
@@ -298,7 +302,12 @@ impl<P: Parse> Federation<P> {
     /// Advances one machine.
     fn step(&mut self, now: Instant, id: Id, input: Input, out: &mut Actions) {
         let Some(server) = self.servers.get_mut(id) else { return };
+        let waits = matches!(input, Input::Tick | Input::Interest { .. });
+        let was_away = server.machine.unreachable().is_some();
         let done = server.machine.on(now, input);
+        if waits && was_away && server.machine.unreachable().is_none() && server.machine.link().0 {
+            out.recovered.push(id);
+        }
         if done.disconnect {
             out.io.push((id, Action::Disconnect));
         }
@@ -308,6 +317,15 @@ impl<P: Parse> Federation<P> {
         out.io.extend(done.requests.into_iter().map(|request| (id, Action::Send(request))));
         out.io.extend(done.rejected.map(|text| (id, Action::Rejected(text))));
         out.changed.extend(done.changed);
+    }
+
+    /// One that had said something unreadable has now said all that is awaited, or nobody waits for more.
+    fn recovered(&mut self, now: Instant, out: &mut Actions) {
+        for server in std::mem::take(&mut out.recovered) {
+            for id in 0..self.authorities.len() {
+                self.answered(now, id, server, out);
+            }
+        }
     }
 
     /// A control plane answered: those after it are not needed, and those before it are behind.
@@ -363,10 +381,9 @@ impl<P: Parse> Federation<P> {
             }
             let is_last = authority.active + 1 == authority.servers.len();
             let known = |(kind, name): &Key| server.machine.outcome(*kind, name);
-            let lacks = |key| match known(key) {
-                Known::Good { .. } => false,
-                Known::Bad(error) => !matches!(error.cause, XdsErrorCause::DoesNotExist(_)),
-                Known::Pending => true,
+            // Silence, and the end of a time to live, say nothing about what there is.
+            let lacks = |key: &Key| {
+                !matches!(known(key), Known::Good { .. }) && !server.machine.is_gone(key.0, &key.1)
             };
             let why = server.machine.unreachable();
             let next = if is_last {

@@ -166,7 +166,7 @@ impl<R> Entry<R> {
         dropped || !same
     }
 
-    /// Whether the control plane itself took it away, or let it end.
+    /// Whether the control plane itself took it away.
     pub(super) fn is_gone(&self) -> bool {
         let said =
             |failure: &Failure| !failure.silent && matches!(failure.cause, XdsErrorCause::DoesNotExist(_));

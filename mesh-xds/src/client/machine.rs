@@ -296,7 +296,7 @@ impl<P: Parse> Machine<P> {
         entry.lapsed.as_ref().map(|lapsed| lapsed.resource.clone())
     }
 
-    /// Whether the control plane said that it does not exist; its silence says nothing.
+    /// Whether the control plane said that it does not exist; its silence says nothing, nor the end of a time to live.
     pub(super) fn is_gone(&self, kind: ResourceType, name: &str) -> bool {
         self.types[kind as usize].entries.get(name).is_some_and(Entry::is_gone)
     }
@@ -577,6 +577,9 @@ impl<P: Parse> Machine<P> {
                 let may_return = is_open && entry.failure.is_none();
                 let lapsed = entry.good.take().filter(|_| may_return);
                 entry.fail(cause, ResourceState::DoesNotExist, Arc::default(), true, now);
+                if let Some(failure) = &mut entry.failure {
+                    failure.silent = true;
+                }
                 entry.lapsed = lapsed;
                 self.notify(kind, name, out);
                 continue;

@@ -1,7 +1,8 @@
 //! One target's configuration over time (gRFC A74): what it wants watched, and what is published.
 //!
 //! A change is published when it is complete. Until then what was published stays in force, its resources
-//! stay watched, and changes *of those* (endpoints, above all) are still published.
+//! stay watched, and changes *of those* (endpoints, above all) are still published. So it is when a new part cannot be had
+//! because the control plane is away, or was rejected: that costs nothing that is good.
 //!
 //! When another control plane takes over (gRFC A71), what it says replaces what was published as a whole, once it
 //! is complete; until then what was published stays as it is, for a view is never made of the words of two. If
@@ -10,7 +11,7 @@
 //! way to anything.
 
 use super::{
-    ClusterConfig, Lookup, ServerXdsConfig, Source, XdsConfig, XdsError,
+    ClusterConfig, Lookup, ServerXdsConfig, Source, XdsConfig, XdsError, XdsErrorCause,
     graph::{Clusters, Walk, or_equal, routes_of},
     lookup::sharing,
 };
@@ -81,7 +82,7 @@ fn decide<T>(
     let next =
         next.filter(|next| next.is_ok() || superseded.is_none_or(|held| !held.outlives(lookup, &sources)));
     let Some(next) = next else {
-        if let Some(held) = superseded {
+        if let Some(held) = held.as_ref().filter(|held| held.config.is_ok()) {
             wanted.extend(held.wanted.iter().cloned());
         }
         return Resolution { wanted, publish: None };
@@ -114,6 +115,7 @@ impl ClientTarget {
         let mut walk = Walk::new(lookup);
         let next = match self.roots(&mut walk) {
             None => None,
+            Some(Err(error)) if self.outlasts(&error, &walk, lookup) => None,
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(roots)) => self.complete(&mut walk, &roots).map(Ok),
         };
@@ -134,6 +136,16 @@ impl ClientTarget {
             self.complete(&mut walk, &roots).map(Ok)
         });
         decide(&mut self.published, walk, lookup, next, same_config)
+    }
+
+    /// Whether what is in force stays all the same.
+    fn outlasts(&self, error: &XdsError, walk: &Walk<'_, impl Lookup>, lookup: &impl Lookup) -> bool {
+        self.current().is_some()
+            && match error.cause {
+                XdsErrorCause::Unreachable(_) => true,
+                XdsErrorCause::Rejected(_) => !walk.sources.iter().any(|source| lookup.drops_data(*source)),
+                XdsErrorCause::DoesNotExist(_) | XdsErrorCause::Failed(_) => false,
+            }
     }
 
     /// The configuration in force, if there is one.

@@ -49,6 +49,12 @@ impl<P: Parse> Federation<P> {
                     let cause = XdsErrorCause::Unreachable(why().unwrap_or_else(silent));
                     Known::Bad(self.error(kind, name, cause, &server.config.address))
                 }
+                // What it says now does not go with what is on disk.
+                None if matches!(known, Known::Good { .. }) => {
+                    let why = format!("{} does not have it", self.stored.describe());
+                    let cause = XdsErrorCause::Unreachable(why.into());
+                    Known::Bad(self.error(kind, name, cause, &server.config.address))
+                }
                 None => known,
             };
         }

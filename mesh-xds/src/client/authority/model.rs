@@ -14,7 +14,7 @@ use crate::{
         store::{CacheSettings, Kept, Owner, Record, Writer, rewritten},
         testing,
     },
-    config::XdsError,
+    config::{XdsError, XdsErrorCause},
     model::{
         event::{self, Peer, name, value},
         scripts::{Script, explore, fail},

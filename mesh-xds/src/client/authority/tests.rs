@@ -197,9 +197,55 @@ fn what_is_known_to_be_absent_needs_no_replacement() {
     let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
     script.add(&[(LDS, "l")]);
     script.open(0);
+    script.answer(0, LDS, &["other=1"]);
+    let not_found = proto::ResourceError {
+        resource_name: Some(proto::ResourceName { name: "l".into() }),
+        error_detail: Some(proto::Status { code: 5, message: "it is gone".into() }),
+    };
+    let response = proto::DiscoveryResponse {
+        version_info: "2".into(),
+        nonce: "2".into(),
+        type_url: LDS.url().into(),
+        resource_errors: vec![not_found],
+        ..Default::default()
+    };
+    script.on(0, Input::Response(Response::Sotw(response)));
+    assert!(script.known(LDS, "l").contains("does not exist: it is gone"), "{}", script.known(LDS, "l"));
+    script.close(0);
+    script.pass(2);
+    assert!(script.close(0).is_empty());
+}
+
+#[test]
+fn what_a_control_plane_was_silent_about_is_not_known_to_be_absent() {
+    let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
+    script.add(&[(LDS, "l")]);
+    script.open(0);
     script.pass(15);
     assert!(script.known(LDS, "l").contains("does not exist"));
-    assert!(script.close(0).is_empty());
+    assert_eq!(script.close(0), ["1 connect"]);
+}
+
+#[test]
+fn what_ended_with_its_time_while_the_control_plane_is_away_is_asked_of_the_next() {
+    let mut script = Script::with(&bootstrap(&["a:1", "b:1"]), Stored::none(), Variant::Delta);
+    script.add(&[(LDS, "l")]);
+    script.open(0);
+    let mut resource = crate::client::testing::wrapper(LDS, "l", "1", "l=a");
+    resource.ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let response = proto::DeltaDiscoveryResponse {
+        nonce: "1".into(),
+        type_url: LDS.url().into(),
+        resources: vec![resource],
+        ..Default::default()
+    };
+    script.on(0, Input::Response(Response::Delta(response)));
+    assert_eq!(script.known(LDS, "l"), "a");
+    script.close(0);
+    script.pass(5);
+    assert!(script.close(0).is_empty(), "what is known is enough");
+    assert_eq!(script.pass(60).iter().filter(|action| *action == "1 connect").count(), 1);
+    assert_eq!(script.speaks(), "b:1");
 }
 
 #[test]

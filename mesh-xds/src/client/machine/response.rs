@@ -142,7 +142,7 @@ impl<P: Parse> Machine<P> {
             self.settle(kind, name, changed, out);
         }
         if lists || !refuses_list {
-            self.list_heard(now, kind, lists, named);
+            self.list_heard(now, kind, lists || incoming.complete && !named, named);
         }
         for error in incoming.errors {
             mentioned.insert(error.name.clone());
