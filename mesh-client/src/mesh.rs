@@ -468,8 +468,8 @@ impl MeshBuilder {
         self
     }
 
-    /// Keeps the last configuration that was accepted in this directory, and starts with it, for up to a day,
-    /// while no control plane answers. The file holds no secret. Processes may share the directory, and those of one
+    /// Keeps the last configuration that was accepted in this directory, and starts with it, if it is not older than a
+    /// day, while no control plane answers. The file holds no secret. Processes may share the directory, and those of one
     /// node the file: see [`CacheSettings::directory`], also for whose it has to be. Default: nothing is kept.
     pub fn cache_dir(self, directory: impl Into<PathBuf>) -> Self {
         self.cache(CacheSettings::new(directory))

@@ -2,7 +2,7 @@
 
 mod secrets;
 
-use super::{ClusterConfig, LeafCluster, Lookup, Source, XdsError};
+use super::{ClusterConfig, LeafCluster, Lookup, Source, XdsError, XdsErrorCause};
 use crate::{
     client::{Key, Known},
     name::{Name, ResourceType, canonical},
@@ -42,11 +42,13 @@ pub(super) struct Walk<'a, L> {
     leaves: BTreeMap<Name, Arc<ClusterConfig>>,
     /// Who was asked.
     pub(super) sources: BTreeSet<Source>,
+    /// Something is in force meanwhile: what cannot be had because its control plane is away is waited for.
+    patient: bool,
 }
 
 impl<'a, L: Lookup> Walk<'a, L> {
-    pub(super) fn new(lookup: &'a L) -> Self {
-        Self { lookup, wanted: BTreeSet::new(), sources: BTreeSet::new(), leaves: BTreeMap::new() }
+    pub(super) fn new(lookup: &'a L, patient: bool) -> Self {
+        Self { lookup, wanted: BTreeSet::new(), sources: BTreeSet::new(), leaves: BTreeMap::new(), patient }
     }
 
     fn known(&mut self, kind: ResourceType, name: &Name) -> Known<AnyResource> {
@@ -54,7 +56,12 @@ impl<'a, L: Lookup> Walk<'a, L> {
         let known = self.lookup.known(kind, &name);
         self.sources.insert(self.lookup.source(kind, &name));
         self.wanted.insert((kind, name));
-        known
+        match known {
+            Known::Bad(XdsError { cause: XdsErrorCause::Unreachable(_), .. }) if self.patient => {
+                Known::Pending
+            }
+            known => known,
+        }
     }
 
     /// Keeps watched, without looking at it.

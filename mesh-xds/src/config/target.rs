@@ -69,6 +69,11 @@ impl<T> Published<T> {
     }
 }
 
+/// Whether there is something to go on with, of those who speak now.
+fn in_force<T>(held: &Option<Published<T>>, lookup: &impl Lookup) -> bool {
+    held.as_ref().is_some_and(|held| held.config.is_ok() && !held.is_superseded(lookup))
+}
+
 /// Decides between what follows from what is known now, and what is in force.
 fn decide<T>(
     held: &mut Option<Published<T>>,
@@ -112,7 +117,7 @@ impl ClientTarget {
 
     /// What follows from what is known now.
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<XdsConfig> {
-        let mut walk = Walk::new(lookup);
+        let mut walk = Walk::new(lookup, in_force(&self.published, lookup));
         let next = match self.roots(&mut walk) {
             None => None,
             Some(Err(error)) if self.outlasts(&error, &walk, lookup) => None,
@@ -138,14 +143,10 @@ impl ClientTarget {
         decide(&mut self.published, walk, lookup, next, same_config)
     }
 
-    /// Whether what is in force stays all the same.
+    /// Whether what is in force stays although something new was rejected.
     fn outlasts(&self, error: &XdsError, walk: &Walk<'_, impl Lookup>, lookup: &impl Lookup) -> bool {
-        self.current().is_some()
-            && match error.cause {
-                XdsErrorCause::Unreachable(_) => true,
-                XdsErrorCause::Rejected(_) => !walk.sources.iter().any(|source| lookup.drops_data(*source)),
-                XdsErrorCause::DoesNotExist(_) | XdsErrorCause::Failed(_) => false,
-            }
+        let strict = walk.sources.iter().any(|source| lookup.drops_data(*source));
+        self.current().is_some() && !strict && matches!(error.cause, XdsErrorCause::Rejected(_))
     }
 
     /// The configuration in force, if there is one.
@@ -256,7 +257,7 @@ impl ClusterTarget {
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ClusterConfig> {
         let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
         let before = current.map(|current| (self.cluster.clone(), Ok(current.clone()))).into_iter().collect();
-        let mut walk = Walk::new(lookup);
+        let mut walk = Walk::new(lookup, in_force(&self.published, lookup));
         let next = walk.clusters([&self.cluster], &before).and_then(|clusters| clusters.into_values().next());
         decide(&mut self.published, walk, lookup, next, same)
     }
@@ -276,7 +277,7 @@ impl ServerTarget {
 
     /// What follows from what is known now.
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ServerXdsConfig> {
-        let mut walk = Walk::new(lookup);
+        let mut walk = Walk::new(lookup, in_force(&self.published, lookup));
         let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
         let next = match walk.listener(&self.listener) {
             None => None,

@@ -41,7 +41,10 @@ impl Facts {
     }
 
     fn bad(&mut self, kind: ResourceType, name: &str) -> &mut Self {
-        let cause = XdsErrorCause::DoesNotExist("said so".into());
+        self.cannot(kind, name, XdsErrorCause::DoesNotExist("said so".into()))
+    }
+
+    fn cannot(&mut self, kind: ResourceType, name: &str, cause: XdsErrorCause) -> &mut Self {
         let error =
             XdsError { resource_type: kind, name: name.into(), cause, server: "cp".into(), node: "n".into() };
         self.known.insert((kind, name.into()), Known::Bad(error));
@@ -185,6 +188,55 @@ fn old_routes_stay_until_the_new_ones_are_complete_and_endpoints_still_move() {
     let config = resolution.publish.unwrap().unwrap();
     assert_eq!(config.clusters.keys().map(|name| &**name).collect::<Vec<_>>(), ["b"]);
     assert_eq!(wanted(&resolution.wanted), ["CDS b", "EDS b", "LDS t", "RDS new"], "a is let go");
+}
+
+#[test]
+fn what_is_in_force_stays_when_what_is_to_replace_it_cannot_be_had() {
+    let unreachable = || XdsErrorCause::Unreachable("gone".into());
+    let rejected = || XdsErrorCause::Rejected("bad".into());
+    for (cause, strict, stays) in [
+        (unreachable(), false, true),
+        (unreachable(), true, true),
+        (rejected(), false, true),
+        (rejected(), true, false),
+    ] {
+        let (mut target, mut facts, _) = resolved();
+        facts.strict = strict;
+        facts.good(&[listener("t", "new")]).cannot(RDS, "new", cause.clone());
+        let resolution = target.resolve(&facts);
+        assert_eq!(resolution.publish.is_none(), stays, "{cause:?} {strict}");
+        if stays {
+            assert_eq!(wanted(&resolution.wanted), ["CDS a", "EDS a", "LDS t", "RDS new", "RDS r"]);
+            let moved = target.resolve(facts.good(&[endpoints("a", 2)])).publish;
+            assert!(moved.unwrap().is_ok(), "and its endpoints move");
+        }
+    }
+    // That it does not exist was said.
+    let (mut target, mut facts, _) = resolved();
+    assert!(target.resolve(facts.good(&[listener("t", "new")]).bad(RDS, "new")).publish.unwrap().is_err());
+    // With nothing to go on with nobody is kept waiting.
+    let mut facts = Facts::default();
+    facts.good(&[listener("t", "r")]).cannot(RDS, "r", unreachable());
+    assert!(super::tests::target().resolve(&facts).publish.unwrap().is_err());
+}
+
+#[test]
+fn a_change_below_a_cluster_unwatches_nothing_that_is_in_force_and_costs_nothing_if_it_cannot_be_had() {
+    let mut facts = Facts::default();
+    facts.good(&[listener("t", "r"), routes("r", &[("t", &["agg", "x"])]), aggregate("agg", &["a"])]);
+    facts.good(&[cluster("a"), endpoints("a", 1), cluster("x"), endpoints("x", 1)]);
+    let mut target = target();
+    target.resolve(&facts).publish.unwrap().unwrap();
+    let all = ["CDS a", "CDS agg", "CDS b", "CDS x", "EDS a", "EDS x", "LDS t", "RDS r"];
+    let resolution = target.resolve(facts.good(&[aggregate("agg", &["b"])]));
+    assert!(resolution.publish.is_none());
+    assert_eq!(wanted(&resolution.wanted), all);
+    let resolution = target.resolve(facts.cannot(CDS, "b", XdsErrorCause::Unreachable("gone".into())));
+    assert!(resolution.publish.is_none(), "a works");
+    assert_eq!(wanted(&resolution.wanted), all);
+    let resolution = target.resolve(facts.good(&[cluster("b"), endpoints("b", 1)]));
+    assert!(resolution.publish.unwrap().is_ok());
+    assert!(!wanted(&resolution.wanted).contains(&"CDS a".to_owned()), "now it is let go");
 }
 
 #[test]

@@ -533,3 +533,43 @@ fn silence_takes_nothing_from_disk_and_a_deletion_does() {
     );
     assert_eq!(said(&script), [(key(CDS, "c"), false), (key(LDS, "l"), true)]);
 }
+
+#[test]
+fn one_that_said_something_unreadable_speaks_again_when_nothing_more_is_awaited_of_it() {
+    let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
+    script.add(&[(LDS, "l"), (CDS, "c")]);
+    script.open(0);
+    assert_eq!(script.on(0, Input::Unreadable("too large".into())), ["1 connect"]);
+    script.open(1);
+    script.answer(1, LDS, &["l=b"]);
+    script.answer(1, CDS, &["c=b"]);
+    script.pass(3);
+    script.open(0);
+    script.answer(0, LDS, &["l=a"]);
+    assert_eq!(script.speaks(), "b:1", "c may be what cannot be read");
+    script.pass(15);
+    assert_eq!((script.speaks(), script.known(LDS, "l").as_str()), ("a:1", "a"));
+}
+
+#[test]
+fn what_is_on_disk_is_not_completed_with_what_a_control_plane_says_meanwhile() {
+    let (resource, body) = (Arc::from("disk"), "l=disk".into());
+    let kept = Kept { resource, body, version: "old".into(), server: "a:1".into(), confirmed: 1.0 };
+    let stored = Stored::of([((LDS, "l".into()), kept)].into(), "/cache", 60);
+    let mut script = Script::with(&bootstrap(&["a:1"]), stored, Variant::Sotw);
+    script.add(&[(LDS, "l"), (CDS, "c")]);
+    script.open(0);
+    script.on(0, Input::Unreadable("too large".into()));
+    assert!(script.federation.is_stored() && script.known(LDS, "l").starts_with("disk"));
+    script.pass(3);
+    script.open(0);
+    script.answer(0, CDS, &["c=a"]);
+    assert!(script.federation.is_stored(), "what cannot be read may come again");
+    assert!(
+        script.known(CDS, "c").ends_with("does not have it (control plane a:1, node me)"),
+        "{}",
+        script.known(CDS, "c")
+    );
+    script.answer(0, LDS, &["l=a"]);
+    assert_eq!((script.known(LDS, "l"), script.known(CDS, "c")), ("a".into(), "a".into()));
+}

@@ -24,7 +24,8 @@ pub struct CacheSettings {
     /// the same control planes also the file: each adds what it is told. On Unix the directory and the file must be
     /// this user's or root's, and nobody else may write the file, nor the directory, unless it is sticky as `/tmp`.
     pub directory: PathBuf,
-    /// What no control plane has stood by for longer is not used. Default 24 h.
+    /// What no control plane had stood by for longer when the process begins is not used. What is used then stays in use
+    /// for as long as nobody answers, as configuration that was received does. Default 24 h.
     pub max_age: Duration,
     /// A larger file is neither written nor read; what other processes added is left out first. Default 256 MiB.
     pub max_bytes: u64,
