@@ -1,9 +1,17 @@
 //! Where in a message a parser is, and the faults it found there.
 //!
-//! A [`Path`] lives on the stack and is written out only when something is wrong.
+//! A [`Path`] lives on the stack and is written out only when something is wrong. However many faults a message has, and
+//! however long the names in it, what is told of them is bounded: whoever sends it must not choose how much is kept.
 
 use crate::error::{Invalid, Rejected};
-use std::fmt;
+use std::fmt::{self, Write};
+
+/// Faults that are told; of others that there are more.
+const MOST: usize = 64;
+/// Bytes of a path, and of the place where the cause was written.
+const LONGEST: usize = 1024;
+/// Bytes of a reason; protobuf's own names each of a hundred levels.
+const LONGEST_REASON: usize = 4 * LONGEST;
 
 /// A place in a message: `virtual_hosts[0].routes[2].match`.
 #[derive(Clone, Copy)]
@@ -54,14 +62,49 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// The beginning of what is written.
+struct Short(String, usize);
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.1 - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        self.0.push_str(text.get(..end).unwrap_or_default());
+        // Nothing more is written after an error.
+        Err(fmt::Error)
+    }
+}
+
+/// The beginning of it, if it is long.
+fn short(text: impl fmt::Display, limit: usize) -> String {
+    let mut short = Short(String::new(), limit);
+    match write!(short, "{text}") {
+        Ok(()) => short.0,
+        Err(fmt::Error) => short.0 + "…",
+    }
+}
+
 /// The faults found so far. A parser that returns `None` has added at least one.
 #[derive(Default)]
-pub struct Faults(Vec<Invalid>);
+pub struct Faults {
+    told: Vec<Invalid>,
+    more: usize,
+}
 
 impl Faults {
     /// Notes a fault; always `None`, so that a parser can end with it.
     pub fn reject<T>(&mut self, at: &Path<'_>, reason: impl Into<String>) -> Option<T> {
-        self.0.push(Invalid { path: at.to_string(), reason: reason.into() });
+        if self.told.len() == MOST {
+            self.more += 1;
+            return None;
+        }
+        let reason = reason.into();
+        let reason = if reason.len() > LONGEST_REASON { short(reason, LONGEST_REASON) } else { reason };
+        self.told.push(Invalid { path: short(at, LONGEST), reason });
         None
     }
 
@@ -83,23 +126,27 @@ impl Faults {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.told.len() + self.more
     }
 
     /// Says of the faults from the `first` on where their cause was written.
     pub fn written_at(&mut self, first: usize, place: Option<&str>) {
-        let Some(place) = place else { return };
-        for fault in self.0.iter_mut().skip(first) {
+        let Some(place) = place.map(|place| short(place, LONGEST)) else { return };
+        for fault in self.told.iter_mut().skip(first) {
             fault.reason.push_str(&format!(" (written at {place})"));
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.told.is_empty()
     }
 
     pub fn into_rejected(self) -> Rejected {
-        Rejected { faults: self.0 }
+        let Self { told: mut faults, more } = self;
+        if more > 0 {
+            faults.push(Invalid { path: String::new(), reason: format!("and {more} more faults") });
+        }
+        Rejected { faults }
     }
 }
 
@@ -116,5 +163,25 @@ mod tests {
         let config = configs.key("fault");
         assert_eq!(config.to_string(), "virtual_hosts[0].typed_per_filter_config[\"fault\"]");
         assert_eq!(root.to_string(), "");
+    }
+
+    #[test]
+    fn what_is_told_of_faults_is_bounded_whatever_a_message_has() {
+        let (root, long) = (Path::ROOT, "ü".repeat(LONGEST_REASON));
+        let map = root.field("policies");
+        let at = map.key(&long);
+        let mut faults = Faults::default();
+        for index in 0..100_000 {
+            faults.reject::<()>(&at.index(index), "says nothing");
+        }
+        faults.reject::<()>(&root, long.clone());
+        assert_eq!(faults.len(), 100_001);
+        faults.written_at(0, Some(&long));
+        let text = faults.into_rejected().to_string();
+        assert!(text.len() < MOST * (2 * LONGEST + LONGEST_REASON + 100), "{} bytes", text.len());
+        assert!(text.starts_with("policies[\"ü") && text.ends_with("and 99937 more faults"));
+        let mut faults = Faults::default();
+        faults.reject::<()>(&root.field("x"), long);
+        assert!(faults.into_rejected().to_string().ends_with("ü…"));
     }
 }

@@ -243,7 +243,7 @@ fn route() -> BoxedStrategy<Arc<Route>> {
 pub(crate) fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {
     let host = (
         some_text(),
-        vec("[*]?[a-z]{1,8}", 1..3),
+        vec(prop_oneof![4 => "[*]?[a-z]{1,8}", 1 => "[a-z]{1,8}[*]", 1 => Just("*".to_owned())], 1..3),
         vec(route(), 0..3),
         (option::of(retry()), option::of(hedge())),
         overrides(),
@@ -254,8 +254,13 @@ pub(crate) fn route_configuration() -> impl Strategy<Value = RouteConfiguration>
         let hosts = hosts.into_iter().enumerate().map(|(i, host)| {
             let (name, domains, routes, (retry, hedge), overrides, headers) = host;
             let domains = domains.iter().enumerate();
-            let domains =
-                domains.map(|(j, domain)| DomainPattern::parse(&format!("{domain}{i}{j}")).unwrap());
+            // None is in the configuration twice.
+            let domains = domains.map(|(j, domain)| match domain.strip_suffix('*') {
+                Some("") if (i, j) == (0, 0) => "*".to_owned(),
+                Some(start) => format!("{start}{i}{j}*"),
+                None => format!("{domain}{i}{j}"),
+            });
+            let domains = domains.map(|domain| DomainPattern::parse(&domain).unwrap());
             let (domains, retry) = (domains.collect(), retry.map(Arc::new));
             Arc::new(VirtualHost { name, domains, routes, retry, hedge, overrides, headers })
         });

@@ -286,6 +286,14 @@ fn logical_dns_has_one_endpoint() {
             ),
             (
                 |m| {
+                    let locality = &mut m.load_assignment.as_mut().unwrap().endpoints[0];
+                    locality.lb_endpoints.extend(host("b").lb_endpoints);
+                },
+                "load_assignment.endpoints[0].lb_endpoints",
+                "exactly one endpoint, not 2",
+            ),
+            (
+                |m| {
                     m.load_assignment.as_mut().unwrap().endpoints[0].load_balancing_weight =
                         Some(UInt32Value { value: 0 });
                 },
