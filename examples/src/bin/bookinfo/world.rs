@@ -173,15 +173,18 @@ impl World {
         Ok(http_get::json(self.ports.http, "/debug/syncz").await?["config_revision"].take())
     }
 
-    /// Waits until every process of the mesh is connected and has acknowledged what it was sent.
+    /// Waits until every process of the mesh is connected and has acknowledged what it was sent, for ten looks in a row:
+    /// one that has acknowledged routes has yet to ask for the clusters that they name.
     pub(crate) async fn synced(&self) -> Result<()> {
         let members = self.replicas.len() + 1;
         let begun = Instant::now();
+        let mut looks = 0;
         loop {
             let status = http_get::json(self.ports.http, "/debug/syncz").await?;
             let streams = status["streams"].as_array().map(Vec::as_slice).unwrap_or_default();
             let synced = streams.iter().filter(|stream| stream["synced"] == json!(true)).count();
-            if synced >= members && synced == streams.len() {
+            looks = if synced >= members && synced == streams.len() { looks + 1 } else { 0 };
+            if looks == 10 {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
