@@ -30,7 +30,7 @@ use membership::{Membership, Terms};
 use mesh_ca::{channel::Keepalive, workload::WorkloadIdentity};
 use mesh_xds::{
     balancing::RING_SIZE_CAP,
-    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, ServerConfig, UnknownAuthority},
+    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Node, UnknownAuthority, distinct},
     client::{CacheSettings, ClientSettings},
     csds::{CsdsServer, OwnStatus},
     name::Name,
@@ -209,13 +209,7 @@ impl Mesh {
     /// A server of the mesh at `address`; `.await` it to bind. Port 0 takes a free one.
     pub fn server(&self, address: SocketAddr) -> ServerBuilder {
         let membership = &self.0.membership;
-        // Each once, however often the bootstrap lists it.
-        let mut servers: Vec<&ServerConfig> = Vec::new();
-        for server in &membership.bootstrap().servers {
-            if !servers.contains(&server) {
-                servers.push(server);
-            }
-        }
+        let servers = distinct(&membership.bootstrap().servers);
         let control_planes = servers.into_iter().cloned().map(|server| {
             let (connector, address) = (membership.connector.clone(), server.address.clone());
             ControlPlane { connect: Box::new(move || connector.channel(&server)), address }

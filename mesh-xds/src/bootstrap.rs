@@ -171,6 +171,17 @@ pub enum BootstrapError {
     },
 }
 
+/// Each once, however often it is listed: those that are configured alike are one.
+pub fn distinct(servers: &[ServerConfig]) -> Vec<&ServerConfig> {
+    let mut distinct: Vec<&ServerConfig> = Vec::new();
+    for server in servers {
+        if !distinct.contains(&server) {
+            distinct.push(server);
+        }
+    }
+    distinct
+}
+
 impl Bootstrap {
     /// From `GRPC_XDS_BOOTSTRAP`, else `GRPC_XDS_BOOTSTRAP_CONFIG`.
     pub fn from_env() -> Result<Self, BootstrapError> {

@@ -91,12 +91,3 @@ impl Parse for Resources {
         sharing(new, old)
     }
 }
-
-/// `text`, cut to `limit` bytes.
-pub(crate) fn clip(text: &str, limit: usize) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default())
-}

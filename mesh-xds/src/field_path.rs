@@ -3,7 +3,10 @@
 //! A [`Path`] lives on the stack and is written out only when something is wrong. However many faults a message has, and
 //! however long the names in it, what is told of them is bounded: whoever sends it must not choose how much is kept.
 
-use crate::error::{Invalid, Rejected};
+use crate::{
+    error::{Invalid, Rejected},
+    printable::{clip, start},
+};
 use std::fmt::{self, Write};
 
 /// Faults that are told; of others that there are more.
@@ -62,29 +65,16 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// The beginning of what is written.
-struct Short(String, usize);
+/// The beginning of a path that is written.
+#[derive(Default)]
+struct Beginning(String);
 
-impl Write for Short {
+impl Write for Beginning {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.1 - self.0.len();
-        if text.len() <= room {
-            self.0.push_str(text);
-            return Ok(());
-        }
-        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        self.0.push_str(text.get(..end).unwrap_or_default());
+        let some = start(text, LONGEST - self.0.len());
+        self.0.push_str(some);
         // Nothing more is written after an error.
-        Err(fmt::Error)
-    }
-}
-
-/// The beginning of it, if it is long.
-fn short(text: impl fmt::Display, limit: usize) -> String {
-    let mut short = Short(String::new(), limit);
-    match write!(short, "{text}") {
-        Ok(()) => short.0,
-        Err(fmt::Error) => short.0 + "…",
+        if some.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
@@ -103,8 +93,12 @@ impl Faults {
             return None;
         }
         let reason = reason.into();
-        let reason = if reason.len() > LONGEST_REASON { short(reason, LONGEST_REASON) } else { reason };
-        self.told.push(Invalid { path: short(at, LONGEST), reason });
+        let reason = if reason.len() > LONGEST_REASON { clip(&reason, LONGEST_REASON) } else { reason };
+        let mut path = Beginning::default();
+        if write!(path, "{at}").is_err() {
+            path.0.push('…');
+        }
+        self.told.push(Invalid { path: path.0, reason });
         None
     }
 
@@ -131,7 +125,7 @@ impl Faults {
 
     /// Says of the faults from the `first` on where their cause was written.
     pub fn written_at(&mut self, first: usize, place: Option<&str>) {
-        let Some(place) = place.map(|place| short(place, LONGEST)) else { return };
+        let Some(place) = place.map(|place| clip(place, LONGEST)) else { return };
         for fault in self.told.iter_mut().skip(first) {
             fault.reason.push_str(&format!(" (written at {place})"));
         }

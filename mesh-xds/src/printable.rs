@@ -57,6 +57,17 @@ fn drives(char: char) -> bool {
         )
 }
 
+/// As much of the beginning as `limit` bytes hold.
+pub(crate) fn start(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+/// `text`, cut to `limit` bytes.
+pub(crate) fn clip(text: &str, limit: usize) -> String {
+    if text.len() <= limit { text.to_owned() } else { format!("{}…", start(text, limit)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

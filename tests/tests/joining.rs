@@ -59,20 +59,23 @@ pub(crate) fn loopback() -> SocketAddr {
 }
 
 pub(crate) fn mesh(control_plane: SocketAddr, workload: &str, app: &str) -> Mesh {
-    let mut join = Join::new(control_plane.to_string(), workload, Security::Development);
-    join.labels.insert("app".into(), app.into());
-    Mesh::builder().bootstrap(join.bootstrap().unwrap()).build().unwrap()
+    mesh_of(&[control_plane.to_string()], workload, app)
 }
 
-/// One that knows two control planes, the first of which it prefers.
-fn mesh_of_two(control_planes: [SocketAddr; 2], workload: &str, app: &str) -> Mesh {
-    let [first, second] = control_planes.map(|address| address.to_string());
-    let mut join = Join::new(first, workload, Security::Development);
+/// One whose bootstrap lists these control planes, the first of which it prefers.
+fn mesh_of(control_planes: &[String], workload: &str, app: &str) -> Mesh {
+    let mut join = Join::new(control_planes[0].as_str(), workload, Security::Development);
     join.labels.insert("app".into(), app.into());
     let mut bootstrap = join.bootstrap().unwrap();
-    let other = ServerConfig { address: second, ..bootstrap.servers[0].clone() };
-    bootstrap.servers.push(other);
+    let first = bootstrap.servers[0].clone();
+    let listed =
+        control_planes.iter().map(|address| ServerConfig { address: address.clone(), ..first.clone() });
+    bootstrap.servers = listed.collect();
     Mesh::builder().bootstrap(bootstrap).build().unwrap()
+}
+
+fn is_registered(state: &RegistrationState, drains: bool) -> bool {
+    matches!(state, RegistrationState::Registered { draining, .. } if *draining == drains)
 }
 
 /// Serves a greeter in the mesh, registered when this returns.
@@ -118,24 +121,21 @@ async fn whoever_falls_back_to_another_control_plane_finds_the_servers_there() {
     let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let first = control_plane(dirs[0].path(), loopback()).await;
     let second = control_plane(dirs[1].path(), loopback()).await;
-    let both = [&first, &second].map(|running| running.addresses().xds_plaintext.unwrap());
-    let member = mesh_of_two(both, "greeter", "greeter");
+    let both = [&first, &second].map(|running| running.addresses().xds_plaintext.unwrap().to_string());
+    let member = mesh_of(&both, "greeter", "greeter");
     let server = serve(&member, "still here").await;
     let told = |server: &MeshServer| {
         let registrations = server.status().registrations;
         let is_registered =
             |one: &RegistrationStatus| matches!(one.state, RegistrationState::Registered { .. });
-        assert_eq!(
-            registrations.iter().map(|one| &*one.control_plane).collect::<Vec<_>>(),
-            both.map(|one| one.to_string())
-        );
+        assert_eq!(registrations.iter().map(|one| &*one.control_plane).collect::<Vec<_>>(), both);
         registrations.iter().all(is_registered)
     };
     while !told(&server) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // It has its certificate from the first control plane's authority, as the server has.
-    let caller = mesh_of_two(both, "caller", "caller");
+    let caller = mesh_of(&both, "caller", "caller");
     let mut early = GreeterClient::new(caller.channel("greeter:50051").unwrap());
     assert_eq!(early.say_hello(hello()).await.unwrap().into_inner().message, "still here");
     first.shutdown().await;
@@ -153,12 +153,8 @@ async fn a_control_plane_that_is_listed_more_than_once_has_one_endpoint_for_as_l
     let dir = TempDir::new().unwrap();
     let running = control_plane(dir.path(), loopback()).await;
     let xds = running.addresses().xds_plaintext.unwrap();
-    let mut join = Join::new(xds.to_string(), "greeter", Security::Development);
-    join.labels.insert("app".into(), "greeter".into());
-    let mut bootstrap = join.bootstrap().unwrap();
-    let other = ServerConfig { address: format!("localhost:{}", xds.port()), ..bootstrap.servers[0].clone() };
-    bootstrap.servers.extend([bootstrap.servers[0].clone(), other.clone()]);
-    let member = Mesh::builder().bootstrap(bootstrap).build().unwrap();
+    let (one, other) = (xds.to_string(), format!("localhost:{}", xds.port()));
+    let member = mesh_of(&[one.clone(), one.clone(), other.clone()], "greeter", "greeter");
     let server = serve(&member, "once").await;
     let states = || -> Vec<_> {
         server
@@ -168,14 +164,10 @@ async fn a_control_plane_that_is_listed_more_than_once_has_one_endpoint_for_as_l
             .map(|one| (one.control_plane.to_string(), one.state.clone()))
             .collect()
     };
-    let registered = |state: &RegistrationState, drains: bool| matches!(state, RegistrationState::Registered { draining, .. } if *draining == drains);
-    while !states().iter().all(|(_, state)| registered(state, false)) {
+    while !states().iter().all(|(_, state)| is_registered(state, false)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(
-        states().into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
-        [xds.to_string(), other.address]
-    );
+    assert_eq!(states().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), [one, other]);
     let workloads = || running.publisher().current().model.workloads.len();
     assert_eq!(workloads(), 1);
     let caller = mesh(xds, "caller", "caller");
@@ -183,7 +175,7 @@ async fn a_control_plane_that_is_listed_more_than_once_has_one_endpoint_for_as_l
     assert_eq!(client.say_hello(hello()).await.unwrap().into_inner().message, "once");
 
     server.drain().await;
-    assert!(states().iter().all(|(_, state)| registered(state, true)), "{:?}", states());
+    assert!(states().iter().all(|(_, state)| is_registered(state, true)), "{:?}", states());
     drop((server, member));
     while workloads() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -76,9 +76,8 @@ impl Owner {
     /// The same, of a stream that speaks for it already.
     pub(super) fn say_again(&mut self, stream: u64, workload: RegisteredWorkload) {
         if let Some(at) = self.claims.iter().position(|claim| claim.speaker.stream == stream) {
-            let claim = self.claims.remove(at);
-            self.claims.push(Claim { workload, ..claim });
-            self.share_health();
+            let Claim { speaker, .. } = self.claims.remove(at);
+            self.say(speaker, workload);
         }
     }
 

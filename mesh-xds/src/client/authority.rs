@@ -19,7 +19,7 @@ use super::{
     wire::Request,
 };
 use crate::{
-    bootstrap::{Bootstrap, ServerConfig},
+    bootstrap::{Bootstrap, ServerConfig, distinct},
     name::{self, ResourceType},
 };
 use bytes::Bytes;
@@ -47,19 +47,14 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(bootstrap: &Bootstrap) -> Self {
         let mut servers: Vec<ServerConfig> = Vec::new();
-        let mut ids = |configs: &[ServerConfig]| {
-            let mut ids: Vec<Id> = Vec::new();
-            for config in configs {
-                let id = servers.iter().position(|known| known == config).unwrap_or_else(|| {
-                    servers.push(config.clone());
-                    servers.len() - 1
-                });
-                if !ids.contains(&id) {
-                    ids.push(id);
-                }
-            }
-            ids
+        let mut id = |config: &ServerConfig| {
+            servers.iter().position(|known| known == config).unwrap_or_else(|| {
+                servers.push(config.clone());
+                servers.len() - 1
+            })
         };
+        let mut ids =
+            |configs: &[ServerConfig]| -> Vec<Id> { distinct(configs).into_iter().map(&mut id).collect() };
         let mut authorities = vec![Authority::new(None, ids(&bootstrap.servers), false)];
         for (name, authority) in &bootstrap.authorities {
             let own = if authority.servers.is_empty() { &bootstrap.servers } else { &authority.servers };

@@ -63,3 +63,11 @@ pub(crate) fn wrapper(kind: ResourceType, name: &str, version: &str, body: &str)
         ttl: None,
     }
 }
+
+/// What is wrong with a resource, as a control plane says it (xRFC TP3).
+pub(crate) fn resource_error(name: &str, code: i32, text: &str) -> proto::ResourceError {
+    proto::ResourceError {
+        resource_name: Some(proto::ResourceName { name: name.into() }),
+        error_detail: Some(proto::Status { code, message: text.into() }),
+    }
+}

@@ -1,8 +1,8 @@
 //! The two forms of discovery messages, brought to one.
 
 use crate::{
-    client::clip,
     name::{Name, ResourceType, canonical},
+    printable::clip,
     proto,
 };
 use bytes::Bytes;

@@ -117,17 +117,17 @@ impl ClientTarget {
 
     /// What follows from what is known now.
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<XdsConfig> {
-        let mut walk = Walk::new(lookup, in_force(&self.published, lookup));
+        let in_force = in_force(&self.published, lookup);
+        let mut walk = Walk::new(lookup, in_force);
         let next = match self.roots(&mut walk) {
             None => None,
             Some(Err(error)) if self.outlasts(&error, &walk, lookup) => None,
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(roots)) => self.complete(&mut walk, &roots).map(Ok),
         };
-        let superseded = self.published.as_ref().is_some_and(|published| published.is_superseded(lookup));
         let next = next.or_else(|| {
             // The change is not complete. What is in force may still have changed below.
-            let current = self.current().filter(|_| !superseded)?;
+            let current = self.current().filter(|_| in_force)?;
             let roots = Roots {
                 listener: current.listener.clone(),
                 http: current.http.clone(),
@@ -277,7 +277,8 @@ impl ServerTarget {
 
     /// What follows from what is known now.
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ServerXdsConfig> {
-        let mut walk = Walk::new(lookup, in_force(&self.published, lookup));
+        let in_force = in_force(&self.published, lookup);
+        let mut walk = Walk::new(lookup, in_force);
         let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
         let next = match walk.listener(&self.listener) {
             None => None,
@@ -287,9 +288,8 @@ impl ServerTarget {
                 self.complete(&mut walk, listener)
             }
         };
-        let superseded = self.published.as_ref().is_some_and(|published| published.is_superseded(lookup));
         let next = next.or_else(|| {
-            let current = current.filter(|_| !superseded)?;
+            let current = current.filter(|_| in_force)?;
             self.complete(&mut walk, current.listener.clone())
         });
         decide(&mut self.published, walk, lookup, next, same_server)

@@ -15,8 +15,8 @@ use super::{
     view::{Changes, Touched},
 };
 use crate::{
-    client::clip,
     name::{Name, ResourceType},
+    printable::clip,
     proto,
 };
 use std::{

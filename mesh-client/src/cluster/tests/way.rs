@@ -88,6 +88,21 @@ impl Town {
         spawn(config.build(), &ClusterDeps { connect, ..deps(&self.net) })
     }
 
+    /// It is configured otherwise, and called: what that takes.
+    async fn then(
+        &self,
+        cluster: &Arc<Cluster>,
+        config: &mut Config,
+        change: &dyn Fn(&mut Config),
+        expected: &[&str],
+    ) {
+        change(config);
+        cluster.update(config.build());
+        rest().await;
+        assert_eq!(call(cluster).await.unwrap(), Code::Ok);
+        assert_eq!(self.log(), expected);
+    }
+
     /// A cluster that was called three times; over TLS, if this server is to speak it.
     async fn called(&self, mut config: Config, secured: Option<&Server>) -> Arc<Cluster> {
         let (identity, pki) = (Arc::new(Identity::default()), Pki::new());
@@ -194,11 +209,7 @@ async fn an_endpoints_own_tlvs_are_in_a_header_of_version_2_and_nowhere_else() {
     assert_eq!(town.log(), ["server 127.0.0.1:1", &said("1, 0, 1, 111, 2, 0, 1, 99")]);
 
     let mut then = async |change: &dyn Fn(&mut Config), expected: &[&str]| {
-        change(&mut config);
-        cluster.update(config.build());
-        rest().await;
-        assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
-        assert_eq!(town.log(), expected);
+        town.then(&cluster, &mut config, change, expected).await;
     };
     // A connection that said something else is replaced.
     let others = |config: &mut Config| config.endpoint(0).tlvs = Some([tlv(3, b"o")].into());
@@ -345,11 +356,7 @@ async fn another_way_holds_for_calls_at_once() {
     assert_eq!(town.log(), ["server 127.0.0.1:1"]);
 
     let mut then = async |change: &dyn Fn(&mut Config), expected: &[&str]| {
-        change(&mut config);
-        cluster.update(config.build());
-        rest().await;
-        assert_eq!(call(&cluster).await.unwrap(), Code::Ok);
-        assert_eq!(town.log(), expected);
+        town.then(&cluster, &mut config, change, expected).await;
     };
     let asked = "CONNECT 127.0.0.1:1 HTTP/1.1";
     then(&|config| config.cluster.http_connect = proxied, &["proxy 10.1.1.1:3128", asked]).await;

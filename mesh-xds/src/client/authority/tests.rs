@@ -7,7 +7,7 @@ use crate::{
         Listed, ResourceState,
         machine::Settings,
         store::{Kept, Stored},
-        testing::{Toy, any, settings},
+        testing::{Toy, any, resource_error, settings, wrapper},
         wire::Response,
     },
     name::Name,
@@ -198,10 +198,7 @@ fn what_is_known_to_be_absent_needs_no_replacement() {
     script.add(&[(LDS, "l")]);
     script.open(0);
     script.answer(0, LDS, &["other=1"]);
-    let not_found = proto::ResourceError {
-        resource_name: Some(proto::ResourceName { name: "l".into() }),
-        error_detail: Some(proto::Status { code: 5, message: "it is gone".into() }),
-    };
+    let not_found = resource_error("l", 5, "it is gone");
     let response = proto::DiscoveryResponse {
         version_info: "2".into(),
         nonce: "2".into(),
@@ -231,7 +228,7 @@ fn what_ended_with_its_time_while_the_control_plane_is_away_is_asked_of_the_next
     let mut script = Script::with(&bootstrap(&["a:1", "b:1"]), Stored::none(), Variant::Delta);
     script.add(&[(LDS, "l")]);
     script.open(0);
-    let mut resource = crate::client::testing::wrapper(LDS, "l", "1", "l=a");
+    let mut resource = wrapper(LDS, "l", "1", "l=a");
     resource.ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let response = proto::DeltaDiscoveryResponse {
         nonce: "1".into(),
@@ -297,7 +294,7 @@ fn what_one_before_said_before_the_replacement_is_forgotten() {
         let delta = |kind: ResourceType, body: &str, nonce: &str| {
             let (name, _) = body.split_once('=').unwrap();
             Input::Response(Response::Delta(proto::DeltaDiscoveryResponse {
-                resources: vec![crate::client::testing::wrapper(kind, name, "v", body)],
+                resources: vec![wrapper(kind, name, "v", body)],
                 type_url: kind.url().into(),
                 nonce: nonce.into(),
                 ..Default::default()
@@ -406,10 +403,7 @@ fn names_are_compared_in_their_canonical_form() {
     };
     let response = proto::DiscoveryResponse {
         type_url: CDS.url().into(),
-        resource_errors: vec![proto::ResourceError {
-            resource_name: Some(proto::ResourceName { name: wrapped.name }),
-            error_detail: Some(proto::Status { code: 5, message: "no such".into() }),
-        }],
+        resource_errors: vec![resource_error(&wrapped.name, 5, "no such")],
         ..Default::default()
     };
     script.on(0, Input::Response(Response::Sotw(response)));
@@ -519,10 +513,7 @@ fn silence_takes_nothing_from_disk_and_a_deletion_does() {
         script.federation.accepted().into_iter().map(|one| (one.key, one.good.is_some())).collect()
     };
     assert_eq!(said(&script), [(key(LDS, "l"), true)]);
-    let error = proto::ResourceError {
-        resource_name: Some(proto::ResourceName { name: "c".into() }),
-        error_detail: Some(proto::Status { code: 5, message: String::new() }),
-    };
+    let error = resource_error("c", 5, "");
     script.on(
         0,
         Input::Response(Response::Sotw(proto::DiscoveryResponse {

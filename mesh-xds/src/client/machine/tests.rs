@@ -1,7 +1,7 @@
 //! The client's rules, one script each.
 
 use super::*;
-use crate::client::testing::{Toy, any, machine, settings, wrapper};
+use crate::client::testing::{Toy, any, machine, resource_error, settings, wrapper};
 use ResourceType::{
     Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
 };
@@ -81,6 +81,16 @@ impl Script {
     }
 
     fn delta(&mut self, kind: ResourceType, resources: Vec<proto::Resource>, removed: &[&str]) -> Outputs {
+        self.delta_with(kind, resources, removed, vec![])
+    }
+
+    fn delta_with(
+        &mut self,
+        kind: ResourceType,
+        resources: Vec<proto::Resource>,
+        removed: &[&str],
+        resource_errors: Vec<proto::ResourceError>,
+    ) -> Outputs {
         self.nonce += 1;
         self.on(Input::Response(Response::Delta(proto::DeltaDiscoveryResponse {
             system_version_info: format!("s{}", self.nonce),
@@ -88,6 +98,7 @@ impl Script {
             type_url: kind.url().into(),
             nonce: self.nonce.to_string(),
             removed_resources: removed.iter().map(ToString::to_string).collect(),
+            resource_errors,
             ..Default::default()
         })))
     }
@@ -128,13 +139,6 @@ fn delta(outputs: &Outputs) -> proto::DeltaDiscoveryRequest {
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
-}
-
-fn not_found(name: &str, code: i32, text: &str) -> proto::ResourceError {
-    proto::ResourceError {
-        resource_name: Some(proto::ResourceName { name: name.into() }),
-        error_detail: Some(proto::Status { code, message: text.into() }),
-    }
 }
 
 #[test]
@@ -216,7 +220,7 @@ fn with_fail_on_data_errors_a_rejection_or_deletion_drops_the_data() {
     let mut script = Script::with(Variant::Sotw, |settings| settings.fail_on_data_errors = true);
     script.open(&[(CDS, "a"), (CDS, "b"), (CDS, "c")]);
     script.sotw(CDS, "v1", &["a=1", "b=1", "c=1"]);
-    let error = not_found("c", 7, "not yours");
+    let error = resource_error("c", 7, "not yours");
     script.sotw_with(CDS, "v2", vec![any(CDS, "a=bad")], vec![error]);
     assert!(script.known(CDS, "a").starts_with("Cluster a was rejected"));
     assert!(script.known(CDS, "b").starts_with("Cluster b does not exist"));
@@ -406,7 +410,7 @@ fn silence_after_asking_means_that_it_does_not_exist() {
 fn an_answer_or_the_end_of_the_stream_stops_the_timer() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(RDS, "good"), (RDS, "bad"), (RDS, "told"), (RDS, "silent")]);
-    let error = not_found("told", 14, "later");
+    let error = resource_error("told", 14, "later");
     let resources = vec![any(RDS, "good=1"), any(RDS, "bad=bad")];
     script.sotw_with(RDS, "v1", resources, vec![error]);
     assert_eq!(script.machine.timers.len(), 1);
@@ -424,7 +428,11 @@ fn explicit_errors_count_at_once() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(EDS, "a"), (EDS, "b"), (EDS, "c")]);
     script.sotw(EDS, "v1", &["b=1"]);
-    let errors = vec![not_found("a", 5, "no such"), not_found("b", 5, "gone"), not_found("c", 14, "busy")];
+    let errors = vec![
+        resource_error("a", 5, "no such"),
+        resource_error("b", 5, "gone"),
+        resource_error("c", 14, "busy"),
+    ];
     let out = script.sotw_with(EDS, "v2", vec![], errors);
     assert_eq!(sotw(&out).3, None, "this is no fault of the response");
     assert!(script.known(EDS, "a").starts_with("ClusterLoadAssignment a does not exist: no such"));

@@ -103,10 +103,7 @@ fn a_list_stays_with_a_note_until_who_is_asked_now_has_one() {
     assert!(second.changes_since(Some(&first)).is_empty());
     // The second cannot list.
     core.on(later, 1, Input::Opened);
-    let refused = proto::ResourceError {
-        resource_name: Some(proto::ResourceName { name: "*".into() }),
-        error_detail: Some(proto::Status { code: 7, message: "not yours".into() }),
-    };
+    let refused = testing::resource_error("*", 7, "not yours");
     let Input::Response(Response::Sotw(response)) = response(CDS, &[cluster("z")]) else { unreachable!() };
     let response = proto::DiscoveryResponse { resource_errors: vec![refused], ..response };
     core.on(later, 1, Input::Response(Response::Sotw(response)));

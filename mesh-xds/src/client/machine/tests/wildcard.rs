@@ -24,24 +24,12 @@ impl Script {
 
     /// An error of the wildcard, beside resources.
     fn refuse(&mut self, variant: Variant, bodies: &[&str]) -> Outputs {
-        let errors = vec![not_found("*", 7, "not yours")];
+        let errors = vec![resource_error("*", 7, "not yours")];
         match variant {
             Variant::Sotw => {
                 self.sotw_with(CDS, "r", bodies.iter().map(|body| any(CDS, body)).collect(), errors)
             }
-            Variant::Delta => {
-                let resource = |body: &&str| {
-                    let (name, value) = body.split_once('=').unwrap();
-                    wrapper(CDS, name, value, body)
-                };
-                self.on(Input::Response(Response::Delta(proto::DeltaDiscoveryResponse {
-                    type_url: CDS.url().into(),
-                    nonce: "r".into(),
-                    resources: bodies.iter().map(resource).collect(),
-                    resource_errors: errors,
-                    ..Default::default()
-                })))
-            }
+            Variant::Delta => self.delta_with(CDS, wrapped(bodies), &[], errors),
         }
     }
 
@@ -49,15 +37,24 @@ impl Script {
     fn say(&mut self, variant: Variant, all: &[&str], news: &[&str], gone: &[&str]) -> Outputs {
         match variant {
             Variant::Sotw => self.sotw(CDS, "v", all),
-            Variant::Delta => {
-                let resource = |body: &&str| {
-                    let (name, value) = body.split_once('=').unwrap();
-                    wrapper(CDS, name, value, body)
-                };
-                self.delta(CDS, news.iter().map(resource).collect(), gone)
-            }
+            Variant::Delta => self.delta(CDS, wrapped(news), gone),
         }
     }
+
+    /// The stream ends; the next one is awaited.
+    fn end(&mut self) {
+        self.on(Input::Closed("gone".into()));
+        self.pass(Duration::from_secs(5));
+    }
+}
+
+/// `name=value`, in the version of its value.
+fn wrapped(bodies: &[&str]) -> Vec<proto::Resource> {
+    let resource = |body: &&str| {
+        let (name, value) = body.split_once('=').unwrap();
+        wrapper(CDS, name, value, body)
+    };
+    bodies.iter().map(resource).collect()
 }
 
 const BOTH: [Variant; 2] = [Variant::Sotw, Variant::Delta];
@@ -176,15 +173,10 @@ fn an_error_is_told_to_who_names_it_and_lists_nothing() {
         let mut script = Script::new(variant);
         script.open(&[(CDS, "*"), (CDS, "a")]);
         script.say(variant, &["a=1", "b=1"], &["a=1", "b=1"], &[]);
-        let errors = ["a", "b", "c"].map(|name| not_found(name, 3, "it is refused")).to_vec();
+        let errors = ["a", "b", "c"].map(|name| resource_error(name, 3, "it is refused")).to_vec();
         match variant {
             Variant::Sotw => script.sotw_with(CDS, "v", vec![], errors),
-            Variant::Delta => script.on(Input::Response(Response::Delta(proto::DeltaDiscoveryResponse {
-                type_url: CDS.url().into(),
-                nonce: "9".into(),
-                resource_errors: errors,
-                ..Default::default()
-            }))),
+            Variant::Delta => script.delta_with(CDS, vec![], &[], errors),
         };
         assert_eq!(script.all(CDS), "a=1(cannot be used: it is refused)");
         script.remove(&[(CDS, "a")]);
@@ -295,8 +287,7 @@ fn who_refused_to_list_is_asked_anew_on_the_next_stream_as_if_nothing_were_liste
             "{}",
             script.all(CDS)
         );
-        script.on(Input::Closed("gone".into()));
-        script.pass(Duration::from_secs(5));
+        script.end();
         let out = script.on(Input::Opened);
         assert!(out.changed.contains(&key(CDS, "*")));
         assert_eq!(script.all(CDS), "pending");
@@ -337,8 +328,7 @@ fn an_answer_of_named_ones_only_is_a_list_with_a_note_until_more_is_said() {
     let mut script = Script::new(Variant::Delta);
     script.open(&[(CDS, "*"), (CDS, "a")]);
     script.say(Variant::Delta, &[], &["a=1"], &[]);
-    script.on(Input::Closed("gone".into()));
-    script.pass(Duration::from_secs(5));
+    script.end();
     script.on(Input::Opened);
     assert!(script.all(CDS).starts_with(&format!("a=1 {NOTE}")), "{}", script.all(CDS));
     assert!(script.machine.deadline().is_none());
@@ -356,8 +346,7 @@ fn a_list_that_is_too_long_to_be_told_is_asked_for_anew() {
         script.open(&[(CDS, "*"), (CDS, "named")]);
         assert!(script.delta(CDS, long(count), &[]).rejected.is_none());
         script.say(Variant::Delta, &[], &["named=1"], &[]);
-        script.on(Input::Closed("gone".into()));
-        script.pass(Duration::from_secs(5));
+        script.end();
         let out = script.on(Input::Opened);
         let request = delta(&out);
         assert!(request.encoded_len() < MAX_TOLD + 1000);
@@ -378,8 +367,7 @@ fn a_delta_server_is_told_what_is_listed_when_the_client_comes_back_and_says_wha
     let all = ["a=1", "b=1", "c=bad", "d=1"];
     script.say(Variant::Delta, &[], &all, &[]);
     script.say(Variant::Delta, &[], &["d=bad"], &[]);
-    script.on(Input::Closed("gone".into()));
-    script.pass(Duration::from_secs(5));
+    script.end();
     let before = "a=1 b=1 c=(was rejected: bad is bad) d=1(was rejected: bad is bad)";
     assert_eq!(script.all(CDS), before);
     let request = delta(&script.on(Input::Opened));
@@ -398,8 +386,7 @@ fn what_vanished_meanwhile_is_left_out_of_the_first_complete_response() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(CDS, "*")]);
     script.sotw(CDS, "1", &["a=1", "b=1"]);
-    script.on(Input::Closed("gone".into()));
-    script.pass(Duration::from_secs(5));
+    script.end();
     // The version may be that of a response that was sent before the wildcard was asked for.
     assert_eq!(sotw(&script.on(Input::Opened)), (String::new(), String::new(), names(&["*"]), None));
     assert_eq!(script.all(CDS), "a=1 b=1");
@@ -499,8 +486,7 @@ fn a_control_plane_that_is_away_is_a_note_of_a_list_and_an_error_of_none() {
     let mut script = Script::new(Variant::Sotw);
     script.open(&[(CDS, "*"), (LDS, "*")]);
     script.sotw(CDS, "1", &["a=1"]);
-    script.on(Input::Closed("gone".into()));
-    script.pass(Duration::from_secs(5));
+    script.end();
     script.on(Input::Closed("refused".into()));
     let unreachable = "is not known: control plane unreachable: refused (control plane cp:1, node me)";
     assert_eq!(script.all(CDS), format!("a=1 [Cluster * {unreachable}]"));

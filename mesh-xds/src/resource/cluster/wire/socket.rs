@@ -28,6 +28,7 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use prost::Name;
+
 /// Names that Envoy wants the sockets to have.
 const HTTP_CONNECT: &str = "envoy.transport_sockets.http_11_proxy";
 const PROXY_PROTOCOL: &str = "envoy.transport_sockets.upstream_proxy_protocol";
