@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     client::{Request, Response},
-    name::{Name, ResourceType, WILDCARD},
+    name::{Name, ResourceType},
     server::{Settings, Variant},
 };
 use std::{
@@ -21,48 +21,39 @@ use std::{
 #[derive(Default)]
 pub(super) struct Order {
     pub(super) sent: BTreeMap<(ResourceType, Name), Arc<str>>,
-    /// Since when something that it was sent is no longer there.
+    /// Since when something that it was sent is no longer there for it.
     gone: BTreeMap<(ResourceType, Name), Instant>,
     /// Types that the client asked for.
     started: BTreeSet<ResourceType>,
-    /// Types of which it asked for everything: what a stream holds of them, and since when, its names do not say.
-    wild: BTreeSet<ResourceType>,
+    /// What the stream was subscribed to when it was looked at last.
+    asked: Asked,
     /// Responses without an answer.
     pub(super) outstanding: BTreeMap<ResourceType, (String, Instant)>,
 }
 
 impl Order {
     /// A request says what the client holds: what it brings from an earlier stream, or what it still wants.
-    pub(super) fn before(&mut self, request: &Request, shelf: &Shelf, now: Instant) {
+    pub(super) fn before(&mut self, request: &Request) {
         let kind = ResourceType::from_url(type_url(request)).unwrap();
         let request = match request {
             Request::Delta(request) => request,
+            // Under a wildcard the subscription says more than the names of a request: see `follow`.
+            Request::Sotw(_) if self.asked.is_wild(kind) => return,
             Request::Sotw(request) => {
-                if request.resource_names.iter().any(|name| name == WILDCARD) {
-                    self.wild.insert(kind);
-                    return;
-                }
                 let named = |name: &str| request.resource_names.iter().any(|other| other == name);
                 self.sent.retain(|(other, name), _| *other != kind || named(name));
                 return;
             }
         };
-        for name in &request.resource_names_subscribe {
-            if name == WILDCARD {
-                self.wild.insert(kind);
-            }
+        for name in request.resource_names_subscribe.iter().chain(&request.resource_names_unsubscribe) {
             self.sent.remove(&(kind, Name::from(name.as_str())));
         }
         if !self.started.insert(kind) {
             return;
         }
         for (name, version) in &request.initial_resource_versions {
-            let key = (kind, Name::from(name.as_str()));
-            if shelf.get(kind, name).is_none() {
-                self.gone.insert(key.clone(), now);
-            }
             if let Some(value) = version.strip_prefix("h:") {
-                self.sent.insert(key, value.into());
+                self.sent.insert((kind, Name::from(name.as_str())), value.into());
             }
         }
     }
@@ -76,10 +67,21 @@ impl Order {
         is_last
     }
 
-    /// The server was shown another revision.
-    pub(super) fn shown(&mut self, shelf: &Shelf, now: Instant) {
-        for (kind, name) in self.sent.keys() {
-            if shelf.get(*kind, name).is_some() {
+    /// The server read a request, or was shown another revision: what the client still holds of what it was sent,
+    /// and what of that is no longer there for it.
+    fn follow(&mut self, server: &Server, shelf: &Shelf, now: Instant) {
+        let before = std::mem::replace(&mut self.asked, Asked::of(server, now));
+        let asked = &self.asked;
+        self.sent.retain(|(kind, name), _| {
+            // Given up by name, it stays held only by a wildcard that covers it and did so before.
+            let given_up = before.names(*kind, name) && !asked.names(*kind, name);
+            asked.has(*kind, name) && (!given_up || (before.is_wild(*kind) && shelf.lists(*kind, name)))
+        });
+        let sent = &self.sent;
+        self.gone.retain(|key, _| sent.contains_key(key));
+        for (kind, name) in sent.keys() {
+            let is_there = shelf.get(*kind, name).is_some() && asked.names(*kind, name);
+            if is_there || (asked.is_wild(*kind) && shelf.lists(*kind, name)) {
                 self.gone.remove(&(*kind, name.clone()));
             } else {
                 self.gone.entry((*kind, name.clone())).or_insert(now);
@@ -87,7 +89,7 @@ impl Order {
         }
     }
 
-    /// The server sent something.
+    /// The server read or saw something, and sent this.
     pub(super) fn judge(
         &mut self,
         variant: Variant,
@@ -97,13 +99,8 @@ impl Order {
         responses: &[Response],
         now: Instant,
     ) {
-        if responses.is_empty() {
-            return;
-        }
-        let Settings { order_wait, removal_grace, .. } = Settings::default();
-        let asked = Asked::of(server, now);
-        self.sent.retain(|(kind, name), _| asked.has(*kind, name));
-        self.gone.retain(|key, _| self.sent.contains_key(key));
+        self.follow(server, shelf, now);
+        let Settings { order_wait, .. } = Settings::default();
         for response in responses {
             let said = Said::of(response);
             let kind = said.kind();
@@ -120,14 +117,13 @@ impl Order {
             let adds = said.resources.iter().any(|(name, value)| {
                 self.sent.get(&(kind, Name::from(*name))).is_none_or(|sent| **sent != **value)
             });
-            let is_wild = self.wild.contains(&kind);
-            if adds && !is_wild && matches!(kind, ResourceType::Listener | ResourceType::RouteConfiguration) {
+            if adds && matches!(kind, ResourceType::Listener | ResourceType::RouteConfiguration) {
                 for earlier in ResourceType::ALL.into_iter().take_while(|other| *other != kind) {
                     match self.outstanding.get(&earlier) {
                         Some((_, at)) if now < *at + order_wait => {
                             fail(format!("{kind} is added while {earlier} waits for its answer"));
                         }
-                        None if self.lacks(earlier, &asked, shelf) => {
+                        None if self.lacks(earlier, shelf) => {
                             fail(format!("{kind} is added before {earlier}"));
                         }
                         _ => {}
@@ -135,32 +131,7 @@ impl Order {
                 }
             }
             for key in removed {
-                if is_wild {
-                    self.sent.remove(&key);
-                    self.gone.remove(&key);
-                    continue;
-                }
-                let Some(since) = self.gone.get(&key) else {
-                    fail(format!("{kind} {} is removed, and is there", key.1));
-                };
-                if now < *since + removal_grace {
-                    fail(format!("{kind} {} is removed within its grace", key.1));
-                }
-                if let Some(lacking) =
-                    ResourceType::ALL.into_iter().find(|other| self.lacks(*other, &asked, shelf))
-                {
-                    fail(format!("{kind} {} is removed before {lacking} is added", key.1));
-                }
-                let mut later = self.gone.iter().filter(|((other, _), since)| {
-                    *other > kind
-                        && !self.wild.contains(other)
-                        && **since + removal_grace <= now
-                        && !self.outstanding.contains_key(other)
-                        && (says_removals || other.is_complete())
-                });
-                if let Some(((other, name), _)) = later.next_back() {
-                    fail(format!("{kind} {} is removed before {other} {name}", key.1));
-                }
+                self.judge_removal(&key, says_removals, shelf, now);
                 self.sent.remove(&key);
                 self.gone.remove(&key);
             }
@@ -171,16 +142,50 @@ impl Order {
         }
     }
 
+    /// Something that the client holds is taken from it: break, after make.
+    fn judge_removal(
+        &self,
+        (kind, name): &(ResourceType, Name),
+        says_removals: bool,
+        shelf: &Shelf,
+        now: Instant,
+    ) {
+        let Settings { order_wait, removal_grace, .. } = Settings::default();
+        let Some(since) = self.gone.get(&(*kind, name.clone())) else {
+            fail(format!("{kind} {name} is removed, and is there"));
+        };
+        if now < *since + removal_grace {
+            fail(format!("{kind} {name} is removed within its grace"));
+        }
+        if let Some(lacking) = ResourceType::ALL.into_iter().find(|other| self.lacks(*other, shelf)) {
+            fail(format!("{kind} {name} is removed before {lacking} is added"));
+        }
+        let mut unanswered = self.outstanding.iter().filter(|(_, (_, at))| now < *at + order_wait);
+        if let Some((other, _)) = unanswered.next() {
+            fail(format!("{kind} {name} is removed while {other} waits for its answer"));
+        }
+        let mut later = self.gone.iter().filter(|((other, _), since)| {
+            *other > *kind
+                && **since + removal_grace <= now
+                && !self.outstanding.contains_key(other)
+                && (says_removals || other.is_complete())
+        });
+        if let Some(((other, later), _)) = later.next_back() {
+            fail(format!("{kind} {name} is removed before {other} {later}"));
+        }
+    }
+
     /// Whether there is something of a type that the client asked for and was not sent.
-    fn lacks(&self, kind: ResourceType, asked: &Asked, shelf: &Shelf) -> bool {
-        let mut names = asked.of_type(kind).filter(|_| !self.wild.contains(&kind));
-        names.any(|name| {
-            shelf.get(kind, name).is_some_and(|value| self.sent.get(&(kind, name.clone())) != Some(&value))
-        })
+    fn lacks(&self, kind: ResourceType, shelf: &Shelf) -> bool {
+        let asked = shelf.all(kind).filter(|(name, _)| {
+            self.asked.names(kind, name) || (self.asked.is_wild(kind) && shelf.lists(kind, name))
+        });
+        asked.into_iter().any(|(name, value)| self.sent.get(&(kind, name)) != Some(&value))
     }
 }
 
 /// What a stream is subscribed to.
+#[derive(Default)]
 struct Asked(Vec<(&'static str, bool, Vec<Name>)>);
 
 impl Asked {
@@ -189,12 +194,18 @@ impl Asked {
         Self(types.map(|status| (status.kind, status.wildcard, status.names)).collect())
     }
 
-    fn of_type(&self, kind: ResourceType) -> impl Iterator<Item = &Name> {
-        self.0.iter().filter(move |(other, ..)| *other == kind.abbreviation()).flat_map(|(.., names)| names)
+    /// Whether a resource is asked for by its name.
+    fn names(&self, kind: ResourceType, name: &Name) -> bool {
+        let mut those = self.0.iter().filter(|(other, ..)| *other == kind.abbreviation());
+        those.any(|(.., names)| names.contains(name))
+    }
+
+    /// Whether everything of a type is asked for.
+    fn is_wild(&self, kind: ResourceType) -> bool {
+        self.0.iter().any(|(other, wild, _)| *wild && *other == kind.abbreviation())
     }
 
     fn has(&self, kind: ResourceType, name: &Name) -> bool {
-        let is_wild = self.0.iter().any(|(other, wild, _)| *wild && *other == kind.abbreviation());
-        is_wild || self.of_type(kind).any(|other| other == name)
+        self.is_wild(kind) || self.names(kind, name)
     }
 }

@@ -5,6 +5,7 @@ use std::{
     any::Any,
     env,
     fmt::Debug,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Mutex,
     sync::atomic::{AtomicU64, Ordering},
@@ -24,7 +25,7 @@ pub(crate) fn fail(why: String) -> ! {
     resume_unwind(Box::new(why))
 }
 
-/// Runs `cases` scripts, or as many as the environment says.
+/// Runs `cases` scripts from the first seed, or as many and from where the environment says.
 pub(crate) fn explore<S, E>(
     cases: u64,
     script: impl Fn(&mut fastrand::Rng) -> Script<S, E> + Sync,
@@ -36,6 +37,17 @@ pub(crate) fn explore<S, E>(
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let first = number("MESH_MODEL_SEED").unwrap_or(0);
     let last = first.saturating_add(number("MESH_MODEL_CASES").unwrap_or(cases));
+    explore_seeds(first..last, script, run);
+}
+
+fn explore_seeds<S, E>(
+    Range { start: first, end: last }: Range<u64>,
+    script: impl Fn(&mut fastrand::Rng) -> Script<S, E> + Sync,
+    run: impl Fn(&Script<S, E>) + Sync,
+) where
+    S: Clone + Debug,
+    E: Clone + Debug,
+{
     let next = AtomicU64::new(first);
     let failed = Mutex::new(None);
     thread::scope(|scope| {
@@ -56,8 +68,16 @@ pub(crate) fn explore<S, E>(
     if let Some(seed) = failed.into_inner().unwrap() {
         let (script, why) = cut_down(&run, script(&mut fastrand::Rng::with_seed(seed)));
         let events: String = script.events.iter().map(|event| format!("  {event:?}\n")).collect();
-        panic!("{why}\n{:?}\n{events}repeat it with MESH_MODEL_SEED={seed} MESH_MODEL_CASES=1", script.setup);
+        let again = repeats(seed, thread::current().name());
+        panic!("{why}\n{:?}\n{events}of the seeds {first}..{last} it is {seed}: {again}", script.setup);
     }
+}
+
+/// The command that runs one seed of a test again.
+fn repeats(seed: u64, test: Option<&str>) -> String {
+    // A test that has no thread of its own has no name here; then all models run.
+    let test = test.filter(|test| test.contains("::")).unwrap_or("model");
+    format!("MESH_MODEL_SEED={seed} MESH_MODEL_CASES=1 cargo test -p mesh-xds --lib {test}")
 }
 
 fn outcome<S, E>(run: impl Fn(&Script<S, E>), script: &Script<S, E>) -> Result<(), String> {
@@ -107,4 +127,26 @@ fn a_script_that_fails_is_cut_down_to_what_it_takes() {
     };
     let (script, why) = cut_down(run, script);
     assert_eq!((script.events, why.as_str()), (vec![17, 80], "both"));
+}
+
+#[test]
+fn a_seed_that_fails_is_told_with_the_command_that_runs_it() {
+    let explored = catch_unwind(|| {
+        let script = |random: &mut fastrand::Rng| Script { setup: (), events: vec![random.u8(..8)] };
+        explore_seeds(50..1_000, script, |script: &Script<(), u8>| {
+            if script.events == [3] {
+                fail("three".to_owned());
+            }
+        });
+    });
+    let why = text(&*explored.unwrap_err());
+    let seed: u64 = why.split_once("MESH_MODEL_SEED=").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(fastrand::Rng::with_seed(seed).u8(..8), 3, "{why}");
+    assert!(why.starts_with("three\n()\n  3\nof the seeds 50..1000 it is "), "{why}");
+    let this = "model::scripts::a_seed_that_fails_is_told_with_the_command_that_runs_it";
+    assert_eq!(
+        repeats(7, Some(this)),
+        format!("MESH_MODEL_SEED=7 MESH_MODEL_CASES=1 cargo test -p mesh-xds --lib {this}")
+    );
+    assert!(repeats(7, Some("main")).ends_with(" --lib model"));
 }

@@ -83,6 +83,17 @@ impl Shelf {
         self.value(kind, name).filter(|value| is_absent(value))
     }
 
+    /// Whether a wildcard stands for the resource of a name.
+    pub(crate) fn lists(&self, kind: ResourceType, name: &str) -> bool {
+        self.get(kind, name).is_some() && !(self.hides && index(name) == Some(event::NAMES - 1))
+    }
+
+    /// Everything that there is of a type.
+    pub(crate) fn all(&self, kind: ResourceType) -> impl Iterator<Item = (Name, Arc<str>)> {
+        let names = (0..event::NAMES).map(event::name);
+        names.filter_map(move |name| Some((name.clone(), self.get(kind, &name)?)))
+    }
+
     fn value(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {
         Some(event::value(*self.resources.get(&(kind, index(name)?))?))
     }
@@ -124,12 +135,7 @@ impl View for Shelf {
     }
 
     fn names(&self, kind: ResourceType) -> Vec<Name> {
-        self.resources
-            .keys()
-            .filter(|(other, name)| *other == kind && !(self.hides && *name == event::NAMES - 1))
-            .map(|(_, name)| event::name(*name))
-            .filter(|name| self.get(kind, name).is_some())
-            .collect()
+        self.all(kind).map(|(name, _)| name).filter(|name| self.lists(kind, name)).collect()
     }
 
     fn changes_since(&self, earlier: &dyn View) -> Changes {

@@ -5,10 +5,12 @@
 //!
 //! - it holds exactly what it asked for of what the server has, and knows that the rest of its names is not there;
 //! - of a name that it gave up under a wildcard it heard one thing or the other (delta);
-//! - what it holds already, also from an earlier stream, was not sent again (delta).
+//! - what it holds already, also from an earlier stream, was not sent again (delta);
+//! - nothing was added before what it may depend on, and nothing removed within its grace.
 
 use super::{
     event::{self, NAMES, Peer, name, value},
+    order::Order,
     scripts::{Script, explore, fail},
     server::{Claim, Server, Shelf, version},
     transport::Said,
@@ -132,7 +134,7 @@ struct World {
     asked: BTreeMap<ResourceType, Asked>,
     /// What the server knows that the client holds, by what it sent and was told on this stream (delta).
     known: BTreeMap<(ResourceType, Name), Arc<str>>,
-    outstanding: BTreeSet<String>,
+    order: Order,
 }
 
 fn spelled(index: u8) -> String {
@@ -154,7 +156,7 @@ impl World {
             down: VecDeque::new(),
             asked: KINDS.map(|kind| (kind, Asked::default())).into(),
             known: BTreeMap::new(),
-            outstanding: BTreeSet::new(),
+            order: Order::default(),
         }
     }
 
@@ -266,7 +268,7 @@ impl World {
         self.up.clear();
         self.down.clear();
         self.known.clear();
-        self.outstanding.clear();
+        self.order = Order::default();
         for kind in KINDS {
             let asked = self.asked.get_mut(&kind).unwrap();
             (asked.started, asked.named) = (false, false);
@@ -318,19 +320,18 @@ impl World {
         }
         let (Request::Sotw(proto::DiscoveryRequest { response_nonce: nonce, type_url, .. })
         | Request::Delta(proto::DeltaDiscoveryRequest { response_nonce: nonce, type_url, .. })) = &request;
-        self.outstanding.remove(&format!("{type_url} {nonce}"));
+        self.order.answered(ResourceType::from_url(type_url).unwrap(), nonce);
+        self.order.before(&request);
         let given = self.server.request(self.now, request);
         self.given(given.responses);
         true
     }
 
     fn given(&mut self, responses: Vec<Response>) {
+        let shelf = self.truth().clone();
+        self.order.judge(self.variant, true, &self.server, &shelf, &responses, self.now);
         for response in responses {
             let said = Said::of(&response);
-            let before = self.outstanding.iter().find(|one| one.starts_with(said.type_url));
-            if let Some(before) = before {
-                fail(format!("{} is sent while {before} is outstanding", said.nonce));
-            }
             if matches!(response, Response::Delta(_)) {
                 for (name, value) in &said.resources {
                     let key = (said.kind(), Name::from(*name));
@@ -342,7 +343,6 @@ impl World {
                     self.known.remove(&(said.kind(), Name::from(*name)));
                 }
             }
-            self.outstanding.insert(format!("{} {}", said.type_url, said.nonce));
             self.down.push_back(response);
         }
     }
@@ -403,8 +403,8 @@ impl World {
     }
 
     fn check(&self) {
-        if !self.outstanding.is_empty() {
-            fail(format!("never answered: {:?}", self.outstanding));
+        if !self.order.outstanding.is_empty() {
+            fail(format!("never answered: {:?}", self.order.outstanding));
         }
         let truth = self.truth();
         let (mut started, mut rejecting) = (false, false);

@@ -236,10 +236,9 @@ impl World {
 
     fn show(&mut self) {
         let shelf = self.truth().clone();
-        if let Link::Open { server, order, shown, .. } = &mut self.link
+        if let Link::Open { server, shown, .. } = &mut self.link
             && std::mem::take(&mut self.behind)
         {
-            order.shown(&shelf, self.now);
             shown.clone_from(&shelf);
             let given = server.other(self.now, Some(shelf));
             self.given(given);
@@ -288,7 +287,7 @@ impl World {
                 self.cut("refused");
                 true
             }
-            Link::Open { server, shown, unsent, transport, order, .. } if to_server => {
+            Link::Open { server, unsent, transport, order, .. } if to_server => {
                 if transport.up.is_empty() {
                     transport.up.extend(unsent.pop());
                 }
@@ -296,7 +295,7 @@ impl World {
                 let (nonce, rejects) = answer(&request);
                 let kind = ResourceType::from_url(type_url(&request)).unwrap();
                 let answers = order.answered(kind, nonce);
-                order.before(&request, shown, self.now);
+                order.before(&request);
                 let given = server.request(self.now, request);
                 if given.rejected != (answers && rejects) {
                     fail(format!("{kind}: a rejection was taken wrongly"));

@@ -3,8 +3,8 @@
     ads.py PORT
 
 Each line of standard input is `serve FILE`: the resources to serve from now on, as a JSON list of `Any`. It prints
-`ready`, then `serving REVISION`, and what clients say: `acknowledged TYPE REVISION`, `rejected TYPE: TEXT`. Nonces
-and revisions are other ones in each process. It ends with its standard input.
+`ready`, then `serving REVISION`, and what clients do and say: `opened METHOD`, `acknowledged TYPE REVISION`,
+`rejected TYPE: TEXT`. Nonces and revisions are other ones in each process. It ends with its standard input.
 """
 
 import json
@@ -185,10 +185,12 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
                 self.shelf.streams.discard(events)
 
     def StreamAggregatedResources(self, requests, context):
+        say("opened StreamAggregatedResources")
         stream = Stream(self.shelf)
         yield from self.run(requests, stream.sotw, stream.due_sotw)
 
     def DeltaAggregatedResources(self, requests, context):
+        say("opened DeltaAggregatedResources")
         stream = Stream(self.shelf)
         yield from self.run(requests, stream.delta, stream.due_delta)
 

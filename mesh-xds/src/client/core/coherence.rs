@@ -33,7 +33,7 @@ fn said(tag: usize, kind: ResourceType) -> Vec<AnyResource> {
     let mark = format!("said-by-{tag}");
     let port = u16::try_from(tag * 1000 + 1).unwrap();
     match kind {
-        LDS => vec![listener("t", "r")],
+        LDS => vec![listener("t", "r"), listener("other", "r"), listener(&mark, "r")],
         RDS => vec![routes("r", &[("t", &["one", "two"]), (&mark, &[])])],
         CDS => vec![secured("one", "own", "roots"), cluster("two"), cluster(&mark)],
         EDS => vec![endpoints("one", port), endpoints("two", port)],
@@ -82,8 +82,8 @@ enum Event {
     Refuse(usize, ResourceType),
     /// Something that nobody has is watched, or no longer: then what is known is not enough.
     Stranger,
-    /// Everything is asked for, or no longer.
-    List,
+    /// Everything of a type that has a wildcard is asked for, or no longer.
+    List(ResourceType),
     Pass(u32),
     /// The target is watched no longer, and then again.
     Rewatch,
@@ -101,7 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => server.clone().prop_map(Event::SayAll),
         1 => (server, kind).prop_map(|(id, kind)| Event::Refuse(id, kind)),
         2 => Just(Event::Stranger),
-        1 => Just(Event::List),
+        2 => prop::sample::select(vec![LDS, CDS]).prop_map(Event::List),
         2 => (0..20_000_u32).prop_map(Event::Pass),
         1 => Just(Event::Rewatch),
         3 => Just(Event::Take),
@@ -127,7 +127,9 @@ struct World {
     /// Looks now and then.
     lazy: Reader<XdsConfig>,
     /// All clusters, if they are asked for.
-    listed: Option<Reader<ResourceSet<Cluster>>>,
+    clusters: Option<Reader<ResourceSet<Cluster>>>,
+    /// All listeners, the same.
+    listeners: Option<Reader<ResourceSet<Listener>>>,
     /// Streams that are not read before that.
     held: [Option<Outstanding>; SERVERS],
 }
@@ -170,7 +172,8 @@ impl World {
             id: 0,
             published: nothing.reader(),
             lazy: nothing.reader(),
-            listed: None,
+            clusters: None,
+            listeners: None,
             held: Default::default(),
         };
         world.watch();
@@ -284,14 +287,13 @@ impl World {
                 let actions = self.core.tick(self.now);
                 self.carry_out(actions);
             }
-            Event::List => {
-                let (slot, listed) = Slot::new();
-                let command = match self.listed.take() {
-                    None => {
-                        self.listed = Some(listed.reader());
-                        Command::WatchClusters { id: u64::MAX - 1, slot }
-                    }
-                    Some(_) => Command::Unwatch { id: u64::MAX - 1 },
+            Event::List(kind) => {
+                let command = if kind == CDS {
+                    let id = u64::MAX - 1;
+                    toggled(&mut self.clusters, id, |slot| Command::WatchClusters { id, slot })
+                } else {
+                    let id = u64::MAX - 2;
+                    toggled(&mut self.listeners, id, |slot| Command::WatchListeners { id, slot })
                 };
                 let actions = self.core.command(self.now, [command]);
                 self.carry_out(actions);
@@ -317,13 +319,9 @@ impl World {
         })
     }
 
-    /// Who said what is listed, and whether it is in doubt; checks that it is one, and all of it.
-    fn lists(&self) -> Option<(usize, bool)> {
-        let listed = self.listed.as_ref()?.borrow().clone()?.ok()?;
-        let tags: Vec<usize> =
-            listed.resources.keys().filter_map(|name| name.strip_prefix("said-by-")?.parse().ok()).collect();
-        assert!(tags.len() <= 1, "a list of {tags:?}");
-        Some((*tags.first()?, listed.note.is_some()))
+    /// Of the clusters and of the listeners: who said what is listed, and whether it is in doubt.
+    fn lists(&self) -> [Option<(usize, bool)>; 2] {
+        [self.clusters.as_ref().and_then(list), self.listeners.as_ref().and_then(list)]
     }
 
     /// Who is followed now; checks that it is one.
@@ -334,6 +332,29 @@ impl World {
         assert!(tags.len() <= 1, "a view of {tags:?}");
         tags.into_iter().next()
     }
+}
+
+/// Begins to watch everything of a type, or ends it.
+fn toggled<T>(
+    reader: &mut Option<Reader<ResourceSet<T>>>,
+    id: u64,
+    begin: impl FnOnce(Slot<ResourceSet<T>>) -> Command,
+) -> Command {
+    if reader.take().is_some() {
+        return Command::Unwatch { id };
+    }
+    let (slot, listed) = Slot::new();
+    *reader = Some(listed.reader());
+    begin(slot)
+}
+
+/// Who said what is listed, and whether it is in doubt; checks that it is one.
+fn list<T>(reader: &Reader<ResourceSet<T>>) -> Option<(usize, bool)> {
+    let listed = reader.borrow().clone()?.ok()?;
+    let tags: Vec<usize> =
+        listed.resources.keys().filter_map(|name| name.strip_prefix("said-by-")?.parse().ok()).collect();
+    assert!(tags.len() <= 1, "a list of {tags:?}");
+    Some((*tags.first()?, listed.note.is_some()))
 }
 
 proptest! {
@@ -363,7 +384,8 @@ proptest! {
             world.happen(Event::Pass(150_000));
         }
         prop_assert_eq!(world.follows(), Some(0));
-        prop_assert_eq!(world.lists(), world.listed.is_some().then_some((0, false)));
+        let asked = [world.clusters.is_some(), world.listeners.is_some()];
+        prop_assert_eq!(world.lists(), asked.map(|asked| asked.then_some((0, false))));
         let config = world.published.borrow().clone().unwrap().unwrap();
         prop_assert!(config.clusters["one"].as_ref().unwrap().secrets.identity.is_some());
         prop_assert!(!world.tells_the_disk());

@@ -11,11 +11,7 @@ use envoy_types::pb::envoy::{
     admin::v3::ClientResourceStatus, service::status::v3::client_config::GenericXdsConfig,
 };
 use prost::Message;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// File, a part of what is said of it, and why the verdicts differ.
 type Differs = (&'static str, &'static str, &'static str);
@@ -32,7 +28,7 @@ struct Peer {
     less: &'static [Differs],
 }
 
-const PEERS: [Peer; 2] = [
+static PEERS: [Peer; 2] = [
     Peer { file: "c-core", rejection: "invalid resource: ", more: C_CORE_MORE, less: C_CORE_LESS },
     Peer { file: "grpc-js", rejection: "", more: GRPC_JS_MORE, less: GRPC_JS_LESS },
 ];
@@ -152,83 +148,82 @@ const GRPC_JS_LESS: &[Differs] = &[
 const NOT_ASKED: &[&str] =
     &["bad-truncated", "bad-name-not-utf8", "bad-wire-type", "bad-group", "bad-length", "bad-no-name"];
 
-/// What a peer answers, by file.
-fn verdicts(peer: &Peer) -> BTreeMap<String, (ResourceType, GenericXdsConfig)> {
-    let path = format!("src/resource/tests/verdicts/{}.bin", peer.file);
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
-    let answer = ClientStatusResponse::decode(&*fs::read(file).unwrap()).unwrap();
-    let [config] = &answer.config[..] else { panic!("{} clients", answer.config.len()) };
-    // grpc-js tells the name of the message.
-    let kind =
-        |url: &str| ResourceType::ALL.into_iter().find(|kind| url.rsplit('/').next() == Some(kind.message()));
-    let verdict = |one: &GenericXdsConfig| (one.name.clone(), (kind(&one.type_url).unwrap(), one.clone()));
-    config.generic_xds_configs.iter().map(verdict).collect()
+/// What each peer answers, file by file.
+fn verdicts() -> impl Iterator<Item = (&'static Peer, String, ResourceType, GenericXdsConfig)> {
+    PEERS.iter().flat_map(|peer| {
+        let path = format!("src/resource/tests/verdicts/{}.bin", peer.file);
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+        let answer = ClientStatusResponse::decode(&*fs::read(file).unwrap()).unwrap();
+        let [config] = &answer.config[..] else { panic!("{} clients", answer.config.len()) };
+        // grpc-js tells the name of the message.
+        let kind = |url: &str| {
+            ResourceType::ALL.into_iter().find(|kind| url.rsplit('/').next() == Some(kind.message())).unwrap()
+        };
+        let all = config.generic_xds_configs.iter();
+        all.map(|one| (peer, one.name.clone(), kind(&one.type_url), one.clone())).collect::<Vec<_>>()
+    })
 }
 
 #[test]
 fn each_is_asked_of_every_file_that_it_can_be_asked_of() {
     let accepted = ACCEPTED.iter().chain(envoy::ACCEPTED).map(|(file, kind, _)| (*file, *kind));
     let refused = REFUSED.iter().chain(envoy::REFUSED).map(|((file, kind, ..), _)| (*file, *kind));
-    let asked = accepted
+    let asked: Vec<_> = accepted
         .chain(refused)
-        .filter(|(file, kind)| *kind != ResourceType::Secret && !NOT_ASKED.contains(file));
-    let expected: BTreeSet<String> = asked.map(|(file, _)| file.to_owned()).collect();
-    for peer in &PEERS {
-        assert_eq!(verdicts(peer).into_keys().collect::<BTreeSet<_>>(), expected, "{}", peer.file);
-    }
+        .filter(|(file, kind)| *kind != ResourceType::Secret && !NOT_ASKED.contains(file))
+        .collect();
+    let of = |peer: &Peer| asked.iter().map(|(file, _)| (peer.file, (*file).to_owned())).collect::<Vec<_>>();
+    let expected: BTreeSet<_> = PEERS.iter().flat_map(of).collect();
+    let answered: Vec<_> = verdicts().map(|(peer, file, ..)| (peer.file, file)).collect();
+    assert_eq!(answered.len(), expected.len(), "once each");
+    assert_eq!(BTreeSet::from_iter(answered), expected);
 }
 
 #[test]
 fn each_accepts_and_rejects_what_we_do_but_for_what_is_listed() {
-    for peer in &PEERS {
-        let (mut more, mut less) = (BTreeSet::new(), BTreeSet::new());
-        for (file, (kind, theirs)) in verdicts(peer) {
-            let ours = AnyResource::parse(kind, &bytes(&file), &context());
-            let differs = |known: &[Differs], text: &str| {
-                let listed = known.iter().any(|(name, part, _)| *name == file && text.contains(part));
-                assert!(listed, "{} {file}: the verdicts differ, and nobody says why: {text}", peer.file);
-            };
-            match (theirs.client_status(), ours) {
-                (ClientResourceStatus::Acked, Ok(_)) => {}
-                (ClientResourceStatus::Acked, Err(error)) => {
-                    differs(peer.less, &error.to_string());
-                    less.insert(file);
-                }
-                (ClientResourceStatus::Nacked, ours) => {
-                    let error = theirs.error_state.unwrap();
-                    assert!(error.details.starts_with(peer.rejection), "{file}: {}", error.details);
-                    assert_eq!((error.version_info.is_empty(), theirs.xds_config), (false, None), "{file}");
-                    if ours.is_ok() {
-                        differs(peer.more, &error.details);
-                        more.insert(file);
-                    }
-                }
-                (other, _) => panic!("{} {file}: {other:?}", peer.file),
+    let (mut more, mut less) = (BTreeSet::new(), BTreeSet::new());
+    for (peer, file, kind, theirs) in verdicts() {
+        let ours = AnyResource::parse(kind, &bytes(&file), &context());
+        let differs = |known: &[Differs], text: &str| {
+            let listed = known.iter().any(|(name, part, _)| *name == file && text.contains(part));
+            assert!(listed, "{} {file}: the verdicts differ, and nobody says why: {text}", peer.file);
+        };
+        match (theirs.client_status(), ours) {
+            (ClientResourceStatus::Acked, Ok(_)) => {}
+            (ClientResourceStatus::Acked, Err(error)) => {
+                differs(peer.less, &error.to_string());
+                less.insert((peer.file, file));
             }
+            (ClientResourceStatus::Nacked, ours) => {
+                let error = theirs.error_state.unwrap();
+                assert!(error.details.starts_with(peer.rejection), "{file}: {}", error.details);
+                assert_eq!((error.version_info.is_empty(), theirs.xds_config), (false, None), "{file}");
+                if ours.is_ok() {
+                    differs(peer.more, &error.details);
+                    more.insert((peer.file, file));
+                }
+            }
+            (other, _) => panic!("{} {file}: {other:?}", peer.file),
         }
-        let listed = |known: &[Differs]| known.iter().map(|(file, ..)| (*file).to_owned()).collect();
-        assert_eq!(
-            (more, less),
-            (listed(peer.more), listed(peer.less)),
-            "{}: what is listed differs",
-            peer.file
-        );
     }
+    let listed = |known: fn(&Peer) -> &'static [Differs]| -> BTreeSet<_> {
+        let of = |peer| known(peer).iter().map(|(file, ..)| (peer.file, (*file).to_owned()));
+        PEERS.iter().flat_map(of).collect()
+    };
+    assert_eq!((more, less), (listed(|peer| peer.more), listed(|peer| peer.less)), "what is listed differs");
 }
 
 /// They keep what they were sent: here the bytes of the file, and its name at the end.
 #[test]
 fn what_each_holds_is_read_as_it_tells_it() {
-    for peer in &PEERS {
-        for (file, (kind, theirs)) in verdicts(peer) {
-            let Some(held) = theirs.xds_config else { continue };
-            assert_eq!(ResourceType::from_url(&held.type_url), Some(kind), "{file}");
-            let name = [&[0x0a, u8::try_from(file.len()).unwrap()], file.as_bytes()].concat();
-            assert_eq!(held.value, [bytes(&file), name].concat(), "{file}");
-            if peer.less.iter().all(|(less, ..)| *less != file) {
-                let resource = AnyResource::parse(kind, &held.value, &context());
-                assert_eq!(&**resource.unwrap_or_else(|error| panic!("{file}: {error}")).name(), &*file);
-            }
+    for (peer, file, kind, theirs) in verdicts() {
+        let Some(held) = theirs.xds_config else { continue };
+        assert_eq!(ResourceType::from_url(&held.type_url), Some(kind), "{file}");
+        let name = [&[0x0a, u8::try_from(file.len()).unwrap()], file.as_bytes()].concat();
+        assert_eq!(held.value, [bytes(&file), name].concat(), "{file}");
+        if peer.less.iter().all(|(less, ..)| *less != file) {
+            let resource = AnyResource::parse(kind, &held.value, &context());
+            assert_eq!(&**resource.unwrap_or_else(|error| panic!("{file}: {error}")).name(), &*file);
         }
     }
 }

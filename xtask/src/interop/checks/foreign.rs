@@ -15,14 +15,14 @@ const CALLS: u32 = 100;
 const HOST: &str = "reviews:9080";
 
 pub(super) fn state_of_the_world(lab: &Lab, report: &mut Report) -> Outcome {
-    followed(lab, report, &[])
+    followed(lab, report, &[], "StreamAggregatedResources")
 }
 
 pub(super) fn delta(lab: &Lab, report: &mut Report) -> Outcome {
-    followed(lab, report, &["xds_delta"])
+    followed(lab, report, &["xds_delta"], "DeltaAggregatedResources")
 }
 
-fn followed(lab: &Lab, report: &mut Report, features: &[&str]) -> Outcome {
+fn followed(lab: &Lab, report: &mut Report, features: &[&str], method: &str) -> Outcome {
     let [v1, v2] = [Server::plain(lab, "v1")?, Server::plain(lab, "v2")?];
     let to = |cluster: &str| vec![listener(), route(cluster, "/"), cluster_of("v1"), cluster_of("v2")];
     let endpoints = || vec![endpoints_of("v1", v1.port), endpoints_of("v2", v2.port)];
@@ -37,6 +37,7 @@ fn followed(lab: &Lab, report: &mut Report, features: &[&str]) -> Outcome {
         "listener, routes, cluster and endpoints are followed",
         client.call(CALLS, &[])?.exactly(&["v1"]),
     );
+    report.check("by the way of ADS that was asked for", remote.was_opened_by(method));
 
     remote.serve(&all("v2"))?;
     let changing = client.until("v2 after the routes changed", |batch| batch.is_from(&["v2"]))?;
@@ -71,6 +72,7 @@ fn followed(lab: &Lab, report: &mut Report, features: &[&str]) -> Outcome {
     drop(remote);
     report.check("no control plane, no failed call", client.call(CALLS, &[])?.exactly(&["v2"]));
     let mut remote = Remote::start_at(lab, port)?;
+    report.check("the same way again after the restart", remote.was_opened_by(method));
     remote.serve(&all("v1"))?;
     let changing = client.until("v1 after the restart", |batch| batch.is_from(&["v1"]))?;
     report.check("no failed call over a restart", changing.complete());
@@ -135,6 +137,16 @@ impl Remote {
         std::fs::write(&file, serde_json::to_vec(resources)?)?;
         self.process.tell(&format!("serve {}", file.display()))?;
         self.process.line("serving")
+    }
+
+    /// The next stream that it says was opened is of this method of ADS.
+    fn was_opened_by(&mut self, method: &str) -> Outcome {
+        let opened = self.process.line("opened ")?;
+        if opened == method {
+            Ok(())
+        } else {
+            Err(format!("expected a stream of {method}, got one of {opened}").into())
+        }
     }
 
     fn bootstrap(&self, features: &[&str]) -> Outcome<PathBuf> {
