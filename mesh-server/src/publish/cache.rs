@@ -20,20 +20,29 @@ pub(super) struct Stamp {
 
 /// The resources of all clients, by what they share.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<HashMap<Client, Weak<Resources>>>);
+pub(super) struct Shared(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    clients: HashMap<Client, Weak<Resources>>,
+    /// Those whose last client has left are taken out when there are so many.
+    full: usize,
+}
 
 impl Shared {
     /// The resources of clients like this one.
     pub(super) fn of(&self, client: Client) -> Arc<Resources> {
         let mut all = lock(&self.0);
-        if let Some(found) = all.get(&client).and_then(Weak::upgrade) {
+        if let Some(found) = all.clients.get(&client).and_then(Weak::upgrade) {
             return found;
         }
-        // Those whose last client has left go when others come.
-        all.retain(|_, resources| resources.strong_count() > 0);
+        if all.clients.len() >= all.full {
+            all.clients.retain(|_, resources| resources.strong_count() > 0);
+            all.full = 2 * all.clients.len() + 16;
+        }
         let resources =
             Arc::new(Resources { client: client.clone(), kept: Mutex::default(), touched: Mutex::default() });
-        all.insert(client, Arc::downgrade(&resources));
+        all.clients.insert(client, Arc::downgrade(&resources));
         resources
     }
 }
@@ -43,7 +52,11 @@ impl Shared {
     /// How many resources are kept for clients that are there.
     pub(super) fn kept(&self) -> usize {
         let all = self.0.lock().unwrap();
-        all.values().filter_map(Weak::upgrade).map(|resources| resources.kept.lock().unwrap().len()).sum()
+        all.clients
+            .values()
+            .filter_map(Weak::upgrade)
+            .map(|resources| resources.kept.lock().unwrap().len())
+            .sum()
     }
 }
 
