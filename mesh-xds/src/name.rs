@@ -60,6 +60,18 @@ impl ResourceType {
         self.url().rsplit('/').next().unwrap_or_default()
     }
 
+    /// The types whose resources name resources of this type, or name others that do.
+    pub(crate) const fn users(self) -> &'static [Self] {
+        match self {
+            Self::ClusterLoadAssignment | Self::Secret => {
+                &[Self::Cluster, Self::Listener, Self::RouteConfiguration]
+            }
+            Self::Cluster => &[Self::Listener, Self::RouteConfiguration],
+            Self::RouteConfiguration => &[Self::Listener],
+            Self::Listener => &[],
+        }
+    }
+
     /// Whether a state-of-the-world response lists every subscribed resource, so that absence of one
     /// that was there means deletion (LDS and CDS).
     pub const fn is_complete(self) -> bool {

@@ -13,6 +13,7 @@ mod desk;
 #[cfg(test)]
 mod hostile;
 mod http;
+mod names;
 mod node;
 pub(crate) mod places;
 #[cfg(test)]
@@ -28,6 +29,8 @@ mod task;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod turns;
+mod unsent;
 mod view;
 
 pub use bucket::Bucket;
@@ -40,8 +43,3 @@ pub use status::{HeldStatus, NackStatus, StreamStatus, TypeStatus, Variant};
 pub use stream::{Input, Outputs, Protocol, Rejection, Settings, Stream};
 pub use task::{AdsService, AdsSettings, StreamEvent};
 pub use view::{Absence, Changes, Encoded, Node, Touched, View, Views};
-
-/// Client feature: the client understands `resource_errors` (xRFC TP3), and is told at once that a resource does not
-/// exist, and why. Clients without it are told in incremental streams what does not exist (`removed_resources`); in
-/// state-of-the-world streams they wait for their timer.
-pub const RESOURCE_ERRORS_FEATURE: &str = "io.mesh.xds.resource-errors";

@@ -26,7 +26,7 @@ use crate::{
     bootstrap::{Bootstrap, ServerConfig},
     proto::{self, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient},
     resource::{AnyResource, Support, secret::SecretCheck},
-    server::{RESOURCE_ERRORS_FEATURE, Variant},
+    server::Variant,
 };
 use futures_util::{
     FutureExt, Stream, StreamExt,
@@ -95,12 +95,11 @@ impl Default for ClientSettings {
     }
 }
 
-/// What a client says it understands. gRPC's two, Envoy's for times to live, and ours.
-const FEATURES: [&str; 4] = [
+/// What a client says it understands: gRPC's two, and Envoy's for times to live.
+const FEATURES: [&str; 3] = [
     "envoy.lb.does_not_support_overprovisioning",
     "xds.config.resource-in-sotw",
     "xds.config.supports-resource-ttl",
-    RESOURCE_ERRORS_FEATURE,
 ];
 
 impl ClientSettings {

@@ -4,7 +4,7 @@ use super::{Depth, bytes::Bytes};
 use crate::{
     name::{Name, ResourceType},
     proto,
-    server::{Changes, Delta, Encoded, Input, Node, Protocol, RESOURCE_ERRORS_FEATURE, Settings, Sotw, View},
+    server::{Changes, Delta, Encoded, Input, Node, Protocol, Settings, Sotw, View},
 };
 use std::{
     collections::BTreeMap,
@@ -98,10 +98,8 @@ fn run<P: Protocol>(
     let mut depth = Depth::default();
     let mut bytes = Bytes::new(data);
     let mut node = Node { id: "me".into(), ..Node::default() };
-    match bytes.byte() % 3 {
-        0 => node.features.push(RESOURCE_ERRORS_FEATURE.into()),
-        1 => node.user_agent = "envoy".into(),
-        _ => {}
+    if bytes.byte() % 2 == 0 {
+        node.user_agent = "envoy".into();
     }
     let settings = Settings { max_subscriptions: 12, max_name_length: 10, ..Settings::default() };
     let view = |bits, revision| Arc::new(Some3 { bits, revision });

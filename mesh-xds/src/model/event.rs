@@ -23,10 +23,10 @@ pub(crate) struct Setup {
     pub(crate) lockstep: bool,
 }
 
-/// What the server takes the client for.
+/// What the server takes the client for, and what the client knows of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// Our own: it understands resource errors.
+    /// Our own: it knows resource errors.
     Ours,
     /// One that learns of what is missing by waiting for it.
     Foreign,

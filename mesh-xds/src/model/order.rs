@@ -23,6 +23,8 @@ pub(super) struct Order {
     pub(super) sent: BTreeMap<(ResourceType, Name), Arc<str>>,
     /// Since when something that it was sent is no longer there for it.
     gone: BTreeMap<(ResourceType, Name), Instant>,
+    /// What of it the client has accepted in some version: it goes on with that when it rejects another.
+    good: BTreeSet<(ResourceType, Name)>,
     /// Types that the client asked for.
     started: BTreeSet<ResourceType>,
     /// What the stream was subscribed to when it was looked at last.
@@ -54,6 +56,7 @@ impl Order {
         for (name, version) in &request.initial_resource_versions {
             if let Some(value) = version.strip_prefix("h:") {
                 self.sent.insert((kind, Name::from(name.as_str())), value.into());
+                self.good.insert((kind, Name::from(name.as_str())));
             }
         }
     }
@@ -63,8 +66,17 @@ impl Order {
         let is_last = self.outstanding.get(&kind).is_some_and(|(last, _)| last == nonce);
         if is_last {
             self.outstanding.remove(&kind);
+            let good = self.sent.iter().filter(|((other, _), value)| *other == kind && !is_bad(value));
+            self.good.extend(good.map(|(key, _)| key.clone()));
         }
         is_last
+    }
+
+    /// Whether the client has rejected something of this type, and goes on with what it had before.
+    fn goes_on(&self, kind: ResourceType) -> bool {
+        let mut sent = self.sent.iter().filter(|((other, _), _)| *other == kind);
+        !self.outstanding.contains_key(&kind)
+            && sent.any(|(key, value)| is_bad(value) && self.good.contains(key))
     }
 
     /// The server read a request, or was shown another revision: what the client still holds of what it was sent,
@@ -78,6 +90,7 @@ impl Order {
             asked.has(*kind, name) && (!given_up || (before.is_wild(*kind) && shelf.lists(*kind, name)))
         });
         let sent = &self.sent;
+        self.good.retain(|key| sent.contains_key(key));
         self.gone.retain(|key, _| sent.contains_key(key));
         for (kind, name) in sent.keys() {
             let is_there = shelf.get(*kind, name).is_some() && asked.names(*kind, name);
@@ -164,8 +177,13 @@ impl Order {
         if let Some((other, _)) = unanswered.next() {
             fail(format!("{kind} {name} is removed while {other} waits for its answer"));
         }
+        if let Some(user) = kind.users().iter().find(|user| self.goes_on(**user)) {
+            fail(format!("{kind} {name} is removed, and what it had of {user} before may name it"));
+        }
+        let rejects = |kind| self.sent.iter().any(|((other, _), value)| *other == kind && is_bad(value));
         let mut later = self.gone.iter().filter(|((other, _), since)| {
             *other > *kind
+                && !other.users().iter().any(|user| rejects(*user))
                 && **since + removal_grace <= now
                 && !self.outstanding.contains_key(other)
                 && (says_removals || other.is_complete())
@@ -182,6 +200,11 @@ impl Order {
         });
         asked.into_iter().any(|(name, value)| self.sent.get(&(kind, name)) != Some(&value))
     }
+}
+
+/// What our toys reject.
+fn is_bad(value: &str) -> bool {
+    value.starts_with("bad")
 }
 
 /// What a stream is subscribed to.

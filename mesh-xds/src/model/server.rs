@@ -6,8 +6,8 @@ use crate::{
     fuzzing::tape::Served,
     name::{Name, ResourceType},
     server::{
-        Absence, Changes, Delta, Encoded, Input, Node, Outputs, Protocol, RESOURCE_ERRORS_FEATURE, Settings,
-        Sotw, Stream, Touched, Variant, View,
+        Absence, Changes, Delta, Encoded, Input, Node, Outputs, Protocol, Settings, Sotw, Stream, Touched,
+        Variant, View,
     },
 };
 use std::{
@@ -56,6 +56,16 @@ fn encoded(name: u8, value: u8) -> Arc<Encoded> {
 /// The version of a value.
 pub(crate) fn version(value: &str) -> Arc<str> {
     format!("h:{value}").into()
+}
+
+impl Shelf {
+    /// Whether something is rejected that may name a resource of this type, by a client that has `wanted`: nothing of
+    /// the type is taken from it then.
+    pub(crate) fn keeps(&self, kind: ResourceType, wanted: impl Fn(ResourceType, &Name) -> bool) -> bool {
+        let is_bad = |kind, name: &Name| self.get(kind, name).is_some_and(|value| value.starts_with("bad"));
+        let names = || (0..event::NAMES).map(event::name);
+        kind.users().iter().any(|user| names().any(|name| is_bad(*user, &name) && wanted(*user, &name)))
+    }
 }
 
 /// The index of a name that a client may have made up.
@@ -172,10 +182,8 @@ pub(crate) struct Given {
 impl Server {
     pub(crate) fn new(variant: Variant, peer: Peer, shelf: Arc<Shelf>) -> Self {
         let mut node = Node { id: "me".into(), ..Node::default() };
-        match peer {
-            Peer::Ours => node.features.push(RESOURCE_ERRORS_FEATURE.into()),
-            Peer::Envoy => node.user_agent = "envoy".into(),
-            Peer::Foreign => {}
+        if peer == Peer::Envoy {
+            node.user_agent = "envoy".into();
         }
         match variant {
             Variant::Sotw => Self::Sotw(Sotw::new(&node, shelf, Settings::default())),

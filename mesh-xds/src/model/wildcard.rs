@@ -408,19 +408,25 @@ impl World {
         }
         let truth = self.truth();
         let (mut started, mut rejecting) = (false, false);
+        let wanted = |asked: &Asked, name: &Name| {
+            let is_hidden = self.setup.hides && *name == event::name(NAMES - 1);
+            asked.names.contains(name) || (asked.wild && !is_hidden)
+        };
         for (kind, asked) in &self.asked {
             started |= asked.started;
             for name in (0..NAMES).map(name) {
-                let is_hidden = self.setup.hides && name == event::name(NAMES - 1);
-                let wanted = asked.names.contains(&name) || (asked.wild && !is_hidden);
-                let there = truth.get(*kind, &name).filter(|_| wanted);
+                let there = truth.get(*kind, &name).filter(|_| wanted(asked, &name));
                 let held = asked.held.get(&name);
+                let is_wanted =
+                    |kind, name: &Name| self.asked.get(&kind).is_some_and(|asked| wanted(asked, name));
+                let is_kept = truth.keeps(*kind, is_wanted);
                 let is_right = match &there {
                     Some(bad) if bad.starts_with("bad") => {
                         rejecting = true;
                         true
                     }
                     Some(good) => held == Some(good),
+                    None if is_kept => true,
                     None => held.is_none() && (!asked.names.contains(&name) || asked.absent.contains(&name)),
                 };
                 if !is_right {

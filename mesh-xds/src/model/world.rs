@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     client::{
-        self, Known, Machine, Outbox, Request,
+        self, Known, Machine, Outbox, Request, Response,
         testing::{self, Toy},
     },
     config::XdsErrorCause,
@@ -342,7 +342,10 @@ impl World {
     }
 
     /// Judges what the server gave out, and sends it.
-    fn given(&mut self, given: Given) {
+    fn given(&mut self, mut given: Given) {
+        if self.setup.peer != Peer::Ours {
+            given.responses.iter_mut().for_each(without_errors);
+        }
         let Link::Open { server, shown, transport, order, last, .. } = &mut self.link else { return };
         let says_removals = self.variant == Variant::Delta || self.setup.peer == Peer::Ours;
         order.judge(self.variant, says_removals, server, shown, &given.responses, self.now);
@@ -580,7 +583,17 @@ impl World {
         let told = |kind: ResourceType| self.setup.peer == Peer::Ours || (kind.is_complete() && concludes);
         let keys = self.watched.keys().filter(|(kind, name)| told(*kind) && **name != *WILDCARD);
         let named = keys.map(|key| (key.clone(), seen(self.client.known(key.0, &key.1))));
-        named.chain(self.seen_all().into_iter().filter(|((kind, _), _)| told(*kind))).collect()
+        let all = named.chain(self.seen_all().into_iter().filter(|((kind, _), _)| told(*kind)));
+        // What is kept is what there was, and that depends on who was told of it.
+        all.filter(|((kind, _), _)| !self.is_kept(*kind)).collect()
+    }
+}
+
+/// What is left of a response for who does not know resource errors.
+fn without_errors(response: &mut Response) {
+    match response {
+        Response::Sotw(response) => response.resource_errors.clear(),
+        Response::Delta(response) => response.resource_errors.clear(),
     }
 }
 
@@ -590,6 +603,11 @@ fn machine(variant: Variant, setup: &Setup) -> Machine<Toy> {
     settings.timer_is_transient = setup.timer_is_transient;
     settings.seed = setup.seed;
     Machine::new(Toy, settings)
+}
+
+/// What a resource may be seen as that is kept: as before.
+pub(crate) fn is_earlier(known: &Seen) -> bool {
+    matches!(known, Seen::Good(_, None | Some(Trouble::Rejected(_))) | Seen::Nothing(Trouble::Rejected(_)))
 }
 
 pub(crate) fn seen(known: Known<Arc<str>>) -> Seen {

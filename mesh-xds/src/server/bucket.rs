@@ -20,14 +20,20 @@ impl Bucket {
 
     /// Takes a token, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
+        self.take_many(now, 1)
+    }
+
+    /// Takes so many tokens, if there are; of more than a burst, a burst.
+    pub(crate) fn take_many(&mut self, now: Instant, count: usize) -> bool {
+        let count = u32::try_from(count).map_or(self.burst, f64::from).min(self.burst);
         if let Some(at) = self.at {
             let gained = now.saturating_duration_since(at).as_secs_f64() * self.per_second;
             self.tokens = (self.tokens + gained).min(self.burst);
         }
         self.at = Some(now);
-        let there = self.tokens >= 1.0;
+        let there = self.tokens >= count;
         if there {
-            self.tokens -= 1.0;
+            self.tokens -= count;
         }
         there
     }
@@ -51,5 +57,15 @@ mod tests {
         assert_eq!(taken(500), 1);
         assert_eq!(taken(1_500), 2);
         assert_eq!(taken(3_600_000), 3);
+    }
+
+    #[test]
+    fn many_tokens_are_taken_at_once_or_none() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(3, 2);
+        assert!(bucket.take_many(start, 2) && !bucket.take_many(start, 2) && bucket.take(start));
+        let later = start + Duration::from_secs(2);
+        assert!(bucket.take_many(later, usize::MAX), "nobody waits for more than a burst");
+        assert!(!bucket.take(later) && bucket.take_many(later, 0));
     }
 }

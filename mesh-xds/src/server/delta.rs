@@ -2,8 +2,8 @@
 //!
 //! A response carries what changed and names what is gone. The first response of a type is sent even when
 //! the client, coming back with what it has, lacks nothing: it confirms the revision. Subscriptions in a
-//! request count whatever its nonce, since they are not repeated. Who understands it is told why something is not
-//! there (`resource_errors`), if there is more to say than that.
+//! request count whatever its nonce, since they are not repeated. Everybody is told why something is not there, if
+//! there is more to say than that: `resource_errors`, which those who do not know it pass over, and `removed_resources`.
 //!
 //! An Envoy that is sent a cluster again waits for the endpoints of that cluster, up to 15 s, without asking
 //! for them if it has asked before (envoyproxy/envoy#47302), and does not answer meanwhile. So it is sent them
@@ -11,13 +11,13 @@
 
 use super::{
     Node, View,
-    absent::{Absent, error, understands_errors},
+    absent::error,
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
     subscription::{Answer, Batch, Subscription},
 };
 use crate::{
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     proto,
 };
 use std::{
@@ -27,6 +27,8 @@ use std::{
 };
 use tonic::Status;
 
+/// Bytes of a version that a client brings; views have hashes.
+const MAX_VERSION: usize = 128;
 /// What Envoys call themselves.
 const ENVOY: &str = "envoy";
 
@@ -34,8 +36,6 @@ const ENVOY: &str = "envoy";
 pub struct Delta {
     stream: Stream,
     envoy: bool,
-    /// The client understands `resource_errors`.
-    errors: bool,
 }
 
 impl Protocol for Delta {
@@ -45,8 +45,7 @@ impl Protocol for Delta {
 
     fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
         let envoy = node.user_agent.as_ref() == ENVOY;
-        let errors = understands_errors(node);
-        Self { stream: Stream::new(Self::VARIANT, view, settings), envoy, errors }
+        Self { stream: Stream::new(Self::VARIANT, view, settings), envoy }
     }
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
@@ -78,9 +77,6 @@ impl Protocol for Delta {
             Input::View(view) => self.stream.show(view, now),
             Input::Tick => {}
         }
-        let errors = self.errors;
-        let encode =
-            |kind, batch, _: &Subscription, nonce, revision| encode(kind, batch, nonce, revision, errors);
         let mut responses = self.stream.flush(now, encode);
         if self.envoy && self.warm(&responses, now) {
             responses.extend(self.stream.flush(now, encode));
@@ -128,8 +124,14 @@ impl Delta {
                 request.resource_names_unsubscribe.len()
             )));
         }
+        let begins = request.resource_names_subscribe.iter().any(|name| name == WILDCARD);
+        let leaves = !request.resource_names_unsubscribe.is_empty();
         let subscription = self.stream.of(kind);
         let first = !std::mem::replace(&mut subscription.started, true);
+        let lists = !first && (begins && !subscription.wildcard || leaves && subscription.wildcard);
+        let listed = if lists { self.stream.view.names(kind).len() } else { 0 };
+        self.stream.charge_names(now, request.resource_names_subscribe.len() + listed)?;
+        let subscription = self.stream.of(kind);
         let mut looks = BTreeSet::new();
         if first {
             subscription.must_answer = true;
@@ -137,7 +139,7 @@ impl Delta {
         }
         let mut scan = first;
         for name in request.resource_names_subscribe {
-            if name == "*" {
+            if name == WILDCARD {
                 if !subscription.wildcard {
                     subscription.begin_wildcard();
                     scan = true;
@@ -154,7 +156,7 @@ impl Delta {
         }
         let mut unnamed = BTreeSet::new();
         for name in request.resource_names_unsubscribe {
-            if name == "*" {
+            if name == WILDCARD {
                 subscription.end_wildcard();
                 continue;
             }
@@ -205,13 +207,15 @@ impl Delta {
             if wildcard { self.stream.view.names(kind).into_iter().collect() } else { BTreeSet::new() };
         // What is gone is told; but a client could make up any number of such names. What is above the limit it is
         // told when it comes back the next time.
-        let mut strange = self.stream.settings.max_subscriptions;
+        let Settings { max_subscriptions: mut strange, max_name_length, .. } = self.stream.settings;
         let subscription = self.stream.of(kind);
         for (name, version) in versions {
             let is_known = subscription.names.contains(name.as_str()) || listed.contains(name.as_str());
-            if is_known || wildcard && strange > 0 {
+            if is_known || wildcard && strange > 0 && name.len() <= max_name_length {
                 strange -= usize::from(!is_known);
-                subscription.hold(name.into(), version.into());
+                // No version of ours is that long: it is held in another one.
+                let version = if version.len() <= MAX_VERSION { version.into() } else { Arc::default() };
+                subscription.hold(name.into(), version);
             }
         }
     }
@@ -220,9 +224,9 @@ impl Delta {
 fn encode(
     kind: ResourceType,
     batch: Batch,
+    _: &Subscription,
     nonce: String,
     revision: Arc<str>,
-    errors: bool,
 ) -> Option<proto::DeltaDiscoveryResponse> {
     let resources: Vec<_> = batch
         .resources
@@ -235,13 +239,11 @@ fn encode(
             ttl: None,
         })
         .collect();
-    let absent = batch.removed.iter().chain(&batch.missing);
-    let (reasoned, plain): (Vec<&Absent>, Vec<_>) =
-        absent.partition(|(_, absence)| errors && absence.is_some());
-    let removed_resources: Vec<_> = plain.into_iter().map(|(name, _)| name.to_string()).collect();
+    let absent = || batch.removed.iter().chain(&batch.missing);
+    let removed_resources: Vec<_> = absent().map(|(name, _)| name.to_string()).collect();
     let resource_errors: Vec<_> =
-        reasoned.into_iter().map(|(name, absence)| error(kind, name, absence.as_ref())).collect();
-    let is_empty = resources.is_empty() && removed_resources.is_empty() && resource_errors.is_empty();
+        absent().filter(|(_, why)| why.is_some()).map(|one| error(kind, one)).collect();
+    let is_empty = resources.is_empty() && removed_resources.is_empty();
     (batch.must_answer || !is_empty).then(|| proto::DeltaDiscoveryResponse {
         system_version_info: revision.to_string(),
         resources,

@@ -110,7 +110,7 @@ fn run<P: Protocol<Request: Clone, Response: Debug + PartialEq>>(
     read: impl Fn(&P::Response) -> (String, String),
 ) {
     let candours = [Candour::Nothing, Candour::Exactly, Candour::ByPrefix];
-    let mut machines = candours.map(|candour| P::new(&node(true), view(7, candour), Settings::default()));
+    let mut machines = candours.map(|candour| P::new(&node(), view(7, candour), Settings::default()));
     let mut now = Instant::now();
     let mut outstanding = std::collections::HashMap::new();
     for event in events {

@@ -4,7 +4,7 @@
 //! size of the largest response, which is the first. A control plane has thousands of streams, and nearly all of
 //! them are idle. Here a response has a buffer of its own, of the right size, which is free once it is written.
 
-use super::{Delta, Protocol, Sotw, Views, desk::Responses, task::AdsService};
+use super::{Delta, Protocol, Sotw, Views, desk::Responses, task::AdsService, unsent::Leave};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
@@ -74,7 +74,7 @@ where
     V: Views,
     P: Protocol,
     P::Request: Message + Default,
-    P::Response: Message + Default,
+    P::Response: Default,
     B: Body + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
@@ -95,7 +95,7 @@ where
 /// A stream's responses as the frames of a body, the status last.
 struct Frames<R> {
     /// Until the trailers.
-    responses: Option<Responses<R>>,
+    responses: Option<Responses<(R, Leave)>>,
     limit: usize,
 }
 
@@ -109,7 +109,7 @@ impl<R: Message + 'static> Body for Frames<R> {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(responses) = &mut self.responses else { return Poll::Ready(None) };
         let next = ready!(responses.poll_next(cx));
-        let status = match next.and_then(|response| frame(&response, self.limit)) {
+        let status = match next.and_then(|(response, leave)| frame(&response, leave, self.limit)) {
             Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
             Err(status) => status,
         };
@@ -123,7 +123,7 @@ impl<R: Message + 'static> Body for Frames<R> {
 }
 
 /// A response with its prefix, in a buffer of its size.
-fn frame(response: &impl Message, limit: usize) -> Result<Bytes, Status> {
+fn frame(response: &impl Message, leave: Leave, limit: usize) -> Result<Bytes, Status> {
     let length = response.encoded_len();
     let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= limit) else {
         return Err(Status::resource_exhausted(format!(
@@ -134,7 +134,7 @@ fn frame(response: &impl Message, limit: usize) -> Result<Bytes, Status> {
     frame.put_u8(0);
     frame.put_u32(prefix);
     response.encode(&mut frame).map_err(|error| Status::internal(error.to_string()))?;
-    Ok(frame.freeze())
+    Ok(leave.for_response(frame))
 }
 
 fn trailers(status: &Status) -> HeaderMap {
@@ -147,16 +147,17 @@ fn trailers(status: &Status) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::unsent::Unsent, *};
     use crate::proto::DeltaDiscoveryResponse;
 
     #[test]
     fn a_response_takes_what_it_needs_and_no_more_than_the_limit() {
         let response = DeltaDiscoveryResponse { nonce: "7".to_owned(), ..Default::default() };
-        let data = frame(&response, 3).unwrap();
+        let leave = || Unsent::new(1).of("").leave(3).now_or_never().unwrap();
+        let data = frame(&response, leave(), 3).unwrap();
         assert_eq!(&data[..PREFIX], [0, 0, 0, 0, 3]);
         assert_eq!(DeltaDiscoveryResponse::decode(&data[PREFIX..]).unwrap(), response);
-        let status = frame(&response, 2).unwrap_err();
+        let status = frame(&response, leave(), 2).unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert!(status.message().contains("3 bytes"), "{status}");
     }

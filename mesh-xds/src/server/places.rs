@@ -1,11 +1,11 @@
-//! Places for streams: so many in all, and no peer can take them all.
+//! Places, for streams or for bytes that are kept for them: so many in all, and no peer can take them all.
 //!
 //! A peer may hold three times as many as are still free. Alone it gets three quarters; N greedy peers get the same
 //! number each and leave a share for whoever comes next. Nothing is reserved for peers that are not there.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// How many places a peer may hold for each one that is free.
@@ -24,10 +24,11 @@ struct Held {
     peers: HashMap<Arc<str>, usize>,
 }
 
-/// One place; free again when dropped.
+/// Places of one holder; free again when dropped.
 pub(crate) struct Place {
     places: Arc<Places>,
     account: Arc<str>,
+    count: usize,
 }
 
 /// Why there is no place.
@@ -47,34 +48,57 @@ impl Places {
 
     /// A place for a peer. Peers without an account are not told apart, and held to the limit of all alone.
     pub(crate) fn take(self: &Arc<Self>, account: &str) -> Result<Place, Full> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = self.limit.saturating_sub(held.all);
-        if free == 0 {
-            return Err(Full::All);
+        let mut place = self.none(account);
+        place.resize(1)?;
+        Ok(place)
+    }
+
+    /// No place yet.
+    pub(crate) fn none(self: &Arc<Self>, account: &str) -> Place {
+        let known = self.held().peers.get_key_value(account).map(|(account, _)| account.clone());
+        Place { places: self.clone(), account: known.unwrap_or_else(|| account.into()), count: 0 }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // Nothing here is left half done by a panic.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// So many from now on. Refused, it is as many as before.
+    pub(crate) fn resize(&mut self, count: usize) -> Result<(), Full> {
+        if count == self.count {
+            return Ok(());
         }
-        let own = held.peers.get_key_value(account).map(|(account, count)| (account.clone(), *count));
-        let (account, count) = own.unwrap_or_else(|| (account.into(), 0));
-        if !account.is_empty() {
-            if count >= free.saturating_mul(GREED) {
+        let mut held = self.places.held();
+        let own = held.peers.get(&self.account).copied().unwrap_or_default();
+        if let Some(more) = count.checked_sub(self.count) {
+            let free = self.places.limit.saturating_sub(held.all);
+            if more > free {
+                return Err(Full::All);
+            }
+            // As if they were taken one by one.
+            if !self.account.is_empty() && own + more > (free - more + 1).saturating_mul(GREED) {
                 return Err(Full::Peer);
             }
-            held.peers.insert(account.clone(), count + 1);
         }
-        held.all += 1;
-        Ok(Place { places: self.clone(), account })
+        held.all = held.all + count - self.count;
+        if !self.account.is_empty() {
+            match own + count - self.count {
+                0 => drop(held.peers.remove(&self.account)),
+                own => drop(held.peers.insert(self.account.clone(), own)),
+            }
+        }
+        self.count = count;
+        Ok(())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut held = self.places.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.all = held.all.saturating_sub(1);
-        if let Some(count) = held.peers.get_mut(&self.account) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                held.peers.remove(&self.account);
-            }
-        }
+        // Less is never refused.
+        let _less = self.resize(0);
     }
 }
 
@@ -97,9 +121,27 @@ mod tests {
         assert!(places.take("c").is_ok(), "and there is one for whoever comes next");
         drop(greedy);
         assert!(places.take("a").is_ok());
-        assert!(!places.held.lock().unwrap().peers.contains_key("a"), "who left is forgotten");
+        assert!(!places.held().peers.contains_key("a"), "who left is forgotten");
         drop(other);
-        assert_eq!(places.held.lock().unwrap().all, 0);
+        assert_eq!(places.held().all, 0);
+    }
+
+    #[test]
+    fn places_grow_and_shrink_and_what_is_refused_changes_nothing() {
+        let places = Places::new(1000);
+        let mut one = places.none("a");
+        assert_eq!(one.resize(700), Ok(()));
+        assert_eq!(one.resize(800), Err(Full::Peer));
+        assert_eq!(one.resize(2000), Err(Full::All));
+        let mut other = places.none("b");
+        assert_eq!(other.resize(250), Err(Full::Peer));
+        assert_eq!(other.resize(200), Ok(()));
+        assert_eq!(one.resize(100), Ok(()));
+        assert_eq!(other.resize(600), Ok(()));
+        assert_eq!(places.held().all, 700);
+        drop((one, other));
+        let held = places.held();
+        assert_eq!((held.all, held.peers.len()), (0, 0));
     }
 
     #[test]

@@ -253,7 +253,7 @@ const C_CORE: &[&str] = &[
     "> EDS r2#7 b-endpoints",
     "view r6",
     "holds r6",
-    "< LDS r6#11",
+    "< LDS r6#11 -reviews:9080",
     "> LDS r6#11 reviews:9080",
     "view r7",
     "< LDS r7#12 reviews:9080=7",
@@ -268,7 +268,7 @@ const GRPC_JS: &[&str] = &[
     "> CDS r4#9 b",
     "view r6",
     "holds r6",
-    "< LDS r6#11",
+    "< LDS r6#11 -reviews:9080",
     "> LDS r6#11 reviews:9080",
     // Not a wildcard, nor is there one for routes.
     "> RDS r5#10 ",

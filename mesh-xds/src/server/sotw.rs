@@ -1,13 +1,14 @@
 //! State-of-the-world streams (`StreamAggregatedResources`).
 //!
 //! LDS and CDS responses carry everything that the client holds, since omission means deletion; RDS and EDS
-//! responses carry what changed. Who understands it is told what is not there, and why (`resource_errors`); of what LDS
-//! and CDS leave out for a reason, each time again. A request with a stale nonce changes no subscription: the client
+//! responses carry what changed. Everybody is told what is not there, and why (`resource_errors`, which those who do not
+//! know it pass over); of what LDS and CDS leave out for a reason, each time again. A request with a stale nonce changes no subscription: the client
 //! answers the response that crossed it with its full list of names.
 
 use super::{
     Node, View,
-    absent::{error, understands_errors},
+    absent::error,
+    names::Names,
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
     subscription::{Answer, Batch, Subscription},
@@ -26,8 +27,6 @@ use tonic::Status;
 /// A state-of-the-world stream.
 pub struct Sotw {
     stream: Stream,
-    /// The client understands `resource_errors`.
-    resource_errors: bool,
 }
 
 impl Protocol for Sotw {
@@ -35,9 +34,8 @@ impl Protocol for Sotw {
     type Response = proto::DiscoveryResponse;
     const VARIANT: Variant = Variant::Sotw;
 
-    fn new(node: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
-        let resource_errors = understands_errors(node);
-        Self { stream: Stream::new(Self::VARIANT, view, settings), resource_errors }
+    fn new(_: &Node, view: Arc<dyn View>, settings: Settings) -> Self {
+        Self { stream: Stream::new(Self::VARIANT, view, settings) }
     }
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
@@ -70,10 +68,7 @@ impl Protocol for Sotw {
             Input::View(view) => self.stream.show(view, now),
             Input::Tick => {}
         }
-        let resource_errors = self.resource_errors;
-        let responses = self.stream.flush(now, |kind, batch, subscription, nonce, revision| {
-            encode(kind, batch, subscription, nonce, revision, resource_errors)
-        });
+        let responses = self.stream.flush(now, encode);
         Ok(Outputs { responses, acked: self.stream.newly_synced(), rejected })
     }
 
@@ -122,6 +117,9 @@ impl Sotw {
             for name in self.replace_names(kind, names) {
                 self.stream.of(kind).send_again(&name);
             }
+            let listed = if wildcard && !first { self.stream.view.names(kind).len() } else { 0 };
+            let named = self.stream.of(kind).names.len();
+            self.stream.charge_names(now, named + listed)?;
             let subscription = self.stream.of(kind);
             if wildcard {
                 subscription.wildcard = true;
@@ -144,6 +142,7 @@ impl Sotw {
             // Envoy asks again, with nothing changed, for the endpoints of a cluster that it warms.
             if matches!(answer, Answer::Again) && !kind.is_complete() {
                 let names = self.stream.of(kind).names.iter().cloned().collect::<Vec<_>>();
+                self.stream.charge_names(now, names.len())?;
                 for name in names {
                     self.stream.of(kind).send_again(&name);
                     self.stream.look(kind, name, now);
@@ -151,7 +150,9 @@ impl Sotw {
             }
             return Ok(());
         }
-        for name in self.replace_names(kind, names) {
+        let added = self.replace_names(kind, names);
+        self.stream.charge_names(now, added.len())?;
+        for name in added {
             // What is named now may be held by the wildcard, and is waited for all the same.
             self.stream.of(kind).send_again(&name);
             self.stream.look(kind, name, now);
@@ -163,7 +164,7 @@ impl Sotw {
     fn replace_names(&mut self, kind: ResourceType, names: Vec<String>) -> Vec<Name> {
         let subscription = self.stream.of(kind);
         let before = std::mem::take(&mut subscription.names);
-        let mut now = BTreeSet::new();
+        let mut now = Names::default();
         let mut added = Vec::new();
         for name in names.into_iter().filter(|name| name != "*") {
             match before.get(name.as_str()) {
@@ -178,7 +179,7 @@ impl Sotw {
                 }
             }
         }
-        let gone: Vec<_> = before.difference(&now).cloned().collect();
+        let gone: Vec<_> = before.without(&now).cloned().collect();
         subscription.names = now;
         let is_covered: BTreeSet<Name> = if subscription.wildcard && !gone.is_empty() {
             self.stream.view.names(kind).into_iter().collect()
@@ -205,14 +206,9 @@ fn encode(
     subscription: &Subscription,
     nonce: String,
     revision: Arc<str>,
-    resource_errors: bool,
 ) -> Option<proto::DiscoveryResponse> {
-    // What is missing may be held from an earlier stream or subscription; a complete response leaves it out.
-    let can_say_absent = kind.is_complete() || resource_errors;
-    let says_something = batch.must_answer
-        || !batch.resources.is_empty()
-        || (can_say_absent && !(batch.removed.is_empty() && batch.missing.is_empty()));
-    if !says_something {
+    let absent = || batch.removed.iter().chain(&batch.missing);
+    if !batch.must_answer && batch.resources.is_empty() && absent().next().is_none() {
         return None;
     }
     let any = |encoded: &Arc<super::Encoded>| proto::Any {
@@ -224,22 +220,15 @@ fn encode(
     } else {
         batch.resources.iter().map(any).collect()
     };
-    let mut errors = Vec::new();
-    if resource_errors {
-        let absent = || batch.removed.iter().chain(&batch.missing);
-        errors.extend(absent().map(|(name, absence)| error(kind, name, absence.as_ref())));
-        if kind.is_complete() {
-            let said: BTreeSet<&Name> = absent().map(|(name, _)| name).collect();
-            let again = subscription.reasoned().filter(|(name, _)| !said.contains(name));
-            errors.extend(again.map(|(name, absence)| error(kind, name, Some(absence))));
-        }
-    }
+    let said: BTreeSet<&Name> = absent().map(|(name, _)| name).collect();
+    let again = batch.again.iter().filter(|(name, _)| !said.contains(name));
+    let resource_errors = absent().chain(again).map(|absent| error(kind, absent)).collect();
     Some(proto::DiscoveryResponse {
         version_info: revision.to_string(),
         resources,
         type_url: kind.url().to_owned(),
         nonce,
         control_plane: None,
-        resource_errors: errors,
+        resource_errors,
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! - Additions go out as CDS, EDS, SDS, LDS, RDS; LDS and RDS wait until the types before them are answered, but not
 //!   longer than [`Settings::order_wait`]. Removals go out last, in the opposite order, after
-//!   [`Settings::removal_grace`]: make before break (gRFC A74).
+//!   [`Settings::removal_grace`]: make before break (gRFC A74). While a client rejects a resource it goes on with the
+//!   one before, and what that one may name is not removed.
 //! - A type has one outstanding response; whatever changes meanwhile is sent when it is answered, once,
 //!   in its latest version. A slow client costs nobody but itself.
 //! - A rejected resource is sent again only when its content changes.
@@ -19,6 +20,7 @@ use crate::{
     printable::clip,
     proto,
 };
+use prost::Message;
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
@@ -43,6 +45,10 @@ pub struct Settings {
     pub request_burst: u32,
     /// How many more it may make each second.
     pub requests_per_second: u32,
+    /// Names that a stream may ask for at once.
+    pub name_burst: u32,
+    /// How many more it may ask for each second; asking for a name again counts.
+    pub names_per_second: u32,
     /// How long a type waits for the answers of the types before it.
     pub order_wait: Duration,
     /// How long a resource that is gone stays at the clients that hold it.
@@ -56,6 +62,8 @@ impl Default for Settings {
             max_name_length: 2048,
             request_burst: 2_000,
             requests_per_second: 100,
+            name_burst: 20_000,
+            names_per_second: 1_000,
             order_wait: Duration::from_secs(1),
             removal_grace: Duration::from_secs(2),
         }
@@ -97,7 +105,7 @@ pub trait Protocol: Send + Sized + 'static {
     /// What the client sends.
     type Request: Send;
     /// What it is sent.
-    type Response: Send;
+    type Response: Message;
     /// Which way of ADS.
     const VARIANT: Variant;
 
@@ -124,6 +132,7 @@ pub struct Stream {
     variant: Variant,
     types: [Subscription; ResourceType::COUNT],
     requests: Bucket,
+    lookups: Bucket,
     nonce: u64,
     deadline: Option<Instant>,
     synced: Option<Arc<str>>,
@@ -134,6 +143,7 @@ impl Stream {
         Self {
             view,
             requests: Bucket::new(settings.request_burst, settings.requests_per_second),
+            lookups: Bucket::new(settings.name_burst, settings.names_per_second),
             settings,
             variant,
             types: ResourceType::ALL.map(Subscription::new),
@@ -183,6 +193,18 @@ impl Stream {
         Err(Status::resource_exhausted(format!(
             "this stream makes requests faster than the limit of {requests_per_second} a second after the first \
              {request_burst}"
+        )))
+    }
+
+    /// Counts names that are about to be compared with the view. What there is not is looked for anew each time.
+    pub(super) fn charge_names(&mut self, now: Instant, names: usize) -> Result<(), Status> {
+        if self.lookups.take_many(now, names) {
+            return Ok(());
+        }
+        let Settings { name_burst, names_per_second, .. } = self.settings;
+        Err(Status::resource_exhausted(format!(
+            "this stream asks for names faster than the limit of {names_per_second} a second after the first \
+             {name_burst}"
         )))
     }
 
@@ -255,13 +277,13 @@ impl Stream {
         now: Instant,
         encode: impl Fn(ResourceType, Batch, &Subscription, String, Arc<str>) -> Option<R>,
     ) -> Vec<R> {
-        let revision = self.view.revision();
-        let variant = self.variant;
+        let (view, revision, variant) = (&*self.view, self.view.revision(), self.variant);
         let mut responses = Vec::new();
-        let mut send = |subscription: &mut Subscription, kind, batch: Batch, nonce: &mut u64| {
+        let mut send = |subscription: &mut Subscription, kind, mut batch: Batch, nonce: &mut u64| {
             let mut names: Vec<Name> = batch.resources.iter().map(|encoded| encoded.name.clone()).collect();
             let fresh = names.len();
             if variant == Variant::Sotw && ResourceType::is_complete(kind) {
+                batch.again = subscription.reasoned(view);
                 let batch: BTreeSet<Name> = names.iter().cloned().collect();
                 names.extend(subscription.held().filter(|name| !batch.contains(*name)).cloned());
             }
@@ -285,18 +307,21 @@ impl Stream {
             {
                 // An Envoy accepts clusters when it has their endpoints and secrets: behind the clusters, these need
                 // not wait.
-                let batch = subscription.take_additions(&*self.view);
+                let batch = subscription.take_additions(view);
                 blocked |= send(subscription, kind, batch, &mut self.nonce);
             } else {
                 behind |= subscription.is_behind();
             }
         }
         if !behind && !blocked {
+            let goes_on = ResourceType::ALL.map(|kind| self.types[kind as usize].goes_on());
             for (kind, subscription) in ResourceType::ALL.into_iter().zip(&mut self.types).rev() {
-                if subscription.outstanding_since().is_none()
+                let in_use = kind.users().iter().any(|user| goes_on[*user as usize]);
+                if !in_use
+                    && subscription.outstanding_since().is_none()
                     && subscription.next_removal().is_some_and(|due| due <= now)
                 {
-                    let batch = subscription.take_removals(&*self.view, now);
+                    let batch = subscription.take_removals(view, now);
                     if send(subscription, kind, batch, &mut self.nonce) {
                         break;
                     }
@@ -361,6 +386,11 @@ impl Stream {
         self.view.revision()
     }
 
+    /// Bytes that the client has this stream keep: the names that it subscribed to.
+    pub fn weight(&self) -> usize {
+        self.types.iter().map(Subscription::weight).sum()
+    }
+
     /// State of each type that the client asked for.
     pub fn types(&self, now: Instant) -> Vec<TypeStatus> {
         self.types.iter().filter(|s| s.started).map(|s| s.status(now)).collect()
@@ -368,7 +398,7 @@ impl Stream {
 
     /// The same, with each resource.
     pub fn types_in_full(&self, now: Instant) -> Vec<TypeStatus> {
-        let full = |s: &Subscription| TypeStatus { resources: s.resources(), ..s.status(now) };
+        let full = |s: &Subscription| TypeStatus { resources: s.resources(&*self.view), ..s.status(now) };
         self.types.iter().filter(|s| s.started).map(full).collect()
     }
 }

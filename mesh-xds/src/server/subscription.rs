@@ -3,8 +3,9 @@
 //! Looks only at names that are subscribed; a resource whose version the client holds is never sent.
 
 use super::{
-    Absence, Encoded, View,
-    absent::Absent,
+    Encoded, View,
+    absent::{Absent, Told},
+    names::Names,
     status::{HeldStatus, NackStatus, TypeStatus, epoch_seconds},
 };
 use crate::{
@@ -50,6 +51,8 @@ pub(super) struct Batch {
     pub(super) removed: Vec<Absent>,
     /// Asked for, and never there.
     pub(super) missing: Vec<Absent>,
+    /// Known to be missing, and why: for responses that would otherwise say that there is no more to it.
+    pub(super) again: Vec<Absent>,
     /// A response is due even if it says nothing.
     pub(super) must_answer: bool,
 }
@@ -75,16 +78,16 @@ pub(super) struct Subscription {
     pub(super) wildcard: bool,
     /// The wildcard came from an empty list, and lasts as long as lists are empty.
     pub(super) implicit: bool,
-    pub(super) names: BTreeSet<Name>,
+    pub(super) names: Names,
     held: BTreeMap<Name, Held>,
     /// In the view in another version than held.
     changed: BTreeSet<Name>,
     /// Subscribed by name, not in the view, and the client does not know, or not why.
-    missing: BTreeMap<Name, Option<Absence>>,
+    missing: BTreeSet<Name>,
     /// Not subscribed, neither by name nor by wildcard, and the client waits to hear so.
     denied: BTreeSet<Name>,
     /// Names of which the client knows that they are missing, and why.
-    told: BTreeMap<Name, Option<Absence>>,
+    told: BTreeMap<Name, Told>,
     /// Held, not in the view any more; when the client is to be told.
     leaving: BTreeMap<Name, Instant>,
     pub(super) must_answer: bool,
@@ -94,6 +97,8 @@ pub(super) struct Subscription {
     acked: Option<Arc<str>>,
     /// Held by the client's word, but rejected, as far as its text says which.
     refused: BTreeSet<Name>,
+    /// Sent, and never accepted in any version.
+    firsts: BTreeSet<Name>,
     last_nack: Option<Nack>,
 }
 
@@ -104,10 +109,10 @@ impl Subscription {
             started: false,
             wildcard: false,
             implicit: false,
-            names: BTreeSet::new(),
+            names: Names::default(),
             held: BTreeMap::new(),
             changed: BTreeSet::new(),
-            missing: BTreeMap::new(),
+            missing: BTreeSet::new(),
             denied: BTreeSet::new(),
             told: BTreeMap::new(),
             leaving: BTreeMap::new(),
@@ -117,6 +122,7 @@ impl Subscription {
             sent: None,
             acked: None,
             refused: BTreeSet::new(),
+            firsts: BTreeSet::new(),
             last_nack: None,
         }
     }
@@ -160,11 +166,11 @@ impl Subscription {
             if self.held.contains_key(&name) {
                 self.leaving.entry(name).or_insert(now + grace);
             } else if self.names.contains(&name) {
-                let absence = view.absence(self.kind, &name);
-                if self.told.get(&name) == Some(&absence) {
+                let told = self.told.get(&name);
+                if told.is_some_and(|told| *told == Told::of(view.absence(self.kind, &name).as_ref())) {
                     self.missing.remove(&name);
                 } else {
-                    self.missing.insert(name, absence);
+                    self.missing.insert(name);
                 }
             }
         }
@@ -190,8 +196,7 @@ impl Subscription {
         }
         let begins = |name: &&Name| name.starts_with(prefix);
         let from = || (Bound::Included(prefix), Bound::Unbounded);
-        let mut names: BTreeSet<Name> =
-            self.names.range::<str, _>(from()).take_while(begins).cloned().collect();
+        let mut names: BTreeSet<Name> = self.names.range::<str>(from()).take_while(begins).cloned().collect();
         let held = self.held.range::<str, _>(from()).map(|(name, _)| name);
         names.extend(held.take_while(begins).cloned());
         for name in names {
@@ -213,6 +218,7 @@ impl Subscription {
         self.told.remove(name);
         self.leaving.remove(name);
         self.refused.remove(name);
+        self.firsts.remove(name);
     }
 
     /// The client no longer names `name`, and its wildcard does not cover it: that has to be told.
@@ -258,6 +264,7 @@ impl Subscription {
         self.changed.retain(|name| names.contains(name));
         self.leaving.retain(|name, _| names.contains(name));
         self.refused.retain(|name| names.contains(name));
+        self.firsts.retain(|name| names.contains(name));
     }
 
     /// The client says that it holds `name` in `version` from an earlier stream.
@@ -280,14 +287,19 @@ impl Subscription {
         if let Some(text) = error {
             // The protocol does not say which resource of a response was rejected, but every client's text
             // says where it stood or names it. When in doubt, all of them.
-            let mut named = placed(&text, &names);
-            if named.is_empty() {
-                named = names.iter().filter(|name| mentions(&text, name)).cloned().collect();
+            let mut refused: BTreeSet<Name> = placed(&text, &names).into_iter().collect();
+            if refused.is_empty() {
+                refused = names.iter().filter(|name| mentions(&text, name)).cloned().collect();
+            }
+            if refused.is_empty() {
+                refused = names.iter().cloned().collect();
             }
             for name in &names {
                 self.refused.remove(name);
+                if !refused.contains(name) {
+                    self.firsts.remove(name);
+                }
             }
-            let refused = if named.is_empty() { names } else { named };
             // One that was unsubscribed meanwhile is no matter any more.
             self.refused.extend(refused.into_iter().filter(|name| self.held.contains_key(name)));
             self.last_nack = Some(Nack { revision, text: text.clone(), at: now });
@@ -295,6 +307,7 @@ impl Subscription {
         }
         for name in &names {
             self.refused.remove(name);
+            self.firsts.remove(name);
         }
         Answer::Accepted
     }
@@ -322,15 +335,19 @@ impl Subscription {
                 let version = encoded.version.clone();
                 // One name for all streams; a client's own copy of it is let go.
                 let name = if encoded.name == name { encoded.name.clone() } else { name };
-                if self.names.contains(&name) {
-                    self.names.replace(name.clone());
+                self.names.share(&name);
+                if self.held.insert(name.clone(), Held { version, encoded: Some(encoded.clone()) }).is_none()
+                {
+                    self.firsts.insert(name);
                 }
-                self.held.insert(name, Held { version, encoded: Some(encoded.clone()) });
                 batch.resources.push(encoded);
             }
         }
-        batch.missing = std::mem::take(&mut self.missing).into_iter().collect();
-        self.told.extend(batch.missing.iter().cloned());
+        for name in std::mem::take(&mut self.missing) {
+            let absence = view.absence(self.kind, &name);
+            self.told.insert(name.clone(), Told::of(absence.as_ref()));
+            batch.missing.push((name, absence));
+        }
         batch.missing.extend(std::mem::take(&mut self.denied).into_iter().map(|name| (name, None)));
         batch
     }
@@ -343,11 +360,12 @@ impl Subscription {
             self.leaving.remove(&name);
             self.held.remove(&name);
             self.refused.remove(&name);
+            self.firsts.remove(&name);
             let mut absence = None;
             // What a wildcard loses has no more to say.
             if self.names.contains(&name) {
                 absence = view.absence(self.kind, &name);
-                self.told.insert(name.clone(), absence.clone());
+                self.told.insert(name.clone(), Told::of(absence.as_ref()));
             }
             removed.push((name, absence));
         }
@@ -355,8 +373,9 @@ impl Subscription {
     }
 
     /// What the client was told a reason of: whoever leaves it out says no more than that it does not exist.
-    pub(super) fn reasoned(&self) -> impl Iterator<Item = (&Name, &Absence)> {
-        self.told.iter().filter_map(|(name, absence)| Some((name, absence.as_ref()?)))
+    pub(super) fn reasoned(&self, view: &dyn View) -> Vec<Absent> {
+        let reasoned = self.told.iter().filter(|(_, told)| told.has_reason());
+        reasoned.map(|(name, _)| (name.clone(), view.absence(self.kind, name))).collect()
     }
 
     /// Everything that the client holds, for a response that has to be complete.
@@ -387,9 +406,24 @@ impl Subscription {
         self.outstanding = Some(Outstanding { revision, at: now, names, fresh });
     }
 
+    /// Whether the client rejected something that it holds.
+    fn is_refusing(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Whether the client rejected something of which it had another version before, and goes on with that.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.refused.is_subset(&self.firsts)
+    }
+
+    /// Bytes that the client has this stream keep.
+    pub(super) fn weight(&self) -> usize {
+        self.names.weight()
+    }
+
     /// Whether the client holds all of the view that it asked for, and said so.
     pub(super) fn is_synced(&self) -> bool {
-        self.outstanding.is_none() && self.refused.is_empty() && !self.is_behind()
+        self.outstanding.is_none() && !self.is_refusing() && !self.is_behind()
     }
 
     /// Notes that the client is at `revision`.
@@ -399,7 +433,7 @@ impl Subscription {
 
     /// Whether the client rejected something that it holds at `revision`, which is then not reached.
     pub(super) fn unreached(&mut self, revision: &Arc<str>) -> bool {
-        let rejecting = !self.refused.is_empty();
+        let rejecting = self.is_refusing();
         if rejecting && self.acked.as_ref() == Some(revision) {
             self.acked = None;
         }
@@ -426,7 +460,7 @@ impl Subscription {
     }
 
     /// Each resource that the client holds or names.
-    pub(super) fn resources(&self) -> Vec<HeldStatus> {
+    pub(super) fn resources(&self, view: &dyn View) -> Vec<HeldStatus> {
         let sent = self.outstanding.iter().flat_map(|sent| sent.names.iter().take(sent.fresh));
         let sent: BTreeSet<&Name> = sent.collect();
         let held = self.held.iter().map(|(name, held)| {
@@ -444,10 +478,12 @@ impl Subscription {
             let told = self.told.get(name);
             let state = match told {
                 None => ResourceState::Requested,
-                Some(Some(absence)) if !absence.is_final() => ResourceState::ReceivedError,
-                Some(_) => ResourceState::DoesNotExist,
+                Some(told) if told.is_final() => ResourceState::DoesNotExist,
+                Some(_) => ResourceState::ReceivedError,
             };
-            let reason = told.and_then(|absence| Some(absence.as_ref()?.message.clone()));
+            // Words are not kept; if they have changed, the client is about to hear of it.
+            let absence = told.filter(|told| told.has_reason()).and_then(|_| view.absence(self.kind, name));
+            let reason = absence.map(|absence| absence.message);
             HeldStatus { name: name.clone(), version: None, state, reason }
         });
         held.chain(absent).collect()

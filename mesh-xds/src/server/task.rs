@@ -6,8 +6,8 @@
 //! that takes nothing holds nothing up but that: the stream ends all the same when its time comes. Dropping the
 //! connection ends the task and the stream's entry in [`AdsService::streams`].
 //!
-//! When everybody comes back at once, streams get their first configuration in the order in which they came,
-//! some at a time: all of them at a time would all be late.
+//! When everybody comes back at once, streams get their first configuration some at a time, as all of them at a time
+//! would all be late: in the order in which they came, and one after the other for each account.
 
 use super::{
     Node, View, Views,
@@ -17,7 +17,10 @@ use super::{
     places::{Full, Place, Places},
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
+    turns::{Turn, Turns},
+    unsent::{Allowance, Leave, Unsent},
 };
+use futures_util::future::BoxFuture;
 use prost::Message;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -27,7 +30,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tonic::{Code, Request, Status, Streaming};
 
 /// How ADS is served.
@@ -42,6 +45,12 @@ pub struct AdsSettings {
     pub max_request_bytes: usize,
     /// Bytes of one response.
     pub max_response_bytes: usize,
+    /// Bytes that a peer's ([`Views::account`]) connections may have taken and not written yet, on all its streams
+    /// together; further responses wait, and are not encoded before. Of peers that are not told apart there is no limit.
+    pub max_unsent_bytes: usize,
+    /// Bytes of nodes and names that clients have the server keep, in all. A peer gets more only while it holds less
+    /// than three times as many as are free.
+    pub max_kept_bytes: usize,
     /// A stream is ended after this, give or take a tenth, so that clients spread over replicas. A client
     /// comes back at once. `None`: never.
     pub max_age: Option<Duration>,
@@ -64,9 +73,11 @@ impl Default for AdsSettings {
             max_streams: 20_000,
             max_request_bytes: 4 << 20,
             max_response_bytes: 256 << 20,
+            max_unsent_bytes: 64 << 20,
+            max_kept_bytes: 1 << 30,
             max_age: Some(Duration::from_secs(30 * 60)),
             first_request_timeout: Duration::from_secs(10),
-            max_node_bytes: 256 << 10,
+            max_node_bytes: 64 << 10,
             max_starting: 256,
             start_time: Duration::from_millis(500),
             admission_timeout: Duration::from_secs(20),
@@ -133,8 +144,11 @@ struct Shared<V> {
     streams: Mutex<Streams>,
     /// Every stream, from the first byte of its request on.
     places: Arc<Places>,
+    /// Bytes that are kept of what clients say.
+    kept: Arc<Places>,
+    unsent: Unsent,
     /// Turns to get a first configuration.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     next_id: AtomicU64,
     events: broadcast::Sender<StreamEvent>,
     closing: watch::Sender<bool>,
@@ -175,11 +189,12 @@ fn now() -> Instant {
 impl<V: Views> AdsService<V> {
     /// A service over `views`.
     pub fn new(views: Arc<V>, settings: AdsSettings) -> Self {
-        let permits = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             shared: Arc::new(Shared {
                 places: Places::new(settings.max_streams),
-                turns: permits(settings.max_starting),
+                kept: Places::new(settings.max_kept_bytes),
+                unsent: Unsent::new(settings.max_unsent_bytes),
+                turns: Turns::new(settings.max_starting),
                 views,
                 settings,
                 streams: Mutex::default(),
@@ -243,13 +258,14 @@ impl<V: Views> AdsService<V> {
     pub(super) fn open<P: Protocol>(
         &self,
         request: Request<Streaming<P::Request>>,
-    ) -> Result<Responses<P::Response>, Status> {
+    ) -> Result<Responses<(P::Response, Leave)>, Status> {
         let shared = &self.shared;
         if *shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
         let peer = shared.views.authenticate(request.extensions(), request.metadata())?;
-        let place = shared.places.take(&shared.views.account(&peer)).map_err(|full| {
+        let account: Arc<str> = shared.views.account(&peer).into();
+        let place = shared.places.take(&account).map_err(|full| {
             let limit = shared.settings.max_streams;
             Status::unavailable(match full {
                 Full::All => format!(
@@ -265,7 +281,8 @@ impl<V: Views> AdsService<V> {
         let remote = remote(&request, &shared.views.describe(&peer));
         let changes = shared.views.changes();
         let requests = request.into_inner();
-        let opening = Opening { shared: shared.clone(), place, peer, expires, remote, changes, requests };
+        let opening =
+            Opening { shared: shared.clone(), place, account, peer, expires, remote, changes, requests };
         // The node is in the first request, and some clients wait for headers before they send it.
         Ok(Responses::of(|desk| async move {
             match opening.first::<P>().await? {
@@ -290,6 +307,7 @@ fn remote<T>(request: &Request<T>, identity: &str) -> Arc<str> {
 struct Opening<V: Views, Q> {
     shared: Arc<Shared<V>>,
     place: Place,
+    account: Arc<str>,
     peer: V::Peer,
     expires: Option<Instant>,
     remote: Arc<str>,
@@ -323,7 +341,7 @@ impl<V: Views, Q> Opening<V, Q> {
         }
         let node = Arc::new(read_node(node));
         let turn = tokio::select! {
-            turn = self.shared.turns.clone().acquire_owned() => turn.ok(),
+            turn = self.shared.turns.take(&self.account) => turn,
             () = tokio::time::sleep(settings.admission_timeout) => {
                 return Err(Status::unavailable(format!(
                     "{} streams are getting their first configuration and others wait; try again in a while",
@@ -352,10 +370,14 @@ impl<V: Views, Q> Opening<V, Q> {
             ready: VecDeque::new(),
             age,
             expires: self.expires,
-            turn: turn.map(|turn| (turn, now() + settings.start_time)),
+            allowance: self.shared.unsent.of(&self.account),
+            leave: None,
+            turn: Some((turn, now() + settings.start_time)),
+            kept: self.shared.kept.none(&self.account),
+            node_bytes: size,
             _place: self.place,
         };
-        serving.advance(Input::Request(first))?;
+        serving.request(first)?;
         Ok(Some(Box::new(serving)))
     }
 }
@@ -442,17 +464,23 @@ struct Serving<V: Views, P: Protocol> {
     is_done: bool,
     /// At most one for each type, since none of them is answered.
     ready: VecDeque<P::Response>,
+    allowance: Allowance,
+    /// To hand the next of them over.
+    leave: Option<BoxFuture<'static, Leave>>,
     age: Option<Instant>,
     /// When the peer's credentials end.
     expires: Option<Instant>,
     /// While the client gets its first configuration; and until when at the latest.
-    turn: Option<(OwnedSemaphorePermit, Instant)>,
+    turn: Option<(Turn, Instant)>,
+    /// What is kept of what the client says.
+    kept: Place,
+    node_bytes: usize,
     _place: Place,
 }
 
 impl<V: Views, P: Protocol> Serving<V, P> {
     /// Until the stream is over.
-    async fn serve(&mut self, desk: &Desk<P::Response>) -> Result<(), Status> {
+    async fn serve(&mut self, desk: &Desk<(P::Response, Leave)>) -> Result<(), Status> {
         loop {
             if self.expires.is_some_and(|at| at <= now()) {
                 return Err(expired());
@@ -466,10 +494,16 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             let due = lock(&self.machine).stream().deadline();
             let turn = self.turn.as_ref().map(|(_, until)| *until);
             let next = [due, turn, self.age, self.expires].into_iter().flatten().min();
+            if self.leave.is_none()
+                && let Some(next) = self.ready.front()
+            {
+                self.leave = Some(Box::pin(self.allowance.clone().leave(next.encoded_len())));
+            }
             tokio::select! {
-                () = desk.room(), if !self.ready.is_empty() => {
+                leave = handed(desk, self.leave.as_mut()) => {
+                    self.leave = None;
                     if let Some(response) = self.ready.pop_front() {
-                        desk.put(response);
+                        desk.put((response, leave));
                     }
                 }
                 request = self.requests.message(), if !self.is_done && self.early.is_none() => match request {
@@ -511,7 +545,22 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             self.early = Some(request);
             return Ok(());
         }
-        self.advance(Input::Request(request))
+        self.advance(Input::Request(request))?;
+        let weight = lock(&self.machine).stream().weight();
+        self.kept.resize(self.node_bytes + weight).map_err(|full| {
+            let limit = self.registration.shared.settings.max_kept_bytes;
+            Status::resource_exhausted(match full {
+                Full::All => format!(
+                    "this control plane keeps its limit of {limit} bytes of what clients say of themselves and \
+                     subscribe to (max_kept_bytes); try again, or add a replica"
+                ),
+                Full::Peer => format!(
+                    "this control plane keeps nearly its limit of {limit} bytes of what clients say of themselves \
+                     and subscribe to (max_kept_bytes), and what is left is not for a peer of which it keeps as much \
+                     as of this one; try again, or add a replica"
+                ),
+            })
+        })
     }
 
     fn advance(&mut self, input: Input<P::Request>) -> Result<(), Status> {
@@ -555,6 +604,20 @@ fn unreadable(error: &Status, settings: &AdsSettings) -> Status {
             Status::invalid_argument(format!("a request is not a discovery request: {}", error.message()))
         }
         _ => error.clone(),
+    }
+}
+
+/// Until the next response may be handed over, if there is one.
+async fn handed<R: Send + 'static>(
+    desk: &Desk<(R, Leave)>,
+    leave: Option<&mut BoxFuture<'static, Leave>>,
+) -> Leave {
+    match leave {
+        Some(leave) => {
+            desk.room().await;
+            leave.await
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A view of toy resources for tests: `name=value` under a name.
 
-use super::{Changes, Encoded, Node, RESOURCE_ERRORS_FEATURE, Touched, View};
+use super::{Changes, Encoded, Node, Touched, View};
 use crate::name::{Name, ResourceType};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -62,10 +62,9 @@ impl Toys {
     }
 }
 
-/// A node, of our own kind or of another.
-pub(crate) fn node(ours: bool) -> Node {
-    let features = ours.then(|| Arc::from(RESOURCE_ERRORS_FEATURE)).into_iter().collect();
-    Node { id: "me".into(), features, ..Node::default() }
+/// Any node.
+pub(crate) fn node() -> Node {
+    Node { id: "me".into(), ..Node::default() }
 }
 
 /// Where a server takes its connections from.

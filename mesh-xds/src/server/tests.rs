@@ -63,8 +63,8 @@ impl Brief for proto::DeltaDiscoveryResponse {
 }
 
 impl<P: Protocol<Response: Brief>> Script<P> {
-    fn new(ours: bool, view: Arc<dyn View>) -> Self {
-        Self { machine: P::new(&node(ours), view, Settings::default()), now: Instant::now() }
+    fn new(view: Arc<dyn View>) -> Self {
+        Self { machine: P::new(&node(), view, Settings::default()), now: Instant::now() }
     }
 
     fn on(&mut self, input: Input<P::Request>) -> Vec<String> {
@@ -137,8 +137,7 @@ const NOTHING: [String; 0] = [];
 
 #[test]
 fn sotw_answers_a_subscription_and_then_only_changes() {
-    let mut script =
-        Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1"), (EDS, "b", "1"), (EDS, "x", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(EDS, "a", "1"), (EDS, "b", "1"), (EDS, "x", "1")]));
     assert_eq!(script.ask(EDS, "", &["a"]), ["EDS r1#1 a=1"]);
     assert_eq!(script.ask(EDS, "1", &["a"]), NOTHING, "an ACK is not answered");
     assert_eq!(script.ask(EDS, "1", &["a", "b"]), ["EDS r1#2 b=1"], "only what is new");
@@ -152,8 +151,7 @@ fn sotw_answers_a_subscription_and_then_only_changes() {
 
 #[test]
 fn sotw_responses_of_listeners_and_clusters_are_complete() {
-    let mut script =
-        Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "x", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "x", "1")]));
     assert_eq!(script.ask(CDS, "", &["a"]), ["CDS r1#1 a=1"]);
     assert_eq!(script.ask(CDS, "1", &["a", "b"]), ["CDS r1#2 a=1 b=1"]);
     script.ask(CDS, "2", &["a", "b"]);
@@ -163,7 +161,7 @@ fn sotw_responses_of_listeners_and_clusters_are_complete() {
 #[test]
 fn sotw_an_initial_empty_list_is_a_wildcard_and_a_later_one_is_not() {
     let view = || Toys::of(1, &[(LDS, "a", "1"), (LDS, "b", "1")]);
-    let mut envoy = Script::<Sotw>::new(false, view());
+    let mut envoy = Script::<Sotw>::new(view());
     assert_eq!(envoy.ask(LDS, "", &[]), ["LDS r1#1 a=1 b=1"]);
     assert_eq!(envoy.ask(LDS, "1", &[]), NOTHING, "still a wildcard");
     assert_eq!(envoy.view(Toys::of(2, &[(LDS, "a", "1"), (LDS, "b", "1"), (LDS, "c", "1")])).len(), 1);
@@ -181,7 +179,7 @@ fn sotw_an_initial_empty_list_is_a_wildcard_and_a_later_one_is_not() {
     assert_eq!(envoy.ask(LDS, "5", &[]), NOTHING, "after names, no names are none");
     assert_eq!(envoy.view(Toys::of(4, &[(LDS, "a", "4")])), NOTHING);
 
-    let mut grpc = Script::<Sotw>::new(false, view());
+    let mut grpc = Script::<Sotw>::new(view());
     grpc.ask(LDS, "", &["a"]);
     assert_eq!(grpc.ask(LDS, "1", &[]), NOTHING, "unsubscribed from everything");
     assert_eq!(grpc.view(Toys::of(2, &[(LDS, "a", "2"), (LDS, "b", "2")])), NOTHING);
@@ -191,20 +189,20 @@ fn sotw_an_initial_empty_list_is_a_wildcard_and_a_later_one_is_not() {
 
 #[test]
 fn sotw_what_is_named_no_more_and_no_part_of_the_wildcard_goes_from_the_list() {
-    let mut script = Script::<Sotw>::new(false, on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]));
+    let mut script = Script::<Sotw>::new(on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]));
     assert_eq!(script.ask(CDS, "", &["*", "on-demand"]), ["CDS r1#1 a=1 on-demand=1"]);
     assert_eq!(script.ask(CDS, "1", &["*"]), ["CDS r1#2 a=1"]);
 }
 
 #[test]
 fn sotw_an_empty_wildcard_is_answered_because_envoy_waits_for_it() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[]));
     assert_eq!(script.ask(CDS, "", &[]), ["CDS r1#1"]);
 }
 
 #[test]
 fn sotw_a_stale_nonce_is_ignored() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1"), (EDS, "b", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(EDS, "a", "1"), (EDS, "b", "1")]));
     script.ask(EDS, "", &["a"]);
     script.ask(EDS, "1", &["a"]);
     assert_eq!(script.view(Toys::of(2, &[(EDS, "a", "2"), (EDS, "b", "1")])), ["EDS r2#2 a=2"]);
@@ -218,13 +216,13 @@ fn sotw_a_stale_nonce_is_ignored() {
     assert_eq!(script.ask(EDS, "3", &["a", "b"]), NOTHING);
     assert_eq!(script.ask(EDS, "4", &["a", "b"]), ["EDS r3#5 a=2"]);
     // A nonce from an earlier stream, before anything was sent, is no reason to ignore a client forever.
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(EDS, "a", "1")]));
     assert_eq!(script.ask(EDS, "77", &["a"]), ["EDS r1#1 a=1"]);
 }
 
 #[test]
 fn one_response_of_a_type_is_outstanding_and_the_latest_follows() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(EDS, "a", "1")]));
     script.ask(EDS, "", &["a"]);
     for revision in 2..50 {
         assert_eq!(script.view(Toys::of(revision, &[(EDS, "a", &revision.to_string())])), NOTHING);
@@ -234,7 +232,7 @@ fn one_response_of_a_type_is_outstanding_and_the_latest_follows() {
 
 #[test]
 fn a_rejected_version_is_not_sent_again_until_it_changes() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(RDS, "a", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(RDS, "a", "1")]));
     script.ask(RDS, "", &["a"]);
     assert_eq!(script.reject(RDS, "1", &["a"]), NOTHING);
     assert_eq!(script.pass(Duration::from_secs(60)), NOTHING);
@@ -250,18 +248,16 @@ fn a_rejected_version_is_not_sent_again_until_it_changes() {
 }
 
 #[test]
-fn what_does_not_exist_is_said_at_once_to_clients_that_understand() {
-    let mut ours = Script::<Sotw>::new(true, Toys::of(1, &[(LDS, "b", "1")]));
-    assert_eq!(ours.ask(EDS, "", &["a"]), ["EDS r1#1 -a"]);
-    assert_eq!(ours.ask(EDS, "1", &["a"]), NOTHING);
-    assert_eq!(ours.view(Toys::of(2, &[])), NOTHING, "said once");
-    assert_eq!(ours.view(Toys::of(3, &[(EDS, "a", "1")])), ["EDS r3#2 a=1"]);
-    let mut other = Script::<Sotw>::new(false, Toys::of(1, &[]));
-    assert_eq!(other.ask(EDS, "", &["a"]), NOTHING);
-    assert_eq!(other.ask(LDS, "", &["a"]), ["LDS r1#1"], "it may hold one from an earlier stream");
-    assert_eq!(other.ask(LDS, "1", &["a"]), NOTHING, "said once");
-    assert_eq!(other.view(Toys::of(2, &[(EDS, "a", "1")])), ["EDS r2#2 a=1"]);
-    let mut delta = Script::<Delta>::new(false, Toys::of(1, &[]));
+fn what_does_not_exist_is_said_at_once_and_once() {
+    let mut sotw = Script::<Sotw>::new(Toys::of(1, &[(LDS, "b", "1")]));
+    assert_eq!(sotw.ask(EDS, "", &["a"]), ["EDS r1#1 -a"]);
+    assert_eq!(sotw.ask(EDS, "1", &["a"]), NOTHING);
+    assert_eq!(sotw.view(Toys::of(2, &[])), NOTHING, "said once");
+    assert_eq!(sotw.view(Toys::of(3, &[(EDS, "a", "1")])), ["EDS r3#2 a=1"]);
+    let mut sotw = Script::<Sotw>::new(Toys::of(1, &[]));
+    assert_eq!(sotw.ask(LDS, "", &["a"]), ["LDS r1#1 -a"]);
+    assert_eq!(sotw.ask(LDS, "1", &["a"]), NOTHING, "said once");
+    let mut delta = Script::<Delta>::new(Toys::of(1, &[]));
     assert_eq!(delta.ask(RDS, "", &["a"], &[]), ["RDS r1#1 -a"]);
 }
 
@@ -269,7 +265,7 @@ fn what_does_not_exist_is_said_at_once_to_clients_that_understand() {
 fn removals_come_last_and_after_the_grace() {
     let grace = Settings::default().removal_grace;
     let mut envoy =
-        Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "old", "1"), (LDS, "l", "1"), (RDS, "r", "old")]));
+        Script::<Sotw>::new(Toys::of(1, &[(CDS, "old", "1"), (LDS, "l", "1"), (RDS, "r", "old")]));
     envoy.ask(CDS, "", &[]);
     envoy.ask(LDS, "", &[]);
     assert_eq!(envoy.ask(CDS, "1", &[]), ["LDS r1#2 l=1"]);
@@ -283,13 +279,13 @@ fn removals_come_last_and_after_the_grace() {
     assert_eq!(envoy.ask(RDS, "5", &["r"]), NOTHING);
     assert_eq!(envoy.machine.stream().acked_revision().as_deref(), Some("r2"), "a grace delays no receipt");
     assert_eq!(envoy.machine.stream().deadline(), Some(envoy.now + grace));
-    assert_eq!(envoy.pass(grace), ["CDS r2#6 new=1"]);
+    assert_eq!(envoy.pass(grace), ["CDS r2#6 new=1 -old"]);
     assert_eq!(envoy.machine.stream().deadline(), None);
 }
 
 #[test]
 fn a_removal_waits_for_a_route_that_is_not_acknowledged_and_is_called_off_by_a_return() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
     script.ask(CDS, "", &["c"], &[]);
     script.ask(CDS, "1", &[], &[]);
     script.ask(RDS, "", &["r"], &[]);
@@ -314,7 +310,7 @@ fn a_removal_waits_for_a_route_that_is_not_acknowledged_and_is_called_off_by_a_r
 
 #[test]
 fn a_client_that_never_answers_one_type_delays_the_others_only_a_little() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
     script.ask(CDS, "", &["c"]);
     assert_eq!(script.ask(RDS, "", &["r"]), NOTHING);
     let wait = Settings::default().order_wait;
@@ -324,20 +320,68 @@ fn a_client_that_never_answers_one_type_delays_the_others_only_a_little() {
 }
 
 #[test]
-fn sotw_tells_of_removed_routes_only_who_understands() {
-    for (ours, expected) in [(true, vec!["RDS r2#2 -r".to_owned()]), (false, vec![])] {
-        let mut script = Script::<Sotw>::new(ours, Toys::of(1, &[(RDS, "r", "1")]));
-        script.ask(RDS, "", &["r"]);
-        script.ask(RDS, "1", &["r"]);
-        assert_eq!(script.view(Toys::of(2, &[])), NOTHING);
-        assert_eq!(script.pass(Duration::from_secs(2)), expected);
-        assert_eq!(script.machine.stream().deadline(), None);
-    }
+fn sotw_tells_of_removed_routes() {
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(RDS, "r", "1")]));
+    script.ask(RDS, "", &["r"]);
+    script.ask(RDS, "1", &["r"]);
+    assert_eq!(script.view(Toys::of(2, &[])), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["RDS r2#2 -r"]);
+    assert_eq!(script.machine.stream().deadline(), None);
+}
+
+/// A client goes on with the route that it had, and with the cluster that this one names.
+#[test]
+fn nothing_is_removed_that_a_client_may_use_because_it_rejected_what_came_after() {
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(CDS, "old", "1"), (RDS, "r", "old")]));
+    script.ask(CDS, "", &["old"]);
+    script.ask(CDS, "1", &["old"]);
+    script.ask(RDS, "", &["r"]);
+    script.ask(RDS, "2", &["r"]);
+    assert_eq!(script.view(Toys::of(2, &[(RDS, "r", "bad")])), ["RDS r2#3 r=bad"]);
+    assert_eq!(script.reject(RDS, "3", &["r"]), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(3600)), NOTHING);
+    assert_eq!(script.machine.stream().deadline(), None, "only another route helps");
+    assert_eq!(script.view(Toys::of(3, &[(RDS, "r", "good")])), ["RDS r3#4 r=good"]);
+    assert_eq!(script.ask(RDS, "4", &["r"]), ["CDS r3#5 -old"]);
+    // A cluster that is rejected keeps no other.
+    script.ask(CDS, "5", &["a", "b"]);
+    script.ask(CDS, "6", &["a", "b"]);
+    let both = |revision, a| Toys::of(revision, &[(CDS, "a", a), (CDS, "b", "1"), (RDS, "r", "good")]);
+    assert_eq!(script.view(both(4, "1")), ["CDS r4#7 a=1 b=1"]);
+    script.ask(CDS, "7", &["a", "b"]);
+    assert_eq!(script.view(both(5, "bad")), ["CDS r5#8 a=bad b=1"]);
+    assert_eq!(script.reject(CDS, "8", &["a", "b"]), NOTHING);
+    assert_eq!(script.view(Toys::of(6, &[(CDS, "a", "bad"), (RDS, "r", "good")])), NOTHING);
+    assert_eq!(script.pass(Duration::from_secs(2)), ["CDS r6#9 a=bad -b"]);
+}
+
+#[test]
+fn names_are_asked_for_at_a_rate() {
+    let settings = Settings { name_burst: 10, names_per_second: 2, ..Settings::default() };
+    let many = names(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let start = Instant::now();
+    let mut stream = Sotw::new(&node(), Toys::of(1, &[]), settings.clone());
+    let mut ask = |seconds, names| {
+        let at = start + Duration::from_secs(seconds);
+        stream.on(at, Input::Request(sotw(EDS, "", names))).map(drop).map_err(|status| status.code())
+    };
+    assert_eq!(ask(0, &many), Ok(()));
+    assert_eq!(ask(0, &many[..2]), Ok(()), "who asks for less is not paced by names");
+    assert_eq!(ask(0, &many[..5]), Err(tonic::Code::ResourceExhausted));
+    let mut stream = Delta::new(&node(), Toys::of(1, &[]), settings);
+    let mut ask = |seconds, names| {
+        let at = start + Duration::from_secs(seconds);
+        stream.on(at, Input::Request(delta(EDS, "", names, &[]))).map(drop).map_err(|status| status.code())
+    };
+    assert_eq!(ask(0, &many), Ok(()));
+    assert_eq!(ask(3, &many), Ok(()), "asking again counts: 2 were left, and 6 came");
+    assert_eq!(ask(3, &many[..1]), Err(tonic::Code::ResourceExhausted));
 }
 
 #[test]
 fn endpoints_are_sent_again_when_envoy_asks_again() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(EDS, "a", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(EDS, "a", "1")]));
     script.ask(EDS, "", &["a"]);
     assert_eq!(script.ask(EDS, "1", &["a"]), NOTHING, "the ACK");
     assert_eq!(script.ask(EDS, "1", &["a"]), ["EDS r1#2 a=1"], "a cluster is being warmed");
@@ -345,7 +389,7 @@ fn endpoints_are_sent_again_when_envoy_asks_again() {
 
 #[test]
 fn a_client_that_asks_for_more_of_a_revision_is_not_there_before_it_has_that() {
-    let mut script = Script::<Delta>::new(true, Toys::of(1, &[(RDS, "r", "to c"), (CDS, "c", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(RDS, "r", "to c"), (CDS, "c", "1")]));
     let acked = |script: &Script<Delta>| script.machine.stream().acked_revision();
     assert_eq!(script.ask(RDS, "", &["r"], &[]), ["RDS r1#1 r=to c"]);
     script.ask(RDS, "1", &[], &[]);
@@ -358,8 +402,7 @@ fn a_client_that_asks_for_more_of_a_revision_is_not_there_before_it_has_that() {
 
 #[test]
 fn delta_sends_differences() {
-    let mut script =
-        Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "c", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1"), (CDS, "c", "1")]));
     assert_eq!(script.ask(CDS, "", &["a", "b"], &[]), ["CDS r1#1 a=1 b=1"]);
     assert_eq!(script.ask(CDS, "1", &[], &[]), NOTHING);
     assert_eq!(script.ask(CDS, "", &["c"], &["a"]), ["CDS r1#2 c=1"]);
@@ -377,8 +420,8 @@ fn delta_sends_an_envoy_the_endpoints_of_a_cluster_that_it_warms_again() {
     let view = |revision, value| {
         Toys::of(revision, &[(CDS, "a", value), (CDS, "b", "1"), (EDS, "a", "1"), (EDS, "b", "1")])
     };
-    let mut script = Script::<Delta>::new(false, view(1, "1"));
-    let envoy = Node { user_agent: "envoy".into(), ..node(false) };
+    let mut script = Script::<Delta>::new(view(1, "1"));
+    let envoy = Node { user_agent: "envoy".into(), ..node() };
     let mut envoy =
         Script { machine: Delta::new(&envoy, view(1, "1"), Settings::default()), now: script.now };
     for script in [&mut script, &mut envoy] {
@@ -395,7 +438,7 @@ fn delta_sends_an_envoy_the_endpoints_of_a_cluster_that_it_warms_again() {
 
 #[test]
 fn delta_subscriptions_count_whatever_the_nonce() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
     script.ask(CDS, "", &["a"], &[]);
     assert_eq!(script.ask(CDS, "99", &["b"], &[]), NOTHING, "one is outstanding");
     assert_eq!(script.ask(CDS, "1", &[], &[]), ["CDS r1#2 b=1"]);
@@ -404,7 +447,7 @@ fn delta_subscriptions_count_whatever_the_nonce() {
 #[test]
 fn delta_wildcards_begin_and_end() {
     let view = || Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]);
-    let mut script = Script::<Delta>::new(false, view());
+    let mut script = Script::<Delta>::new(view());
     assert_eq!(script.ask(CDS, "", &[], &[]), ["CDS r1#1 a=1 b=1"], "implicit");
     script.ask(CDS, "1", &[], &[]);
     assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "1"), (CDS, "c", "1")])), ["CDS r2#2 c=1"]);
@@ -444,7 +487,7 @@ fn on_demand(resources: &[(ResourceType, &str, &str)]) -> Arc<dyn View> {
 #[test]
 fn delta_what_is_named_no_more_is_sent_or_denied_under_a_wildcard() {
     let view = on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]);
-    let mut script = Script::<Delta>::new(false, view);
+    let mut script = Script::<Delta>::new(view);
     assert_eq!(script.ask(CDS, "", &["*", "on-demand", "gone"], &[]), ["CDS r1#1 a=1 on-demand=1 -gone"]);
     script.ask(CDS, "1", &[], &[]);
     let unnamed = ["a", "on-demand", "gone", "never"];
@@ -461,7 +504,7 @@ fn delta_what_is_named_no_more_is_sent_or_denied_under_a_wildcard() {
 /// Found by the model of wildcards.
 #[test]
 fn sotw_names_in_a_request_that_crosses_a_response_end_the_legacy_wildcard_all_the_same() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(LDS, "a", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(LDS, "a", "1")]));
     assert_eq!(script.ask(LDS, "", &[]), ["LDS r1#1 a=1"]);
     script.ask(LDS, "1", &[]);
     assert_eq!(script.view(Toys::of(2, &[(LDS, "a", "2")])), ["LDS r2#2 a=2"]);
@@ -473,7 +516,7 @@ fn sotw_names_in_a_request_that_crosses_a_response_end_the_legacy_wildcard_all_t
 /// Found by the model of wildcards.
 #[test]
 fn delta_what_is_under_way_when_a_wildcard_begins_is_denied_unless_it_is_a_part_of_it() {
-    let mut script = Script::<Delta>::new(false, on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]));
+    let mut script = Script::<Delta>::new(on_demand(&[(CDS, "a", "1"), (CDS, "on-demand", "1")]));
     assert_eq!(script.ask(CDS, "", &["a", "on-demand"], &[]), ["CDS r1#1 a=1 on-demand=1"]);
     script.ask(CDS, "", &[], &["a", "on-demand"]);
     script.ask(CDS, "", &["*"], &[]);
@@ -483,7 +526,7 @@ fn delta_what_is_under_way_when_a_wildcard_begins_is_denied_unless_it_is_a_part_
 /// Found by the model of wildcards.
 #[test]
 fn delta_what_is_named_no_more_and_goes_before_it_is_sent_again_is_told() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
     script.ask(CDS, "", &["*"], &[]);
     assert_eq!(script.ask(CDS, "", &[], &["b"]), NOTHING, "one is outstanding");
     assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "1")])), NOTHING);
@@ -493,7 +536,7 @@ fn delta_what_is_named_no_more_and_goes_before_it_is_sent_again_is_told() {
 
 #[test]
 fn delta_what_goes_and_is_named_no_more_within_its_grace_is_denied_at_once() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
     script.ask(CDS, "", &["*", "b"], &[]);
     script.ask(CDS, "1", &[], &[]);
     assert_eq!(script.view(Toys::of(2, &[(CDS, "a", "1")])), NOTHING);
@@ -504,7 +547,7 @@ fn delta_what_goes_and_is_named_no_more_within_its_grace_is_denied_at_once() {
 
 #[test]
 fn delta_a_wildcard_that_begins_later_is_answered_even_if_there_is_nothing() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[]));
     assert_eq!(script.ask(CDS, "", &["a"], &[]), ["CDS r1#1 -a"]);
     script.ask(CDS, "1", &[], &[]);
     assert_eq!(script.ask(CDS, "", &["*"], &[]), ["CDS r1#2"]);
@@ -512,7 +555,7 @@ fn delta_a_wildcard_that_begins_later_is_answered_even_if_there_is_nothing() {
 
 #[test]
 fn delta_one_request_may_end_and_begin_subscriptions() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "a", "1"), (CDS, "b", "1")]));
     script.ask(CDS, "", &["a"], &[]);
     script.ask(CDS, "1", &[], &[]);
     assert_eq!(script.ask(CDS, "", &["a", "b"], &["a"]), ["CDS r1#2 b=1"], "what ends it comes last");
@@ -526,7 +569,7 @@ fn delta_one_request_may_end_and_begin_subscriptions() {
 #[test]
 fn delta_what_went_and_came_back_is_sent_unless_nobody_heard() {
     let both = |revision, a: &str| Toys::of(revision, &[(CDS, "a", a), (CDS, "b", "1")]);
-    let mut script = Script::<Delta>::new(false, both(1, "1"));
+    let mut script = Script::<Delta>::new(both(1, "1"));
     script.ask(CDS, "", &["a", "b"], &[]);
     script.ask(CDS, "1", &[], &[]);
     let without = |revision| Toys::of(revision, &[(CDS, "b", "1")]);
@@ -542,7 +585,7 @@ fn delta_what_went_and_came_back_is_sent_unless_nobody_heard() {
 #[test]
 fn delta_a_client_comes_back_to_a_wildcard_with_what_it_has() {
     let mut script =
-        Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "1"), (CDS, "old", "2")]));
+        Script::<Delta>::new(Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "1"), (CDS, "old", "2")]));
     let versions = [("same", "h:1"), ("old", "h:1"), ("gone", "h:1")];
     let request = proto::DeltaDiscoveryRequest {
         initial_resource_versions: versions.map(|(name, version)| (name.into(), version.into())).into(),
@@ -555,14 +598,14 @@ fn delta_a_client_comes_back_to_a_wildcard_with_what_it_has() {
 
 #[test]
 fn what_is_dropped_together_with_the_wildcard_is_not_sent() {
-    let mut script = Script::<Delta>::new(false, Toys::of(1, &[(CDS, "a", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(1, &[(CDS, "a", "1")]));
     script.ask(CDS, "", &["*"], &[]);
     assert_eq!(script.ask(CDS, "1", &[], &["a", "*"]), NOTHING);
 }
 
 #[test]
 fn delta_comes_back_to_the_difference_with_what_the_client_has() {
-    let mut script = Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "2")]));
+    let mut script = Script::<Delta>::new(Toys::of(5, &[(CDS, "same", "1"), (CDS, "new", "2")]));
     let request = proto::DeltaDiscoveryRequest {
         initial_resource_versions: [("same", "h:1"), ("new", "h:1"), ("gone", "h:1"), ("foreign", "h:1")]
             .map(|(name, version)| (name.to_owned(), version.to_owned()))
@@ -576,7 +619,7 @@ fn delta_comes_back_to_the_difference_with_what_the_client_has() {
 
 #[test]
 fn delta_confirms_a_client_that_lacks_nothing() {
-    let mut script = Script::<Delta>::new(false, Toys::of(5, &[(CDS, "same", "1")]));
+    let mut script = Script::<Delta>::new(Toys::of(5, &[(CDS, "same", "1")]));
     let request = proto::DeltaDiscoveryRequest {
         initial_resource_versions: [("same".to_owned(), "h:1".to_owned())].into(),
         ..delta(CDS, "", &["same"], &[])
@@ -588,7 +631,7 @@ fn delta_confirms_a_client_that_lacks_nothing() {
 
 #[test]
 fn a_revision_is_reached_when_every_type_has_it() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[(CDS, "c", "1"), (EDS, "e", "1")]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[(CDS, "c", "1"), (EDS, "e", "1")]));
     let acked = |script: &mut Script<Sotw>, input| script.machine.on(script.now, input).unwrap().acked;
     assert_eq!(acked(&mut script, Input::Request(sotw(CDS, "", &["c"]))), None);
     assert_eq!(acked(&mut script, Input::Request(sotw(EDS, "", &["e"]))), None);
@@ -603,7 +646,7 @@ fn a_revision_is_reached_when_every_type_has_it() {
 #[test]
 fn a_receipt_knows_which_resources_a_rejection_names() {
     let view = |revision, a, b| Toys::of(revision, &[(RDS, "a", a), (RDS, "b", b)]);
-    let mut script = Script::<Sotw>::new(false, view(1, "1", "1"));
+    let mut script = Script::<Sotw>::new(view(1, "1", "1"));
     let refused = |script: &Script<Sotw>| {
         let names = script.machine.stream().types(script.now).remove(0).rejected;
         names.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -637,7 +680,7 @@ fn a_receipt_knows_which_resources_a_rejection_names() {
 #[test]
 fn too_much_is_refused() {
     let settings = Settings { max_subscriptions: 3, max_name_length: 5, ..Settings::default() };
-    let mut stream = Sotw::new(&node(false), Toys::of(1, &[]), settings.clone());
+    let mut stream = Sotw::new(&node(), Toys::of(1, &[]), settings.clone());
     let mut on =
         |request| stream.on(Instant::now(), Input::Request(request)).map(|_| ()).map_err(|s| s.code());
     assert_eq!(on(sotw(CDS, "", &["a", "b"])), Ok(()));
@@ -645,7 +688,7 @@ fn too_much_is_refused() {
     assert_eq!(on(sotw(CDS, "", &["a", "b", "c", "a", "a", "b"])), Ok(()), "repeated");
     assert_eq!(on(sotw(EDS, "", &["d"])), Err(tonic::Code::ResourceExhausted));
     assert_eq!(on(sotw(CDS, "", &["abcdef"])), Err(tonic::Code::InvalidArgument));
-    let mut stream = Delta::new(&node(false), Toys::of(1, &[]), settings);
+    let mut stream = Delta::new(&node(), Toys::of(1, &[]), settings);
     let mut on =
         |request| stream.on(Instant::now(), Input::Request(request)).map(|_| ()).map_err(|s| s.code());
     assert_eq!(on(delta(CDS, "", &["a", "b", "c"], &[])), Ok(()));
@@ -667,7 +710,7 @@ fn a_client_comes_back_to_a_wildcard_that_is_larger_than_the_limit_of_names() {
     let resources: Vec<_> = names.iter().map(|name| (CDS, name.as_str(), "1")).collect();
     let settings = Settings { max_subscriptions: 3, ..Settings::default() };
     let come_back = |view: Arc<dyn View>| {
-        let mut stream = Delta::new(&node(false), view, settings.clone());
+        let mut stream = Delta::new(&node(), view, settings.clone());
         let versions = names.iter().map(|name| (name.clone(), "h:1".to_owned())).collect();
         let request =
             proto::DeltaDiscoveryRequest { initial_resource_versions: versions, ..delta(CDS, "", &[], &[]) };
@@ -693,7 +736,7 @@ fn a_receipt_tells_each_resource() {
         };
         all.iter().map(row).collect()
     };
-    let mut script = Script::<Sotw>::new(true, view(1, "1", "1"));
+    let mut script = Script::<Sotw>::new(view(1, "1", "1"));
     script.ask(CDS, "", &["a", "b", "none"]);
     assert_eq!(told(script.machine.stream()), ["a Requested -", "b Requested -", "none DoesNotExist -"]);
     script.ask(CDS, "1", &["a", "b", "none"]);
@@ -713,7 +756,7 @@ fn a_receipt_tells_each_resource() {
 
 #[test]
 fn types_of_others_are_left_unanswered() {
-    let mut script = Script::<Sotw>::new(false, Toys::of(1, &[]));
+    let mut script = Script::<Sotw>::new(Toys::of(1, &[]));
     let runtime = proto::DiscoveryRequest {
         type_url: "type.googleapis.com/envoy.service.runtime.v3.Runtime".into(),
         ..Default::default()
@@ -755,7 +798,7 @@ fn a_change_costs_a_stream_what_it_touches_whatever_else_there_is() {
         let toys = Toys { revision, resources: (0..1000).map(of).collect() };
         Arc::new(Counted { toys, asked: asked.clone() }) as Arc<dyn View>
     };
-    let mut script = Script::<Delta>::new(false, of(1, 1000));
+    let mut script = Script::<Delta>::new(of(1, 1000));
     let mine: Vec<String> = (0..50).map(|i| format!("e{i}")).collect();
     let mine: Vec<&str> = mine.iter().map(String::as_str).collect();
     script.ask(EDS, "", &mine, &[]);
@@ -792,10 +835,10 @@ fn what_two_streams_are_sent_is_encoded_once() {
     let now = Instant::now();
     let mut bodies = Vec::new();
     for _ in 0..2 {
-        let mut machine = Delta::new(&node(true), one.clone(), Settings::default());
+        let mut machine = Delta::new(&node(), one.clone(), Settings::default());
         let outputs = machine.on(now, Input::Request(delta(EDS, "", &["a"], &[]))).unwrap();
         bodies.push(outputs.responses[0].resources[0].resource.clone().unwrap().value);
-        let mut machine = Sotw::new(&node(true), one.clone(), Settings::default());
+        let mut machine = Sotw::new(&node(), one.clone(), Settings::default());
         let outputs = machine.on(now, Input::Request(sotw(LDS, "", &[]))).unwrap();
         bodies.push(outputs.responses[0].resources[0].value.clone());
     }
@@ -814,7 +857,7 @@ fn requests_beyond_the_rate_end_the_stream_and_answers_are_free() {
         }
     };
     let now = Instant::now();
-    let mut stream = Delta::new(&node(false), Toys::of(1, &[(EDS, "a", "1")]), settings.clone());
+    let mut stream = Delta::new(&node(), Toys::of(1, &[(EDS, "a", "1")]), settings.clone());
     let mut on = |input| stream.on(now, input).map(|_| ());
     too_fast(on(Input::Request(delta(EDS, "", &["a"], &[]))), false);
     for revision in 2..20 {
@@ -827,7 +870,7 @@ fn requests_beyond_the_rate_end_the_stream_and_answers_are_free() {
         too_fast(on(Input::Request(request)), i == 2);
     }
     for url in ["", "type.googleapis.com/some.other.Type", EDS.url()] {
-        let mut stream = Sotw::new(&node(false), Toys::of(1, &[(EDS, "a", "1")]), settings.clone());
+        let mut stream = Sotw::new(&node(), Toys::of(1, &[(EDS, "a", "1")]), settings.clone());
         let mut on = |nonce: &str| {
             let request = proto::DiscoveryRequest { type_url: url.into(), ..sotw(EDS, nonce, &["a"]) };
             stream.on(now, Input::Request(request)).map(|_| ())

@@ -12,7 +12,7 @@ use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 pub struct Encoded {
     /// Resource name.
     pub name: Name,
-    /// Hash of the content: equal bytes have equal versions, on every replica.
+    /// Hash of the content: equal bytes have equal versions, on every replica. At most 128 bytes.
     pub version: Arc<str>,
     /// The encoded message (the `value` of its `Any`).
     pub body: Bytes,
@@ -35,7 +35,7 @@ pub struct Node {
     pub features: Vec<Arc<str>>,
 }
 
-/// Why a node has no resource of a name, as clients that understand it are told (xRFC TP3's `ResourceError`; gRFC A88).
+/// Why a node has no resource of a name, as clients are told (xRFC TP3's `ResourceError`; gRFC A88).
 ///
 /// NOT_FOUND and PERMISSION_DENIED say that there is none: who has an earlier version loses it, if its bootstrap says so
 /// (`fail_on_data_errors`). By any other code there is one that cannot be had now, and earlier versions stay in use.
@@ -45,13 +45,6 @@ pub struct Absence {
     pub code: tonic::Code,
     /// What is wrong, where it is configured, and what to do; becomes the status of calls.
     pub message: Arc<str>,
-}
-
-impl Absence {
-    /// Whether there is no such resource, as opposed to one that cannot be had now.
-    pub(super) fn is_final(&self) -> bool {
-        matches!(self.code, tonic::Code::NotFound | tonic::Code::PermissionDenied)
-    }
 }
 
 /// How a view may differ from an earlier one of the same node.
@@ -82,8 +75,8 @@ pub trait View: Any + Send + Sync {
     fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>>;
 
     /// Why there is no resource of that name; asked of names that [`Self::resource`] has none of. `None`, the default:
-    /// there is no more to say than that it does not exist. Clients that do not understand reasons are told no more, and
-    /// those that do are told again when the reason changes.
+    /// there is no more to say than that it does not exist. Clients are told again when the reason changes; of a long
+    /// one they are told the first 1,024 bytes.
     fn absence(&self, _kind: ResourceType, _name: &str) -> Option<Absence> {
         None
     }

@@ -35,10 +35,9 @@ async fn a_secret_is_not_found_and_in_no_dump() {
     assert_eq!((answer.type_url.as_str(), answer.resources.len()), (url, 0));
     assert_eq!(removed, ["ROOTCA", "default"]);
 
-    // So it does in a state-of-the-world stream, to a client that can be told.
-    let feature = mesh_xds::server::RESOURCE_ERRORS_FEATURE.to_owned();
+    // So it does in a state-of-the-world stream.
     let ask = proto::DiscoveryRequest {
-        node: Some(proto::Node { client_features: vec![feature], ..node }),
+        node: Some(node),
         type_url: url.into(),
         resource_names: NAMES.map(String::from).into(),
         ..Default::default()

@@ -20,9 +20,9 @@ use crate::{
         scripts::{Script, explore, fail},
         server::{Claim, Server as Serving, Shelf},
         transport::{Down, Transport},
-        world::{Seen, Trouble, seen},
+        world::{Seen, Trouble, is_earlier, seen},
     },
-    name::{Name, WILDCARD},
+    name::{Name, ResourceType, WILDCARD},
     server::Variant,
 };
 use fastrand::Rng;
@@ -510,6 +510,11 @@ impl World {
         }
     }
 
+    /// Whether it is watched, by name or with everything.
+    fn wants(&self, kind: ResourceType, name: &Name) -> bool {
+        [name.clone(), WILDCARD.into()].into_iter().any(|name| self.watched.contains_key(&(kind, name)))
+    }
+
     /// What is known is what a control plane has.
     fn agrees(&self, server: Id, kind: ResourceType, name: &str, known: Known<Arc<str>>) {
         let truth = self.remotes[server].shelf.get(kind, name);
@@ -527,7 +532,9 @@ impl World {
             None => {
                 let refusal = self.remotes[server].shelf.refusal(kind, name);
                 let trouble = refusal.map_or(Trouble::Absent, Trouble::Refused);
+                let wanted = |kind, name: &Name| self.wants(kind, name);
                 match &known {
+                    known if self.remotes[server].shelf.keeps(kind, wanted) && is_earlier(known) => true,
                     Seen::Good(_, note) => *note == Some(trouble),
                     other => *other == Seen::Nothing(trouble),
                 }
@@ -580,6 +587,11 @@ impl World {
                     listed.resource.as_ref() == Some(&good) && listed.error.is_none()
                 }
                 (Some(_), None) => false,
+                (None, Some(listed))
+                    if matches!(listed.state, ResourceState::Acked | ResourceState::Nacked) =>
+                {
+                    shelf.keeps(kind, |kind, name| self.wants(kind, name))
+                }
                 (None, Some(listed)) => {
                     let is_refused =
                         shelf.refusal(kind, &name).is_some() && listed.state == ResourceState::ReceivedError;

@@ -144,11 +144,14 @@ impl<P: Parse> Machine<P> {
         if lists || !refuses_list {
             self.list_heard(now, kind, lists || incoming.complete && !named, named);
         }
+        let mut gone = incoming.removed;
+        // Some servers say it in both ways, for clients that do not know errors; the one with a reason counts.
+        let reasoned: BTreeSet<&Name> = incoming.errors.iter().map(|error| &error.name).collect();
+        gone.retain(|name| !reasoned.contains(name));
         for error in incoming.errors {
             mentioned.insert(error.name.clone());
             self.told(now, kind, error.name, error.code, &error.text, out);
         }
-        let mut gone = incoming.removed;
         if incoming.complete {
             let entries = &self.types[kind as usize].entries;
             // One that was never there may have been asked for after this was sent.

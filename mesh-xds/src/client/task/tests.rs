@@ -374,8 +374,7 @@ async fn the_status_of_a_client_is_served_and_does_not_keep_it_alive() {
         [
             "envoy.lb.does_not_support_overprovisioning",
             "xds.config.resource-in-sotw",
-            "xds.config.supports-resource-ttl",
-            RESOURCE_ERRORS_FEATURE
+            "xds.config.supports-resource-ttl"
         ]
     );
     let shown: Vec<_> =

@@ -1,6 +1,6 @@
 //! What watchers of everything see: exactly what the server lists, besides what is watched by name and is there.
 
-use super::{Seen, Trouble, World, trouble};
+use super::{Seen, Trouble, World, is_earlier, trouble};
 use crate::{
     client::{Known, Listed, Response},
     model::{
@@ -132,6 +132,15 @@ impl World {
         all
     }
 
+    /// Whether what is gone of a type is not taken away, for what may name it is rejected.
+    pub(super) fn is_kept(&self, kind: ResourceType) -> bool {
+        let wanted = |kind, name: &Name| {
+            self.watched.contains_key(&(kind, name.clone()))
+                || self.listed_kinds().any(|listed| listed == kind) && self.is_covered(name)
+        };
+        self.truth().keeps(kind, wanted)
+    }
+
     /// Everything is delivered: what is listed is what there is. Says whether something of it is rejected.
     pub(super) fn check_all(&self) -> bool {
         let mut rejecting = false;
@@ -171,6 +180,7 @@ impl World {
                         *known == Seen::Good(good.clone(), None) && !self.lives.has_ended(good)
                     }
                     (None, None) => true,
+                    (None, Some(known)) if self.is_kept(kind) && is_earlier(known) => true,
                     (None, Some(Seen::Nothing(why))) => Some(why) == refusal.as_ref(),
                     // See what is said of those that are watched by name.
                     (None, Some(Seen::Good(_, Some(Trouble::Silence)))) => {

@@ -1,6 +1,6 @@
 //! The verdict when everything is delivered.
 
-use super::{Link, Seen, Trouble, World, seen};
+use super::{Link, Seen, Trouble, World, is_earlier, seen};
 use crate::{
     model::{event::Peer, scripts::fail},
     name::WILDCARD,
@@ -35,6 +35,7 @@ impl World {
                 }
                 (Some(good), _) if self.lives.has_ended(good) => known == Seen::Nothing(Trouble::Absent),
                 (Some(good), _) => known == Seen::Good(good.clone(), None),
+                (None, _) if self.is_kept(*kind) && is_earlier(&known) => true,
                 (None, Some(refusal)) => {
                     let is_there = matches!(refusal, Trouble::Refused(value) if value.starts_with("err"));
                     match &known {

@@ -43,9 +43,15 @@ impl View for Reasoned {
 
 const CDS: ResourceType = ResourceType::Cluster;
 
-/// What a response says of names: `-x` it is gone, `x: 3 why` the reason.
+/// What a response says of names: `-x` it is gone, `x: 3 why` the reason, which comes with that.
 fn said(removed: &[String], errors: &[proto::ResourceError]) -> Vec<String> {
-    let gone = removed.iter().map(|name| format!("-{name}"));
+    let named = |error: &proto::ResourceError| error.resource_name.as_ref().unwrap().name.clone();
+    let reasoned: Vec<_> = errors.iter().map(named).collect();
+    assert!(
+        removed.is_empty() || reasoned.iter().all(|name| removed.contains(name)),
+        "who knows no reasons hears too"
+    );
+    let gone = removed.iter().filter(|name| !reasoned.contains(name)).map(|name| format!("-{name}"));
     let errors = errors.iter().map(|error| {
         let proto::Status { code, message } = error.error_detail.as_ref().unwrap();
         format!("{}: {code} {message}", error.resource_name.as_ref().unwrap().name)
@@ -56,8 +62,8 @@ fn said(removed: &[String], errors: &[proto::ResourceError]) -> Vec<String> {
 struct DeltaClient(Delta, Instant);
 
 impl DeltaClient {
-    fn new(ours: bool, view: Arc<dyn View>) -> Self {
-        Self(Delta::new(&node(ours), view, Settings::default()), Instant::now())
+    fn new(view: Arc<dyn View>) -> Self {
+        Self(Delta::new(&node(), view, Settings::default()), Instant::now())
     }
 
     /// Takes what comes, and answers it.
@@ -88,7 +94,7 @@ impl DeltaClient {
 
 #[test]
 fn a_reason_is_told_once_and_again_when_it_changes() {
-    let mut client = DeltaClient::new(true, view(1, &[], Some((Code::InvalidArgument, "a.yaml:1"))));
+    let mut client = DeltaClient::new(view(1, &[], Some((Code::InvalidArgument, "a.yaml:1"))));
     assert_eq!(client.ask(&["x"]), ["x: 3 a.yaml:1"]);
     let held = |client: &DeltaClient| {
         let types = client.0.stream().types_in_full(client.1);
@@ -118,20 +124,14 @@ fn a_reason_is_told_once_and_again_when_it_changes() {
 }
 
 #[test]
-fn who_does_not_understand_reasons_is_told_that_it_is_not_there() {
-    let refused = || Some((Code::InvalidArgument, "a.yaml:1"));
-    let mut client = DeltaClient::new(false, view(1, &[], refused()));
-    assert_eq!(client.ask(&["x", "y"]), ["-x", "-y"]);
-
-    let mut machine = Sotw::new(&node(false), view(1, &[], refused()), Settings::default());
-    let ask = proto::DiscoveryRequest {
-        type_url: CDS.url().into(),
-        resource_names: vec!["x".into()],
-        ..Default::default()
-    };
-    let responses = machine.on(Instant::now(), Input::Request(ask)).unwrap().responses;
-    assert_eq!(responses.len(), 1);
-    assert_eq!((responses[0].resources.len(), responses[0].resource_errors.len()), (0, 0));
+fn a_long_reason_is_cut_and_is_not_kept() {
+    let words = "ä".repeat(100_000);
+    let mut client = DeltaClient::new(view(1, &[], Some((Code::NotFound, words.as_str()))));
+    let told = client.ask(&["x"]).remove(0);
+    assert!(told.starts_with("x: 5 ää") && told.ends_with('…') && told.len() < MAX_MESSAGE + 20, "{told}");
+    let changed = format!("{words}, and more");
+    let told = client.on(Input::View(view(2, &[], Some((Code::NotFound, changed.as_str())))));
+    assert_eq!(told.len(), 1, "though what is told is the same");
 }
 
 /// Whatever a complete response leaves out without a reason does not exist.
@@ -139,7 +139,7 @@ fn who_does_not_understand_reasons_is_told_that_it_is_not_there() {
 fn a_complete_response_repeats_the_reasons() {
     let mut now = Instant::now();
     let refused = || Some((Code::InvalidArgument, "a.yaml:1"));
-    let mut machine = Sotw::new(&node(true), view(1, &[], refused()), Settings::default());
+    let mut machine = Sotw::new(&node(), view(1, &[], refused()), Settings::default());
     let mut on = |now, input| {
         let response = machine.on(now, input).unwrap().responses.pop();
         response.map(|response| {
