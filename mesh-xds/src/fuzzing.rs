@@ -9,6 +9,8 @@ mod server;
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+pub(crate) mod tape;
 
 use crate::{
     bootstrap::Bootstrap,
@@ -35,6 +37,14 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("bootstrap", bootstrap),
     ("cache_file", cache_file),
 ];
+
+/// How far into the life of a machine some bytes lead.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the fuzzer asks nothing but whether it panics"))]
+struct Depth {
+    answers: usize,
+    rejections: usize,
+}
 
 /// A listener.
 pub fn listener(data: &[u8]) {

@@ -62,6 +62,18 @@ fn compare([sotw, delta]: &[World; 2]) {
     }
 }
 
+/// The life of one seed in one variant, written down for the fuzzer: of the client, and of each stream of a server.
+pub(crate) fn taped(seed: u64, variant: Variant) -> [Vec<Vec<u8>>; 2] {
+    let Script { setup, events } = Script::random(&mut fastrand::Rng::with_seed(seed));
+    let mut world = World::new(variant, &setup);
+    world.begin_tape();
+    for event in &events {
+        world.happen(event);
+    }
+    world.come_to_rest(true);
+    world.tape.take().unwrap().end()
+}
+
 #[test]
 fn client_and_server_converge_whatever_happens() {
     explore(100_000, Script::random, |script| run(&script.setup, &script.events));

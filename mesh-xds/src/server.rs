@@ -6,6 +6,8 @@
 
 mod absent;
 mod bucket;
+#[cfg(test)]
+mod counts;
 mod delta;
 mod desk;
 #[cfg(test)]
@@ -16,6 +18,8 @@ mod node;
 pub(crate) mod places;
 #[cfg(test)]
 pub(crate) mod recorded;
+#[cfg(test)]
+mod rules;
 mod sotw;
 mod status;
 mod stream;

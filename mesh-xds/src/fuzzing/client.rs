@@ -1,6 +1,6 @@
 //! The client's machine against any sequence of events.
 
-use super::bytes::Bytes;
+use super::{Depth, bytes::Bytes};
 use crate::{
     client::{BackoffSettings, Input, Key, Known, Machine, Parse, Request, Response, Settings, Unparsable},
     name::{Name, ResourceType, WILDCARD},
@@ -115,7 +115,9 @@ fn response(bytes: &mut Bytes<'_>) -> Response {
     })
 }
 
-pub(super) fn machine(data: &[u8]) {
+/// Returns how deep the life led: answers to responses, and rejections among them.
+pub(super) fn machine(data: &[u8]) -> Depth {
+    let mut depth = Depth::default();
     let mut bytes = Bytes::new(data);
     let variant = bytes.of(Variant::Sotw, &[Variant::Delta]);
     let settings = Settings {
@@ -167,11 +169,14 @@ pub(super) fn machine(data: &[u8]) {
         };
         watched.retain(|_, count| *count > 0);
         let ends = matches!(input, Input::Closed(_) | Input::Unreadable(_) | Input::Hangup);
+        let answers = matches!(input, Input::Response(_));
         let was_open = machine.link().0;
         let out = machine.on(now, input);
         if ends && !machine.link().0 {
             asked.clear();
         }
+        depth.answers += usize::from(answers && !out.requests.is_empty());
+        depth.rejections += usize::from(out.rejected.is_some());
         assert!(out.requests.is_empty() || was_open || machine.link().0, "it sends without a stream");
         for request in &out.requests {
             let (url, names) = match (variant, request) {
@@ -212,4 +217,5 @@ pub(super) fn machine(data: &[u8]) {
         let listed: usize = listed.sum();
         assert_eq!(machine.status(|_| 0.0).len(), watched.len() + listed, "it keeps what nobody watches");
     }
+    depth
 }

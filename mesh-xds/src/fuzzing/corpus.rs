@@ -4,7 +4,7 @@
 //! `MESH_FUZZ_CHANGES` makes more of them.
 
 use super::*;
-use crate::{client::fuzzing::cache_content, resource::tests::generators};
+use crate::{client::fuzzing::cache_content, resource::tests::generators, server::Variant};
 use fastrand::Rng;
 use proptest::{
     strategy::{Strategy, ValueTree},
@@ -118,7 +118,60 @@ fn values<T: std::fmt::Debug>(
     all.into_iter().take(30).step_by(3).collect()
 }
 
-/// Writes the corpus: `cargo test -p mesh-xds --lib the_corpus -- --ignored`.
+/// The machines' part of the corpus: what other implementations were recorded asking, and of the model's lives the
+/// longest that are short enough for a fuzzer.
+fn lives() -> [(&'static str, Vec<Vec<u8>>); 3] {
+    let modelled = |variant, of: usize| {
+        let lives =
+            (0..600).flat_map(move |seed| std::mem::take(&mut crate::model::taped(seed, variant)[of]));
+        let mut lives: Vec<_> = lives.filter(|life| life.len() <= 1_000).collect();
+        lives.sort_by_key(|life| std::cmp::Reverse(life.len()));
+        lives.truncate(16);
+        lives
+    };
+    let [mut sotw, mut delta] = [Vec::new(), Vec::new()];
+    for client in ["c-core", "grpc-js"] {
+        let [one, other] = crate::server::recorded::taped(client);
+        sotw.extend(one);
+        delta.extend(other);
+    }
+    sotw.extend(modelled(Variant::Sotw, 1));
+    delta.extend(modelled(Variant::Delta, 1));
+    let clients = [modelled(Variant::Sotw, 0), modelled(Variant::Delta, 0)].concat();
+    [("client_machine", clients), ("sotw_server", sotw), ("delta_server", delta)]
+}
+
+#[test]
+fn the_seeds_of_machines_lead_deep() {
+    let depths: [(&str, fn(&[u8]) -> Depth); 3] =
+        [("client_machine", client::machine), ("sotw_server", server::sotw), ("delta_server", server::delta)];
+    for (target, depth) in depths {
+        let seeds = files(folder(target)).into_iter().filter(|(path, _)| path.contains("generated-"));
+        let depths: Vec<Depth> = seeds.map(|(_, bytes)| depth(&bytes)).collect();
+        assert!(depths.len() >= 12, "{target}: {} seeds", depths.len());
+        assert!(depths.iter().all(|depth| depth.answers >= 4), "{target}: {depths:?}");
+        let rejections: usize = depths.iter().map(|depth| depth.rejections).sum();
+        assert!(rejections >= 12, "{target}: {depths:?}");
+    }
+}
+
+fn write(target: &str, files: Vec<Vec<u8>>) {
+    fs::create_dir_all(folder(target)).unwrap();
+    for (i, bytes) in files.into_iter().enumerate() {
+        fs::write(folder(target).join(format!("generated-{i:02}")), bytes).unwrap();
+    }
+}
+
+/// Writes the machines' part of the corpus: `cargo test -p mesh-xds --lib the_corpus_of_machines -- --ignored`.
+#[test]
+#[ignore = "it writes files"]
+fn the_corpus_of_machines_is_written_anew() {
+    for (target, lives) in lives() {
+        write(target, lives);
+    }
+}
+
+/// Writes the rest of the corpus: `cargo test -p mesh-xds --lib the_corpus_is -- --ignored`.
 #[test]
 #[ignore = "it writes files"]
 fn the_corpus_is_written_anew() {
@@ -138,12 +191,6 @@ fn the_corpus_is_written_anew() {
     );
     of(ResourceType::Secret, values(&mut runner, generators::secret(), Resource::to_proto));
 
-    let write = |target: &str, files: Vec<Vec<u8>>| {
-        fs::create_dir_all(folder(target)).unwrap();
-        for (i, bytes) in files.into_iter().enumerate() {
-            fs::write(folder(target).join(format!("generated-{i:02}")), bytes).unwrap();
-        }
-    };
     let (mut sotw, mut delta, mut caches) = (Vec::new(), Vec::new(), Vec::new());
     for (kind, values) in &resources {
         let target = match kind {
@@ -188,11 +235,6 @@ fn the_corpus_is_written_anew() {
     write("sotw_response", sotw);
     write("delta_response", delta);
     write("cache_file", caches);
-    // What happens to a machine is chosen by the bytes, and any bytes choose something.
-    for target in ["client_machine", "sotw_server", "delta_server"] {
-        let mut random = Rng::with_seed(17);
-        write(target, (0..12).map(|_| (0..random.usize(20..160)).map(|_| random.u8(..)).collect()).collect());
-    }
     write("bootstrap", BOOTSTRAPS.iter().map(|text| text.as_bytes().to_vec()).collect());
 }
 

@@ -1,6 +1,6 @@
 //! A server's stream against any client.
 
-use super::bytes::Bytes;
+use super::{Depth, bytes::Bytes};
 use crate::{
     name::{Name, ResourceType},
     proto,
@@ -56,7 +56,7 @@ fn name(bytes: &mut Bytes<'_>) -> String {
     bytes.of("a", &["b", "c", "*", "", "nowhere", long]).to_owned()
 }
 
-pub(super) fn sotw(data: &[u8]) {
+pub(super) fn sotw(data: &[u8]) -> Depth {
     run::<Sotw>(
         data,
         |bytes, type_url, response_nonce, error_detail| proto::DiscoveryRequest {
@@ -68,10 +68,10 @@ pub(super) fn sotw(data: &[u8]) {
             node: None,
         },
         |response| (response.type_url.clone(), response.nonce.clone(), response.resources.len()),
-    );
+    )
 }
 
-pub(super) fn delta(data: &[u8]) {
+pub(super) fn delta(data: &[u8]) -> Depth {
     run::<Delta>(
         data,
         |bytes, type_url, response_nonce, error_detail| proto::DeltaDiscoveryRequest {
@@ -87,14 +87,15 @@ pub(super) fn delta(data: &[u8]) {
             node: None,
         },
         |response| (response.type_url.clone(), response.nonce.clone(), response.resources.len()),
-    );
+    )
 }
 
 fn run<P: Protocol>(
     data: &[u8],
     request: impl Fn(&mut Bytes<'_>, String, String, Option<proto::Status>) -> P::Request,
     read: impl Fn(&P::Response) -> (String, String, usize),
-) {
+) -> Depth {
+    let mut depth = Depth::default();
     let mut bytes = Bytes::new(data);
     let mut node = Node { id: "me".into(), ..Node::default() };
     if bytes.byte() % 2 == 0 {
@@ -136,7 +137,9 @@ fn run<P: Protocol>(
             }
         };
         // Whoever asks for too much, or too fast, is told so and gone.
-        let Ok(outputs) = outputs else { return };
+        let Ok(outputs) = outputs else { return depth };
+        depth.answers += outputs.responses.len();
+        depth.rejections += usize::from(outputs.rejected.is_some());
         for response in &outputs.responses {
             let (url, nonce, resources) = read(response);
             let kind = ResourceType::from_url(&url);
@@ -149,4 +152,5 @@ fn run<P: Protocol>(
         let names: usize = stream.types(now).iter().map(|status| status.names.len()).sum();
         assert!(names <= settings.max_subscriptions, "{names} subscriptions");
     }
+    depth
 }

@@ -3,6 +3,7 @@
 use super::event::{self, Peer};
 use crate::{
     client::{Request, Response},
+    fuzzing::tape::Served,
     name::{Name, ResourceType},
     server::{
         Absence, Changes, Delta, Encoded, Input, Node, Outputs, Protocol, Settings, Sotw, Stream, Touched,
@@ -92,6 +93,12 @@ impl Shelf {
     pub(crate) fn all(&self, kind: ResourceType) -> impl Iterator<Item = (Name, Arc<str>)> {
         let names = (0..event::NAMES).map(event::name);
         names.filter_map(move |name| Some((name.clone(), self.get(kind, &name)?)))
+    }
+
+    /// All of it.
+    pub(crate) fn served(&self) -> Served {
+        let of = |kind| self.all(kind).map(move |(name, value)| ((kind, name), value.to_string()));
+        ResourceType::ALL.into_iter().flat_map(of).collect()
     }
 
     fn value(&self, kind: ResourceType, name: &str) -> Option<Arc<str>> {

@@ -14,6 +14,7 @@ use crate::{
         testing::{self, Toy},
     },
     config::XdsErrorCause,
+    fuzzing::tape::Tape,
     name::{Name, ResourceType, WILDCARD},
     server::Variant,
 };
@@ -88,6 +89,8 @@ pub(crate) struct World {
     /// Last accepted version of each type.
     accepted: BTreeMap<String, String>,
     lives: Lives,
+    /// What happens is written down.
+    pub(crate) tape: Option<Box<Tape>>,
 }
 
 /// The response that the client takes, and whether it has to reject it.
@@ -120,9 +123,17 @@ impl World {
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
             lives: Lives::new(setup.ttl),
+            tape: None,
         };
         world.note_spoiled();
         world
+    }
+
+    /// From now on what happens is written down.
+    pub(crate) fn begin_tape(&mut self) {
+        let Setup { fail_on_data_errors, timer_is_transient, .. } = self.setup;
+        let tape = Tape::new(self.variant, fail_on_data_errors, timer_is_transient, self.now);
+        self.tape = Some(Box::new(tape));
     }
 
     fn truth(&self) -> &Arc<Shelf> {
@@ -177,6 +188,9 @@ impl World {
             Event::Forget => {
                 self.link = Link::None;
                 self.client = machine(self.variant, &self.setup);
+                if let Some(tape) = &mut self.tape {
+                    tape.begin_client();
+                }
                 self.accepted.clear();
                 self.lives.forget();
                 self.seen.clear();
@@ -240,6 +254,9 @@ impl World {
             && std::mem::take(&mut self.behind)
         {
             shown.clone_from(&shelf);
+            if let Some(tape) = &mut self.tape {
+                tape.view(self.now, shelf.served());
+            }
             let given = server.other(self.now, Some(shelf));
             self.given(given);
         }
@@ -266,6 +283,9 @@ impl World {
             Link::Connecting if self.server_is_up => {
                 let shown = self.truth().clone();
                 let server = Box::new(Server::new(self.variant, self.setup.peer, shown.clone()));
+                if let Some(tape) = &mut self.tape {
+                    tape.begin_server(self.setup.peer == Peer::Envoy, shown.served());
+                }
                 (self.behind, self.doubled) = (false, false);
                 let mut transport = Transport::default();
                 transport.down.push_back(Down::Established);
@@ -296,6 +316,9 @@ impl World {
                 let kind = ResourceType::from_url(type_url(&request)).unwrap();
                 let answers = order.answered(kind, nonce);
                 order.before(&request);
+                if let Some(tape) = &mut self.tape {
+                    tape.request(self.now, &request);
+                }
                 let given = server.request(self.now, request);
                 if given.rejected != (answers && rejects) {
                     fail(format!("{kind}: a rejection was taken wrongly"));
@@ -397,6 +420,9 @@ impl World {
     }
 
     fn on(&mut self, input: client::Input, taken: Option<Taken>) {
+        if let Some(tape) = &mut self.tape {
+            tape.client(self.now, &input);
+        }
         let outputs = self.client.on(self.now, input);
         if let Some(taken) = &taken {
             self.answered(taken, &outputs.requests);

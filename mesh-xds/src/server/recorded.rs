@@ -4,6 +4,8 @@
 
 use super::{testing::Toys, tests::Brief, *};
 use crate::{
+    client,
+    fuzzing::tape::{Served, ServerTape},
     name::{Name, ResourceType},
     proto,
 };
@@ -29,6 +31,69 @@ pub(crate) fn loads(client: &str) -> Vec<Vec<u8>> {
         _ => None,
     });
     loads.collect()
+}
+
+/// What a client asks, written down for the fuzzer: each stream for itself, in both ways of ADS.
+pub(crate) fn taped(client: &str) -> [Vec<Vec<u8>>; 2] {
+    [false, true].map(|is_delta| {
+        let mut tapes: Vec<ServerTape> = Vec::new();
+        let mut served = Served::new();
+        let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in lines(client) {
+            match (line, tapes.last_mut()) {
+                (Line::View(view), tape) => {
+                    served = of(&*view);
+                    if let Some(tape) = tape {
+                        tape.view(served.clone());
+                    }
+                }
+                (Line::Stream, _) => {
+                    named.clear();
+                    tapes.push(ServerTape::begin(false, served.clone()));
+                }
+                (Line::Request(bytes), Some(tape)) => {
+                    let request = proto::DiscoveryRequest::decode(&*bytes).unwrap();
+                    let before = named
+                        .insert(request.type_url.clone(), request.resource_names.clone())
+                        .unwrap_or_default();
+                    tape.request(&match is_delta {
+                        true => client::Request::Delta(as_delta(request, &before)),
+                        false => client::Request::Sotw(request),
+                    });
+                }
+                _ => {}
+            }
+        }
+        tapes.into_iter().map(ServerTape::bytes).collect()
+    })
+}
+
+/// Everything in a view.
+fn of(view: &dyn View) -> Served {
+    let all = ResourceType::ALL.into_iter().flat_map(|kind| {
+        view.names(kind).into_iter().filter_map(move |name| {
+            let version = view.resource(kind, &name)?.version.to_string();
+            Some(((kind, name), version))
+        })
+    });
+    all.collect()
+}
+
+/// What an incremental stream would say instead, of a client that named these before.
+fn as_delta(request: proto::DiscoveryRequest, before: &[String]) -> proto::DeltaDiscoveryRequest {
+    let proto::DiscoveryRequest { type_url, resource_names: names, response_nonce, error_detail, .. } =
+        request;
+    let without = |all: &[String], those: &[String]| {
+        all.iter().filter(|name| !those.contains(name)).cloned().collect::<Vec<_>>()
+    };
+    proto::DeltaDiscoveryRequest {
+        resource_names_subscribe: without(&names, before),
+        resource_names_unsubscribe: without(before, &names),
+        type_url,
+        response_nonce,
+        error_detail,
+        ..Default::default()
+    }
 }
 
 fn lines(client: &str) -> Vec<Line> {
