@@ -80,6 +80,9 @@ pub(super) struct Entry<R> {
     /// Subscribed again on this stream, and not mentioned since: a complete response without it may be older than
     /// that, and says nothing.
     pub(super) unconfirmed: bool,
+    /// An error was said of it on this stream (xRFC TP3), and nothing since: that is said once, and a complete response
+    /// without it says no more.
+    pub(super) excused: bool,
     /// When silence means that it does not exist, or its time to live ends; or, without references, when it is
     /// dropped.
     pub(super) due: Option<Instant>,
@@ -105,6 +108,7 @@ impl<R> Entry<R> {
             asked: false,
             restored: false,
             unconfirmed: false,
+            excused: false,
             due: None,
             awaited: None,
             expires: None,
@@ -139,6 +143,7 @@ impl<R> Entry<R> {
     pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
         self.state = ResourceState::Acked;
         self.unconfirmed = false;
+        self.excused = false;
         self.awaited = None;
         self.lapsed = None;
         let recovered = self.failure.take().is_some();
@@ -173,6 +178,7 @@ impl<R> Entry<R> {
         }
         self.state = state;
         self.unconfirmed = false;
+        self.excused = false;
         self.awaited = None;
         self.lapsed = None;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);

@@ -140,6 +140,7 @@ impl<P: Parse> Machine<P> {
                 entry.asked = false;
                 entry.restored = false;
                 entry.unconfirmed = false;
+                entry.excused = false;
                 // On the next stream it is sent again.
                 entry.lapsed = None;
                 // A time to live is for when the control plane is away.
