@@ -80,6 +80,8 @@ pub(super) struct Entry<R> {
     /// Subscribed again on this stream, and not mentioned since: a complete response without it may be older than
     /// that, and says nothing.
     pub(super) unconfirmed: bool,
+    /// Nobody names it, and it has not come again since the list that it is of was asked for anew.
+    pub(super) of_earlier_list: bool,
     /// When silence means that it does not exist, or its time to live ends; or, without references, when it is
     /// dropped.
     pub(super) due: Option<Instant>,
@@ -105,6 +107,7 @@ impl<R> Entry<R> {
             asked: false,
             restored: false,
             unconfirmed: false,
+            of_earlier_list: false,
             due: None,
             awaited: None,
             expires: None,
@@ -138,7 +141,7 @@ impl<R> Entry<R> {
     /// A new good value; or the same again, when `resource` is absent. Says whether watchers see a difference.
     pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
         self.state = ResourceState::Acked;
-        self.unconfirmed = false;
+        (self.unconfirmed, self.of_earlier_list) = (false, false);
         self.awaited = None;
         self.lapsed = None;
         let recovered = self.failure.take().is_some();
@@ -172,7 +175,7 @@ impl<R> Entry<R> {
             self.expires = None;
         }
         self.state = state;
-        self.unconfirmed = false;
+        (self.unconfirmed, self.of_earlier_list) = (false, false);
         self.awaited = None;
         self.lapsed = None;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
