@@ -3,7 +3,7 @@
 //! A connection takes a response as a whole, and keeps it as long as its peer does not read. Who opens thousands of
 //! streams and reads none of them has filled a part; the next of his responses are not even encoded.
 
-use super::places::{Full, Place, Places};
+use super::{Full, Place, Places};
 use bytes::{Bytes, BytesMut};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
