@@ -7,6 +7,7 @@ use ResourceType::{
 };
 use prost::Message;
 
+mod rules;
 mod wildcard;
 
 /// A machine with a clock, and shorthands.
