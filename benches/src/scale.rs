@@ -2,6 +2,7 @@
 
 mod client;
 mod control_plane;
+mod count;
 
 use crate::{
     Outcome,
@@ -10,6 +11,7 @@ use crate::{
 use client::{Clients, Variant};
 pub use control_plane::serve;
 use control_plane::{Change, ControlPlane};
+pub use count::{Counted, streams as counted_streams};
 use mesh_xds::{
     name::ResourceType,
     resource::{AnyResource, ParseContext, Support},

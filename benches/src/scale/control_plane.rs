@@ -5,7 +5,7 @@
 
 use super::Mesh;
 use crate::{Failure, Outcome};
-use mesh_server::{App, Settings, model::RegisteredWorkload};
+use mesh_server::{App, Running, Settings, model::RegisteredWorkload};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     fmt::Write as _,
@@ -67,46 +67,70 @@ fn workload(service: usize, endpoint: usize) -> RegisteredWorkload {
     }
 }
 
+/// A control plane that runs in this process, and the directory that it reads.
+pub(super) struct Local {
+    pub(super) running: Running,
+    pub(super) address: SocketAddr,
+    /// Of service 0: what changes.
+    changed: RegisteredWorkload,
+    _dir: tempfile::TempDir,
+}
+
+impl Local {
+    pub(super) async fn start(mesh: Mesh) -> Outcome<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut yaml = String::new();
+        for service in 0..mesh.services {
+            let name = name(service);
+            writeln!(
+                yaml,
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  selector: {{app: {name}}}\n  \
+                 ports: [{{name: grpc, port: 9080}}]\n---"
+            )?;
+        }
+        fs::write(dir.path().join("services.yaml"), yaml)?;
+        let mut settings = Settings::dev(dir.path(), "cluster.local".parse()?);
+        settings.xds_plaintext = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        settings.http = None;
+        let running = App::start(settings).await?;
+        for service in 0..mesh.services {
+            for endpoint in 0..mesh.endpoints {
+                running.publisher().add_workload(workload(service, endpoint));
+            }
+        }
+        let address = running.addresses().xds_plaintext.ok_or("the control plane does not listen")?;
+        Ok(Self { running, address, changed: workload(0, 0), _dir: dir })
+    }
+
+    pub(super) fn change(&mut self, change: Change) {
+        match change {
+            Change::Weight => self.changed.weight = self.changed.weight % 1000 + 1,
+            Change::Account => self.changed.service_account.push('x'),
+        }
+        self.running.publisher().add_workload(self.changed.clone());
+    }
+}
+
 /// The process: prints where it serves, then does what it is told until there is nobody to tell it anything.
 pub async fn serve(mesh: Mesh) -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let mut yaml = String::new();
-    for service in 0..mesh.services {
-        let name = name(service);
-        writeln!(
-            yaml,
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  selector: {{app: {name}}}\n  \
-             ports: [{{name: grpc, port: 9080}}]\n---"
-        )?;
-    }
-    fs::write(dir.path().join("services.yaml"), yaml)?;
-    let mut settings = Settings::dev(dir.path(), "cluster.local".parse()?);
-    settings.xds_plaintext = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.http = None;
-    let running = App::start(settings).await?;
-    for service in 0..mesh.services {
-        for endpoint in 0..mesh.endpoints {
-            running.publisher().add_workload(workload(service, endpoint));
-        }
-    }
-    println!("{}", running.addresses().xds_plaintext.ok_or("the control plane does not listen")?);
+    let mut local = Local::start(mesh).await?;
+    println!("{}", local.address);
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut changed = workload(0, 0);
     while let Some(line) = lines.next_line().await? {
-        match line.as_str() {
+        let change = match line.as_str() {
             "usage" => {
                 println!("{} {}", time(ClockId::ProcessCPUTime).as_nanos(), resident()?);
                 continue;
             }
-            "Weight" => changed.weight = changed.weight % 1000 + 1,
-            "Account" => changed.service_account.push('x'),
+            "Weight" => Change::Weight,
+            "Account" => Change::Account,
             other => return Err(format!("{other:?} is no command").into()),
-        }
+        };
         let begun = time(ClockId::Monotonic);
-        running.publisher().add_workload(changed.clone());
+        local.change(change);
         println!("{}", begun.as_nanos());
     }
-    running.shutdown().await;
+    local.running.shutdown().await;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The targets of the data path with what was measured beside each: read from the tables of the same document, so
+//! The targets of the data path and of the control plane with what was measured beside each: read from the tables of the same document, so
 //! that a value stands nowhere twice and none is written by hand.
 
 const INSTRUCTIONS: &str = "Instructions for a call";
@@ -15,6 +15,10 @@ const PEERS_ONE_CALLER: &str = "Beside peers, one thread each, pinned: 64 bytes,
 const CHANGE: &str = "Times of a change of one endpoint";
 const PICK: &str = "Times of a pick";
 const REST: &str = "Memory at rest";
+const SCALE: &str = "A change in a large mesh";
+/// Sizes of a mesh, services and endpoints of each.
+const LARGE: &str = "1000 × 10";
+const SMALL: &str = "100 × 10";
 
 const TONIC: &str = "tonic `Channel`";
 const MESH: &str = "`MeshChannel`, one route";
@@ -27,6 +31,9 @@ const ENVOY_TLS: &str = "Envoy, two hops with mTLS";
 const BENCH: &str = "`cargo xtask bench`";
 const GATE_ALLOCATIONS: &str = "`cargo test -p mesh-bench --test allocations`";
 const GATE_INSTRUCTIONS: &str = "`cargo test -p mesh-bench --test instructions` (where valgrind is)";
+const BENCH_SCALE: &str = "`cargo xtask bench --scale`";
+const GATE_STREAMS: &str =
+    "`cargo test -p mesh-bench --test streams`, `cargo test -p mesh-xds --lib server::counts`";
 /// What prints the tables that stand in the document by hand.
 const TIMES: &str = "`cargo test --release -p mesh-client --lib the_times_of -- --ignored`";
 const NONE: &str = "–";
@@ -45,6 +52,31 @@ impl Tables<'_> {
             let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
             (cells.first() == Some(&label)).then(|| cells.get(column).copied())?
         })
+    }
+
+    /// Of a change of an endpoint's weight in a large mesh of this size: incremental streams and state of the world.
+    fn scale<'a>(&'a self, mesh: &'a str, column: usize) -> [Option<&'a str>; 2] {
+        let all = |column| self.cells(SCALE, mesh, column).collect::<Vec<_>>();
+        let (kinds, changes, cells) = (all(1), all(2), all(column));
+        ["Delta", "Sotw"].map(|kind| {
+            let is_it = |at: &usize| kinds.get(*at) == Some(&kind) && changes[*at] == "an endpoint's weight";
+            (0..kinds.len()).find(is_it).and_then(|at| cells.get(at).copied())
+        })
+    }
+
+    /// The same, to be read.
+    fn scale_shown(&self, mesh: &str, column: usize) -> String {
+        self.scale(mesh, column).map(|cell| cell.unwrap_or(MISSING)).join(" / ")
+    }
+
+    /// What it costs in the large mesh against the small one.
+    fn scale_ratio(&self, column: usize) -> String {
+        let number = |cell: Option<&str>| cell?.parse::<f64>().ok();
+        let (large, small) = (self.scale(LARGE, column).map(number), self.scale(SMALL, column).map(number));
+        let ratio = |(large, small): (Option<f64>, Option<f64>)| {
+            large.zip(small).map_or(MISSING.to_owned(), |(large, small)| format!("{:.2}", large / small))
+        };
+        [ratio((large[0], small[0])), ratio((large[1], small[1]))].join(" / ")
     }
 
     /// That of the first row.
@@ -209,9 +241,28 @@ pub(super) fn table(document: &str) -> String {
             ),
             "`cargo test -p mesh-client --lib an_idle_endpoint_and_an_idle_cluster`".into(),
         ),
+        own(
+            "control plane of 1,000 services × 10 endpoints with 2,000 streams: an endpoint changes: ms until the \
+             last stream that follows it has it, the longest; incremental / state of the world",
+            "≤ 250",
+            tables.scale_shown(LARGE, 7),
+            format!("{BENCH_SCALE}; no gate: a time"),
+        ),
+        own(
+            "… processor time of that change, with 1,000 services against 100; incremental / state of the world",
+            "as with 100 (≤ 1.25)",
+            tables.scale_ratio(3),
+            format!("{BENCH_SCALE}; {GATE_STREAMS} (allocations, and what a view is asked)"),
+        ),
+        own(
+            "… resident KiB of an idle stream that follows 50 services; incremental / state of the world",
+            "≤ 64",
+            tables.scale_shown(LARGE, 8),
+            format!("{BENCH_SCALE}; {GATE_STREAMS} (bytes allocated)"),
+        ),
     ];
     let mut text = String::from(
-        "| what, client side | target | measured | plain tonic | tonic-xds | Envoy sidecar | measured by; held by |\n\
+        "| what | target | measured | plain tonic | tonic-xds | Envoy sidecar | measured by; held by |\n\
          |---|---|---|---|---|---|---|\n",
     );
     for cells in rows {
@@ -233,6 +284,15 @@ mod tests {
 | 10000 | changes its weight | 0.3 | 190.0 | 118.3 | 308.7 | 52 |
 | 10000 | joins or leaves | 0.7 | 394.0 | 298.6 | 693.3 | 64 |
 | 10000 | is lost or comes back | 0.0 | 0.1 | 44.9 | 45.0 | 36 |
+
+### A change in a large mesh: 2000 streams
+
+| services × endpoints | streams | what changes | CPU ms | bytes | resources | median ms | most ms | KiB |
+|---|---|---|---|---|---|---|---|---|
+| 1000 × 10 | Delta | a cluster's identities | 99 | 9 | 9 | 99 | 99 | 99 |
+| 1000 × 10 | Delta | an endpoint's weight | 24.0 | 1120 | 1.0 | 16.9 | 22.1 | 40.3 |
+| 1000 × 10 | Sotw | an endpoint's weight | 21.0 | 1054 | 1.0 | 15.0 | 19.9 | 41.2 |
+| 100 × 10 | Delta | an endpoint's weight | 20.0 | 1119 | 1.0 | 14.0 | 24.2 | 40.0 |
 
 ### Memory at rest
 
@@ -277,6 +337,9 @@ mod tests {
             "{table}"
         );
         assert!(row("an idle cluster").contains("| ≤ 16 / ≤ 2 | 10.7 / 1.9 |"), "{table}");
+        assert!(row("≤ 250").contains("| ≤ 250 | 22.1 / 19.9 |"), "{table}");
+        assert!(row("processor time of that change").contains("| 1.20 / not measured |"), "{table}");
+        assert!(row("resident KiB of an idle stream").contains("| ≤ 64 | 40.3 / 41.2 |"), "{table}");
         assert!(row("a pick among").contains("least request not measured / not measured |"), "{table}");
         assert!(
             table.lines().skip(2).filter(|line| !line.is_empty()).all(|line| line.split('|').count() == 9)

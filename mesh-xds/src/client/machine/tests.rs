@@ -9,6 +9,7 @@ use prost::Message;
 
 mod lives;
 mod reasons;
+mod rules;
 mod wildcard;
 
 /// A machine with a clock, and shorthands.
