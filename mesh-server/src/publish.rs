@@ -236,13 +236,14 @@ impl Snapshot {
         (missed <= self.recent.len()).then(|| self.recent.iter().rev().take(missed).map(Arc::as_ref))
     }
 
-    /// Whether anybody may have a cluster of that name.
+    /// Whether anybody may have a cluster of that name. Cheap, whatever the size of the mesh: clients ask as often as they
+    /// make names up.
     pub(crate) fn has_cluster(&self, name: &str) -> bool {
         Outbound::parse(name).is_some_and(|name| {
-            let services = self.model.config.services_named(name.host);
+            let config = &self.model.config;
+            let services = config.services_named(name.host);
             let has_port = services.iter().any(|one| one.ports.iter().any(|port| port.number == name.port));
-            let mut rules = self.model.config.destination_rules().iter();
-            has_port && (name.subset.is_empty() || rules.any(|rule| rule.subset(name.subset).is_some()))
+            has_port && (name.subset.is_empty() || config.has_subset(name.host, name.subset))
         })
     }
 

@@ -63,6 +63,17 @@ pub struct ClusterConfig {
     pub note: Option<Arc<str>>,
 }
 
+impl ClusterConfig {
+    /// What a cluster with endpoints is now: the `Arc` of what it was, when nothing differs.
+    fn or_same(self: &Arc<Self>, now: Self) -> Arc<Self> {
+        let same = Arc::ptr_eq(&self.cluster, &now.cluster)
+            && Arc::ptr_eq(&self.endpoints, &now.endpoints)
+            && self.secrets == now.secrets
+            && self.note == now.note;
+        if same { self.clone() } else { Arc::new(now) }
+    }
+}
+
 /// The secrets of a cluster. One that its TLS context names is here: a cluster without it is an error.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterSecrets {

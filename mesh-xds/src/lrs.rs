@@ -7,15 +7,19 @@
 
 mod load;
 mod machine;
+mod report;
 mod service;
 mod sums;
 mod task;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use load::{Claim, ClusterLoad, InProgress, LoadStore, LocalityLoad};
 pub use machine::{Input, Outputs, Reporter, Wanted};
-pub use service::{Admission, KnownClusters, LoadReportService, LoadReportSettings, Reporting};
+pub use service::{
+    Admission, KnownClusters, LoadReportServer, LoadReportService, LoadReportSettings, Reporting,
+};
 pub use sums::{ClusterSums, LoadSums, MetricSums, Sums};
 pub use task::LoadReporter;
 

@@ -62,8 +62,9 @@ pub struct CertificateFiles {
 
 impl Client {
     /// Reads a node's message. A verified identity wins over what the node says of itself; whether the
-    /// two may differ is not decided here.
-    pub fn of(node: &Node, identity: Option<&SpiffeId>, default_domain: &str) -> Self {
+    /// two may differ is not decided here. The error says what no node can be: names of hosts are made of its
+    /// domain and its namespace.
+    pub fn of(node: &Node, identity: Option<&SpiffeId>, default_domain: &str) -> Result<Self, String> {
         let id = NodeId::parse(&node.id);
         let said =
             |key: &str| node.metadata.get(key).map(|value| value.as_ref()).filter(|value| !value.is_empty());
@@ -80,15 +81,25 @@ impl Client {
         if let Some(node_name) = said("NODE_NAME") {
             labels.entry(NODE_LABEL.to_owned()).or_insert_with(|| node_name.to_owned());
         }
-        Self {
+        let (namespace, domain) = (namespace.unwrap_or("default"), id.domain.unwrap_or(default_domain));
+        for (what, name) in [("namespace", namespace), ("domain", domain)] {
+            if !could_be_dns_name(name) {
+                return Err(format!(
+                    "the {what} {:?} of this node is no DNS name (at most {MAX_DNS_NAME} letters, digits, `-`, `_` and \
+                     `.`); node ids are like sidecar~10.0.0.1~reviews-v1.default~default.svc.cluster.local",
+                    name.chars().take(80).collect::<String>()
+                ));
+            }
+        }
+        Ok(Self {
             kind: ClientKind::of(node, &said),
-            scope: ClientScope { namespace: namespace.unwrap_or("default").to_owned(), labels },
+            scope: ClientScope { namespace: namespace.to_owned(), labels },
             service_account: service_account.map(str::to_owned),
             workload: said("WORKLOAD_NAME").map(str::to_owned),
             group: said("AUTO_REGISTER_GROUP").map(str::to_owned),
-            domain: id.domain.unwrap_or(default_domain).to_owned(),
+            domain: domain.to_owned(),
             locality: node.locality.clone(),
-        }
+        })
     }
 
     /// Whether it is one of ours.
@@ -125,6 +136,14 @@ impl ClientKind {
         // grpc_xds_features: LEAST_REQUEST is implemented by Java and Go.
         Self::Grpc { least_request: agent.starts_with("gRPC Go") || agent.starts_with("gRPC Java") }
     }
+}
+
+/// RFC 1035.
+const MAX_DNS_NAME: usize = 253;
+
+fn could_be_dns_name(name: &str) -> bool {
+    let is_of_one = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !name.is_empty() && name.len() <= MAX_DNS_NAME && name.bytes().all(is_of_one)
 }
 
 /// Istio's node id: `sidecar~10.0.0.1~reviews-v1.default~default.svc.cluster.local`.
@@ -167,7 +186,7 @@ mod tests {
             ("WORKLOAD_NAME", "reviews-v1"),
             ("AUTO_REGISTER_GROUP", "reviews"),
         ];
-        let client = Client::of(&node(id, "gRPC Go", &said), None, "d");
+        let client = Client::of(&node(id, "gRPC Go", &said), None, "d").unwrap();
         assert_eq!(
             (client.workload.as_deref(), client.group.as_deref()),
             (Some("reviews-v1"), Some("reviews"))
@@ -176,13 +195,13 @@ mod tests {
         assert_eq!(client.scope.labels, [("app".to_owned(), "reviews".to_owned())].into());
         assert_eq!(client.kind, ClientKind::Grpc { least_request: true });
 
-        let client = Client::of(&node(id, "gRPC C-core", &[]), None, "d");
+        let client = Client::of(&node(id, "gRPC C-core", &[]), None, "d").unwrap();
         assert_eq!(
             (client.scope.namespace.as_str(), client.kind),
             ("prod", ClientKind::Grpc { least_request: false })
         );
 
-        let client = Client::of(&node("anything", "mesh-client 0.1", &[]), None, "cluster.local");
+        let client = Client::of(&node("anything", "mesh-client 0.1", &[]), None, "cluster.local").unwrap();
         assert_eq!((client.scope.namespace.as_str(), client.domain.as_str()), ("default", "cluster.local"));
         assert!(client.is_mesh());
     }
@@ -191,7 +210,7 @@ mod tests {
     fn a_verified_identity_wins_over_what_a_node_says() {
         let identity = SpiffeId::parse("spiffe://cluster.local/ns/prod/sa/reviews").unwrap();
         let said = node("", "gRPC Go", &[("NAMESPACE", "other"), ("SERVICE_ACCOUNT", "admin")]);
-        let client = Client::of(&said, Some(&identity), "cluster.local");
+        let client = Client::of(&said, Some(&identity), "cluster.local").unwrap();
         assert_eq!(
             (client.scope.namespace.as_str(), client.service_account.as_deref()),
             ("prod", Some("reviews"))
@@ -199,16 +218,33 @@ mod tests {
     }
 
     #[test]
+    fn a_node_whose_hosts_could_have_no_name_is_refused() {
+        let long = "x".repeat(254);
+        let cases = [
+            (format!("sidecar~1.1.1.1~pod.ns~ns.svc.{long}"), vec![], "the domain \"xxxx"),
+            ("sidecar~1.1.1.1~pod.ns~ns.svc.a b".to_owned(), vec![], "the domain \"a b\""),
+            (format!("sidecar~1.1.1.1~pod.{long}~ns.svc.d"), vec![], "the namespace \"xxx"),
+            (String::new(), vec![("NAMESPACE", "a/b")], "the namespace \"a/b\""),
+        ];
+        for (id, said, text) in cases {
+            let refused = Client::of(&node(&id, "gRPC Go", &said), None, "d").unwrap_err();
+            assert!(refused.contains(text) && refused.len() < 400, "{refused}");
+        }
+    }
+
+    #[test]
     fn an_envoy_names_its_port_and_its_certificate_files() {
         let files =
             [("TLS_CLIENT_CERT_CHAIN", "/c"), ("TLS_CLIENT_KEY", "/k"), ("TLS_CLIENT_ROOT_CERT", "/r")];
         let said: Vec<_> = files.into_iter().chain([("HTTP_PROXY_PORT", "15007")]).collect();
-        let ClientKind::Envoy(options) = Client::of(&node("", "envoy", &said), None, "d").kind else {
+        let ClientKind::Envoy(options) = Client::of(&node("", "envoy", &said), None, "d").unwrap().kind
+        else {
             panic!("not an envoy")
         };
         assert_eq!(options.proxy_port, Some(15007));
         assert_eq!(options.certificate.unwrap().key, "/k");
-        let ClientKind::Envoy(options) = Client::of(&node("", "envoy", &files[..2]), None, "d").kind else {
+        let ClientKind::Envoy(options) = Client::of(&node("", "envoy", &files[..2]), None, "d").unwrap().kind
+        else {
             panic!("not an envoy")
         };
         assert_eq!(options, EnvoyOptions::default());

@@ -1,6 +1,6 @@
 //! A set of objects with the indexes that questions need. Built once, never changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::MeshSettings;
@@ -30,6 +30,9 @@ pub struct Config {
     wildcards: Vec<usize>,
     /// Rules as written.
     destination_rules: Vec<Arc<DestinationRule>>,
+    /// Names of the subsets that any rule defines, by exact host; and the rules of wildcards that define some.
+    subsets: HashMap<String, HashSet<String>>,
+    wildcard_subsets: Vec<Arc<DestinationRule>>,
     /// By namespace; rules of one namespace, host and audience are one.
     merged_rules: HashMap<String, Vec<Arc<DestinationRule>>>,
     /// By namespace and name of the Service.
@@ -108,7 +111,7 @@ impl Config {
                 self.slices.entry((namespace, object.service.clone())).or_default().push(object.clone());
             }
             Object::VirtualService(object) => self.add_virtual_service(object),
-            Object::DestinationRule(object) => self.destination_rules.push(object.clone()),
+            Object::DestinationRule(object) => self.add_destination_rule(object),
             Object::WorkloadEntry(object) => {
                 self.workload_entries.entry(namespace).or_default().push(object.clone());
             }
@@ -135,6 +138,18 @@ impl Config {
             if ages.last() != Some(&age) {
                 ages.push(age);
             }
+        }
+    }
+
+    fn add_destination_rule(&mut self, object: &Arc<DestinationRule>) {
+        self.destination_rules.push(object.clone());
+        if object.subsets.is_empty() {
+            return;
+        }
+        let names = object.subsets.iter().map(|subset| subset.name.value.clone());
+        match object.host.value.exact() {
+            Some(host) => self.subsets.entry(host.to_owned()).or_default().extend(names),
+            None => self.wildcard_subsets.push(object.clone()),
         }
     }
 
@@ -213,6 +228,14 @@ impl Config {
     /// DestinationRules as written, oldest first.
     pub fn destination_rules(&self) -> &[Arc<DestinationRule>] {
         &self.destination_rules
+    }
+
+    /// Whether any DestinationRule defines this subset of a host.
+    pub(crate) fn has_subset(&self, hostname: &str, subset: &str) -> bool {
+        let of_wildcard =
+            |rule: &Arc<DestinationRule>| rule.host.value.matches(hostname) && rule.subset(subset).is_some();
+        self.subsets.get(hostname).is_some_and(|names| names.contains(subset))
+            || self.wildcard_subsets.iter().any(of_wildcard)
     }
 
     /// The DestinationRules of a namespace, merged.

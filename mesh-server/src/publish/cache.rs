@@ -8,7 +8,7 @@ use mesh_xds::{
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 /// What a kept resource was made from: it is good for every snapshot with the same.
@@ -20,20 +20,29 @@ pub(super) struct Stamp {
 
 /// The resources of all clients, by what they share.
 #[derive(Default)]
-pub(super) struct Shared(Mutex<HashMap<Client, Weak<Resources>>>);
+pub(super) struct Shared(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    clients: HashMap<Client, Weak<Resources>>,
+    /// Those whose last client has left are taken out when there are so many.
+    full: usize,
+}
 
 impl Shared {
     /// The resources of clients like this one.
     pub(super) fn of(&self, client: Client) -> Arc<Resources> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = all.get(&client).and_then(Weak::upgrade) {
+        let mut all = lock(&self.0);
+        if let Some(found) = all.clients.get(&client).and_then(Weak::upgrade) {
             return found;
         }
-        // Those whose last client has left go when others come.
-        all.retain(|_, resources| resources.strong_count() > 0);
+        if all.clients.len() >= all.full {
+            all.clients.retain(|_, resources| resources.strong_count() > 0);
+            all.full = 2 * all.clients.len() + 16;
+        }
         let resources =
             Arc::new(Resources { client: client.clone(), kept: Mutex::default(), touched: Mutex::default() });
-        all.insert(client, Arc::downgrade(&resources));
+        all.clients.insert(client, Arc::downgrade(&resources));
         resources
     }
 }
@@ -43,14 +52,18 @@ impl Shared {
     /// How many resources are kept for clients that are there.
     pub(super) fn kept(&self) -> usize {
         let all = self.0.lock().unwrap();
-        all.values().filter_map(Weak::upgrade).map(|resources| resources.kept.lock().unwrap().len()).sum()
+        all.clients
+            .values()
+            .filter_map(Weak::upgrade)
+            .map(|resources| resources.kept.lock().unwrap().len())
+            .sum()
     }
 }
 
 /// The resources of clients that get the same.
 pub(super) struct Resources {
     client: Client,
-    kept: Mutex<HashMap<(ResourceType, Name), Kept>>,
+    kept: Mutex<HashMap<Key, Slot>>,
     /// What differs between two generations, for all who take the same step.
     touched: Mutex<Option<(Step, Vec<Touched>)>>,
 }
@@ -58,9 +71,19 @@ pub(super) struct Resources {
 /// From one generation to another.
 pub(super) type Step = (u64, u64);
 
+type Key = (ResourceType, Name);
+
+/// One resource, once it was made. Locked while it is made: others who want the same wait for it, and nobody else does.
+type Slot = Arc<Mutex<Option<Kept>>>;
+
 struct Kept {
     stamp: Stamp,
     encoded: Arc<Encoded>,
+}
+
+/// Nothing here is left half done by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Resources {
@@ -70,7 +93,7 @@ impl Resources {
         step: (u64, u64),
         make: impl FnOnce(&Client) -> Vec<Touched>,
     ) -> Vec<Touched> {
-        let mut latest = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = lock(&self.touched);
         match &*latest {
             Some((known, touched)) if *known == step => touched.clone(),
             _ => {
@@ -90,24 +113,40 @@ impl Resources {
         make: impl FnOnce(&Client) -> Option<Compiled>,
     ) -> Option<Arc<Encoded>> {
         let key = (kind, Name::from(name));
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = kept.get(&key).filter(|found| found.stamp == stamp) {
+        let slot = lock(&self.kept).entry(key.clone()).or_default().clone();
+        let mut kept = lock(&slot);
+        if let Some(found) = kept.as_ref().filter(|found| found.stamp == stamp) {
             return Some(found.encoded.clone());
         }
+        // A view that is behind must not undo what a newer one made.
+        let is_newest = kept.as_ref().is_none_or(|found| found.stamp <= stamp);
         let Some(compiled) = make(&self.client) else {
-            kept.remove(&key);
+            if is_newest {
+                *kept = None;
+            }
+            drop(kept);
+            self.let_go(&key, slot);
             return None;
         };
         let made = encode(name, &compiled);
         // Equal resources have equal bytes; the ones that streams hold are kept.
-        let encoded = match kept.get(&key).filter(|found| found.encoded == made) {
+        let encoded = match kept.as_ref().filter(|found| found.encoded == made) {
             Some(found) => found.encoded.clone(),
             None => made,
         };
-        // A view that is behind must not undo what a newer one made.
-        if kept.get(&key).is_none_or(|found| found.stamp <= stamp) {
-            kept.insert(key, Kept { stamp, encoded: encoded.clone() });
+        if is_newest {
+            *kept = Some(Kept { stamp, encoded: encoded.clone() });
         }
         Some(encoded)
+    }
+
+    /// Forgets a slot in which there is nothing. Of several who found nothing in it, the last does.
+    fn let_go(&self, key: &Key, slot: Slot) {
+        let mut all = lock(&self.kept);
+        // Slots are handed out under the same lock, so that nobody comes by another one now.
+        drop(slot);
+        if all.get(key).is_some_and(|slot| Arc::strong_count(slot) == 1 && lock(slot).is_none()) {
+            all.remove(key);
+        }
     }
 }

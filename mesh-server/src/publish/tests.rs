@@ -164,6 +164,36 @@ fn a_certificate_binds_namespace_and_service_account() {
     assert!(Peer { identity: None, address: None, expires: None }.may_be(Some("any"), Some("any")).is_ok());
 }
 
+#[test]
+fn a_cluster_is_one_of_a_service_its_ports_and_the_subsets_of_its_own_host() {
+    let rules = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all, namespace: other}
+spec: {host: '*.other.svc.cluster.local', subsets: [{name: v2, labels: {version: v2}}]}
+";
+    let snapshot = publisher(rules).current();
+    let cases = [
+        (REVIEWS, true),
+        (RATINGS, true),
+        ("outbound|1||reviews.default.svc.cluster.local", false),
+        ("outbound|9080|v1|reviews.default.svc.cluster.local", true),
+        ("outbound|9080|v2|reviews.default.svc.cluster.local", false),
+        ("outbound|9080|v1|ratings.other.svc.cluster.local", false),
+        ("outbound|9080|v2|ratings.other.svc.cluster.local", true),
+        ("outbound|9080||nobody.default.svc.cluster.local", false),
+        ("whatever", false),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(snapshot.has_cluster(name), expected, "{name}");
+    }
+}
+
 fn touched(before: &Arc<dyn View>, after: &Arc<dyn View>) -> Option<Vec<Touched>> {
     match after.changes_since(&**before) {
         Changes::Only(touched) => Some(touched),

@@ -153,7 +153,8 @@ impl Views for Served {
         let said = |key: &str| node.metadata.get(key).map(AsRef::as_ref);
         peer.may_be(said("NAMESPACE"), said("SERVICE_ACCOUNT"))?;
         let snapshot = self.publisher.current();
-        let client = Client::of(node, peer.identity.as_ref(), &snapshot.model.config.settings().domain);
+        let domain = &snapshot.model.config.settings().domain;
+        let client = Client::of(node, peer.identity.as_ref(), domain).map_err(Status::invalid_argument)?;
         let shared = self.publisher.0.shared.of(snapshot.sharing(&client));
         let whose = Arc::new(Whose { client, shared });
         Ok(Arc::new(NodeView { publisher: self.publisher.clone(), snapshot, whose }))

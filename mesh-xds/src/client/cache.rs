@@ -57,6 +57,15 @@ pub(super) struct Failure {
     pub(super) silent: bool,
 }
 
+/// How long an answer has been awaited, over several streams.
+#[derive(Clone, Copy)]
+pub(super) struct Awaited {
+    /// When silence on the first of them would have meant something.
+    pub(super) due: Instant,
+    /// How many there were.
+    pub(super) streams: u32,
+}
+
 pub(super) struct Entry<R> {
     /// Watchers. Zero: listed, or unsubscribed and kept for a moment (see `Machine::release`).
     pub(super) references: u32,
@@ -71,9 +80,14 @@ pub(super) struct Entry<R> {
     /// Subscribed again on this stream, and not mentioned since: a complete response without it may be older than
     /// that, and says nothing.
     pub(super) unconfirmed: bool,
+    /// An error was said of it on this stream (xRFC TP3), and nothing since: that is said once, and a complete response
+    /// without it says no more.
+    pub(super) excused: bool,
     /// When silence means that it does not exist, or its time to live ends; or, without references, when it is
     /// dropped.
     pub(super) due: Option<Instant>,
+    /// It was asked for on streams that ended well without an answer.
+    pub(super) awaited: Option<Awaited>,
     /// When the good value ends, unless it is sent, or its heart beats, again.
     pub(super) expires: Option<Instant>,
     pub(super) state: ResourceState,
@@ -94,7 +108,9 @@ impl<R> Entry<R> {
             asked: false,
             restored: false,
             unconfirmed: false,
+            excused: false,
             due: None,
+            awaited: None,
             expires: None,
             state: ResourceState::Requested,
             good: None,
@@ -127,6 +143,8 @@ impl<R> Entry<R> {
     pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
         self.state = ResourceState::Acked;
         self.unconfirmed = false;
+        self.excused = false;
+        self.awaited = None;
         self.lapsed = None;
         let recovered = self.failure.take().is_some();
         match new {
@@ -160,6 +178,8 @@ impl<R> Entry<R> {
         }
         self.state = state;
         self.unconfirmed = false;
+        self.excused = false;
+        self.awaited = None;
         self.lapsed = None;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
         self.failure = Some(Failure { cause, version, at: now, silent: false });

@@ -9,7 +9,7 @@
 
 use super::{
     backoff::{Backoff, BackoffSettings},
-    cache::{Entry, ErrorStatus, Known, ResourceState, ResourceStatus},
+    cache::{Awaited, Entry, ErrorStatus, Known, ResourceState, ResourceStatus},
     wire::{Request, Response},
 };
 use crate::{
@@ -525,13 +525,21 @@ impl<P: Parse> Machine<P> {
             }
         };
         out.requests.push(request);
-        let due = now + self.patience();
+        let patience = self.patience();
         for name in subscribe {
             let Some(entry) = self.types[kind as usize].entries.get_mut(name) else { continue };
             let restored = std::mem::take(&mut entry.restored) && entry.is_answered();
             let again = std::mem::replace(&mut entry.asked, true);
             let held = entry.good.is_some() || &**name == WILDCARD && entry.updated.is_some();
             if entry.references > 0 && !again && !held && !restored {
+                let due = match entry.awaited {
+                    // Each stream gets some time to answer, and all of them together are not waited for without end.
+                    Some(Awaited { due, streams: streams @ ..16 }) => {
+                        due.max(now + patience / (1 << streams))
+                    }
+                    Some(Awaited { due, .. }) => due,
+                    None => now + patience,
+                };
                 self.arm(kind, name, due);
             }
         }

@@ -1,7 +1,9 @@
-//! Whether a stream has ended, as the transport sees it.
+//! Whether a stream has ended, and where, as the transport sees it.
 //!
-//! tonic reports a response that it cannot read as it reports a status of the server. Who is at fault matters: what
-//! cannot be read once will be sent again on the next stream. While the transport has seen no end, it was found here.
+//! tonic reports a response that it cannot read as it reports a status of the server, and of one that ends in the middle
+//! sometimes nothing. Who is at fault matters: what cannot be read once will be sent again on the next stream. While the
+//! transport has seen no end, it was found here; and one that is ended in good order within a message is garbled. A
+//! stream that is reset, or whose connection breaks, may end anywhere.
 
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -9,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -18,11 +20,53 @@ use tower_service::Service;
 
 /// Told when the one stream of a [`Noting`] has ended.
 #[derive(Clone, Default)]
-pub(super) struct Ended(Arc<AtomicBool>);
+pub(super) struct Ended(Arc<AtomicU8>);
+
+const ENDED: u8 = 1;
+const ENDED_WITHIN_A_MESSAGE: u8 = 2;
 
 impl Ended {
     pub(super) fn is_noted(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.load(Relaxed) != 0
+    }
+
+    /// In good order, and yet before the whole of a message was there.
+    pub(super) fn is_within_a_message(&self) -> bool {
+        self.0.load(Relaxed) == ENDED_WITHIN_A_MESSAGE
+    }
+}
+
+/// Where in the messages of a stream its bytes have come to: each has a flag and four bytes of length before it.
+#[derive(Default)]
+struct Place {
+    /// Bytes of the header that is being read.
+    header: u8,
+    length: u32,
+    /// Bytes of the message that are to come.
+    left: u32,
+}
+
+impl Place {
+    fn pass(&mut self, mut data: &[u8]) {
+        while let Some((first, rest)) = data.split_first() {
+            if self.left > 0 {
+                let here = data.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                self.left -= u32::try_from(here).unwrap_or(self.left);
+                data = data.get(here..).unwrap_or_default();
+                continue;
+            }
+            data = rest;
+            // The flag is shifted out by what follows.
+            self.length = self.length << 8 | u32::from(*first);
+            self.header += 1;
+            if self.header == 5 {
+                (self.header, self.left) = (0, self.length);
+            }
+        }
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.header == 0 && self.left == 0
     }
 }
 
@@ -50,7 +94,9 @@ impl Service<http::Request<tonic::body::Body>> for Noting {
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let (response, ended) = (self.channel.call(request), self.ended.clone());
-        Box::pin(async move { Ok(response.await?.map(|body| Noted { body, ended })) })
+        Box::pin(
+            async move { Ok(response.await?.map(|body| Noted { body, ended, place: Place::default() })) },
+        )
     }
 }
 
@@ -58,6 +104,7 @@ impl Service<http::Request<tonic::body::Body>> for Noting {
 pub(super) struct Noted {
     body: tonic::body::Body,
     ended: Ended,
+    place: Place,
 }
 
 impl Body for Noted {
@@ -69,8 +116,20 @@ impl Body for Noted {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if !frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data)) {
-            self.ended.0.store(true, Relaxed);
+        let in_order = match &frame {
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) => {
+                    self.place.pass(data);
+                    None
+                }
+                None => Some(true),
+            },
+            Some(Err(_)) => Some(false),
+            None => Some(true),
+        };
+        if let Some(in_order) = in_order {
+            let is_within = in_order && !self.place.is_between_messages();
+            self.ended.0.store(if is_within { ENDED_WITHIN_A_MESSAGE } else { ENDED }, Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -81,5 +140,28 @@ impl Body for Noted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_in_the_messages_is_known_however_their_bytes_are_cut() {
+        let message = |length: u32| [&[0][..], &length.to_be_bytes(), &vec![7; length as usize]].concat();
+        let all = [message(3), message(0), message(300), message(1)].concat();
+        let ends = [8, 13, 318, 324];
+        assert_eq!(all.len(), ends[3]);
+        for size in [1, 2, 3, 5, 7, 64, 1000] {
+            let (mut place, mut at) = (Place::default(), 0);
+            assert!(place.is_between_messages());
+            for part in all.chunks(size) {
+                place.pass(part);
+                at += part.len();
+                assert_eq!(place.is_between_messages(), ends.contains(&at), "{at} in parts of {size}");
+            }
+            assert!(place.is_between_messages());
+        }
     }
 }

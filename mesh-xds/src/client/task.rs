@@ -15,7 +15,7 @@ use super::{
     core::{Command, Core},
     handle::lock,
     machine::{Input, Parse, Settings},
-    noting::Noting,
+    noting::{Ended, Noting},
     outbox::Outbox,
     slot::Outstanding,
     speakers::Speakers,
@@ -31,7 +31,7 @@ use crate::{
 use futures_util::{
     FutureExt, Stream, StreamExt,
     future::{BoxFuture, select_all},
-    stream::BoxStream,
+    stream::{self, BoxStream},
 };
 use std::{
     convert::Infallible,
@@ -258,7 +258,6 @@ async fn open(
     let (channel, ended) = Noting::new(channel);
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(max_response_bytes);
-    let end = move |status| if ended.is_noted() { End::Theirs(status) } else { End::Ours(status) };
     Ok(match server.variant() {
         Variant::Sotw => {
             let requests = outbound.filter_map(|request| async move {
@@ -269,7 +268,7 @@ async fn open(
             });
             let requests = with(metadata, requests);
             let responses = client.stream_aggregated_resources(requests).await?.into_inner();
-            responses.map(move |response| response.map(Response::Sotw).map_err(&end)).boxed()
+            read_until(ended, responses, Response::Sotw)
         }
         Variant::Delta => {
             let requests = outbound.filter_map(|request| async move {
@@ -280,9 +279,32 @@ async fn open(
             });
             let requests = with(metadata, requests);
             let responses = client.delta_aggregated_resources(requests).await?.into_inner();
-            responses.map(move |response| response.map(Response::Delta).map_err(&end)).boxed()
+            read_until(ended, responses, Response::Delta)
         }
     })
+}
+
+/// The responses of a stream until its end, and whose end that is.
+fn read_until<T: Send + 'static>(
+    ended: Ended,
+    responses: tonic::Streaming<T>,
+    response: impl Fn(T) -> Response + Send + 'static,
+) -> Responses {
+    let cut_short = || Status::data_loss("the control plane ended the stream within a message");
+    let last = ended.clone();
+    let end = move |status| {
+        if ended.is_within_a_message() {
+            End::Ours(cut_short())
+        } else if ended.is_noted() {
+            End::Theirs(status)
+        } else {
+            End::Ours(status)
+        }
+    };
+    let all = responses.map(move |one| one.map(&response).map_err(&end));
+    // Of a message that is not all there tonic does not always speak.
+    let last = stream::once(async move { last.is_within_a_message().then(|| Err(End::Ours(cut_short()))) });
+    all.chain(last.filter_map(std::future::ready)).boxed()
 }
 
 fn with<T>(metadata: MetadataMap, message: T) -> tonic::Request<T> {

@@ -1,5 +1,6 @@
 //! The pure steps from one resource to the next: which names a resource stands for, and what they resolve to.
 
+mod held;
 mod secrets;
 
 use super::{ClusterConfig, LeafCluster, Lookup, Source, XdsError, XdsErrorCause};
@@ -51,6 +52,11 @@ impl<'a, L: Lookup> Walk<'a, L> {
         Self { lookup, wanted: BTreeSet::new(), sources: BTreeSet::new(), leaves: BTreeMap::new(), patient }
     }
 
+    /// Another one over the same, that has seen nothing yet.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.lookup, self.patient)
+    }
+
     fn known(&mut self, kind: ResourceType, name: &Name) -> Known<AnyResource> {
         let name = canonical(kind, name);
         let known = self.lookup.known(kind, &name);
@@ -66,7 +72,9 @@ impl<'a, L: Lookup> Walk<'a, L> {
 
     /// Keeps watched, without looking at it.
     pub(super) fn keep(&mut self, kind: ResourceType, name: &Name) {
-        self.wanted.insert((kind, canonical(kind, name)));
+        let name = canonical(kind, name);
+        self.sources.insert(self.lookup.source(kind, &name));
+        self.wanted.insert((kind, name));
     }
 
     /// Version of what is looked at, by its listener.
@@ -175,6 +183,29 @@ impl<'a, L: Lookup> Walk<'a, L> {
         let cluster = or_equal(cluster, before.map(|before| &before.cluster));
         // Asked for together with the endpoints.
         let secrets = self.secrets(&cluster, before.map(|before| &before.secrets));
+        let (endpoints, endpoints_note) = self.endpoints(&cluster, before)?;
+        let (secrets, secrets_note) = match secrets? {
+            Ok(secrets) => secrets,
+            Err(error) => return Some(Err(error)),
+        };
+        let note = also(also(endpoints_note, cluster_note), secrets_note);
+        let name = cluster.name.clone();
+        let now = ClusterConfig { cluster, endpoints, leaves: Vec::new(), secrets, note };
+        let leaf = match before {
+            Some(before) => before.or_same(now),
+            None => Arc::new(now),
+        };
+        self.leaves.insert(name, leaf.clone());
+        Some(Ok(leaf))
+    }
+
+    /// The endpoints of a cluster, with what is wrong with them; `None` while they are not known. Keeps the `Arc` of
+    /// `before` when nothing differs.
+    fn endpoints(
+        &mut self,
+        cluster: &Cluster,
+        before: Option<&Arc<ClusterConfig>>,
+    ) -> Option<(Arc<ClusterLoadAssignment>, Option<Arc<str>>)> {
         let none = |name: &Name| {
             let endpoints = ClusterLoadAssignment::new(name.clone());
             before
@@ -183,7 +214,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
                 .cloned()
                 .unwrap_or_else(|| Arc::new(endpoints))
         };
-        let (endpoints, endpoints_note) = match &cluster.discovery {
+        Some(match &cluster.discovery {
             Discovery::Static(endpoints) => (endpoints.clone(), None),
             // Resolved by whoever makes the calls.
             Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Aggregate(_) => {
@@ -197,24 +228,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
                 Known::Good { .. } => (none(service), Some(format!("{service} has another type").into())),
                 Known::Bad(error) => (none(service), Some(error.to_string().into())),
             },
-        };
-        let (secrets, secrets_note) = match secrets? {
-            Ok(secrets) => secrets,
-            Err(error) => return Some(Err(error)),
-        };
-        let note = also(also(endpoints_note, cluster_note), secrets_note);
-        let same = before.filter(|before| {
-            Arc::ptr_eq(&before.cluster, &cluster)
-                && Arc::ptr_eq(&before.endpoints, &endpoints)
-                && before.secrets == secrets
-                && before.note == note
-        });
-        let name = cluster.name.clone();
-        let leaf = same.cloned().unwrap_or_else(|| {
-            Arc::new(ClusterConfig { cluster, endpoints, leaves: Vec::new(), secrets, note })
-        });
-        self.leaves.insert(name, leaf.clone());
-        Some(Ok(leaf))
+        })
     }
 
     /// A cluster of clusters (gRFC A37, A74); `None` while one of them is not known.

@@ -1,8 +1,9 @@
 //! One target's configuration over time (gRFC A74): what it wants watched, and what is published.
 //!
 //! A change is published when it is complete. Until then what was published stays in force, its resources
-//! stay watched, and changes *of those* (endpoints, above all) are still published. So it is when a new part cannot be had
-//! because the control plane is away, or was rejected: that costs nothing that is good.
+//! stay watched, and changes *of those* (endpoints, above all) are still published, also below a cluster that is to
+//! change itself. So it is when a new part cannot be had because the control plane is away, or was rejected: that costs
+//! nothing that is good.
 //!
 //! When another control plane takes over (gRFC A71), what it says replaces what was published as a whole, once it
 //! is complete; until then what was published stays as it is, for a view is never made of the words of two. If
@@ -102,6 +103,28 @@ fn decide<T>(
     Resolution { wanted, publish }
 }
 
+/// The change is not complete: publishes what is in force with what changed below it. `walk` is what was looked at for
+/// the change, `below` for that.
+fn move_on<T>(
+    held: &mut Published<T>,
+    walk: Walk<'_, impl Lookup>,
+    below: Walk<'_, impl Lookup>,
+    next: Arc<T>,
+    is_same: impl Fn(&Result<Arc<T>, XdsError>, &Result<Arc<T>, XdsError>) -> bool,
+) -> Resolution<T> {
+    let mut wanted = walk.wanted;
+    wanted.extend(below.wanted);
+    // What it was made of as a whole: it is there if the change is taken back.
+    wanted.extend(held.wanted.iter().cloned());
+    let next = Ok(next);
+    let same = is_same(&held.config, &next);
+    if !same {
+        held.config.clone_from(&next);
+    }
+    held.sources = below.sources;
+    Resolution { wanted, publish: (!same).then_some(next) }
+}
+
 /// A client's target.
 pub struct ClientTarget {
     listener: Name,
@@ -125,21 +148,22 @@ impl ClientTarget {
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(roots)) => self.complete(&mut walk, &roots).map(Ok),
         };
-        let next = next.or_else(|| {
-            // The change is not complete. What is in force may still have changed below.
-            let current = self.current().filter(|_| in_force)?;
-            let roots = Roots {
-                listener: current.listener.clone(),
-                http: current.http.clone(),
-                routes: current.routes.clone(),
-                virtual_host: current.virtual_host.clone(),
-            };
-            if let RouteSource::Rds(name) = &roots.http.routes {
-                // Kept watched, so that it is there if the change is taken back.
-                walk.keep(ResourceType::RouteConfiguration, name);
+        if next.is_none()
+            && in_force
+            && let Some(held) = &mut self.published
+            && let Ok(current) = &held.config
+        {
+            let mut below = walk.anew();
+            let names: BTreeSet<Name> = current.virtual_host.clusters().cloned().collect();
+            below.keep(ResourceType::Listener, &self.listener);
+            if let RouteSource::Rds(name) = &current.http.routes {
+                below.keep(ResourceType::RouteConfiguration, name);
             }
-            self.complete(&mut walk, &roots).map(Ok)
-        });
+            let clusters = below.clusters_in_force(&mut walk, &names, &current.clusters);
+            let version = walk.version(&self.listener);
+            let next = Arc::new(XdsConfig { clusters, version, ..XdsConfig::clone(current) });
+            return move_on(held, walk, below, next, same_config);
+        }
         decide(&mut self.published, walk, lookup, next, same_config)
     }
 
@@ -257,8 +281,19 @@ impl ClusterTarget {
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ClusterConfig> {
         let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
         let before = current.map(|current| (self.cluster.clone(), Ok(current.clone()))).into_iter().collect();
-        let mut walk = Walk::new(lookup, in_force(&self.published, lookup));
+        let in_force = in_force(&self.published, lookup);
+        let mut walk = Walk::new(lookup, in_force);
         let next = walk.clusters([&self.cluster], &before).and_then(|clusters| clusters.into_values().next());
+        if next.is_none()
+            && in_force
+            && let Some(held) = &mut self.published
+        {
+            let mut below = walk.anew();
+            let clusters = below.clusters_in_force(&mut walk, [&self.cluster], &before);
+            if let Some(Ok(next)) = clusters.into_values().next() {
+                return move_on(held, walk, below, next, same);
+            }
+        }
         decide(&mut self.published, walk, lookup, next, same)
     }
 }
@@ -288,10 +323,31 @@ impl ServerTarget {
                 self.complete(&mut walk, listener)
             }
         };
-        let next = next.or_else(|| {
-            let current = current.filter(|_| in_force)?;
-            self.complete(&mut walk, current.listener.clone())
-        });
+        if next.is_none()
+            && in_force
+            && let Some(held) = &mut self.published
+            && let Ok(current) = &held.config
+        {
+            let mut below = walk.anew();
+            below.keep(ResourceType::Listener, &self.listener);
+            let one = |(name, before): (&Name, &Result<Arc<RouteConfiguration>, XdsError>)| {
+                let now = below.routes(name).map_or_else(
+                    || before.clone(),
+                    |now| now.map(|routes| or_shared(routes, before.as_ref().ok())),
+                );
+                (name.clone(), now)
+            };
+            let routes = current.routes.iter().map(one).collect();
+            let version = walk.version(&self.listener);
+            let listener = current.listener.clone();
+            return move_on(
+                held,
+                walk,
+                below,
+                Arc::new(ServerXdsConfig { listener, routes, version }),
+                same_server,
+            );
+        }
         decide(&mut self.published, walk, lookup, next, same_server)
     }
 

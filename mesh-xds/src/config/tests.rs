@@ -1,6 +1,7 @@
 //! Resolution of targets, against what is known at each moment.
 
 mod aggregate;
+mod held;
 mod secrets;
 
 use super::{testing::*, *};
@@ -16,6 +17,8 @@ struct Facts {
     known: BTreeMap<Key, Known<AnyResource>>,
     /// Who says so.
     server: u32,
+    /// Who speaks for names of the authority `other`.
+    other_server: u32,
     stored: bool,
     strict: bool,
 }
@@ -66,12 +69,16 @@ impl Lookup for Facts {
         "7".into()
     }
 
-    fn source(&self, _: ResourceType, _: &str) -> Source {
-        Source { authority: 0, server: self.server, stored: self.stored }
+    fn source(&self, _: ResourceType, name: &str) -> Source {
+        match name.starts_with("xdstp://other/") {
+            true => Source { authority: 1, server: self.other_server, stored: false },
+            false => Source { authority: 0, server: self.server, stored: self.stored },
+        }
     }
 
     fn is_current(&self, source: Source) -> bool {
-        (source.server, source.stored) == (self.server, self.stored)
+        let name = if source.authority == 0 { "" } else { "xdstp://other/" };
+        source == self.source(ResourceType::Listener, name)
     }
 
     fn drops_data(&self, _: Source) -> bool {

@@ -410,9 +410,14 @@ impl Drop for InProgress {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::sums::place, *};
+    use super::*;
     use Claim::{Elsewhere, Unwanted, Wanted};
     use std::time::Duration;
+
+    fn place(locality: Option<&LocalityProto>) -> String {
+        let locality = locality.cloned().unwrap_or_default();
+        format!("{}/{}/{}", locality.region, locality.zone, locality.sub_zone)
+    }
 
     fn store(now: Instant) -> (LoadStore, Arc<ClusterLoad>) {
         let store = LoadStore::default();

@@ -2,35 +2,41 @@
 
 use super::{
     SEND_ALL_CLUSTERS_FEATURE,
-    sums::{Current, LoadSums},
+    report::{NodeSaid, Report, ReportCodec},
+    sums::{Collection, Current, LoadSums},
 };
 use crate::server::{
     Bucket,
     places::{Full, Place, Places},
 };
 use envoy_types::pb::{
-    envoy::service::load_stats::v3::{
-        LoadStatsRequest, LoadStatsResponse,
-        load_reporting_service_server::{LoadReportingService, LoadReportingServiceServer},
-    },
-    google::protobuf::Duration as DurationProto,
+    envoy::service::load_stats::v3::LoadStatsResponse, google::protobuf::Duration as DurationProto,
 };
+use futures_util::{FutureExt, future::BoxFuture};
+use http_body::Body;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    server::{Grpc, NamedService, StreamingService},
+};
+use tower_service::Service;
 
 /// How load reports are collected.
 #[derive(Clone, Debug)]
 pub struct LoadReportSettings {
-    /// How often each client reports.
+    /// How often each client reports. One that does so more than twice as often, for a while, is let go.
     pub interval: Duration,
     /// Clients at once; one gets another place only while it holds less than three times as many as are free.
     pub max_streams: usize,
-    /// Bytes of one report.
+    /// Bytes of one report. One of 1,000 clusters in 10 localities each has some 860,000.
     pub max_report_bytes: usize,
     /// A client that says nothing for this long after its start is let go.
     pub first_request_timeout: Duration,
@@ -41,7 +47,7 @@ impl Default for LoadReportSettings {
         Self {
             interval: Duration::from_secs(10),
             max_streams: 20_000,
-            max_report_bytes: 4 << 20,
+            max_report_bytes: 2 << 20,
             first_request_timeout: Duration::from_secs(10),
         }
     }
@@ -72,16 +78,10 @@ pub struct LoadReportService {
 
 struct Shared {
     settings: LoadReportSettings,
-    sums: Mutex<LoadSums>,
+    sums: Collection,
     places: Arc<Places>,
     reports: watch::Sender<u64>,
     closing: watch::Sender<bool>,
-}
-
-impl Shared {
-    fn sums(&self) -> MutexGuard<'_, LoadSums> {
-        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn now() -> Instant {
@@ -94,7 +94,7 @@ impl LoadReportService {
         let shared = Shared {
             places: Places::new(settings.max_streams),
             settings,
-            sums: Mutex::default(),
+            sums: Collection::default(),
             reports: watch::Sender::new(0),
             closing: watch::Sender::new(false),
         };
@@ -118,14 +118,13 @@ impl LoadReportService {
     }
 
     /// The service for tonic's `Server`.
-    pub fn service(&self) -> LoadReportingServiceServer<Self> {
-        LoadReportingServiceServer::new(self.clone())
-            .max_decoding_message_size(self.shared.settings.max_report_bytes)
+    pub fn service(&self) -> LoadReportServer {
+        LoadReportServer(self.clone())
     }
 
     /// What was reported until now.
     pub fn sums(&self) -> LoadSums {
-        self.shared.sums().clone()
+        self.shared.sums.sums()
     }
 
     /// Counts up with every report.
@@ -143,7 +142,7 @@ impl LoadReportService {
 struct Session {
     shared: Arc<Shared>,
     known: KnownClusters,
-    requests: Streaming<LoadStatsRequest>,
+    requests: Streaming<Report>,
     closing: watch::Receiver<bool>,
     expires: Option<Instant>,
     rate: Bucket,
@@ -174,10 +173,12 @@ impl Session {
         loop {
             let patience = (!self.asked).then_some(self.shared.settings.first_request_timeout);
             let request = tokio::select! {
-                request = self.requests.message() => match request? {
-                    Some(request) => request,
-                    None => return Ok(None),
-                },
+                request = self.requests.message() => {
+                    match request.map_err(|error| unreadable(error, &self.shared.settings))? {
+                        Some(request) => request,
+                        None => return Ok(None),
+                    }
+                }
                 () = sleep(patience) => {
                     return Err(Status::deadline_exceeded("no request came; the first one must name the node"));
                 }
@@ -191,26 +192,27 @@ impl Session {
             };
             if !self.rate.take(now()) {
                 return Err(Status::resource_exhausted(format!(
-                    "reports come faster than the limit of {REPORTS_PER_SECOND} a second"
+                    "reports come more than {REPORTS_PER_INTERVAL} times in each {:?}, the interval that this client \
+                     was told, after the first {REPORTS_AT_ONCE}",
+                    self.shared.settings.interval
                 )));
             }
             if !self.asked {
                 return self.ask(request).map(Some);
             }
-            self.shared.sums().add(&request.cluster_stats, &mut self.current, &*self.known);
+            self.shared.sums.add(&request.clusters, &mut self.current, &*self.known);
             self.shared.reports.send_modify(|count| *count += 1);
         }
     }
 
-    fn ask(&mut self, first: LoadStatsRequest) -> Result<LoadStatsResponse, Status> {
-        let Some(node) = first.node else {
+    fn ask(&mut self, first: Report) -> Result<LoadStatsResponse, Status> {
+        let Some(NodeSaid { id, sends_all }) = first.node else {
             return Err(Status::invalid_argument("the first request of a stream must name its node"));
         };
-        if !node.client_features.iter().any(|feature| feature == SEND_ALL_CLUSTERS_FEATURE) {
+        if !sends_all {
             return Err(Status::failed_precondition(format!(
-                "this control plane asks for the load of all clusters, which node {} does not support: its \
-                 client_features lack {SEND_ALL_CLUSTERS_FEATURE}",
-                node.id
+                "this control plane asks for the load of all clusters, which node {id} does not support: its \
+                 client_features lack {SEND_ALL_CLUSTERS_FEATURE}"
             )));
         }
         self.asked = true;
@@ -226,12 +228,26 @@ impl Session {
     }
 }
 
-/// Reports at once, and then a second: those of the shortest interval that is ever asked for.
-const REPORTS_PER_SECOND: u32 = 20;
+/// Reports at once: those that a slow connection held up come together …
+const REPORTS_AT_ONCE: u32 = 10;
+/// … and then in each interval that was told: clocks differ.
+const REPORTS_PER_INTERVAL: u32 = 2;
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.sums().forget(&mut self.current);
+        self.shared.sums.forget(&mut self.current);
+    }
+}
+
+/// What a client is told whose request could not be read.
+fn unreadable(error: Status, settings: &LoadReportSettings) -> Status {
+    match error.code() {
+        Code::OutOfRange => Status::resource_exhausted(format!(
+            "a report is larger than the limit of {} bytes: {}",
+            settings.max_report_bytes,
+            error.message()
+        )),
+        _ => error,
     }
 }
 
@@ -242,20 +258,15 @@ async fn sleep(time: Option<Duration>) {
     }
 }
 
-#[tonic::async_trait]
-impl LoadReportingService for LoadReportService {
-    type StreamLoadStatsStream = ReceiverStream<Result<LoadStatsResponse, Status>>;
-
-    async fn stream_load_stats(
-        &self,
-        request: Request<Streaming<LoadStatsRequest>>,
-    ) -> Result<Response<Self::StreamLoadStatsStream>, Status> {
+impl LoadReportService {
+    fn open(&self, request: Request<Streaming<Report>>) -> Result<Responses, Status> {
+        let settings = &self.shared.settings;
         if *self.shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
         let Reporting { account, lifetime } = (self.admission)(request.extensions())?;
         let place = self.shared.places.take(&account).map_err(|full| {
-            let limit = self.shared.settings.max_streams;
+            let limit = settings.max_streams;
             Status::unavailable(match full {
                 Full::All => format!(
                     "this control plane takes load reports of its limit of {limit} clients; try again, or add a \
@@ -273,14 +284,66 @@ impl LoadReportingService for LoadReportService {
             requests: request.into_inner(),
             closing: self.shared.closing.subscribe(),
             expires: lifetime.map(|left| now() + left),
-            rate: Bucket::new(REPORTS_PER_SECOND, REPORTS_PER_SECOND),
-            current: Current::new(),
+            rate: Bucket::every(REPORTS_AT_ONCE, settings.interval / REPORTS_PER_INTERVAL),
+            current: Current::default(),
             asked: false,
             _place: place,
         };
         // There is room for all that a session ever says: its one response, and why it ends.
         let (answers, responses) = mpsc::channel(2);
         tokio::spawn(session.run(answers));
-        Ok(Response::new(ReceiverStream::new(responses)))
+        Ok(ReceiverStream::new(responses))
+    }
+}
+
+type Responses = ReceiverStream<Result<LoadStatsResponse, Status>>;
+
+/// `envoy.service.load_stats.v3.LoadReportingService` for tonic's `Server`: see [`LoadReportService::service`]. What is
+/// generated for it would decode a report before anybody could say that it is too much.
+#[derive(Clone)]
+pub struct LoadReportServer(LoadReportService);
+
+impl NamedService for LoadReportServer {
+    const NAME: &'static str = "envoy.service.load_stats.v3.LoadReportingService";
+}
+
+impl<B> Service<http::Request<B>> for LoadReportServer
+where
+    B: Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+        if method != "StreamLoadStats" {
+            let status = Status::unimplemented(format!("{} has no method {method:?}", Self::NAME));
+            return ready(Ok(status.into_http())).boxed();
+        }
+        let opening = Opening(self.0.clone());
+        let limit = self.0.shared.settings.max_report_bytes;
+        async move {
+            let mut grpc = Grpc::new(ReportCodec).apply_max_message_size_config(Some(limit), None);
+            Ok(grpc.streaming(opening, request).await)
+        }
+        .boxed()
+    }
+}
+
+struct Opening(LoadReportService);
+
+impl StreamingService<Report> for Opening {
+    type Response = LoadStatsResponse;
+    type ResponseStream = Responses;
+    type Future = Ready<Result<Response<Responses>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Report>>) -> Self::Future {
+        ready(self.0.open(request).map(Response::new))
     }
 }

@@ -2,22 +2,27 @@
 //!
 //! Totals only grow, as counters of Prometheus do. Names come from clients: what is beyond the bounds, or a cluster
 //! that is not known, is summed up without a name, so that nothing a client says costs more than one entry.
+//!
+//! A report is summed up by itself first ([`Clusters`]), by whoever read it, within the same bounds. What all share is
+//! held for one cluster of it at a time, and for no question: neither a long report nor one full of names that
+//! nobody knows keeps others waiting.
 
-use envoy_types::pb::envoy::config::{
-    core::v3::Locality,
-    endpoint::v3::{ClusterStats, UpstreamLocalityStats},
-};
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Clusters that are told apart.
 const MAX_CLUSTERS: usize = 1_000;
-/// Localities, and categories of drops, that are told apart in a cluster.
+/// Localities, categories of drops, and metrics that are told apart in a cluster.
 const MAX_PARTS: usize = 64;
 /// Bytes of a name.
 const MAX_NAME: usize = 512;
-/// Clusters and localities of which it is kept what one client has in progress.
+/// Clusters and localities of which it is kept what one client has in progress …
 const MAX_CURRENT: usize = 4_096;
+/// … and what all clients have.
+const MAX_CURRENT_OF_ALL: usize = 1 << 20;
 /// The largest number that is believed: more than any client does between two reports, and few enough that no client
 /// can fill a counter for everybody.
 const MAX_COUNT: u64 = 1 << 40;
@@ -73,95 +78,205 @@ pub struct LoadSums {
 
 /// What a client that is connected has in progress, by cluster and locality as they are summed; the names are those
 /// of the sums.
-pub(super) type Current = BTreeMap<(Arc<str>, Arc<str>), u64>;
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    entries: usize,
+    clusters: BTreeMap<Arc<str>, Places>,
+}
 
-/// `region/zone/sub_zone`.
-pub(super) fn place(locality: Option<&Locality>) -> String {
-    locality.map_or_else(String::new, |locality| {
-        format!("{}/{}/{}", locality.region, locality.zone, locality.sub_zone)
-    })
+type Places = BTreeMap<Arc<str>, u64>;
+
+impl Current {
+    /// What it had in progress in a cluster.
+    fn take(&mut self, cluster: &str) -> Places {
+        let places = self.clusters.remove(cluster).unwrap_or_default();
+        self.entries -= places.len();
+        places
+    }
+}
+
+/// Where endpoints are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place<'a> {
+    pub(super) region: &'a str,
+    pub(super) zone: &'a str,
+    pub(super) sub_zone: &'a str,
 }
 
 impl Sums {
-    fn add(&mut self, stats: &UpstreamLocalityStats) {
-        count(&mut self.issued, stats.total_issued_requests);
-        count(&mut self.successes, stats.total_successful_requests);
-        count(&mut self.errors, stats.total_error_requests);
+    fn add(&mut self, other: Self) {
+        count(&mut self.issued, other.issued);
+        count(&mut self.successes, other.successes);
+        count(&mut self.errors, other.errors);
     }
 }
 
-impl LoadSums {
+impl MetricSums {
+    fn add(&mut self, other: Self) {
+        count(&mut self.count, other.count);
+        // What is no number would be what the sum is from then on, and so would what it cannot hold.
+        let sum = self.total + other.total;
+        self.total = if sum.is_finite() { sum } else { self.total };
+    }
+}
+
+impl ClusterSums {
+    pub(super) fn add_locality(&mut self, place: Option<Place<'_>>, sums: Sums) {
+        let name = place.map(|Place { region, zone, sub_zone }| {
+            let fits = region.len().saturating_add(zone.len()).saturating_add(sub_zone.len()) <= MAX_NAME;
+            if fits { format!("{region}/{zone}/{sub_zone}") } else { OTHERS.to_owned() }
+        });
+        let locality = bounded(&mut self.localities, &name.unwrap_or_default(), MAX_PARTS).1;
+        locality.add(sums);
+        count(&mut locality.in_progress, sums.in_progress);
+        self.sums.add(sums);
+    }
+
+    pub(super) fn add_drops(&mut self, dropped: u64) {
+        count(&mut self.dropped, dropped);
+    }
+
+    pub(super) fn add_drops_of(&mut self, category: &str, dropped: u64) {
+        count(bounded(&mut self.drops, category, MAX_PARTS).1, dropped);
+    }
+
+    pub(super) fn add_metric(&mut self, name: &str, sums: MetricSums) {
+        bounded(&mut self.metrics, name, MAX_PARTS).1.add(sums);
+    }
+
+    /// Everything but what is in progress.
+    fn add_totals(&mut self, other: &Self) {
+        self.sums.add(other.sums);
+        self.add_drops(other.dropped);
+        for (category, dropped) in &other.drops {
+            self.add_drops_of(category, *dropped);
+        }
+        for (name, sums) in &other.metrics {
+            self.add_metric(name, *sums);
+        }
+    }
+
+    fn forget(&mut self, had: &Places) {
+        for (place, count) in had {
+            self.sums.in_progress = self.sums.in_progress.saturating_sub(*count);
+            if let Some(locality) = self.localities.get_mut(place) {
+                locality.in_progress = locality.in_progress.saturating_sub(*count);
+            }
+        }
+    }
+}
+
+/// One report, summed up by itself. What is in progress is said of its localities only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Clusters(BTreeMap<Arc<str>, ClusterSums>);
+
+impl Clusters {
+    pub(super) fn add(&mut self, name: &str, sums: &ClusterSums) {
+        let cluster = bounded(&mut self.0, name, MAX_CLUSTERS).1;
+        cluster.add_totals(sums);
+        for (place, sums) in &sums.localities {
+            let locality = bounded(&mut cluster.localities, place, MAX_PARTS).1;
+            locality.add(*sums);
+            count(&mut locality.in_progress, sums.in_progress);
+        }
+    }
+}
+
+/// The sums of all clients.
+#[derive(Debug)]
+pub(super) struct Collection(Mutex<Collected>);
+
+impl Default for Collection {
+    fn default() -> Self {
+        Self(Mutex::new(Collected { clusters: BTreeMap::new(), reports: 0, room: MAX_CURRENT_OF_ALL }))
+    }
+}
+
+#[derive(Debug)]
+struct Collected {
+    /// Shared with whoever looks at them.
+    clusters: BTreeMap<Arc<str>, Arc<ClusterSums>>,
+    reports: u64,
+    /// For entries of what clients have in progress.
+    room: usize,
+}
+
+impl Collection {
+    fn collected(&self) -> MutexGuard<'_, Collected> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was summed up until now.
+    pub(super) fn sums(&self) -> LoadSums {
+        let (clusters, reports) = {
+            let collected = self.collected();
+            (collected.clusters.clone(), collected.reports)
+        };
+        LoadSums {
+            clusters: clusters.into_iter().map(|(name, sums)| (name, (*sums).clone())).collect(),
+            reports,
+        }
+    }
+
     /// Adds a report; `current` is what its client had in progress before, and has now. `known` says of a cluster
     /// that was not reported before whether there is one of that name.
-    pub(super) fn add(
-        &mut self,
-        report: &[ClusterStats],
-        current: &mut Current,
-        known: &dyn Fn(&str) -> bool,
-    ) {
-        self.reports = self.reports.saturating_add(1);
-        // Each report says all that is in progress.
-        self.forget(current);
-        for stats in report {
-            let name = bounded(&self.clusters, &stats.cluster_name, MAX_CLUSTERS, known);
-            let cluster = self.clusters.entry(name.clone()).or_default();
-            count(&mut cluster.dropped, stats.total_dropped_requests);
-            for dropped in &stats.dropped_requests {
-                let category = bounded(&cluster.drops, &dropped.category, MAX_PARTS, &any);
-                count(cluster.drops.entry(category).or_default(), dropped.dropped_count);
-            }
-            for stats in &stats.upstream_locality_stats {
-                let place = bounded(&cluster.localities, &place(stats.locality.as_ref()), MAX_PARTS, &any);
-                let locality = cluster.localities.entry(place.clone()).or_default();
-                locality.add(stats);
-                cluster.sums.add(stats);
-                for (name, calls, total) in metrics(stats) {
-                    let name = bounded(&cluster.metrics, name, MAX_PARTS, &any);
-                    let sums = cluster.metrics.entry(name).or_default();
-                    count(&mut sums.count, calls);
-                    // What is no number would be what the sum is from then on, and so would what it cannot hold.
-                    let sum = sums.total + total;
-                    sums.total = if sum.is_finite() { sum } else { sums.total };
-                }
-                let in_progress = stats.total_requests_in_progress.min(MAX_COUNT);
-                let key = (name.clone(), place);
-                if in_progress > 0 && (current.len() < MAX_CURRENT || current.contains_key(&key)) {
-                    locality.in_progress = locality.in_progress.saturating_add(in_progress);
-                    cluster.sums.in_progress = cluster.sums.in_progress.saturating_add(in_progress);
-                    let now = current.entry(key).or_default();
-                    *now = now.saturating_add(in_progress);
-                }
-            }
+    pub(super) fn add(&self, report: &Clusters, current: &mut Current, known: &dyn Fn(&str) -> bool) {
+        let mut before = std::mem::take(current);
+        for (name, sums) in &report.0 {
+            let was_reported = self.collected().clusters.contains_key(name);
+            let name = if was_reported || known(name) { name } else { OTHERS };
+            self.collected().add(name, sums, &mut before, current);
         }
+        // Each report says all that is in progress.
+        self.forget(&mut before);
+        let mut collected = self.collected();
+        collected.reports = collected.reports.saturating_add(1);
     }
 
-    /// Takes out what a client had in progress: it reports anew, or is gone.
-    pub(super) fn forget(&mut self, current: &mut Current) {
-        for ((name, place), count) in std::mem::take(current) {
-            let Some(cluster) = self.clusters.get_mut(&name) else { continue };
-            cluster.sums.in_progress = cluster.sums.in_progress.saturating_sub(count);
-            if let Some(locality) = cluster.localities.get_mut(&place) {
-                locality.in_progress = locality.in_progress.saturating_sub(count);
-            }
+    /// Takes out what a client had in progress: it reports of other clusters now, or is gone.
+    pub(super) fn forget(&self, current: &mut Current) {
+        for (name, places) in std::mem::take(current).clusters {
+            self.collected().forget(&name, &places);
         }
     }
 }
 
-/// Name, number of calls and sum of each metric.
-fn metrics(stats: &UpstreamLocalityStats) -> impl Iterator<Item = (&str, u64, f64)> {
-    let unnamed = [
-        ("cpu_utilization", &stats.cpu_utilization),
-        ("mem_utilization", &stats.mem_utilization),
-        ("application_utilization", &stats.application_utilization),
-    ];
-    let unnamed = unnamed.into_iter().filter_map(|(name, stats)| {
-        let stats = stats.as_ref()?;
-        Some((name, stats.num_requests_finished_with_metric, stats.total_metric_value))
-    });
-    let named = stats.load_metric_stats.iter().map(|stats| {
-        (stats.metric_name.as_str(), stats.num_requests_finished_with_metric, stats.total_metric_value)
-    });
-    unnamed.chain(named)
+impl Collected {
+    fn add(&mut self, name: &str, sums: &ClusterSums, before: &mut Current, now: &mut Current) {
+        let (name, cluster) = bounded(&mut self.clusters, name, MAX_CLUSTERS);
+        let cluster = Arc::make_mut(cluster);
+        let had = before.take(&name);
+        cluster.forget(&had);
+        self.room += had.len();
+        cluster.add_totals(sums);
+        for (place, sums) in &sums.localities {
+            let (place, locality) = bounded(&mut cluster.localities, place, MAX_PARTS);
+            locality.add(*sums);
+            let in_progress = sums.in_progress.min(MAX_COUNT);
+            if in_progress == 0 {
+                continue;
+            }
+            let held = now.clusters.get(&name).is_some_and(|places| places.contains_key(&place));
+            if !held {
+                if now.entries >= MAX_CURRENT || self.room == 0 {
+                    continue;
+                }
+                now.entries += 1;
+                self.room -= 1;
+            }
+            locality.in_progress = locality.in_progress.saturating_add(in_progress);
+            cluster.sums.in_progress = cluster.sums.in_progress.saturating_add(in_progress);
+            let kept = now.clusters.entry(name.clone()).or_default().entry(place).or_default();
+            *kept = kept.saturating_add(in_progress);
+        }
+    }
+
+    fn forget(&mut self, name: &str, places: &Places) {
+        self.room += places.len();
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            Arc::make_mut(cluster).forget(places);
+        }
+    }
 }
 
 /// Adds what a client says it counted.
@@ -169,126 +284,18 @@ fn count(sum: &mut u64, said: u64) {
     *sum = sum.saturating_add(said.min(MAX_COUNT));
 }
 
-/// Parts of a cluster have names that only clients know.
-fn any(_: &str) -> bool {
-    true
-}
-
-/// `name`, if it was summed up before, or there is room for it and it is `known`.
-fn bounded<T>(
-    sums: &BTreeMap<Arc<str>, T>,
+/// The entry of `name`, if there is one or room for it; else that of everything else.
+fn bounded<'a, T: Default>(
+    sums: &'a mut BTreeMap<Arc<str>, T>,
     name: &str,
     limit: usize,
-    known: &dyn Fn(&str) -> bool,
-) -> Arc<str> {
-    if let Some((name, _)) = sums.get_key_value(name) {
-        return name.clone();
-    }
-    let fits = name.len() <= MAX_NAME && sums.len() < limit && known(name);
+) -> (Arc<str>, &'a mut T) {
+    let fits = name.len() <= MAX_NAME && sums.len() < limit || sums.contains_key(name);
     let name = if fits { name } else { OTHERS };
-    sums.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
+    let name = sums.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone());
+    let sums = sums.entry(name.clone()).or_default();
+    (name, sums)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use envoy_types::pb::envoy::config::endpoint::v3::{
-        UnnamedEndpointLoadMetricStats, cluster_stats::DroppedRequests,
-    };
-
-    fn stats(cluster: &str, zone: &str, ok: u64, in_progress: u64) -> ClusterStats {
-        ClusterStats {
-            cluster_name: cluster.into(),
-            upstream_locality_stats: vec![UpstreamLocalityStats {
-                locality: Some(Locality { zone: zone.into(), ..Locality::default() }),
-                total_successful_requests: ok,
-                total_issued_requests: ok,
-                total_requests_in_progress: in_progress,
-                ..UpstreamLocalityStats::default()
-            }],
-            ..ClusterStats::default()
-        }
-    }
-
-    #[test]
-    fn totals_grow_and_what_is_in_progress_follows_each_client() {
-        let (mut sums, mut one, mut other) = (LoadSums::default(), Current::new(), Current::new());
-        sums.add(&[stats("c", "a", 5, 2)], &mut one, &any);
-        sums.add(&[stats("c", "a", 1, 3)], &mut other, &any);
-        let of = |sums: &LoadSums| (sums.clusters["c"].sums.successes, sums.clusters["c"].sums.in_progress);
-        assert_eq!(of(&sums), (6, 5));
-        sums.add(&[stats("c", "a", 0, 1)], &mut one, &any);
-        assert_eq!(of(&sums), (6, 4));
-        sums.forget(&mut other);
-        assert_eq!(of(&sums), (6, 1));
-        sums.add(&[], &mut one, &any);
-        assert_eq!(of(&sums), (6, 0));
-        assert_eq!(sums.clusters["c"].localities["/a/"].in_progress, 0);
-    }
-
-    #[test]
-    fn a_client_that_makes_names_up_fills_one_entry() {
-        let (mut sums, mut current) = (LoadSums::default(), Current::new());
-        sums.add(&[stats("real", "a", 1, 0)], &mut current, &any);
-        for i in 0..3_000 {
-            sums.add(&[stats(&format!("c{i}"), "a", 1, 1)], &mut current, &any);
-        }
-        for i in 0..1_000 {
-            let mut stats = stats("real", &format!("z{i}"), 1, 0);
-            stats.dropped_requests = vec![DroppedRequests { category: format!("d{i}"), dropped_count: 1 }];
-            stats.total_dropped_requests = 1;
-            sums.add(&[stats], &mut current, &any);
-        }
-        sums.add(&[stats(&"x".repeat(1_000_000), "a", 1, 0)], &mut current, &any);
-        assert_eq!(sums.clusters.len(), MAX_CLUSTERS + 1);
-        let real = &sums.clusters["real"];
-        assert_eq!((real.localities.len(), real.drops.len()), (MAX_PARTS + 1, MAX_PARTS + 1));
-        assert_eq!((real.dropped, real.sums.successes), (1_000, 1_001), "sums lose nothing");
-        assert_eq!(real.drops.values().sum::<u64>(), 1_000);
-        let all: u64 = sums.clusters.values().map(|cluster| cluster.sums.successes).sum();
-        assert_eq!(all, 1 + 3_000 + 1_000 + 1);
-    }
-
-    #[test]
-    fn a_cluster_that_nobody_knows_gets_no_entry_and_takes_no_place_of_one_that_is() {
-        let (mut sums, mut current) = (LoadSums::default(), Current::new());
-        for i in 0..MAX_CLUSTERS {
-            sums.add(&[stats(&format!("c{i}"), "a", 1, 0)], &mut current, &|name| name == "real");
-        }
-        sums.add(&[stats("real", "a", 1, 0)], &mut current, &|name| name == "real");
-        let names: Vec<&str> = sums.clusters.keys().map(|name| &**name).collect();
-        assert_eq!(names, [OTHERS, "real"]);
-    }
-
-    #[test]
-    fn what_one_client_has_in_progress_is_kept_within_bounds_and_taken_out_again() {
-        let (mut sums, mut current) = (LoadSums::default(), Current::new());
-        let report: Vec<_> = (0..2 * MAX_CURRENT)
-            .map(|i| stats(&format!("c{}", i / 50), &format!("z{}", i % 50), 1, 1))
-            .collect();
-        sums.add(&report, &mut current, &any);
-        assert_eq!(current.len(), MAX_CURRENT);
-        sums.forget(&mut current);
-        assert!(sums.clusters.values().all(|cluster| cluster.sums.in_progress == 0));
-    }
-
-    #[test]
-    fn no_client_can_fill_a_counter_or_a_sum_for_everybody() {
-        let (mut sums, mut one, mut other) = (LoadSums::default(), Current::new(), Current::new());
-        sums.add(&[stats("c", "a", 0, 5)], &mut other, &any);
-        let mut most = stats("c", "a", u64::MAX, u64::MAX);
-        for locality in &mut most.upstream_locality_stats {
-            locality.cpu_utilization = Some(UnnamedEndpointLoadMetricStats {
-                num_requests_finished_with_metric: 1,
-                total_metric_value: f64::MAX,
-            });
-        }
-        for _ in 0..3 {
-            sums.add(std::slice::from_ref(&most), &mut one, &any);
-        }
-        sums.forget(&mut one);
-        let cluster = &sums.clusters["c"];
-        assert_eq!((cluster.sums.successes, cluster.sums.in_progress), (3 * MAX_COUNT, 5));
-        assert!(cluster.metrics["cpu_utilization"].total.is_finite());
-    }
-}
+mod tests;

@@ -9,7 +9,10 @@ use crate::{
 };
 use envoy_types::pb::{
     envoy::{
-        config::core::v3::Node,
+        config::{
+            core::v3::Node,
+            endpoint::v3::{ClusterStats, UpstreamLocalityStats},
+        },
         service::load_stats::v3::{
             LoadStatsRequest, LoadStatsResponse, load_reporting_service_client::LoadReportingServiceClient,
         },
@@ -346,10 +349,16 @@ async fn bad_reports_are_refused_with_the_reason() {
     let expired = service
         .admitting(Arc::new(|_| Ok(Reporting { lifetime: Some(Duration::ZERO), ..Reporting::default() })));
     let storm = std::iter::repeat_n(good.clone(), 50).collect();
+    let report = |stats| LoadStatsRequest { cluster_stats: vec![stats], ..LoadStatsRequest::default() };
+    let long = report(ClusterStats { cluster_name: "x".repeat(2 << 20), ..ClusterStats::default() });
+    let parts = vec![UpstreamLocalityStats::default(); 100_000];
+    let wide = report(ClusterStats { upstream_locality_stats: parts, ..ClusterStats::default() });
     let cases = [
         (&service, vec![LoadStatsRequest::default()], Code::InvalidArgument, "must name its node"),
         (&service, vec![hello(&[])], Code::FailedPrecondition, "supports_send_all_clusters"),
-        (&service, storm, Code::ResourceExhausted, "the limit of 20 a second"),
+        (&service, storm, Code::ResourceExhausted, "more than 2 times in each 10s"),
+        (&service, vec![good.clone(), long], Code::ResourceExhausted, "the limit of 2097152 bytes"),
+        (&service, vec![good.clone(), wide], Code::ResourceExhausted, "the limit of 65536 together"),
         (&refusing, vec![good.clone()], Code::Unauthenticated, "no certificate"),
         (&expired, vec![], Code::Unauthenticated, "has expired"),
     ];
@@ -359,6 +368,42 @@ async fn bad_reports_are_refused_with_the_reason() {
         assert!(status.message().contains(text), "{status}");
     }
     assert_eq!(service.sums().clusters.len(), 0);
+}
+
+/// Reports every so often, for ten minutes; how it ended, if it did.
+async fn reports_each(every: Duration) -> Option<Status> {
+    let service = LoadReportService::new(LoadReportSettings::default());
+    let channel = crate::server::testing::in_memory(Server::builder().add_service(service.service()));
+    let (sender, receiver) = mpsc::channel(1);
+    sender.send(hello(&[SEND_ALL_CLUSTERS_FEATURE])).await.unwrap();
+    let mut client = LoadReportingServiceClient::new(channel);
+    let mut responses = client.stream_load_stats(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let told = responses.message().await.unwrap().unwrap().load_reporting_interval.unwrap();
+    assert_eq!((told.seconds, told.nanos), (10, 0));
+    let until = tokio::time::Instant::now() + Duration::from_secs(600);
+    let (mut reports, mut counts) = (0, service.reports());
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(every).await;
+        if sender.send(LoadStatsRequest::default()).await.is_err() {
+            return Some(responses.message().await.unwrap_err());
+        }
+        reports += 1;
+        tokio::select! {
+            biased;
+            ended = responses.message() => return Some(ended.unwrap_err()),
+            counted = counts.wait_for(|count| *count == reports) => drop(counted.unwrap()),
+        }
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_reports_as_often_as_it_was_told_with_some_slack() {
+    for every in [10_000, 9_000, 5_100] {
+        assert!(reports_each(Duration::from_millis(every)).await.is_none(), "{every}");
+    }
+    let status = reports_each(Duration::from_secs(3)).await.unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A token bucket: a burst at once, then so many a second.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Limits how often something happens.
 #[derive(Clone, Debug)]
@@ -16,6 +16,13 @@ impl Bucket {
     /// A full one.
     pub fn new(burst: u32, per_second: u32) -> Self {
         Self { burst: burst.into(), per_second: per_second.into(), tokens: burst.into(), at: None }
+    }
+
+    /// A full one that gets another token each `interval`.
+    pub fn every(burst: u32, interval: Duration) -> Self {
+        // Not even an interval of nothing makes it endless.
+        let per_second = interval.max(Duration::from_micros(1)).as_secs_f64().recip();
+        Self { per_second, ..Self::new(burst, 0) }
     }
 
     /// Takes a token, if there is one.
@@ -42,7 +49,6 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate_and_never_more_than_its_burst() {
@@ -67,5 +73,15 @@ mod tests {
         let later = start + Duration::from_secs(2);
         assert!(bucket.take_many(later, usize::MAX), "nobody waits for more than a burst");
         assert!(!bucket.take(later) && bucket.take_many(later, 0));
+    }
+
+    #[test]
+    fn a_bucket_gives_one_each_interval() {
+        let start = Instant::now();
+        let mut bucket = Bucket::every(2, Duration::from_secs(5));
+        let mut taken = |secs| (0..10).filter(|_| bucket.take(start + Duration::from_secs(secs))).count();
+        assert_eq!([taken(0), taken(4), taken(5), taken(100)], [2, 0, 1, 2]);
+        let mut endless = Bucket::every(2, Duration::ZERO);
+        assert_eq!((0..10).filter(|_| endless.take(start)).count(), 2);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// What a name costs beyond its bytes: its places in the maps of a stream.
-const OVERHEAD: usize = 128;
+const OVERHEAD: usize = 256;
 
 /// A set that knows what it weighs.
 #[derive(Default)]

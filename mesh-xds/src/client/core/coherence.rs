@@ -1,11 +1,12 @@
 //! Control planes come and go in any order: no view is ever made of the words of two, and in the end the first one
-//! that answers is followed; secrets are no exception, and are never among what is written to disk.
+//! that answers is followed; secrets are no exception, and are never among what is written to disk. What is in force
+//! has the newest endpoints that its control plane has said, whatever else is awaited of it.
 
 use super::*;
 use crate::{
     bootstrap::{Bootstrap, ChannelCredentials, Node, ServerConfig},
     client::{
-        Machine, Parse, Resources, Settings,
+        Known, Machine, Parse, Resources, Settings,
         authority::{Action, Plan},
         slot::{Outstanding, Reader},
         store::{Kept, Stored},
@@ -15,7 +16,7 @@ use crate::{
     config::testing::*,
     name::ResourceType,
     proto,
-    resource::{Feature, ParseContext, Support, secret::SecretContent},
+    resource::{Feature, ParseContext, Support, cluster::Discovery, secret::SecretContent},
     server::Variant,
 };
 use ResourceType::{
@@ -28,14 +29,38 @@ const SERVERS: usize = 3;
 /// What is on disk is of none of them.
 const DISK: usize = 9;
 
-/// What one control plane says, under the names that all of them use.
-fn said(tag: usize, kind: ResourceType) -> Vec<AnyResource> {
+/// How a control plane puts together what it has. In all but the first something is named that nobody says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    Whole,
+    MoreRoutes,
+    OtherEndpoints,
+    Aggregate,
+    Secured,
+}
+
+/// What one control plane says, under the names that all of them use; the endpoints after so many moves.
+fn said(tag: usize, shape: Shape, moves: u16, kind: ResourceType) -> Vec<AnyResource> {
     let mark = format!("said-by-{tag}");
-    let port = u16::try_from(tag * 1000 + 1).unwrap();
+    let port = u16::try_from(tag * 1000 + 1).unwrap() + moves;
     match kind {
         LDS => vec![listener("t", "r"), listener("other", "r"), listener(&mark, "r")],
-        RDS => vec![routes("r", &[("t", &["one", "two"]), (&mark, &[])])],
-        CDS => vec![secured("one", "own", "roots"), cluster("two"), cluster(&mark)],
+        RDS => {
+            let all = &["one", "two", "nobody's"][..if shape == Shape::MoreRoutes { 3 } else { 2 }];
+            vec![routes("r", &[("t", all), (&mark, &[])])]
+        }
+        CDS => {
+            let two = match shape {
+                Shape::Whole | Shape::MoreRoutes => cluster("two"),
+                Shape::OtherEndpoints => {
+                    let discovery = Discovery::Eds("nobody's".into());
+                    AnyResource::Cluster(Arc::new(Cluster::new("two", discovery)))
+                }
+                Shape::Aggregate => aggregate("two", &["one", "nobody's"]),
+                Shape::Secured => secured("two", "own", "nobody's"),
+            };
+            vec![secured("one", "own", "roots"), two, cluster(&mark)]
+        }
         EDS => vec![endpoints("one", port), endpoints("two", port)],
         SDS => vec![key_pair("own", &format!("{KEY}{tag}")), secret_roots("roots", &format!("{KEY}{tag}"))],
     }
@@ -49,7 +74,7 @@ fn teller(pem: &[u8]) -> Option<usize> {
 }
 
 fn parser() -> Resources {
-    let support = Support::of(&[Feature::Sds]);
+    let support = Support::of(&[Feature::Sds, Feature::AggregateCluster]);
     Resources { context: ParseContext { support, ..ParseContext::default() } }
 }
 
@@ -79,6 +104,10 @@ enum Event {
     Say(usize, ResourceType, [bool; 2]),
     /// Everything.
     SayAll(usize),
+    /// It has other endpoints, and says so of some.
+    Move(usize, [bool; 2]),
+    /// It puts together otherwise what it has, and says so.
+    Reshape(usize, Shape),
     Refuse(usize, ResourceType),
     /// Something that nobody has is watched, or no longer: then what is known is not enough.
     Stranger,
@@ -94,11 +123,20 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let server = 0..SERVERS;
     let kind = prop::sample::select(ResourceType::ALL.to_vec());
+    let shape = prop::sample::select(vec![
+        Shape::Whole,
+        Shape::MoreRoutes,
+        Shape::OtherEndpoints,
+        Shape::Aggregate,
+        Shape::Secured,
+    ]);
     prop_oneof![
         4 => server.clone().prop_map(Event::Open),
         3 => server.clone().prop_map(Event::Close),
         8 => (server.clone(), kind.clone(), prop::array::uniform2(prop::bool::weighted(0.8))).prop_map(|(id, kind, some)| Event::Say(id, kind, some)),
         3 => server.clone().prop_map(Event::SayAll),
+        4 => (server.clone(), any::<[bool; 2]>()).prop_map(|(id, some)| Event::Move(id, some)),
+        2 => (server.clone(), shape).prop_map(|(id, shape)| Event::Reshape(id, shape)),
         1 => (server, kind).prop_map(|(id, kind)| Event::Refuse(id, kind)),
         2 => Just(Event::Stranger),
         2 => prop::sample::select(vec![LDS, CDS]).prop_map(Event::List),
@@ -119,6 +157,9 @@ struct World {
     core: Core<Resources>,
     now: Instant,
     links: [Link; SERVERS],
+    shapes: [Shape; SERVERS],
+    /// How often the endpoints of each have moved.
+    moves: [u16; SERVERS],
     /// Somebody has said something.
     answered: bool,
     stranger: bool,
@@ -153,7 +194,7 @@ impl World {
             Machine::new(parser(), settings)
         };
         let public = ResourceType::ALL.into_iter().filter(|kind| kind.is_public());
-        let all = public.flat_map(|kind| said(DISK, kind));
+        let all = public.flat_map(|kind| said(DISK, Shape::Whole, 0, kind));
         let kept = |resource: AnyResource| {
             let key = (resource.resource_type(), resource.name().clone());
             let (version, server) = ("old".into(), "s0:1".into());
@@ -167,6 +208,8 @@ impl World {
             core: Core::new(federation),
             now: Instant::now(),
             links,
+            shapes: [Shape::Whole; SERVERS],
+            moves: [0; SERVERS],
             answered: false,
             stranger: false,
             id: 0,
@@ -230,10 +273,11 @@ impl World {
         }
         // Who says it is known of each response.
         let some = some.into_iter().chain([!refuse]);
-        let resources = said(id, kind).into_iter().zip(some).filter(|(_, say)| *say);
+        let all = || said(id, self.shapes[id], self.moves[id], kind).into_iter();
+        let resources = all().zip(some).filter(|(_, say)| *say);
         let any =
             |resource: AnyResource| proto::Any { type_url: kind.url().into(), value: resource.to_proto() };
-        let refused = said(id, kind).into_iter().filter(|_| refuse).map(|resource| proto::ResourceError {
+        let refused = all().filter(|_| refuse).map(|resource| proto::ResourceError {
             resource_name: Some(proto::ResourceName { name: resource.name().to_string() }),
             error_detail: Some(proto::Status { code: 5, message: "no".into() }),
         });
@@ -264,6 +308,15 @@ impl World {
                 for kind in [LDS, RDS, CDS, EDS, SDS] {
                     self.happen(Event::Say(id, kind, [true; 2]));
                 }
+            }
+            Event::Move(id, some) => {
+                self.moves[id] = (self.moves[id] + 1) % 900;
+                self.happen(Event::Say(id, EDS, some));
+            }
+            Event::Reshape(id, shape) => {
+                self.shapes[id] = shape;
+                self.happen(Event::Say(id, CDS, [true; 2]));
+                self.happen(Event::Say(id, RDS, [true; 2]));
             }
             Event::Stranger => {
                 self.stranger = !self.stranger;
@@ -324,6 +377,31 @@ impl World {
         [self.clusters.as_ref().and_then(list), self.listeners.as_ref().and_then(list)]
     }
 
+    /// Whether what is in force has the newest endpoints of whoever speaks, if that is who said it.
+    fn is_newest(&self) -> bool {
+        let federation = &self.core.federation;
+        let (speaker, _) = federation.default_machine().unwrap();
+        let is_followed = self.follows().is_some_and(|id| speaker.address == format!("s{id}:1"));
+        let published = self.published.borrow().clone();
+        let Some(Ok(config)) = published.filter(|_| is_followed && !federation.is_stored()) else {
+            return true;
+        };
+        let clusters = config.clusters.values().filter_map(|cluster| cluster.as_ref().ok());
+        let below = |cluster: &Arc<ClusterConfig>| {
+            let leaves = cluster.leaves.iter().filter_map(|leaf| leaf.config.as_ref().ok().cloned());
+            leaves.chain([cluster.clone()]).collect::<Vec<_>>()
+        };
+        clusters.flat_map(below).all(|cluster| {
+            let Discovery::Eds(service) = &cluster.cluster.discovery else { return true };
+            match federation.known(EDS, service) {
+                Known::Good { resource: AnyResource::ClusterLoadAssignment(newest), .. } => {
+                    *newest == *cluster.endpoints
+                }
+                _ => true,
+            }
+        })
+    }
+
     /// Who is followed now; checks that it is one.
     fn follows(&self) -> Option<usize> {
         let published = self.published.borrow().clone();
@@ -373,11 +451,13 @@ proptest! {
             world.happen(event);
             prop_assert!(!world.tells_the_disk());
             world.lists();
+            prop_assert!(world.is_newest(), "endpoints wait for something else");
             if world.follows() == Some(DISK) && world.answered {
                 prop_assert!(before == Some(DISK) && !rewatched, "the disk is used though somebody answers");
             }
         }
         // In the end the first one says everything.
+        world.shapes[0] = Shape::Whole;
         for _ in 0..10 {
             world.happen(Event::Open(0));
             world.happen(Event::SayAll(0));

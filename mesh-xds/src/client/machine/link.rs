@@ -1,10 +1,14 @@
 //! The stream to the control plane: its beginning, what of it says that the control plane is there, and its end.
 //!
 //! A stream that had a response ends well (gRFC A57), unless what came on it could not be read here: that comes again on
-//! the next one, so it is a failure, and stays one as long as anything is awaited.
+//! the next one, so it is a failure, and stays one as long as anything is awaited. What is awaited goes on being awaited
+//! over streams that end well, however many: a control plane that ends each before it has said everything is silent.
 
 use super::{Link, Machine, Outputs, Parse, TypeState};
-use crate::name::{Name, ResourceType};
+use crate::{
+    client::cache::Awaited,
+    name::{Name, ResourceType},
+};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 impl<P: Parse> Machine<P> {
@@ -101,10 +105,9 @@ impl<P: Parse> Machine<P> {
 
     pub(super) fn closed(&mut self, now: Instant, why: Arc<str>, unreadable: bool, out: &mut Outputs) {
         self.resume(now);
+        let well = matches!(self.link, Link::Open { responded: true, .. }) && !unreadable;
         let delay = match self.link {
-            Link::Open { since, responded: true, .. } if !unreadable => {
-                self.backoff.worked(now.saturating_duration_since(since))
-            }
+            Link::Open { since, .. } if well => self.backoff.worked(now.saturating_duration_since(since)),
             Link::Open { .. } | Link::Opening => {
                 if let Link::Open { since, .. } = self.link {
                     self.backoff.lived(now.saturating_duration_since(since));
@@ -131,9 +134,13 @@ impl<P: Parse> Machine<P> {
                 .entries
                 .retain(|_, entry| entry.references > 0 || wild && entry.listed && entry.is_served());
             for (name, entry) in &mut state.entries {
+                let is_awaited = well && entry.references > 0 && entry.good.is_none();
+                let streams = entry.awaited.map_or(0, |awaited| awaited.streams) + 1;
+                entry.awaited = entry.due.filter(|_| is_awaited).map(|due| Awaited { due, streams });
                 entry.asked = false;
                 entry.restored = false;
                 entry.unconfirmed = false;
+                entry.excused = false;
                 // On the next stream it is sent again.
                 entry.lapsed = None;
                 // A time to live is for when the control plane is away.

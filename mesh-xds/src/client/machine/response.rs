@@ -150,7 +150,10 @@ impl<P: Parse> Machine<P> {
         gone.retain(|name| !reasoned.contains(name));
         for error in incoming.errors {
             mentioned.insert(error.name.clone());
-            self.told(now, kind, error.name, error.code, &error.text, out);
+            self.told(now, kind, error.name.clone(), error.code, &error.text, out);
+            if let Some(entry) = self.types[kind as usize].entries.get_mut(&error.name) {
+                entry.excused = true;
+            }
         }
         if incoming.complete {
             let entries = &self.types[kind as usize].entries;
@@ -160,7 +163,7 @@ impl<P: Parse> Machine<P> {
                     entry.good.is_some() || entry.lapsed.is_some() || entry.state == ResourceState::Nacked;
                 let listed = entry.references == 0 && entry.listed;
                 // Who refuses to list does not say what is no more.
-                (came || listed) && !(listed && refuses_list)
+                (came || listed) && !(listed && refuses_list) && !entry.excused
             };
             let sent = entries.iter().filter(|(_, entry)| was_there(entry)).map(|(name, _)| name);
             gone.extend(sent.filter(|name| !mentioned.contains(*name)).cloned());

@@ -7,6 +7,7 @@ use ResourceType::{
 };
 use prost::Message;
 
+mod reasons;
 mod rules;
 mod wildcard;
 
@@ -421,7 +422,50 @@ fn an_answer_or_the_end_of_the_stream_stops_the_timer() {
     script.on(Input::Opened);
     // What is cached is never waited for again.
     let waiting: Vec<_> = script.machine.timers.iter().map(|(.., name)| name.to_string()).collect();
-    assert_eq!(waiting, ["bad", "silent", "told"]);
+    assert_eq!(waiting, ["silent", "bad", "told"], "longest for the one that was");
+}
+
+#[test]
+fn a_control_plane_that_ends_every_stream_before_it_has_said_everything_is_silent() {
+    for (lives, streams) in [(10, 3), (1, 17), (0, 30)] {
+        let mut script = Script::new(Variant::Sotw);
+        script.open(&[(LDS, "a"), (RDS, "r")]);
+        let begun = script.now;
+        let mut count = 0;
+        while script.known(RDS, "r").is_empty() {
+            count += 1;
+            assert!(count <= streams, "{lives} s each: awaited on {count} streams");
+            script.sotw(LDS, "v1", &["a=1"]);
+            script.pass(Duration::from_secs(lives));
+            script.on(Input::Closed("age".into()));
+            assert_eq!(script.machine.unreachable(), None, "it ended well");
+            assert!(script.machine.timers.is_empty(), "nobody can answer");
+            let wait = script.machine.deadline().unwrap() - script.now;
+            assert!(wait < Duration::from_millis(1300), "and nothing grows: {wait:?}");
+            script.pass(wait);
+            script.on(Input::Opened);
+        }
+        assert!(script.now - begun >= Duration::from_secs(15));
+        let error = script.known(RDS, "r");
+        assert!(error.contains("does not exist: the control plane did not send it within 15 s"), "{error}");
+        assert_eq!(script.known(LDS, "a"), "1");
+        script.sotw(RDS, "v1", &["r=1"]);
+        assert_eq!(script.known(RDS, "r"), "1", "late is not never");
+    }
+    // A stream that comes late in that time has some of it for itself, and a failure is told: it begins anew.
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(LDS, "a"), (RDS, "r")]);
+    script.sotw(LDS, "v1", &["a=1"]);
+    script.pass(Duration::from_secs(14));
+    script.on(Input::Closed("age".into()));
+    script.pass(Duration::from_secs(1));
+    script.on(Input::Opened);
+    assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_millis(7500)));
+    script.on(Input::Closed("refused".into()));
+    assert!(script.known(RDS, "r").contains("refused"));
+    script.pass(Duration::from_secs(2));
+    script.on(Input::Opened);
+    assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_secs(15)));
 }
 
 #[test]

@@ -183,8 +183,7 @@ pub static GRFCS: &[Grfc] = &[
         "A88",
         "errors of data",
         [Yes, Yes, Yes],
-        "`mesh-server` says why something is not there, with the line of the YAML, to clients with \
-         `io.mesh.xds.resource-errors`",
+        "`mesh-server` says why something is not there, with the line of the YAML",
     ),
     grfc("A89", "metrics by backend service", [No, Na, Na], ""),
     grfc("A91", "metrics of outlier detection", [No, Na, Na], ""),

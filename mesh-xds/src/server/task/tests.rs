@@ -136,6 +136,8 @@ impl World {
     }
 }
 
+const ACCOUNT: &str = "spiffe://d/ns/a/sa/b";
+
 struct Client {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: tonic::Streaming<DeltaDiscoveryResponse>,
@@ -520,10 +522,54 @@ async fn credentials_end_before_the_first_request_and_while_a_stream_waits_for_i
 }
 
 #[tokio::test]
+async fn what_clients_have_kept_is_bounded_in_all_and_for_each_peer() {
+    let name = "x".repeat(2_000);
+    let known = Source { account: ACCOUNT.into(), ..Source::toys() };
+    let cases = [
+        (known, 5_600, "not for a peer of which it keeps as much"),
+        (Source::toys(), 4_000, "keeps its limit of 4000 bytes"),
+    ];
+    for (source, max_kept_bytes, text) in cases {
+        let settings = AdsSettings { max_kept_bytes, ..AdsSettings::default() };
+        let world = World::new(source, settings).await;
+        let mut first = world.open(Some(subscribe(&["a", &name]))).await.unwrap();
+        let response = first.next().await;
+        let status = world.open(Some(subscribe(&["b", &name]))).await.unwrap().fails().await;
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.message().contains(text) && status.message().contains("max_kept_bytes"), "{status}");
+        // Who was there goes on, and what it lets go is there for others.
+        first.ack(&response).await;
+        let other =
+            DeltaDiscoveryRequest { resource_names_unsubscribe: vec![name.clone()], ..subscribe(&["c"]) };
+        first.requests.send(other).await.unwrap();
+        first.next().await;
+        world.open(Some(subscribe(&["b", &name]))).await.unwrap().next().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_fills_what_is_his_own() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let settings = AdsSettings { max_unsent_bytes: 300 << 10, ..AdsSettings::default() };
+    let source = Source { account: ACCOUNT.into(), ..Source::of(Large::of(1, &alive)) };
+    let world = World::in_memory(source, settings);
+    // One response is more than a window, so the connection keeps it.
+    let mut first = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut second = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let minute = Duration::from_secs(60);
+    assert!(
+        tokio::time::timeout(minute, second.responses.message()).await.is_err(),
+        "it waits for the first"
+    );
+    assert_eq!(first.next().await.resources.len(), 1);
+    assert_eq!(second.next().await.resources.len(), 1);
+}
+
+#[tokio::test]
 async fn one_peer_does_not_take_the_places_of_the_others() {
     let settings = AdsSettings { max_streams: 4, ..AdsSettings::default() };
-    let world =
-        World::new(Source { account: "spiffe://d/ns/a/sa/b".into(), ..Source::toys() }, settings).await;
+    let world = World::new(Source { account: ACCOUNT.into(), ..Source::toys() }, settings).await;
     let mut taken = Vec::new();
     for _ in 0..3 {
         taken.push(world.open(None).await.unwrap());

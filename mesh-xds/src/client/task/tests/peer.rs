@@ -20,7 +20,7 @@ use tonic_prost::ProstCodec;
 /// One stream of the client.
 pub(super) struct Peer<Q> {
     requests: Streaming<Q>,
-    responses: mpsc::UnboundedSender<Bytes>,
+    responses: mpsc::UnboundedSender<Frame<Bytes>>,
 }
 
 impl<Q: Message + Default + 'static> Peer<Q> {
@@ -29,17 +29,32 @@ impl<Q: Message + Default + 'static> Peer<Q> {
     }
 
     pub(super) fn send(&self, message: &[u8]) {
-        let mut frame = BytesMut::new();
-        frame.put_u8(0);
-        frame.put_u32(message.len().try_into().unwrap());
-        frame.put_slice(message);
-        self.responses.send(frame.freeze()).unwrap();
+        self.responses.send(Frame::data(framed(message))).unwrap();
+    }
+
+    /// Ends the stream in good order, after these bytes.
+    fn end(self, bytes: Bytes, status: Option<&'static str>) {
+        self.responses.send(Frame::data(bytes)).unwrap();
+        if let Some(status) = status {
+            let status = http::HeaderValue::from_static(status);
+            let trailers = [(http::HeaderName::from_static("grpc-status"), status)].into_iter().collect();
+            self.responses.send(Frame::trailers(trailers)).unwrap();
+        }
     }
 
     /// Until the client gives the stream up.
     async fn gone(mut self) {
         while let Ok(Some(_)) = self.requests.message().await {}
     }
+}
+
+/// A message as it stands in a stream.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(message.len().try_into().unwrap());
+    frame.put_slice(message);
+    frame.freeze()
 }
 
 /// Hands out the streams of the clients.
@@ -68,7 +83,7 @@ impl<Q: Message + Default + 'static> tower_service::Service<http::Request<tonic:
         let decoder = ProstCodec::<Q, Q>::raw_decoder(BufferSettings::default());
         let requests = Streaming::new_request(decoder, request.into_body(), None, Some(usize::MAX));
         let (responses, receiver) = mpsc::unbounded_channel();
-        let frames = UnboundedReceiverStream::new(receiver).map(|data| Ok::<_, Status>(Frame::data(data)));
+        let frames = UnboundedReceiverStream::new(receiver).map(Ok::<_, Status>);
         let mut response = http::Response::new(tonic::body::Body::new(StreamBody::new(frames)));
         response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
         let _ = self.0.send(Peer { requests, responses });
@@ -160,6 +175,45 @@ async fn a_response_that_cannot_be_read_after_good_ones_is_an_error_and_not_aske
             watch.changed().await.unwrap();
         }
         assert_eq!(client.status().unreachable, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_within_a_message_is_a_failure_and_one_between_messages_is_not() {
+    let routes = framed(&response("1", &[routes("r", &[("t", &[])])]));
+    // With and without the trailers that say that all is well; in the header, after it, and in the message.
+    let places = [1, 4, 5, 6, routes.len() - 1];
+    let cases = places.into_iter().flat_map(|at| [(at, None), (at, Some("0")), (at, Some("13"))]);
+    for (at, status) in cases.chain([(0, None), (0, Some("0")), (0, Some("14"))]) {
+        let net = Net::default();
+        let mut peers = Peers::<proto::DiscoveryRequest>::listen(&net, "cp:1");
+        let client = join(&net, ClientSettings::default());
+        let mut watch = client.config("t", "t");
+        let begun = tokio::time::Instant::now();
+        for _ in 0..8 {
+            let mut peer = peers.next().await;
+            peer.request().await;
+            peer.send(&response("1", &[listener("t", "r")]));
+            while peer.request().await.type_url != ResourceType::RouteConfiguration.url() {}
+            peer.end(routes.slice(..at), status);
+            if at == 0 {
+                continue;
+            }
+            let error = watch.known().await.unwrap().unwrap_err().to_string();
+            assert!(
+                error.starts_with("RouteConfiguration r is not known")
+                    && error.contains("ended the stream within a message"),
+                "{at} {status:?}: {error}"
+            );
+        }
+        drop(peers.next().await);
+        if at > 0 {
+            assert!(begun.elapsed() > Duration::from_secs(30), "{at} {status:?}: {:?}", begun.elapsed());
+        } else {
+            assert!(begun.elapsed() < Duration::from_secs(12), "{status:?}: {:?}", begun.elapsed());
+            assert_eq!(client.status().unreachable, None);
+            assert!(watch.borrow().is_none());
+        }
     }
 }
 

@@ -1,0 +1,90 @@
+//! What is in force while what is to replace it is awaited: its structure stays, and its endpoints and secrets move.
+//!
+//! A cluster that is complete as it is now takes the place of the one in force. One that is not, because something new
+//! below it is not known yet, stays as it is, with the newest endpoints of the name that it has had so far: a drain
+//! must not wait for another change.
+
+use super::{Clusters, Walk, XdsError, also};
+use crate::{
+    config::{ClusterConfig, LeafCluster, Lookup},
+    name::{Name, ResourceType},
+    resource::cluster::Discovery,
+};
+use std::sync::Arc;
+
+impl<L: Lookup> Walk<'_, L> {
+    /// These clusters, all of which are in force. `next` looks at what they are to become.
+    pub(in crate::config) fn clusters_in_force<'n>(
+        &mut self,
+        next: &mut Self,
+        names: impl IntoIterator<Item = &'n Name>,
+        before: &Clusters,
+    ) -> Clusters {
+        let names: Vec<&Name> = names.into_iter().collect();
+        // Those that are complete come first: a leaf that one that is not has too is the same.
+        let complete = |name: &&'n Name| {
+            // Looked at once more if so: all that it is made of is to be known.
+            next.cluster(name, before).and_then(|_| Some(((*name).clone(), self.cluster(name, before)?)))
+        };
+        let mut clusters: Clusters = names.iter().filter_map(complete).collect();
+        for name in names {
+            if let Some(held) = before.get(name).filter(|_| !clusters.contains_key(name)) {
+                let held = self.held(name, held);
+                clusters.insert(name.clone(), held);
+            }
+        }
+        clusters
+    }
+
+    /// A cluster that is in force.
+    fn held(
+        &mut self,
+        name: &Name,
+        held: &Result<Arc<ClusterConfig>, XdsError>,
+    ) -> Result<Arc<ClusterConfig>, XdsError> {
+        self.keep(ResourceType::Cluster, name);
+        let config = match held {
+            Ok(config) => config,
+            Err(error) => return Err(error.clone()),
+        };
+        if !matches!(config.cluster.discovery, Discovery::Aggregate(_)) {
+            return Ok(self.held_leaf(config));
+        }
+        let leaf = |leaf: &LeafCluster| {
+            self.keep(ResourceType::Cluster, &leaf.name);
+            let config = leaf.config.as_ref().map(|config| self.held_leaf(config)).map_err(Clone::clone);
+            LeafCluster { name: leaf.name.clone(), config }
+        };
+        let leaves: Vec<_> = config.leaves.iter().map(leaf).collect();
+        if leaves.iter().zip(&config.leaves).all(|(now, before)| now.same(before)) {
+            return Ok(config.clone());
+        }
+        Ok(Arc::new(ClusterConfig { leaves, ..ClusterConfig::clone(config) }))
+    }
+
+    /// A cluster with endpoints that is in force.
+    fn held_leaf(&mut self, held: &Arc<ClusterConfig>) -> Arc<ClusterConfig> {
+        if let Some(leaf) = self.leaves.get(&held.cluster.name) {
+            return leaf.clone();
+        }
+        let cluster = &held.cluster;
+        let secrets = self.secrets(cluster, Some(&held.secrets));
+        let endpoints = self.endpoints(cluster, Some(held));
+        let nothing_new = endpoints.is_none();
+        let (endpoints, endpoints_note) = endpoints.unwrap_or_else(|| (held.endpoints.clone(), None));
+        let (secrets, secrets_note) = match secrets {
+            Some(Ok(secrets)) => secrets,
+            Some(Err(_)) | None => (held.secrets.clone(), None),
+        };
+        let note = if nothing_new { held.note.clone() } else { also(endpoints_note, secrets_note) };
+        let leaf = held.or_same(ClusterConfig {
+            cluster: cluster.clone(),
+            endpoints,
+            leaves: Vec::new(),
+            secrets,
+            note,
+        });
+        self.leaves.insert(cluster.name.clone(), leaf.clone());
+        leaf
+    }
+}
