@@ -174,8 +174,7 @@ impl App {
             let served =
                 Served::new(publisher.clone(), settings.trust_domain.clone(), clock.clone(), anonymous);
             // Streams end with their connection, and so lead elsewhere; a new one on the same leads nowhere.
-            let ads =
-                AdsService::new(Arc::new(served), AdsSettings { max_age: None, ..AdsSettings::default() });
+            let ads = AdsService::new(Arc::new(served), ads_settings(&settings));
             running.tasks.spawn(metrics.clone().count(ads.events()));
             running.ads.push(ads.clone());
             everybody.add(ads.clone());
@@ -361,6 +360,17 @@ fn server_names(settings: &Settings, address: Option<SocketAddr>) -> ServerNames
         }
     }
     names
+}
+
+/// Connections have an age; streams need none.
+fn ads_settings(settings: &Settings) -> AdsSettings {
+    let default = AdsSettings::default();
+    AdsSettings {
+        max_age: None,
+        max_kept_bytes: settings.max_kept_bytes.unwrap_or(default.max_kept_bytes),
+        max_unsent_bytes: settings.max_unsent_bytes.unwrap_or(default.max_unsent_bytes),
+        ..default
+    }
 }
 
 #[cfg(test)]

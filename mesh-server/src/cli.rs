@@ -104,6 +104,12 @@ struct Common {
     /// Connections of clients at once; without it 20,000. Never more than this process may have files open.
     #[arg(long, value_name = "COUNT")]
     max_connections: Option<usize>,
+    /// Bytes that each gRPC port keeps of what clients say of themselves and subscribe to; without it 3 GiB.
+    #[arg(long, value_name = "BYTES")]
+    max_kept_bytes: Option<usize>,
+    /// Bytes of responses that connections of each gRPC port may hold for clients that do not read; without it 1 GiB.
+    #[arg(long, value_name = "BYTES")]
+    max_unsent_bytes: Option<usize>,
 }
 
 /// `none`, or an interval.
@@ -193,6 +199,8 @@ impl Common {
             http: Some(self.http),
             max_connection_age: self.max_connection_age.0,
             max_connections: self.max_connections,
+            max_kept_bytes: self.max_kept_bytes,
+            max_unsent_bytes: self.max_unsent_bytes,
             ..settings
         }
     }

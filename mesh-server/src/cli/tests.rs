@@ -34,7 +34,7 @@ fn the_plaintext_port_can_be_closed_and_lifetimes_set() {
 }
 
 #[test]
-fn connections_have_an_age_and_a_number() {
+fn connections_have_an_age_and_a_number_and_streams_a_weight() {
     let of = |args: &[&str]| {
         let settings = settings(&[&["run", "--config=c"], args].concat());
         (settings.max_connection_age.map(|age| age.as_secs()), settings.max_connections)
@@ -42,6 +42,8 @@ fn connections_have_an_age_and_a_number() {
     assert_eq!(of(&[]), (Some(1800), None));
     assert_eq!(of(&["--max-connection-age=90s", "--max-connections=7"]), (Some(90), Some(7)));
     assert_eq!(of(&["--max-connection-age=none"]), (None, None));
+    let settings = settings(&["run", "--config=c", "--max-kept-bytes=8", "--max-unsent-bytes=9"]);
+    assert_eq!((settings.max_kept_bytes, settings.max_unsent_bytes), (Some(8), Some(9)));
 }
 
 #[test]

@@ -67,9 +67,6 @@ pub struct AdsSettings {
     pub admission_timeout: Duration,
 }
 
-/// So many names are always read.
-const MANY: usize = 1_000;
-
 impl Default for AdsSettings {
     fn default() -> Self {
         Self {
@@ -78,7 +75,7 @@ impl Default for AdsSettings {
             max_request_bytes: 4 << 20,
             max_response_bytes: 256 << 20,
             max_unsent_bytes: 1 << 30,
-            max_kept_bytes: 4 << 30,
+            max_kept_bytes: 3 << 30,
             max_age: Some(Duration::from_secs(30 * 60)),
             first_request_timeout: Duration::from_secs(10),
             max_node_bytes: 256 << 10,
@@ -345,9 +342,8 @@ impl<V: Views, Q: Message> Opening<V, Q> {
         }
         let node = Arc::new(read_node(node));
         let node_bytes = node::weight(&node);
-        numbered::<P>(&first, &settings)?;
         let mut kept = self.shared.kept.none(&self.account);
-        kept.resize(node_bytes + first.encoded_len()).map_err(|full| forgetful(full, &settings))?;
+        kept.resize(node_bytes + weight_of::<P>(&first)).map_err(|full| forgetful(full, &settings))?;
         let turn = tokio::select! {
             turn = self.shared.turns.take(&self.account) => turn,
             () = tokio::time::sleep(settings.admission_timeout) => {
@@ -554,7 +550,6 @@ impl<V: Views, P: Protocol> Serving<V, P> {
 
     fn request(&mut self, request: P::Request) -> Result<(), Status> {
         if self.ready.iter().any(|response| P::answers(&request, response)) {
-            numbered::<P>(&request, &self.registration.shared.settings)?;
             self.early = Some(request);
         } else {
             self.advance(Input::Request(request))?;
@@ -565,7 +560,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
     /// What the client has this stream keep is counted; or there is no room for it.
     fn weigh(&mut self) -> Result<(), Status> {
         let ready: usize = self.ready.iter().map(P::own_bytes).sum();
-        let early = self.early.as_ref().map_or(0, Message::encoded_len);
+        let early = self.early.as_ref().map_or(0, weight_of::<P>);
         let weight = lock(&self.machine).stream().weight();
         let settings = &self.registration.shared.settings;
         self.kept.resize(self.node_bytes + weight + ready + early).map_err(|full| forgetful(full, settings))
@@ -600,15 +595,9 @@ fn expired() -> Status {
     )
 }
 
-/// Refuses a request before it is kept that has more names than any that is answered.
-fn numbered<P: Protocol>(request: &P::Request, settings: &AdsSettings) -> Result<(), Status> {
-    let (names, limit) = (P::names(request), settings.stream.max_subscriptions);
-    if names > 3 * limit && names > MANY {
-        return Err(Status::resource_exhausted(format!(
-            "{names} names in one request are more than three times the limit of {limit} subscriptions"
-        )));
-    }
-    Ok(())
+/// Bytes of a request that waits: each of its names is a string, however short.
+fn weight_of<P: Protocol>(request: &P::Request) -> usize {
+    request.encoded_len() + 64 * P::names(request)
 }
 
 /// What a client is told of which no more can be kept.
