@@ -210,7 +210,7 @@ pub struct ResourceStatus {
     pub server: Arc<str>,
     /// Version in use; absent when there is none.
     pub version: Option<Arc<str>>,
-    /// The version in use, encoded, as it was received; of a secret without the key.
+    /// The version in use, encoded, as it was understood; of a secret without the key.
     #[serde(skip)]
     pub body: Option<Bytes>,
     /// The version in use is from disk; when a control plane confirmed it last, in seconds since the epoch.
