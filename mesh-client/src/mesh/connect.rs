@@ -356,6 +356,7 @@ mod tests {
         tokio::select! {
             () = ended => {}
             () = serve => panic!("the first is in use"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("the second's connection stays open"),
         }
         assert!(!connector.latest.lock().unwrap().contains_key(&bootstrap.servers[1]));
         assert!(connector.latest.lock().unwrap().contains_key(&bootstrap.servers[0]));
