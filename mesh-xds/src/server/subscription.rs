@@ -231,7 +231,7 @@ impl Subscription {
     pub(super) fn begin_wildcard(&mut self) {
         self.wildcard = true;
         let sent = self.outstanding.iter().flat_map(|outstanding| &outstanding.names);
-        let given_up = sent.filter(|name| !self.names.contains(*name) && !self.held.contains_key(*name));
+        let given_up = sent.filter(|name| !self.names.contains(name) && !self.held.contains_key(*name));
         self.denied.extend(given_up.cloned());
     }
 

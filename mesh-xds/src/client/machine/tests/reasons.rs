@@ -10,7 +10,10 @@ fn a_complete_response_says_no_more_of_what_an_error_was_said_before() {
     script.sotw(CDS, "v1", &["a=1", "b=1", "c=1"]);
     let refused = || vec![resource_error("b", 3, "b.yaml:1 is wrong")];
     script.sotw_with(CDS, "v2", vec![any(CDS, "a=1"), any(CDS, "c=1")], refused());
-    assert!(script.known(CDS, "b").starts_with("1 (Cluster b cannot be used: b.yaml:1"), "its code takes nothing");
+    assert!(
+        script.known(CDS, "b").starts_with("1 (Cluster b cannot be used: b.yaml:1"),
+        "its code takes nothing"
+    );
     script.sotw(CDS, "v3", &["a=2"]);
     assert!(script.known(CDS, "b").starts_with("1 (Cluster b cannot be used: b.yaml:1"), "still");
     assert!(script.known(CDS, "c").starts_with("Cluster c does not exist"), "of this nothing was said");
