@@ -40,7 +40,6 @@ pub const TARGETS: &[(&str, Target)] = &[
 
 /// How far into the life of a machine some bytes lead.
 #[derive(Clone, Copy, Debug, Default)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the fuzzer asks nothing but whether it panics"))]
 struct Depth {
     answers: usize,
     rejections: usize,

@@ -278,7 +278,7 @@ impl Stream {
         let here = if replaces {
             named.len()
         } else {
-            known.len() + named.into_iter().filter(|name| !known.contains(*name)).count()
+            known.len() + named.into_iter().filter(|name| !known.contains(name)).count()
         };
         let wanted = others + here;
         if wanted > self.settings.max_subscriptions {

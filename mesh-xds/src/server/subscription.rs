@@ -237,7 +237,7 @@ impl Subscription {
     pub(super) fn begin_wildcard(&mut self) {
         self.wildcard = true;
         let sent = self.outstanding.iter().flat_map(|outstanding| &outstanding.names);
-        let given_up = sent.filter(|name| !self.names.contains(*name) && !self.held.contains_key(*name));
+        let given_up = sent.filter(|name| !self.names.contains(name) && !self.held.contains_key(*name));
         let given_up: Vec<Name> = given_up.cloned().collect();
         for name in given_up {
             self.denied.insert(name);

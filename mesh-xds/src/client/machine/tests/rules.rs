@@ -189,3 +189,19 @@ fn a_pause_ends_with_its_stream() {
     reconnect(&mut script);
     assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_secs(15)), "an answer is awaited");
 }
+
+#[test]
+fn a_refusal_to_list_stands_until_something_is_listed() {
+    let mut script = Script::new(Variant::Delta);
+    script.open(&[(CDS, "*")]);
+    script.delta_with(CDS, vec![], &[], vec![resource_error("*", 7, "not you")]);
+    let refusal = |script: &Script| match script.machine.listing(CDS) {
+        Known::Bad(error) => error.to_string(),
+        other => format!("{other:?}"),
+    };
+    assert!(refusal(&script).contains("not you"), "{}", refusal(&script));
+    script.delta(CDS, vec![], &["b"]);
+    assert!(refusal(&script).contains("not you"), "what is not there lists nothing: {}", refusal(&script));
+    script.delta(CDS, vec![wrapper(CDS, "a", "1", "a=1")], &[]);
+    assert!(matches!(script.machine.listing(CDS), Known::Good { note: None, .. }), "{}", refusal(&script));
+}
