@@ -235,6 +235,9 @@ async fn a_time_to_live_to_the_end_of_the_clock_ends_nobody() {
     let mut watch = client.config("t", "t");
     let mut peer = peers.next().await;
     peer.request().await;
+    peer.send(&response("1", &[listener("t", "r")]));
+    peer.send(&response("1", &[routes("r", &[("t", &[])])]));
+    assert!(watch.known().await.unwrap().is_ok(), "nothing else is awaited");
     let url = ResourceType::Listener.url();
     let listener = proto::Any { type_url: url.into(), value: listener("t", "r").to_proto() };
     let end = longest(now());
@@ -256,8 +259,9 @@ async fn a_time_to_live_to_the_end_of_the_clock_ends_nobody() {
         peer.send(&response.encode_to_vec());
         while peer.request().await.response_nonce != response.nonce {}
     }
-    peer.send(&response("2", &[routes("r", &[("t", &[])])]));
-    assert!(watch.known().await.unwrap().is_ok());
+    watch.borrow_and_update();
+    peer.send(&response("2", &[routes("r", &[("t", &[]), ("u", &[])])]));
+    watch.changed().await.expect("the client runs");
     assert!(client.is_running());
 }
 
