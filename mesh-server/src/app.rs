@@ -155,7 +155,7 @@ impl App {
         let attestors = attestors.and(JoinTokenAttestor::new(tokens));
         let certificates = CertificateService::new(authority.clone(), attestors);
         let everybody = Everybody::default();
-        let ages = Ages::new(settings.max_connection_age);
+        let ages = Ages::new(settings.max_connection_age, settings.max_connection_age_grace);
         let places = Places::new(most_connections(settings.max_connections));
         for (listener, anonymous) in [(tls, AnonymousPeers::Refused), (plaintext, AnonymousPeers::Admitted)] {
             let Some(listener) = listener else { continue };

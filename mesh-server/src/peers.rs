@@ -49,11 +49,17 @@ pub(crate) fn most_connections(wanted: Option<usize>) -> usize {
     let most = files.map_or(usize::MAX, |files| files.saturating_sub(OTHER_FILES).max(16));
     let wanted_now = wanted.unwrap_or(CONNECTIONS);
     if most < wanted_now {
-        tracing::warn!(
-            "this process may have {} files open, so it takes {most} connections at once and not {wanted_now}; raise \
-             the limit (`ulimit -n`)",
-            files.unwrap_or_default()
-        );
+        let files = files.unwrap_or_default();
+        match wanted {
+            Some(wanted) => tracing::warn!(
+                files,
+                "this process takes {most} connections at once and not {wanted}: raise its limit of open files"
+            ),
+            None => tracing::info!(
+                files,
+                "this process takes {most} connections at once: raise its limit of open files for more"
+            ),
+        }
     }
     wanted_now.min(most)
 }

@@ -37,6 +37,8 @@ pub struct Settings {
     /// A client's connection is asked to end after this, give or take a tenth, so that clients spread over replicas; its
     /// streams end soon after. Absent: never.
     pub max_connection_age: Option<Duration>,
+    /// How soon after that they end.
+    pub max_connection_age_grace: Duration,
     /// Connections of clients at once; an address gets another one only while it has less than three times as many as are
     /// free. Absent: 20,000. Never more than this process may have files open.
     pub max_connections: Option<usize>,
@@ -66,6 +68,7 @@ impl Settings {
             believe_loopback: false,
             load_report_interval: Some(Duration::from_secs(10)),
             max_connection_age: Some(Duration::from_secs(30 * 60)),
+            max_connection_age_grace: Duration::from_secs(10),
             max_connections: None,
             max_kept_bytes: None,
             max_unsent_bytes: None,

@@ -49,9 +49,8 @@ pub(crate) struct Ages {
 }
 
 impl Ages {
-    pub(crate) fn new(max: Option<Duration>) -> Self {
-        let seconds = Duration::from_secs;
-        Self { max, idle: seconds(300), grace: seconds(10), last: seconds(5) }
+    pub(crate) fn new(max: Option<Duration>, grace: Duration) -> Self {
+        Self { max, idle: Duration::from_secs(300), grace, last: Duration::from_secs(5) }
     }
 }
 

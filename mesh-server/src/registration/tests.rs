@@ -152,7 +152,7 @@ async fn a_stream_that_ends_with_its_connections_age_takes_no_endpoint_away() {
     let registered = || registry.publisher.current().model.workloads.len();
     let hour = SystemTime::now() + Duration::from_secs(3600);
     let short = Duration::from_millis(20);
-    let ages = Ages { max: Some(short), grace: short, ..Ages::new(None) };
+    let ages = Ages::new(Some(short), short);
     let peer = PeerInfo { certificate: Some(certificate(hour)), address: None };
     let service = registry.service(trust_domain(), Clock::system(), AnonymousPeers::Refused);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::{model::RegisteredWorkload, publish::Snapshot};
-use mesh_xds::resource::{
-    Locality,
-    route::{Destination, RouteAction},
+use mesh_xds::{
+    resource::{
+        Locality,
+        route::{Destination, RouteAction},
+    },
+    server::StreamEvent,
 };
 use std::time::Instant;
 
@@ -340,5 +343,45 @@ async fn what_clients_report_of_their_calls_is_shown() {
 
     let running = App::start(Settings { load_report_interval: None, ..dev(&dir) }).await.unwrap();
     assert_eq!(get(running.addresses().http.unwrap(), "/debug/load").await.0, 404);
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_outlive_their_connections() {
+    let dir = config(SERVICE);
+    let settings = Settings {
+        max_connection_age: Some(Duration::from_millis(100)),
+        max_connection_age_grace: Duration::from_millis(10),
+        load_report_interval: Some(Duration::from_millis(100)),
+        ..dev(&dir)
+    };
+    let running = App::start(settings).await.unwrap();
+    let address = running.addresses().xds_plaintext.unwrap();
+    let mut opened = running.ads[0].events();
+    let client = client(address, None, "default", "default");
+    let mut watch = client.config("reviews:9080", "reviews:9080");
+    let store = Arc::new(LoadStore::default());
+    let load = store.cluster(&CLUSTER.into(), &CLUSTER.into(), Instant::now());
+    let here = load.locality(&Locality::default());
+    let _reporter = reporter(address, &store);
+
+    let streams = async {
+        let mut count = 0;
+        while count < 4 {
+            count += usize::from(matches!(opened.recv().await.unwrap(), StreamEvent::Connected { .. }));
+        }
+    };
+    timeout(PATIENCE, streams).await.unwrap();
+    std::fs::write(dir.path().join("mesh.yaml"), format!("{SERVICE}{RULE}")).unwrap();
+    until(&mut watch, |config| destination(config).contains("|v1|")).await;
+    let sums = running.load().unwrap();
+    // A report that is under way when its stream ends is not repeated; there are others.
+    let reported = async {
+        while sums.sums().clusters.get(CLUSTER).is_none_or(|cluster| cluster.sums.issued < 1) {
+            here.begin().end(true);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, reported).await.unwrap();
     running.shutdown().await;
 }
