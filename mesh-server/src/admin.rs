@@ -23,14 +23,18 @@ use crate::{
     model::ClientScope,
 };
 use axum::{
-    Json, Router,
+    Router,
     extract::{Query, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_TYPE, ORIGIN},
+    },
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use mesh_xds::{
     name::ResourceType,
+    printable,
     resource::Locality,
     server::{AdsService, StreamStatus},
 };
@@ -53,6 +57,16 @@ pub(crate) fn router(status: Status) -> Router {
 }
 
 type App = State<Arc<Status>>;
+
+/// JSON that may be shown on a terminal: clients' own words are in it.
+fn shown(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => {
+            ([(CONTENT_TYPE, "application/json")], printable::json(&text).into_owned()).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
 
 async fn ready(State(status): App) -> Response {
     if *status.stop.borrow() {
@@ -98,7 +112,7 @@ struct Synced {
     stream: StreamStatus,
 }
 
-async fn syncz(State(status): App) -> Json<Value> {
+async fn syncz(State(status): App) -> Response {
     let snapshot = status.publisher.current();
     let streams = status.ads.iter().flat_map(|ads| ads.streams());
     let streams: Vec<Synced> = streams
@@ -108,7 +122,7 @@ async fn syncz(State(status): App) -> Json<Value> {
             stream,
         })
         .collect();
-    Json(json!({
+    shown(&json!({
         "revision": &*snapshot.revision,
         "config_revision": status.loaded.borrow().revision,
         "streams": streams,
@@ -117,22 +131,26 @@ async fn syncz(State(status): App) -> Json<Value> {
 
 async fn load(State(status): App) -> Response {
     match &status.load {
-        Some(load) => Json(load.sums()).into_response(),
+        Some(load) => shown(&load.sums()),
         None => {
             (StatusCode::NOT_FOUND, "clients are not asked to report: see --load-reports\n").into_response()
         }
     }
 }
 
-async fn findings(State(status): App) -> Json<Value> {
+async fn findings(State(status): App) -> Response {
     let loaded = status.loaded.borrow().clone();
     let findings: &[Finding] = &loaded.findings;
-    Json(json!({ "config_revision": loaded.revision, "findings": findings }))
+    shown(&json!({ "config_revision": loaded.revision, "findings": findings }))
 }
 
-async fn confirm_deletion(State(status): App) -> &'static str {
+/// A page that is open in a browser on this machine can make it ask as well, but not without the browser saying so.
+async fn confirm_deletion(State(status): App, headers: HeaderMap) -> Response {
+    if headers.contains_key(ORIGIN) {
+        return (StatusCode::FORBIDDEN, "a web page may not confirm a deletion: use curl\n").into_response();
+    }
     status.directory.confirm_deletion();
-    "confirmed\n"
+    "confirmed\n".into_response()
 }
 
 /// Whose configuration.
@@ -154,7 +172,7 @@ enum Kind {
     Envoy,
 }
 
-async fn config_dump(State(status): App, Query(whose): Query<Whose>) -> Json<Value> {
+async fn config_dump(State(status): App, Query(whose): Query<Whose>) -> Response {
     let snapshot = status.publisher.current();
     let client = Client {
         kind: match whose.client {
@@ -186,7 +204,21 @@ async fn config_dump(State(status): App, Query(whose): Query<Whose>) -> Json<Val
             .collect();
         types.insert(kind.abbreviation().to_owned(), resources.into());
     }
-    Json(
-        json!({ "revision": &*snapshot.revision, "client": format!("{:?}", client.kind), "resources": types }),
+    shown(
+        &json!({ "revision": &*snapshot.revision, "client": format!("{:?}", client.kind), "resources": types }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_clients_say_does_not_drive_the_terminal_that_shows_it() {
+        let said = json!({ "node": "\u{1b}[2J\u{9b}1A\u{202e}evil\u{7f}" });
+        let body = axum::body::to_bytes(shown(&said).into_body(), 1 << 10).await.unwrap();
+        let text = str::from_utf8(&body).unwrap();
+        assert!(text.chars().all(|char| (' '..='~').contains(&char)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), said, "and nothing is lost");
+    }
 }

@@ -4,6 +4,7 @@
 //! A broken object does not: what is good is served and what is bad is reported, unless nothing is good, or
 //! it cannot even be said what is broken: it may be a security policy.
 
+pub(crate) mod connection;
 mod error;
 mod metrics;
 mod ports;
@@ -11,13 +12,15 @@ mod ports;
 use crate::{
     analysis::Severity,
     compile::Mesh,
-    csds::{self, Door, Everybody},
+    csds::{self, Everybody},
     model::MeshSettings,
+    peers::{Door, most_connections},
     publish::{AnonymousPeers, Peer, Publisher, Served},
     registration::{Registry, WorkloadFile},
     settings::Settings,
     source::{Directory, Loaded},
 };
+use connection::Ages;
 pub use error::StartError;
 use mesh_ca::{
     issuer::{
@@ -29,7 +32,7 @@ use mesh_ca::{
 };
 use mesh_xds::{
     lrs::{LoadReportService, LoadReportSettings, Reporting},
-    server::{AdsService, AdsSettings},
+    server::{AdsService, AdsSettings, Places},
 };
 pub(crate) use metrics::{Gauges, Metrics};
 use std::{
@@ -152,6 +155,8 @@ impl App {
         let attestors = attestors.and(JoinTokenAttestor::new(tokens));
         let certificates = CertificateService::new(authority.clone(), attestors);
         let everybody = Everybody::default();
+        let ages = Ages::new(settings.max_connection_age);
+        let places = Places::new(most_connections(settings.max_connections));
         for (listener, anonymous) in [(tls, AnonymousPeers::Refused), (plaintext, AnonymousPeers::Admitted)] {
             let Some(listener) = listener else { continue };
             let config = match anonymous {
@@ -168,11 +173,12 @@ impl App {
             let clock = authority.clock().clone();
             let served =
                 Served::new(publisher.clone(), settings.trust_domain.clone(), clock.clone(), anonymous);
-            let ads = AdsService::new(Arc::new(served), AdsSettings::default());
+            // Streams end with their connection, and so lead elsewhere; a new one on the same leads nowhere.
+            let ads = AdsService::new(Arc::new(served), ads_settings(&settings));
             running.tasks.spawn(metrics.clone().count(ads.events()));
             running.ads.push(ads.clone());
             everybody.add(ads.clone());
-            let door = Door {
+            let caller = csds::Door {
                 trust_domain: settings.trust_domain.clone(),
                 clock: clock.clone(),
                 anonymous,
@@ -192,9 +198,10 @@ impl App {
                 ads,
                 certificates: metrics.counting(certificates.clone()),
                 registration: registry.service(settings.trust_domain.clone(), clock, registrants),
-                csds: csds::service(everybody.clone(), door),
+                csds: csds::service(everybody.clone(), caller),
             };
-            running.servers.spawn(ports::serve_grpc(listener, config, services, stopped.clone()));
+            let door = Door::new(listener, config, places.clone());
+            running.servers.spawn(ports::serve_grpc(door, services, ages, stopped.clone()));
         }
         let status = Status {
             publisher: publisher.clone(),
@@ -207,7 +214,8 @@ impl App {
             directory,
         };
         if let Some(listener) = http {
-            running.servers.spawn(ports::serve_http(listener, crate::admin::router(status), stopped));
+            let door = Door::new(listener, None, Places::new(ports::HTTP_CONNECTIONS));
+            running.servers.spawn(ports::serve_http(door, crate::admin::router(status), stopped));
         }
         running.tasks.spawn(async move {
             while loaded.changed().await.is_ok() {
@@ -352,6 +360,17 @@ fn server_names(settings: &Settings, address: Option<SocketAddr>) -> ServerNames
         }
     }
     names
+}
+
+/// Connections have an age; streams need none.
+fn ads_settings(settings: &Settings) -> AdsSettings {
+    let default = AdsSettings::default();
+    AdsSettings {
+        max_age: None,
+        max_kept_bytes: settings.max_kept_bytes.unwrap_or(default.max_kept_bytes),
+        max_unsent_bytes: settings.max_unsent_bytes.unwrap_or(default.max_unsent_bytes),
+        ..default
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::{
     app::Running,
     join::{Join, Security},
     log,
+    model::{Config, Protocol, Service},
 };
 use clap::{Args, Parser, Subcommand};
 use mesh_ca::spiffe_id::TrustDomain;
@@ -18,6 +19,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -95,6 +97,19 @@ struct Common {
     /// How often clients report what their calls did, shown by /debug/load and /metrics; `none`: never.
     #[arg(long, value_name = "INTERVAL", default_value = "10s", value_parser = interval_or_none)]
     load_reports: IntervalOrNone,
+    /// Clients are asked to connect again after this, give or take a tenth, so that they spread over replicas; `none`:
+    /// never.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = interval_or_none)]
+    max_connection_age: IntervalOrNone,
+    /// Connections of clients at once; without it 20,000. Never more than this process may have files open.
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<usize>,
+    /// Bytes that each gRPC port keeps of what clients say of themselves and subscribe to; without it 3 GiB.
+    #[arg(long, value_name = "BYTES")]
+    max_kept_bytes: Option<usize>,
+    /// Bytes of responses that connections of each gRPC port may hold for clients that do not read; without it 1 GiB.
+    #[arg(long, value_name = "BYTES")]
+    max_unsent_bytes: Option<usize>,
 }
 
 /// `none`, or an interval.
@@ -182,6 +197,10 @@ impl Common {
             load_report_interval: self.load_reports.0,
             root_namespace: self.root_namespace,
             http: Some(self.http),
+            max_connection_age: self.max_connection_age.0,
+            max_connections: self.max_connections,
+            max_kept_bytes: self.max_kept_bytes,
+            max_unsent_bytes: self.max_unsent_bytes,
             ..settings
         }
     }
@@ -268,23 +287,58 @@ fn announce(running: &Running, config: &Path, dev: Option<&Path>) -> io::Result<
         let bootstrap = join.bootstrap().map_err(io::Error::other)?;
         let path = dir.join("bootstrap.json");
         std::fs::write(&path, format!("{:#}\n", bootstrap.to_json()))?;
-        writeln!(
-            out,
-            "\nconfiguration in {} (edit it: it is live)\n\n\
-             Paste into a program that calls the service `greeter`:\n\n    \
-             let mesh = Mesh::from_env()?;\n    \
-             let channel = mesh.channel(\"xds:///greeter:50051\")?;\n    \
-             let mut client = GreeterClient::new(channel);\n\n\
-             and run it with\n\n    \
-             export GRPC_XDS_BOOTSTRAP={}\n\n\
-             A server joins with a bootstrap of its own:\n\n    \
-             meshctl bootstrap --dev --server {xds} --workload greeter --label app=greeter > greeter.json\n",
-            config.display(),
-            path.display(),
-        )?;
+        let steps = first_steps(&running.publisher().current().model.config, xds, &path);
+        writeln!(out, "\nconfiguration in {} (edit it: it is live)\n\n{steps}", config.display())?;
     }
     writeln!(out, "ready")?;
     out.flush()
+}
+
+/// How a program calls a service that there is, and how its servers join.
+fn first_steps(config: &Config, xds: SocketAddr, bootstrap: &Path) -> String {
+    let bootstrap = bootstrap.display();
+    let is_called = |service: &&Arc<Service>| service.selector().is_some_and(|labels| !labels.is_empty());
+    let services = || config.services().filter(|service| !service.ports.is_empty());
+    let Some(service) = services().find(is_called).or_else(|| services().next()) else {
+        return format!(
+            "There is no service yet: write a Service into it. Programs find this control plane with\n\n    \
+             export GRPC_XDS_BOOTSTRAP={bootstrap}\n"
+        );
+    };
+    let host = &service.hostname;
+    let own = format!(".default.svc.{}", config.settings().domain);
+    let host = host.strip_suffix(&own).unwrap_or(host);
+    let name = host.split('.').next().unwrap_or(host);
+    let port = service.ports.iter().find(|port| port.protocol == Protocol::Grpc).or(service.ports.first());
+    let port = port.map_or(0, |port| port.number);
+    let mut steps = format!(
+        "Paste into a program that calls the service `{host}`:\n\n    \
+         let mesh = Mesh::from_env()?;\n    \
+         let channel = mesh.channel(\"xds:///{host}:{port}\")?;\n    \
+         let mut client = {}Client::new(channel);\n\n\
+         and run it with\n\n    \
+         export GRPC_XDS_BOOTSTRAP={bootstrap}\n",
+        camel(name)
+    );
+    if let Some(labels) = service.selector().filter(|labels| !labels.is_empty()) {
+        let namespace = match &*service.namespace {
+            "default" => String::new(),
+            namespace => format!(" --namespace {namespace}"),
+        };
+        let labels: String = labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
+        steps += &format!(
+            "\nA server joins with a bootstrap of its own:\n\n    \
+             meshctl bootstrap --dev --server {xds} --workload {name}{namespace}{labels} > {name}.json\n"
+        );
+    }
+    printable::except(&steps, &['\n']).into_owned()
+}
+
+/// `product-page` as the name of a type.
+fn camel(name: &str) -> String {
+    let words = name.split(|char: char| !char.is_ascii_alphanumeric());
+    let capital = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase();
+    words.map(|word| capital(word) + word.get(1..).unwrap_or_default()).collect()
 }
 
 /// Interrupt or termination.

@@ -125,6 +125,30 @@ impl<'m> Compiler<'m> {
         names
     }
 
+    /// Whether [`Self::names`] has a name.
+    pub fn lists(&self, kind: ResourceType, name: &str) -> bool {
+        let has_port = |host, port| self.service(host).is_some_and(|service| service.port(port).is_some());
+        match kind {
+            ResourceType::Listener | ResourceType::RouteConfiguration if self.client.is_envoy() => {
+                self.names(kind).iter().any(|listed| **listed == *name)
+            }
+            ResourceType::Listener => names::Target::parse(name).is_some_and(|target| {
+                let port = target.port.filter(|port| has_port(target.host, *port));
+                port.is_some_and(|port| *name == format!("{}:{port}", target.host))
+            }),
+            ResourceType::RouteConfiguration => names::Outbound::parse(name)
+                .is_some_and(|route| route.subset.is_empty() && has_port(route.host, route.port)),
+            ResourceType::Cluster | ResourceType::ClusterLoadAssignment => {
+                let is_bare =
+                    matches!(self.client.kind, ClientKind::Envoy(EnvoyOptions { certificate: None, .. }));
+                let host = names::Outbound::parse(name).map(|name| name.host);
+                host.is_some_and(|host| self.clusters_of(host).iter().any(|listed| **listed == *name))
+                    && (!is_bare || kind != ResourceType::Cluster || self.resource(kind, name).is_some())
+            }
+            ResourceType::Secret => false,
+        }
+    }
+
     fn clusters(&self) -> Vec<Name> {
         self.services().flat_map(|service| self.clusters_to(service)).collect()
     }

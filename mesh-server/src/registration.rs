@@ -8,10 +8,12 @@
 //! is only for who it was made for: the same identity, service account and ports.
 
 mod owners;
+mod pace;
 mod store;
 
 use crate::{
     model::{Health, Locality, Model, RegisteredWorkload, is_dns_label, is_label_key, is_label_value},
+    peers::Grace,
     proto::registration::{
         self as proto, RegisterRequest, RegisterResponse,
         workload_registration_server::{WorkloadRegistration, WorkloadRegistrationServer},
@@ -23,8 +25,9 @@ use mesh_ca::{
     clock::Clock,
     spiffe_id::{SpiffeId, TrustDomain},
 };
-use mesh_xds::server::Bucket;
-use owners::{End, Owner, Speaker};
+use mesh_xds::server::{Bucket, Full, Place, Places};
+use owners::{End, Owner, Speaker, TooMany};
+use pace::Pace;
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -45,9 +48,16 @@ const LARGEST_REQUEST: usize = 64 << 10;
 const REQUESTS: u32 = 20;
 /// … and how many more each second.
 const REQUESTS_PER_SECOND: u32 = 5;
-/// How long an entry stays whose stream ended with its certificate: the workload is there, and comes back with a
-/// new one.
+/// How long an entry stays whose stream ended with its certificate, or with the age of its connection: the workload is
+/// there, and comes back.
 const RENEWAL: Duration = Duration::from_secs(10);
+/// Streams at once.
+const STREAMS: usize = 20_000;
+/// A stream that says nothing for this long after its start is ended.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// Labels, and ports, of a workload: each is kept, and looked up.
+const MOST_LABELS: usize = 128;
 
 /// Bytes of `RegisterRequest.process` and `.session`.
 const LONGEST_ID: usize = 64;
@@ -60,13 +70,22 @@ type Owners = HashMap<(String, String), Owner>;
 pub struct Registry {
     publisher: Publisher,
     owners: Arc<Mutex<(u64, Owners)>>,
+    places: Arc<Places>,
+    pace: Arc<Pace>,
     closing: watch::Sender<bool>,
 }
 
 impl Registry {
     /// A registry that publishes to `publisher`.
     pub fn new(publisher: Publisher) -> Self {
-        Self { publisher, owners: Arc::default(), closing: watch::Sender::new(false) }
+        let places = Places::new(STREAMS);
+        Self {
+            publisher,
+            owners: Arc::default(),
+            places,
+            pace: Arc::default(),
+            closing: watch::Sender::new(false),
+        }
     }
 
     /// Ends every stream and refuses new ones, but keeps the endpoints: the workloads are still there, it
@@ -144,31 +163,43 @@ impl Registry {
     ) -> Result<(RegisteredWorkload, Arc<Snapshot>), Status> {
         let mut owners = self.owners();
         let current = self.publisher.current();
-        let key = |name: &str| (workload.namespace.clone(), name.to_owned());
-        let held = |name: &str| current.model.workloads.find(&workload.namespace, name);
-        let own = |name: &str| {
-            let owner = owners.1.get(&key(name));
-            let same = |held: &Arc<RegisteredWorkload>| {
-                held.ports == workload.ports && held.service_account == workload.service_account
-            };
-            owner.is_some_and(|owner| owner.is(speaker.stream) || owner.is_again(&speaker, identity))
-                || held(name).is_some_and(same)
-                    && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
+        let standing = |key: &(String, String)| {
+            let held = current.model.workloads.find(&key.0, &key.1);
+            let is_same = held.is_some_and(|held| {
+                held.address == workload.address
+                    && held.ports == workload.ports
+                    && held.service_account == workload.service_account
+            });
+            let owner = owners.1.get(key);
+            let speaks = |owner: &Owner| owner.is(speaker.stream) || owner.is_again(&speaker, identity);
+            if owner.is_some_and(speaks)
+                || is_same && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
+            {
+                Standing::Own
+            } else if held.is_none() {
+                Standing::Free
+            } else {
+                Standing::Taken
+            }
         };
-        let mut names = vec![workload.name.clone()];
-        names.extend(workload.name_with_port());
-        let found =
-            names.iter().find(|name| own(name)).or_else(|| names.iter().find(|name| held(name).is_none()));
-        let Some(name) = found.cloned() else {
+        let names = [Some(workload.name.clone()), workload.name_with_port()].into_iter().flatten();
+        let keys = names.map(|name| (workload.namespace.clone(), name)).map(|key| (standing(&key), key));
+        let Some((_, key)) =
+            keys.filter(|(standing, _)| *standing != Standing::Taken).min_by_key(|(standing, _)| *standing)
+        else {
             return Err(Status::permission_denied(format!(
                 "workload {:?}: others are registered by that name at {}; choose another name",
                 workload.name, workload.address
             )));
         };
-        let key = key(&name);
-        workload.name = name;
+        workload.name.clone_from(&key.1);
         let owner = owners.1.entry(key).or_insert_with(|| Owner::new(identity.cloned()));
-        owner.say(speaker, workload.clone());
+        owner.say(speaker, workload.clone()).map_err(|TooMany(limit)| {
+            Status::resource_exhausted(format!(
+                "workload {}: as many streams speak for it as the limit of {limit}",
+                workload.name
+            ))
+        })?;
         let snapshot = self.publisher.add_workload(workload.clone());
         Ok((workload, snapshot))
     }
@@ -191,6 +222,14 @@ impl Registry {
         }
     }
 
+    /// `stream` is over, and its workload comes back in another one.
+    fn wait_for(&self, entry: &RegisteredWorkload, stream: u64) {
+        let key = (entry.namespace.clone(), entry.name.clone());
+        if let Some(owner) = self.owners().1.get_mut(&key) {
+            owner.wait_for(stream);
+        }
+    }
+
     /// Publishes the health of an entry that is `stream`'s own, and still is.
     fn update(&self, workload: RegisteredWorkload, stream: u64) -> Result<Arc<Snapshot>, Status> {
         let mut owners = self.owners();
@@ -201,6 +240,14 @@ impl Registry {
         owner.say_again(stream, workload.clone());
         Ok(self.publisher.add_workload(workload))
     }
+}
+
+/// How a name stands to a stream that wants it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Own,
+    Free,
+    Taken,
 }
 
 /// The service of one port.
@@ -232,6 +279,17 @@ impl WorkloadRegistration for RegistrationService {
         if *self.registry.closing.borrow() {
             return Err(shutting_down());
         }
+        let account = peer.account();
+        let place = self.registry.places.take(&account).map_err(|full| {
+            Status::unavailable(match full {
+                Full::All => format!("this control plane takes its limit of {STREAMS} registrations"),
+                Full::Peer => format!(
+                    "this control plane takes nearly its limit of {STREAMS} registrations, and what is left is not for \
+                     a peer that has as many as this one"
+                ),
+            })
+        })?;
+        let grace = extensions.get::<Grace>().cloned().unwrap_or_default();
         let stream = {
             let mut owners = self.registry.owners();
             owners.0 += 1;
@@ -242,10 +300,13 @@ impl WorkloadRegistration for RegistrationService {
             closing: self.registry.closing.subscribe(),
             clock: self.clock.clone(),
             peer,
+            account,
             stream,
             entry: None,
             rate: Bucket::new(REQUESTS, REQUESTS_PER_SECOND),
             requests: request.into_inner(),
+            grace,
+            _place: place,
         };
         let responses = stream::unfold(Some(session), |session| async move {
             let mut session = session?;
@@ -269,16 +330,24 @@ struct Session {
     closing: watch::Receiver<bool>,
     clock: Clock,
     peer: Peer,
+    account: String,
     stream: u64,
     entry: Option<RegisteredWorkload>,
     rate: Bucket,
     requests: Streaming<RegisterRequest>,
+    /// Of its connection.
+    grace: Grace,
+    _place: Place,
 }
 
 impl Session {
     async fn next(&mut self) -> Result<Option<RegisterResponse>, Status> {
+        let patience = self.entry.is_none().then_some(FIRST_REQUEST);
         let request = tokio::select! {
             request = self.requests.message() => Some(request?),
+            () = sleep(patience) => {
+                return Err(Status::deadline_exceeded("no request came; the first one must carry `workload`"));
+            }
             // An error means that the registry is gone, which ends the stream as well.
             _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
             () = expired(&self.clock, self.peer.expires) => None,
@@ -289,7 +358,11 @@ impl Session {
                 "the certificate that this stream was opened with has expired; register again with a new one",
             ));
         };
-        let Some(request) = request else { return Ok(None) };
+        let Some(request) = request else {
+            // It says itself that it goes, whatever becomes of its connection.
+            self.leave();
+            return Ok(None);
+        };
         if !self.rate.take(tokio::time::Instant::now().into_std()) {
             return Err(Status::resource_exhausted(format!(
                 "this stream makes requests faster than the limit of {REQUESTS_PER_SECOND} a second after the first \
@@ -304,8 +377,16 @@ impl Session {
                 )));
             }
         }
-        let publisher = self.registry.publisher.clone();
         let health = health(request.health)?;
+        let Some(turn) = self.registry.pace.turn(&self.account, tokio::time::Instant::now()) else {
+            return Err(Status::resource_exhausted(format!(
+                "{} changes its workloads so often that this change would wait longer than {:?}",
+                self.account,
+                pace::LONGEST
+            )));
+        };
+        tokio::time::sleep_until(turn).await;
+        let publisher = self.registry.publisher.clone();
         let (workload, snapshot) = match (request.workload, &self.entry) {
             (Some(workload), _) => {
                 let parsed = parse(&workload, &self.peer, &publisher.current().model)?;
@@ -354,6 +435,7 @@ impl Session {
     fn leave_later(&mut self) {
         let Some(entry) = self.entry.take() else { return };
         let (registry, stream) = (self.registry.clone(), self.stream);
+        registry.wait_for(&entry, stream);
         tokio::spawn(async move {
             tokio::time::sleep(RENEWAL).await;
             if !*registry.closing.borrow() {
@@ -373,9 +455,22 @@ async fn expired(clock: &Clock, expires: Option<SystemTime>) {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if !*self.registry.closing.borrow() {
+        if *self.registry.closing.borrow() {
+            return;
+        }
+        // With its connection, which had to go: it is not its workload that does.
+        if self.grace.has_begun() {
+            self.leave_later();
+        } else {
             self.leave();
         }
+    }
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -430,6 +525,11 @@ fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<Registere
     let base = if said.group.is_empty() { &said.name } else { &said.group };
     if !is_dns_label(base) {
         return Err(invalid("it needs a name (a DNS label), or a group".to_owned()));
+    }
+    for (what, count) in [("labels", said.labels.len()), ("ports", said.ports.len())] {
+        if count > MOST_LABELS {
+            return Err(invalid(format!("it has {count} {what}, and {MOST_LABELS} are the limit")));
+        }
     }
     let mut ports: BTreeMap<String, u16> = group.map(|group| group.ports.clone()).unwrap_or_default();
     for (name, port) in &said.ports {

@@ -34,6 +34,16 @@ pub struct Settings {
     pub believe_loopback: bool,
     /// How often clients report what their calls did; absent: they are not asked to.
     pub load_report_interval: Option<Duration>,
+    /// A client's connection is asked to end after this, give or take a tenth, so that clients spread over replicas; its
+    /// streams end soon after. Absent: never.
+    pub max_connection_age: Option<Duration>,
+    /// Connections of clients at once; an address gets another one only while it has less than three times as many as are
+    /// free. Absent: 20,000. Never more than this process may have files open.
+    pub max_connections: Option<usize>,
+    /// Bytes that each gRPC port keeps of what clients say of themselves and subscribe to. Absent: 3 GiB.
+    pub max_kept_bytes: Option<usize>,
+    /// Bytes of responses that the connections of each gRPC port may hold for clients that do not read. Absent: 1 GiB.
+    pub max_unsent_bytes: Option<usize>,
     /// How long workloads known from before a restart are kept without coming back.
     pub workload_grace: Duration,
 }
@@ -55,6 +65,10 @@ impl Settings {
             server_names: Vec::new(),
             believe_loopback: false,
             load_report_interval: Some(Duration::from_secs(10)),
+            max_connection_age: Some(Duration::from_secs(30 * 60)),
+            max_connections: None,
+            max_kept_bytes: None,
+            max_unsent_bytes: None,
             workload_grace: Duration::from_secs(60),
         }
     }

@@ -66,23 +66,23 @@ impl Parse for Resources {
         crate::resource::name_of(body)
     }
 
-    /// Bytes with a key in them do not stay in memory beside what was made of them.
-    fn mark(&self, kind: ResourceType, body: &Bytes) -> Bytes {
-        if kind.is_public() {
-            return body.clone();
-        }
+    /// Bytes do not stay in memory beside what was made of them: a key may be in those of any type, since what a
+    /// parser ignores may hold one.
+    fn mark(&self, _: ResourceType, body: &Bytes) -> Bytes {
         let half = |seed| XxHash64::oneshot(seed, body).to_be_bytes();
         [half(0), half(1)].concat().into()
     }
 
-    fn show(&self, resource: &AnyResource, mark: &Bytes) -> Bytes {
+    /// Only what was understood: in the rest there may be keys and passwords, such as a certificate with its key beside
+    /// the name of a provider, which gRPC ignores (gRFC A29), or the configuration of a filter that is optional.
+    fn show(&self, resource: &AnyResource, _: &Bytes) -> Bytes {
         match resource {
             AnyResource::Secret(secret) => secret.redacted(),
-            _ => mark.clone(),
+            _ => resource.to_proto(),
         }
     }
 
-    /// Only what was understood: a key that was sent beside the name of a provider is not.
+    /// Only what was understood, as [`Self::show`].
     fn keep(&self, resource: &AnyResource, _: &Bytes) -> Bytes {
         resource.to_proto()
     }

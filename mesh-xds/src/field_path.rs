@@ -65,14 +65,28 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// The beginning of a path that is written.
-#[derive(Default)]
-struct Beginning(String);
+/// The beginning of what is written.
+struct Beginning {
+    text: String,
+    limit: usize,
+}
+
+impl Beginning {
+    /// As much of `value` as `limit` bytes hold, and a sign if that is not all. No more is made of it either: it may
+    /// quote a long value, and be one of many that do.
+    fn of(value: impl fmt::Display, limit: usize) -> String {
+        let mut beginning = Self { text: String::new(), limit };
+        if write!(beginning, "{value}").is_err() {
+            beginning.text.push('…');
+        }
+        beginning.text
+    }
+}
 
 impl Write for Beginning {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let some = start(text, LONGEST - self.0.len());
-        self.0.push_str(some);
+        let some = start(text, self.limit - self.text.len());
+        self.text.push_str(some);
         // Nothing more is written after an error.
         if some.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
@@ -86,19 +100,17 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Notes a fault; always `None`, so that a parser can end with it.
-    pub fn reject<T>(&mut self, at: &Path<'_>, reason: impl Into<String>) -> Option<T> {
+    /// Notes a fault; always `None`, so that a parser can end with it. A reason that quotes something is best given as
+    /// `format_args!`, which is written only as far as it is told.
+    pub fn reject<T>(&mut self, at: &Path<'_>, reason: impl fmt::Display) -> Option<T> {
         if self.told.len() == MOST {
             self.more += 1;
             return None;
         }
-        let reason = reason.into();
-        let reason = if reason.len() > LONGEST_REASON { clip(&reason, LONGEST_REASON) } else { reason };
-        let mut path = Beginning::default();
-        if write!(path, "{at}").is_err() {
-            path.0.push('…');
-        }
-        self.told.push(Invalid { path: path.0, reason });
+        self.told.push(Invalid {
+            path: Beginning::of(at, LONGEST),
+            reason: Beginning::of(reason, LONGEST_REASON),
+        });
         None
     }
 
@@ -106,7 +118,7 @@ impl Faults {
     pub fn take<T, E: fmt::Display>(&mut self, at: &Path<'_>, result: Result<T, E>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
-            Err(error) => self.reject(at, error.to_string()),
+            Err(error) => self.reject(at, error),
         }
     }
 
@@ -177,5 +189,28 @@ mod tests {
         let mut faults = Faults::default();
         faults.reject::<()>(&root.field("x"), long);
         assert!(faults.into_rejected().to_string().ends_with("ü…"));
+    }
+
+    #[test]
+    fn no_more_is_made_of_a_reason_than_is_told() {
+        use std::cell::Cell;
+        struct Long<'c>(&'c Cell<usize>);
+        impl fmt::Display for Long<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                for _ in 0..1_000_000 {
+                    self.0.set(self.0.get() + 1);
+                    f.write_str("x")?;
+                }
+                Ok(())
+            }
+        }
+        let written = Cell::new(0);
+        let mut faults = Faults::default();
+        for _ in 0..1000 {
+            faults.reject::<()>(&Path::ROOT, format_args!("`{}` is long", Long(&written)));
+            faults.take::<(), _>(&Path::ROOT, Err(Long(&written)));
+        }
+        assert_eq!(faults.len(), 2000);
+        assert!(written.get() <= MOST * (LONGEST_REASON + 1), "{} characters", written.get());
     }
 }

@@ -7,6 +7,7 @@ mod domain;
 mod fraction;
 mod header;
 mod path;
+mod re2;
 mod string;
 mod tree;
 

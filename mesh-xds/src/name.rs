@@ -60,7 +60,8 @@ impl ResourceType {
         self.url().rsplit('/').next().unwrap_or_default()
     }
 
-    /// The types whose resources name resources of this type, or name others that do.
+    /// The types whose resources name resources of this type, or name others that do. That clusters name clusters
+    /// (aggregates) is left out: one that is rejected and goes would keep itself.
     pub(crate) const fn users(self) -> &'static [Self] {
         match self {
             Self::ClusterLoadAssignment | Self::Secret => {

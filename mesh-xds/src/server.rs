@@ -15,7 +15,7 @@ mod hostile;
 mod http;
 mod names;
 mod node;
-pub(crate) mod places;
+mod places;
 #[cfg(test)]
 pub(crate) mod recorded;
 #[cfg(test)]
@@ -37,6 +37,7 @@ pub use bucket::Bucket;
 pub use delta::Delta;
 pub use http::AdsServer;
 pub use node::read_node;
+pub use places::{Full, Place, Places};
 pub use sotw::Sotw;
 pub(crate) use status::epoch_seconds;
 pub use status::{HeldStatus, NackStatus, StreamStatus, TypeStatus, Variant};

@@ -30,8 +30,8 @@ pub(super) struct ControlPlaneConnector {
     own: Mutex<HashMap<Files, WorkloadIdentity>>,
     /// Each read once for all control planes.
     tokens: Mutex<HashMap<PathBuf, Arc<TokenFile>>>,
-    /// The latest channel of ADS: load reports use the same connection. Of what is told a server, its credentials
-    /// count as much as its address.
+    /// The latest channel of ADS, until its control plane is let go: load reports use the same connection. Of what is told
+    /// a server, its credentials count as much as its address.
     latest: Mutex<HashMap<ServerConfig, Channel>>,
 }
 
@@ -132,7 +132,12 @@ impl Connector for ControlPlaneConnector {
 
     fn shared(&self, server: &ServerConfig) -> Result<Channel, String> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned();
-        latest.map_or_else(|| self.connect(server), Ok)
+        // What ADS has let go nobody would forget.
+        latest.map_or_else(|| self.channel(server), Ok)
+    }
+
+    fn let_go(&self, server: &ServerConfig) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).remove(server);
     }
 
     fn metadata<'a>(&'a self, server: &'a ServerConfig) -> BoxFuture<'a, Result<MetadataMap, Status>> {
@@ -151,7 +156,7 @@ mod tests {
     };
     use mesh_xds::{
         bootstrap::{Bootstrap, Node},
-        client::XdsClient,
+        client::{BackoffSettings, ClientSettings, XdsClient},
     };
     use std::path::Path;
     use tokio::net::TcpListener;
@@ -228,7 +233,13 @@ mod tests {
         connector.shared(&with("one:1", own())).unwrap();
         assert_eq!(channels(), 2, "the one of ADS");
         connector.shared(&with("one:1", None)).unwrap();
-        assert_eq!(channels(), 3, "another identity is another connection");
+        assert_eq!(channels(), 2, "another identity is another connection, and only ADS's are kept");
+        connector.let_go(&with("one:1", None));
+        assert_eq!(channels(), 2);
+        connector.let_go(&with("one:1", own()));
+        assert_eq!(channels(), 1, "a connection that nobody uses ends");
+        connector.shared(&with("one:1", own())).unwrap();
+        assert_eq!(channels(), 1);
         // Roots are read for each connection.
         std::fs::remove_file(&roots).unwrap();
         let why = connector.connect(&with("one:1", own())).unwrap_err();
@@ -296,5 +307,58 @@ mod tests {
         for path in [good, bad, token] {
             std::fs::remove_file(path).unwrap();
         }
+    }
+
+    /// One stream of ADS, as a server without protobuf sees it.
+    struct Stream {
+        connection: h2::server::Connection<tokio::net::TcpStream, bytes::Bytes>,
+        respond: h2::server::SendResponse<bytes::Bytes>,
+        _request: http::Request<h2::RecvStream>,
+    }
+
+    impl Stream {
+        async fn accept(listener: &TcpListener) -> Self {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(tcp).await.unwrap();
+            let (_request, respond) = connection.accept().await.unwrap().unwrap();
+            Self { connection, respond, _request }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_connection_of_a_control_plane_that_is_let_go_ends() {
+        let [first, second] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0"));
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        let server = |listener: &TcpListener| {
+            let address = listener.local_addr().unwrap().to_string();
+            ServerConfig::new(&address, ChannelCredentials::Insecure).unwrap()
+        };
+        let mut bootstrap = Bootstrap::new(server(&first), Node::default());
+        bootstrap.servers.push(server(&second));
+        let connector = Arc::new(ControlPlaneConnector::new(None, Keepalive::default()));
+        let backoff = BackoffSettings { initial: Duration::from_millis(20), max: Duration::from_millis(50) };
+        let settings = ClientSettings { backoff, ..ClientSettings::default() };
+        let client = XdsClient::spawn_with(&bootstrap, connector.clone(), settings);
+        let _watch = client.config("t", "t");
+        drop(first.accept().await.unwrap());
+        let mut second = Stream::accept(&second).await;
+
+        // The first answers: the second is let go.
+        let mut first = Stream::accept(&first).await;
+        let answer = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut body = first.respond.send_response(answer, false).unwrap();
+        let url = "type.googleapis.com/envoy.config.listener.v3.Listener";
+        let message = [&[0x22, url.len() as u8][..], url.as_bytes()].concat();
+        let framed = [&[0, 0, 0, 0, message.len() as u8][..], &message].concat();
+        body.send_data(framed.into(), false).unwrap();
+        let ended = async { while second.connection.accept().await.is_some() {} };
+        let serve = async { while first.connection.accept().await.is_some() {} };
+        tokio::select! {
+            () = ended => {}
+            () = serve => panic!("the first is in use"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("the second's connection stays open"),
+        }
+        assert!(!connector.latest.lock().unwrap().contains_key(&bootstrap.servers[1]));
+        assert!(connector.latest.lock().unwrap().contains_key(&bootstrap.servers[0]));
     }
 }

@@ -69,11 +69,8 @@ impl Registrations {
         decided.await.unwrap_or(Err(RegistrationError::Ended))
     }
 
-    /// What each says; the only one without its name.
+    /// What each says.
     fn refusal(&self, states: &[RegistrationState]) -> Arc<str> {
-        if let [Refused(why)] = states {
-            return why.clone();
-        }
         let words = self.0.iter().zip(states).map(|(one, state)| match state {
             Refused(why) => format!("{}: {why}", one.control_plane),
             state => format!("{}: {state}", one.control_plane),

@@ -125,7 +125,8 @@ async fn a_control_plane_without_registration_is_left_alone() {
 async fn a_refusal_is_an_error_in_the_words_of_the_control_plane() {
     let world = world(Some(Status::permission_denied("default/reviews is not yours"))).await;
     let refused = world.registrations.registered().await.unwrap_err();
-    assert_eq!(refused, RegistrationError::Refused("default/reviews is not yours".into()));
+    let who = world.registrations.statuses().remove(0).control_plane;
+    assert_eq!(refused, RegistrationError::Refused(format!("{who}: default/reviews is not yours").into()));
     assert!(until(&world, |_| true).await.to_string().contains("not yours"));
     world.registrations.drain().await;
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     join::{Join, Security},
     proto::registration::{Health, RegisterRequest, RegisterResponse, Workload},
+    publish::Snapshot,
 };
 use mesh_ca::spiffe_id::TrustDomain;
 use mesh_xds::{
@@ -125,6 +126,19 @@ pub(super) async fn until(watch: &mut ConfigWatch, wanted: impl Fn(&XdsConfig) -
     }
 }
 
+/// Waits until what is published is as wanted.
+pub(super) async fn published(publisher: &Publisher, wanted: impl Fn(&Snapshot) -> bool) {
+    let mut changes = publisher.changes();
+    let search = async {
+        while !wanted(&publisher.current()) {
+            changes.changed().await.unwrap();
+        }
+    };
+    if timeout(PATIENCE, search).await.is_err() {
+        panic!("never as wanted; last: {:#?}", publisher.current().model.workloads);
+    }
+}
+
 pub(super) const CLUSTER: &str = "outbound|9080||reviews.default.svc.cluster.local";
 
 pub(super) fn endpoints(config: &XdsConfig) -> Option<&ClusterLoadAssignment> {
@@ -203,9 +217,14 @@ pub(super) fn workload(address: &str, port: u32) -> Workload {
 
 /// One GET.
 pub(super) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, &format!("GET {path}"), "").await
+}
+
+/// One request without a body, with these headers.
+pub(super) async fn ask(address: SocketAddr, what: &str, headers: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let request = format!("{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();

@@ -34,6 +34,19 @@ fn the_plaintext_port_can_be_closed_and_lifetimes_set() {
 }
 
 #[test]
+fn connections_have_an_age_and_a_number_and_streams_a_weight() {
+    let of = |args: &[&str]| {
+        let settings = settings(&[&["run", "--config=c"], args].concat());
+        (settings.max_connection_age.map(|age| age.as_secs()), settings.max_connections)
+    };
+    assert_eq!(of(&[]), (Some(1800), None));
+    assert_eq!(of(&["--max-connection-age=90s", "--max-connections=7"]), (Some(90), Some(7)));
+    assert_eq!(of(&["--max-connection-age=none"]), (None, None));
+    let settings = settings(&["run", "--config=c", "--max-kept-bytes=8", "--max-unsent-bytes=9"]);
+    assert_eq!((settings.max_kept_bytes, settings.max_unsent_bytes), (Some(8), Some(9)));
+}
+
+#[test]
 fn what_is_not_an_option_is_explained() {
     for (args, said) in [
         (&["run"][..], "--config"),
@@ -52,4 +65,44 @@ async fn development_stays_on_loopback() {
     let Command::Dev(dev) = parse(&["dev", "--xds=0.0.0.0:0"]).unwrap().command else { panic!("not `dev`") };
     let text = dev.serve().await.unwrap_err();
     assert!(text.contains("loopback only") && text.contains("mesh-server run"), "{text}");
+}
+
+#[tokio::test]
+async fn development_shows_how_to_call_a_service_that_there_is() {
+    let steps = |yaml: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.yaml"), yaml).unwrap();
+        let settings =
+            crate::model::MeshSettings { domain: "cluster.local".into(), root_namespace: "root".into() };
+        let directory = crate::source::Directory::watch(dir.path(), Arc::new(settings)).unwrap();
+        let config = directory.loaded().borrow().config.clone();
+        first_steps(&config, SocketAddr::from(([127, 0, 0, 1], 15010)), Path::new("/b.json"))
+    };
+    let greeter = steps(EXAMPLE);
+    for line in [
+        "    let channel = mesh.channel(\"xds:///greeter:50051\")?;\n    let mut client = GreeterClient::new(channel);\n",
+        "    export GRPC_XDS_BOOTSTRAP=/b.json\n",
+        "--server 127.0.0.1:15010 --workload greeter --label app=greeter > greeter.json\n",
+    ] {
+        assert!(greeter.contains(line), "{greeter}");
+    }
+    let elsewhere = steps(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: product-page, namespace: shop}
+spec:
+  selector: {app: page, tier: front}
+  ports: [{name: http, port: 80}, {name: grpc, port: 9080}]
+",
+    );
+    for line in [
+        "xds:///product-page.shop.svc.cluster.local:9080\"",
+        "ProductPageClient::new",
+        "--workload product-page --namespace shop --label app=page --label tier=front > product-page.json\n",
+    ] {
+        assert!(elsewhere.contains(line), "{elsewhere}");
+    }
+    let nothing = steps("");
+    assert!(nothing.contains("no service yet") && !nothing.contains("Client::new"), "{nothing}");
 }

@@ -82,8 +82,10 @@ impl Client {
             labels.entry(NODE_LABEL.to_owned()).or_insert_with(|| node_name.to_owned());
         }
         let (namespace, domain) = (namespace.unwrap_or("default"), id.domain.unwrap_or(default_domain));
-        for (what, name) in [("namespace", namespace), ("domain", domain)] {
-            if !could_be_dns_name(name) {
+        for (what, name) in [("namespace", Some(namespace)), ("domain", id.domain)] {
+            if let Some(name) = name
+                && !could_be_dns_name(name)
+            {
                 return Err(format!(
                     "the {what} {:?} of this node is no DNS name (at most {MAX_DNS_NAME} letters, digits, `-`, `_` and \
                      `.`); node ids are like sidecar~10.0.0.1~reviews-v1.default~default.svc.cluster.local",

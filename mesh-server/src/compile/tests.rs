@@ -93,6 +93,10 @@ fn all(world: &World) -> Vec<(ResourceType, String, Compiled)> {
         for name in compiler.names(kind) {
             let compiled =
                 world.compiler().resource(kind, &name).unwrap_or_else(|| panic!("{kind} {name} is missing"));
+            assert!(
+                compiler.lists(kind, &name) && !compiler.lists(kind, &format!("{name}0")),
+                "{kind} {name}"
+            );
             all.push((kind, name.to_string(), compiled));
         }
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::analysis::Position;
+use mesh_xds::matcher::{FullRegex, InvalidMatcher};
 
 /// Labels of a workload, or a selector over them.
 pub type Labels = BTreeMap<String, String>;
@@ -237,13 +238,13 @@ impl Pattern {
         if text.len() > 1024 {
             return Err("a regular expression must not be longer than 1024 characters".to_owned());
         }
-        match regex::Regex::new(&format!("^(?:{text})$")) {
+        // By the function that clients read it with.
+        match FullRegex::new(text) {
             Ok(_) => Ok(Self(text.to_owned())),
-            Err(error) => {
-                let reason = error.to_string();
-                let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            Err(InvalidMatcher::Regex { reason, .. }) => {
                 Err(format!("regular expression {text:?} does not compile: {reason}"))
             }
+            Err(error) => Err(error.to_string()),
         }
     }
 

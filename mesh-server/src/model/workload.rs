@@ -126,28 +126,35 @@ pub struct RegisteredWorkload {
 }
 
 impl RegisteredWorkload {
-    /// What a workload, or a member of a group, of this name is registered as.
+    /// What a workload, or a member of a group, of this name is registered as: no two names and addresses make the same.
+    /// So an IPv6 address is written in full. A base has no dots.
     pub(crate) fn name_at(base: &str, address: IpAddr) -> String {
-        format!("{base}-{}", address.to_string().replace(':', "-"))
+        match address {
+            IpAddr::V4(address) => format!("{base}-{address}"),
+            IpAddr::V6(address) => {
+                let groups = address.segments().map(|group| format!("{group:04x}"));
+                format!("{base}-{}", groups.join("-"))
+            }
+        }
     }
 
     /// Its name when another process at its address has the one without a port.
     pub(crate) fn name_with_port(&self) -> Option<String> {
-        self.ports.values().min().map(|port| format!("{}-{port}", self.name))
+        self.ports.values().min().map(|port| format!("{}{}", self.name, self.port_suffix(*port)))
+    }
+
+    /// Not a dash where a port could be one of the address's groups.
+    fn port_suffix(&self, port: u16) -> String {
+        let dash = if self.address.is_ipv4() { '-' } else { '.' };
+        format!("{dash}{port}")
     }
 
     /// Whether it registered as a workload, or as a member of a group, of this name.
     pub(crate) fn is_called(&self, base: &str) -> bool {
         let plain = Self::name_at(base, self.address);
         let rest = self.name.strip_prefix(&plain);
-        rest.is_some_and(|rest| {
-            rest.is_empty()
-                || self
-                    .ports
-                    .values()
-                    .min()
-                    .is_some_and(|port| rest.strip_prefix('-') == Some(&port.to_string()))
-        })
+        let is_port = |rest| self.ports.values().min().is_some_and(|port| self.port_suffix(*port) == rest);
+        rest.is_some_and(|rest| rest.is_empty() || is_port(rest))
     }
 }
 

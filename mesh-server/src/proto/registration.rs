@@ -9,7 +9,9 @@ pub struct RegisterRequest {
     /// With `workload`: which process this is, and which of its registrations; chosen by it, at most 64 bytes each. A stream
     /// that is opened again has the same ones, and takes the place of the earlier one at the same address. Others live side
     /// by side, for a process that reaches this control plane by two names, and for processes that share a port: what was
-    /// said last counts, health is a process's own, and the entry goes with the last stream.
+    /// said last counts, health is a process's own, and the entry goes with the last stream. Streams that leave both empty are
+    /// not told apart: of an entry there is one at a time, the newest of the same identity, address, ports and service account,
+    /// and what an earlier one says after that is ABORTED.
     #[prost(string, tag = "3")]
     pub session: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
@@ -17,7 +19,8 @@ pub struct RegisterRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Workload {
-    /// Unique in its namespace: the WorkloadEntry's name is `<group or name>-<address>`.
+    /// Unique in its namespace: the WorkloadEntry's name is `<group or name>-<address>`, an IPv6 address in full and with
+    /// dashes. Another process at the address has its port behind that.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -108,7 +111,8 @@ pub mod workload_registration_server {
             + std::marker::Send
             + 'static;
         /// The first request must carry `workload`. Later requests change `health` or replace `workload`.
-        /// Each request is answered once it is part of the served configuration.
+        /// Each request is answered once it is part of the served configuration. A stream that ends with UNAVAILABLE, or with
+        /// UNAUTHENTICATED when its certificate has ended, is to be opened again: for ten seconds the endpoint stays.
         async fn register(
             &self,
             request: tonic::Request<tonic::Streaming<super::RegisterRequest>>,

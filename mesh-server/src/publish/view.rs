@@ -222,6 +222,10 @@ impl View for NodeView {
         self.compiler().names(kind)
     }
 
+    fn lists(&self, kind: ResourceType, name: &str) -> bool {
+        self.compiler().lists(kind, name)
+    }
+
     fn changes_since(&self, earlier: &dyn View) -> Changes {
         let earlier: &dyn Any = earlier;
         let Some(earlier) =

@@ -83,6 +83,8 @@ pub(super) struct Entry<R> {
     /// An error was said of it on this stream (xRFC TP3), and nothing since: that is said once, and a complete response
     /// without it says no more.
     pub(super) excused: bool,
+    /// Nobody names it, and it has not come again since the list that it is of was asked for anew.
+    pub(super) of_earlier_list: bool,
     /// When silence means that it does not exist, or its time to live ends; or, without references, when it is
     /// dropped.
     pub(super) due: Option<Instant>,
@@ -109,6 +111,7 @@ impl<R> Entry<R> {
             restored: false,
             unconfirmed: false,
             excused: false,
+            of_earlier_list: false,
             due: None,
             awaited: None,
             expires: None,
@@ -142,8 +145,7 @@ impl<R> Entry<R> {
     /// A new good value; or the same again, when `resource` is absent. Says whether watchers see a difference.
     pub(super) fn accept(&mut self, new: Option<(R, Bytes)>, version: Arc<str>, now: Instant) -> bool {
         self.state = ResourceState::Acked;
-        self.unconfirmed = false;
-        self.excused = false;
+        (self.unconfirmed, self.of_earlier_list, self.excused) = (false, false, false);
         self.awaited = None;
         self.lapsed = None;
         let recovered = self.failure.take().is_some();
@@ -177,8 +179,7 @@ impl<R> Entry<R> {
             self.expires = None;
         }
         self.state = state;
-        self.unconfirmed = false;
-        self.excused = false;
+        (self.unconfirmed, self.of_earlier_list, self.excused) = (false, false, false);
         self.awaited = None;
         self.lapsed = None;
         let same = self.failure.as_ref().is_some_and(|failure| failure.cause == cause);
@@ -209,7 +210,7 @@ pub struct ResourceStatus {
     pub server: Arc<str>,
     /// Version in use; absent when there is none.
     pub version: Option<Arc<str>>,
-    /// The version in use, encoded, as it was received; of a secret without the key.
+    /// The version in use, encoded, as it was understood; of a secret without the key.
     #[serde(skip)]
     pub body: Option<Bytes>,
     /// The version in use is from disk; when a control plane confirmed it last, in seconds since the epoch.

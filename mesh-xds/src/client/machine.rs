@@ -144,7 +144,7 @@ pub struct Outputs {
     pub changed: BTreeSet<Key>,
     /// A stream is to be opened.
     pub connect: bool,
-    /// The stream, or the attempt to open it, is to be given up.
+    /// The control plane is let go: the stream, or the attempt to open it, is to be given up if there is one.
     pub disconnect: bool,
     /// A response was rejected: the text of the NACK, for the log.
     pub rejected: Option<Arc<str>>,
@@ -393,7 +393,7 @@ impl<P: Parse> Machine<P> {
             let entry = self.types[kind as usize].entries.entry(name.clone()).or_insert_with(Entry::new);
             entry.references += 1;
             if entry.references == 1 {
-                (entry.asked, entry.unnamed) = (false, false);
+                (entry.asked, entry.unnamed, entry.of_earlier_list) = (false, false, false);
                 entry.restored = true;
                 entry.unconfirmed = entry.is_answered();
                 self.await_end(kind, &name);
@@ -579,7 +579,7 @@ impl<P: Parse> Machine<P> {
                 self.drop_entry(kind, &name);
                 continue;
             }
-            if entry.expires.take().is_some() {
+            if entry.expires.take_if(|end| *end <= due).is_some() {
                 let why = "its time to live ended, and the control plane did not refresh it".into();
                 let cause = XdsErrorCause::DoesNotExist(why);
                 let may_return = is_open && entry.failure.is_none();
@@ -624,6 +624,7 @@ impl<P: Parse> Machine<P> {
                 self.connect(out);
             } else {
                 self.link = Link::Idle;
+                out.disconnect = true;
             }
         }
     }

@@ -49,10 +49,15 @@ pub trait Connector: Send + Sync + 'static {
     /// A new channel. It connects when it is used; the error says why there cannot be one.
     fn connect(&self, server: &ServerConfig) -> Result<Channel, String>;
 
-    /// The channel to that server that was made last, for its further services; a new one when there is none.
+    /// The channel to that server that was made last, for its further services; a new one when there is none, or it was
+    /// let go.
     fn shared(&self, server: &ServerConfig) -> Result<Channel, String> {
         self.connect(server)
     }
+
+    /// Nothing of that server is needed any more for now: what is kept of its channel for [`Self::shared`] can go, so
+    /// that its connection ends with the last stream. Default: nothing.
+    fn let_go(&self, _server: &ServerConfig) {}
 
     /// What is sent with a new stream: the call credentials of the bootstrap (gRFC A97). The status fails the
     /// attempt. Default: nothing.
@@ -169,6 +174,8 @@ enum Link {
     },
     Open {
         responses: Responses,
+        /// It was said that it is.
+        told: bool,
     },
 }
 
@@ -183,8 +190,10 @@ impl Link {
                 () = signalled(opened) => return Input::Opened,
                 result = responses => match result {
                     Ok(responses) => {
-                        *self = Self::Open { responses };
-                        return Input::Established;
+                        // One that takes no requests for now may be answered before it has asked for the first.
+                        let told = opened.is_none();
+                        *self = Self::Open { responses, told };
+                        return if told { Input::Established } else { Input::Opened };
                     }
                     Err(status) => Input::Closed(describe(server, &status)),
                 },
@@ -192,7 +201,11 @@ impl Link {
                     Input::Closed(format!("{server}: no connection in time").into())
                 }
             },
-            Self::Open { responses } => match responses.next().await {
+            Self::Open { told: told @ false, .. } => {
+                *told = true;
+                return Input::Established;
+            }
+            Self::Open { responses, .. } => match responses.next().await {
                 Some(Ok(response)) => return Input::Response(response),
                 Some(Err(End::Theirs(status))) => Input::Closed(describe(server, &status)),
                 Some(Err(End::Ours(status))) => Input::Unreadable(explain(server, &status)),
@@ -531,7 +544,10 @@ fn carry_out(
                     failed.push((id, why));
                 }
             }
-            Action::Disconnect => conversation.hang_up(),
+            Action::Disconnect => {
+                conversation.hang_up();
+                conversation.connector.let_go(&conversation.server);
+            }
             Action::Send(request) => conversation.send(request),
             Action::Rejected(text) => {
                 let server = &conversation.server;

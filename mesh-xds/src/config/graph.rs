@@ -151,9 +151,9 @@ impl<'a, L: Lookup> Walk<'a, L> {
             Err(error) => return Some(Err(error)),
         };
         if matches!(cluster.discovery, Discovery::Aggregate(_)) {
-            self.aggregate(cluster, note, before)
+            self.aggregate(name, cluster, note, before)
         } else {
-            self.leaf(cluster, note, before)
+            self.leaf(name, cluster, note, before)
         }
     }
 
@@ -169,9 +169,10 @@ impl<'a, L: Lookup> Walk<'a, L> {
     }
 
     /// A cluster that has endpoints; `None` while they, or secrets of it, are not known. Keeps the `Arc` of `before`
-    /// when nothing differs.
+    /// when nothing differs. `named`: as it is asked for, which may be in other words than its own.
     fn leaf(
         &mut self,
+        named: &Name,
         cluster: Arc<Cluster>,
         cluster_note: Option<Arc<str>>,
         before: &Clusters,
@@ -179,7 +180,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
         if let Some(leaf) = self.leaves.get(&cluster.name) {
             return Some(Ok(leaf.clone()));
         }
-        let before = earlier(before, &cluster.name);
+        let before = earlier(before, named);
         let cluster = or_equal(cluster, before.map(|before| &before.cluster));
         // Asked for together with the endpoints.
         let secrets = self.secrets(&cluster, before.map(|before| &before.secrets));
@@ -234,12 +235,13 @@ impl<'a, L: Lookup> Walk<'a, L> {
     /// A cluster of clusters (gRFC A37, A74); `None` while one of them is not known.
     fn aggregate(
         &mut self,
+        named: &Name,
         cluster: Arc<Cluster>,
         note: Option<Arc<str>>,
         before: &Clusters,
     ) -> Option<Result<Arc<ClusterConfig>, XdsError>> {
         let name = cluster.name.clone();
-        let own = before.get(&name).and_then(|before| before.as_ref().ok());
+        let own = before.get(named).and_then(|before| before.as_ref().ok());
         let cluster = or_equal(cluster, own.map(|own| &own.cluster));
         let mut found = Found { seen: BTreeSet::from([name.clone()]), ..Found::default() };
         self.flatten(&cluster, 1, &mut found, before);
@@ -294,7 +296,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
                     self.flatten(&child, depth + 1, found, before);
                     continue;
                 }
-                Some(Ok((child, note))) => match self.leaf(child, note, before) {
+                Some(Ok((child, note))) => match self.leaf(name, child, note, before) {
                     Some(leaf) => leaf,
                     None => {
                         found.complete = false;

@@ -396,3 +396,22 @@ fn names_of_authorities_are_looked_up_in_their_canonical_form() {
     let mut target = ClientTarget::new(format!("{name}?b=2&a=1").into(), "t".into());
     assert!(target.resolve(&facts).publish.unwrap().is_ok());
 }
+
+#[test]
+fn a_cluster_that_is_named_in_other_words_than_its_own_is_no_news_either() {
+    let (own, asked) = (
+        "xdstp://x/envoy.config.cluster.v3.Cluster/c?a=1&b=2",
+        "xdstp://x/envoy.config.cluster.v3.Cluster/c?b=2&a=1",
+    );
+    for cluster in [fixed(own, 1), aggregate(own, &["a"])] {
+        let mut facts = Facts::default();
+        facts.good(&[listener("t", "r"), routes("r", &[("t", &[asked, "x"])]), cluster.clone()]);
+        facts.good(&[fixed("a", 1), fixed("x", 1)]);
+        let mut target = target();
+        let before = target.resolve(&facts).publish.unwrap().unwrap();
+        assert!(target.resolve(&facts).publish.is_none(), "nothing differs");
+        let after = target.resolve(facts.good(&[fixed("x", 2)])).publish.unwrap().unwrap();
+        let kept = |config: &XdsConfig| config.clusters[asked].as_ref().unwrap().clone();
+        assert!(Arc::ptr_eq(&kept(&before), &kept(&after)));
+    }
+}

@@ -23,6 +23,8 @@ use std::{
 
 /// The shortest time between two reports, whatever the control plane asks for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// And the longest: a clock has an end.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What happens.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ impl Reporter {
             u64::try_from(told.seconds).unwrap_or_default(),
             u32::try_from(told.nanos).unwrap_or_default().min(999_999_999),
         );
-        let interval = interval.max(SHORTEST_INTERVAL);
+        let interval = interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         let wanted = (!response.send_all_clusters).then(|| Arc::new(response.clusters.into_iter().collect()));
         self.error = None;
         let (since, next) = match &self.state {

@@ -5,10 +5,7 @@ use super::{
     report::{NodeSaid, Report, ReportCodec},
     sums::{Collection, Current, LoadSums},
 };
-use crate::server::{
-    Bucket,
-    places::{Full, Place, Places},
-};
+use crate::server::{Bucket, Full, Place, Places};
 use envoy_types::pb::{
     envoy::service::load_stats::v3::LoadStatsResponse, google::protobuf::Duration as DurationProto,
 };

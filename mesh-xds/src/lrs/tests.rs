@@ -142,6 +142,14 @@ fn an_interval_that_is_none_is_no_loop() {
 }
 
 #[test]
+fn an_interval_beyond_every_clock_is_a_year() {
+    let mut script = Script::new();
+    script.on(Input::Used);
+    script.on(Input::Response(wanted(i64::MAX, &[])));
+    assert_eq!(script.wait(), Some(Duration::from_secs(365 * 24 * 3600)));
+}
+
+#[test]
 fn what_is_counted_while_the_control_plane_is_away_is_reported_when_it_is_back() {
     let mut script = Script::reporting();
     script.call("a");

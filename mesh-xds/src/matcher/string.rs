@@ -1,5 +1,7 @@
 //! String matching (gRFC A63): exact, prefix, suffix, contains, and RE2 full match.
 
+use super::re2;
+use crate::printable::start;
 use std::{fmt, sync::Arc};
 
 /// Largest compiled program of a regular expression.
@@ -39,9 +41,9 @@ pub enum InvalidMatcher {
     /// The regular expression does not compile.
     #[error("`{expression}` is not a regular expression of RE2's syntax: {reason}")]
     Regex {
-        /// As written.
+        /// As written, or the start of it.
         expression: Arc<str>,
-        /// The compiler's words.
+        /// What is wrong with it.
         reason: String,
     },
     /// A substitution refers to a group that its expression does not have.
@@ -145,9 +147,9 @@ fn not_empty(value: &str, what: &'static str, ignore_case: bool) -> Result<Arc<s
     if value.is_empty() { Err(InvalidMatcher::Empty(what)) } else { Ok(folded(value, ignore_case)) }
 }
 
-/// A regular expression that must match the whole input, in RE2's syntax and in linear time.
+/// A regular expression that must match the whole input, in RE2's syntax and with its meaning, in linear time.
 ///
-/// As in RE2, `\d`, `\s`, `\w` and `\b` are ASCII; `.` and classes work on characters.
+/// `.` and classes work on characters. Half of an expression is none: `foo)|bar(?:` does not compile.
 #[derive(Clone, Debug)]
 pub struct FullRegex {
     source: Arc<str>,
@@ -157,12 +159,8 @@ pub struct FullRegex {
 impl FullRegex {
     /// Compiles an expression.
     pub fn new(expression: &str) -> Result<Self, InvalidMatcher> {
-        let invalid = |reason: String| InvalidMatcher::Regex { expression: expression.into(), reason };
-        // On its own first: `foo)|bar(?:` would only be valid inside the anchors.
-        compile_re2(expression)?;
-        let anchored = format!(r"\A(?:{})\z", ascii_classes(expression));
-        let regex = regex::RegexBuilder::new(&anchored).size_limit(REGEX_SIZE_LIMIT).build();
-        Ok(Self { source: expression.into(), regex: regex.map_err(|error| invalid(error.to_string()))? })
+        let regex = compile(expression, |translated| format!(r"\A(?:{translated})\z"))?;
+        Ok(Self { source: expression.into(), regex })
     }
 
     /// Whether the whole of `input` matches.
@@ -178,33 +176,22 @@ impl FullRegex {
 
 /// Compiles an expression of RE2's syntax, not anchored.
 pub(crate) fn compile_re2(expression: &str) -> Result<regex::Regex, InvalidMatcher> {
-    let invalid = |reason: String| InvalidMatcher::Regex { expression: expression.into(), reason };
-    let compiled = regex::RegexBuilder::new(&ascii_classes(expression)).size_limit(REGEX_SIZE_LIMIT).build();
-    compiled.map_err(|error| invalid(error.to_string()))
+    compile(expression, |translated| translated)
 }
 
-/// Perl classes as RE2 reads them: ASCII only. A class within a class is a class, so brackets do no harm.
-fn ascii_classes(expression: &str) -> String {
-    let mut ascii = String::with_capacity(expression.len() + 16);
-    let mut chars = expression.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            ascii.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('d') => ascii.push_str("[0-9]"),
-            Some('w') => ascii.push_str("[0-9A-Za-z_]"),
-            Some('s') => ascii.push_str(r"[\t\n\f\r ]"),
-            Some('D') => ascii.push_str("[^0-9]"),
-            Some('W') => ascii.push_str("[^0-9A-Za-z_]"),
-            Some('S') => ascii.push_str(r"[^\t\n\f\r ]"),
-            Some('b') => ascii.push_str(r"(?-u:\b)"),
-            Some(other) => ascii.extend(['\\', other]),
-            None => ascii.push('\\'),
-        }
-    }
-    ascii
+fn compile(expression: &str, placed: impl Fn(String) -> String) -> Result<regex::Regex, InvalidMatcher> {
+    let invalid =
+        |reason: String| InvalidMatcher::Regex { expression: start(expression, 256).into(), reason };
+    let translated = placed(re2::translate(expression).map_err(invalid)?);
+    let compiled = regex::RegexBuilder::new(&translated).size_limit(REGEX_SIZE_LIMIT).build();
+    compiled.map_err(|error| {
+        invalid(match error {
+            // Of the translation; its places are not those of what was written.
+            regex::Error::Syntax(text) if text.contains("nest") => "it is nested too deeply".to_owned(),
+            regex::Error::CompiledTooBig(limit) => format!("it compiles to more than {limit} bytes"),
+            _ => "it uses a script that this version of Unicode does not have".to_owned(),
+        })
+    })
 }
 
 impl PartialEq for FullRegex {

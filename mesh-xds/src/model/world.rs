@@ -296,6 +296,15 @@ impl World {
                 // The version of a type outlives the stream as long as something of the type is held.
                 let watched = &self.watched;
                 self.accepted.retain(|url, _| watched.keys().any(|(kind, _)| kind.url() == url));
+                // And as long as all that is named of it is held, and nothing is wrong with it.
+                let named = self.watched.keys().filter(|(_, name)| **name != *WILDCARD);
+                let is_sound = |(kind, name): &(ResourceType, Name)| {
+                    let known = seen(self.client.known(*kind, name));
+                    matches!(known, Seen::Good(_, None | Some(Trouble::Unreachable)))
+                };
+                for (kind, _) in named.filter(|key| !is_sound(key)) {
+                    self.accepted.remove(kind.url());
+                }
                 // Of a list it could be that of a response to a smaller subscription.
                 for kind in self.listed_kinds() {
                     self.accepted.remove(kind.url());

@@ -136,7 +136,7 @@ impl Support {
         if self.has(feature) {
             return Some(());
         }
-        faults.reject(at, format!("this client does not have {} ({feature:?})", feature.name()))
+        faults.reject(at, format_args!("this client does not have {} ({feature:?})", feature.name()))
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn unpack<M: Message + Name + Default>(
     faults: &mut Faults,
 ) -> Option<M> {
     if any.type_url != M::type_url() {
-        return faults.reject(at, format!("expected {}, found {}", M::type_url(), any.type_url));
+        return faults.reject(at, format_args!("expected {}, found {}", M::type_url(), any.type_url));
     }
     faults.take(at, M::decode(&*any.value))
 }
@@ -56,7 +56,9 @@ pub(super) fn duration(proto: &pb::Duration, at: &Path<'_>, faults: &mut Faults)
     let seconds = u64::try_from(proto.seconds).ok().filter(|seconds| *seconds <= 315_576_000_000);
     match (seconds, nanos) {
         (Some(seconds), Some(nanos)) => Some(Duration::new(seconds, nanos)),
-        _ => faults.reject(at, format!("{} s {} ns is not a valid duration", proto.seconds, proto.nanos)),
+        _ => {
+            faults.reject(at, format_args!("{} s {} ns is not a valid duration", proto.seconds, proto.nanos))
+        }
     }
 }
 
@@ -89,7 +91,7 @@ pub(super) fn fraction(proto: &FractionalPercent, at: &Path<'_>, faults: &mut Fa
         Ok(DenominatorType::Hundred) => 10_000,
         Ok(DenominatorType::TenThousand) => 100,
         Ok(DenominatorType::Million) => 1,
-        Err(_) => return faults.reject(at, format!("denominator {} is unknown", proto.denominator)),
+        Err(_) => return faults.reject(at, format_args!("denominator {} is unknown", proto.denominator)),
     };
     Some(Fraction::per_million(proto.numerator.saturating_mul(scale)))
 }
@@ -136,14 +138,14 @@ pub(super) fn http_status(
     let Some(status) = proto else { return Some(None) };
     match u16::try_from(status.code) {
         Ok(code @ 200..=599) => Some(Some(code)),
-        _ => faults.reject(&at.field("code"), format!("{} is not within 200..=599", status.code)),
+        _ => faults.reject(&at.field("code"), format_args!("{} is not within 200..=599", status.code)),
     }
 }
 
 /// Text that can stand in a `Set-Cookie` header without ending what it is part of.
 pub(super) fn cookie_text(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<Arc<str>> {
     if text.bytes().any(|c| !(b' '..=b'~').contains(&c) || matches!(c, b';' | b',' | b'=')) {
-        return faults.reject(at, format!("`{text}` cannot stand in a cookie"));
+        return faults.reject(at, format_args!("`{text}` cannot stand in a cookie"));
     }
     Some(text.into())
 }
@@ -258,7 +260,7 @@ pub(super) fn header_match(
         }
         Some(HeaderMatchSpecifier::RangeMatch(Int64Range { start, end })) => {
             if start > end {
-                return faults.reject(&at.field("range_match"), format!("{start} is more than {end}"));
+                return faults.reject(&at.field("range_match"), format_args!("{start} is more than {end}"));
             }
             HeaderMatch::Range { start: *start, end: *end }
         }
@@ -361,7 +363,7 @@ pub(super) fn cidr(proto: &core::CidrRange, at: &Path<'_>, faults: &mut Faults) 
     let net = u8::try_from(length).ok().and_then(|length| IpNet::new(address, length).ok());
     match net {
         Some(net) => Some(net.trunc()),
-        None => faults.reject(&at.field("prefix_len"), format!("{length} is too long for {address}")),
+        None => faults.reject(&at.field("prefix_len"), format_args!("{length} is too long for {address}")),
     }
 }
 

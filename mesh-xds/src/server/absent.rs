@@ -1,6 +1,6 @@
 //! What clients are told of resources that are not there (xRFC TP3).
 
-use super::Absence;
+use super::{Absence, names};
 use crate::{
     name::{Name, ResourceType},
     printable::clip,
@@ -41,6 +41,16 @@ impl Told {
     pub(super) fn is_final(self) -> bool {
         matches!(self.code, None | Some(Code::NotFound | Code::PermissionDenied))
     }
+}
+
+/// What errors weigh.
+pub(super) fn own_bytes(errors: &[proto::ResourceError]) -> usize {
+    let name = |error: &proto::ResourceError| {
+        error.resource_name.as_ref().map_or(0, |name| names::weight(&name.name))
+    };
+    let words =
+        |error: &proto::ResourceError| error.error_detail.as_ref().map_or(0, |status| status.message.len());
+    errors.iter().map(|error| name(error) + words(error)).sum()
 }
 
 /// The words for it.

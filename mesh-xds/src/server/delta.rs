@@ -11,7 +11,8 @@
 
 use super::{
     Node, View,
-    absent::error,
+    absent::{self, error},
+    names,
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
     subscription::{Answer, Batch, Subscription},
@@ -50,6 +51,16 @@ impl Protocol for Delta {
 
     fn node(request: &Self::Request) -> Option<&proto::Node> {
         request.node.as_ref()
+    }
+
+    fn names(request: &Self::Request) -> usize {
+        let named = request.resource_names_subscribe.len() + request.resource_names_unsubscribe.len();
+        named + request.initial_resource_versions.len()
+    }
+
+    fn own_bytes(response: &Self::Response) -> usize {
+        let removed = response.removed_resources.iter().map(|name| names::weight(name)).sum::<usize>();
+        removed + absent::own_bytes(&response.resource_errors)
     }
 
     fn answers(request: &Self::Request, response: &Self::Response) -> bool {
@@ -125,12 +136,12 @@ impl Delta {
             )));
         }
         let begins = request.resource_names_subscribe.iter().any(|name| name == WILDCARD);
-        let leaves = !request.resource_names_unsubscribe.is_empty();
         let subscription = self.stream.of(kind);
         let first = !std::mem::replace(&mut subscription.started, true);
-        let lists = !first && (begins && !subscription.wildcard || leaves && subscription.wildcard);
+        // The first list is what a client begins with; to list everything again and again is another matter.
+        let lists = !first && begins && !subscription.wildcard;
         let listed = if lists { self.stream.view.names(kind).len() } else { 0 };
-        self.stream.charge_names(now, request.resource_names_subscribe.len() + listed)?;
+        self.stream.charge_names(now, listed)?;
         let subscription = self.stream.of(kind);
         let mut looks = BTreeSet::new();
         if first {
@@ -167,14 +178,16 @@ impl Delta {
         }
         if subscription.wildcard && !unnamed.is_empty() {
             // Only the server knows whether the wildcard covers them, and the client waits to hear of each.
-            let covered: BTreeSet<Name> = self.stream.view.names(kind).into_iter().collect();
+            let view = self.stream.view.clone();
             let subscription = self.stream.of(kind);
+            let mut uncovered = 0;
             for name in unnamed {
-                if covered.contains(&name) {
+                if view.lists(kind, &name) {
                     // Sent again; it counts as held, so that it is not forgotten if it goes before.
                     subscription.hold(name.clone(), Arc::default());
                     looks.insert(name);
                 } else {
+                    uncovered += 1;
                     subscription.deny(name);
                 }
             }
@@ -184,18 +197,15 @@ impl Delta {
                     "answers about more names than twice the limit of {limit} subscriptions wait for this client"
                 )));
             }
+            self.stream.charge_names(now, uncovered)?;
         }
         if first {
             self.resume(kind, request.initial_resource_versions);
         }
         if scan {
-            self.stream.scan(kind, now);
-        } else {
-            for name in looks {
-                self.stream.look(kind, name, now);
-            }
+            return self.stream.scan(kind, now);
         }
-        Ok(())
+        self.stream.look_all(kind, looks, now)
     }
 }
 
@@ -212,10 +222,14 @@ impl Delta {
         for (name, version) in versions {
             let is_known = subscription.names.contains(name.as_str()) || listed.contains(name.as_str());
             if is_known || wildcard && strange > 0 && name.len() <= max_name_length {
-                strange -= usize::from(!is_known);
                 // No version of ours is that long: it is held in another one.
                 let version = if version.len() <= MAX_VERSION { version.into() } else { Arc::default() };
-                subscription.hold(name.into(), version);
+                if is_known {
+                    subscription.hold(name.into(), version);
+                } else {
+                    strange -= 1;
+                    subscription.hold_strange(name.into(), version);
+                }
             }
         }
     }
@@ -227,7 +241,7 @@ fn encode(
     _: &Subscription,
     nonce: String,
     revision: Arc<str>,
-) -> Option<proto::DeltaDiscoveryResponse> {
+) -> proto::DeltaDiscoveryResponse {
     let resources: Vec<_> = batch
         .resources
         .iter()
@@ -243,8 +257,7 @@ fn encode(
     let removed_resources: Vec<_> = absent().map(|(name, _)| name.to_string()).collect();
     let resource_errors: Vec<_> =
         absent().filter(|(_, why)| why.is_some()).map(|one| error(kind, one)).collect();
-    let is_empty = resources.is_empty() && removed_resources.is_empty();
-    (batch.must_answer || !is_empty).then(|| proto::DeltaDiscoveryResponse {
+    proto::DeltaDiscoveryResponse {
         system_version_info: revision.to_string(),
         resources,
         type_url: kind.url().to_owned(),
@@ -252,5 +265,5 @@ fn encode(
         removed_resources,
         control_plane: None,
         resource_errors,
-    })
+    }
 }

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_response_takes_what_it_needs_and_no_more_than_the_limit() {
         let response = DeltaDiscoveryResponse { nonce: "7".to_owned(), ..Default::default() };
-        let leave = || Unsent::new(1).of("").leave(3).now_or_never().unwrap();
+        let leave = || Unsent::new(10).leave("".into(), 3).now_or_never().unwrap().unwrap();
         let data = frame(&response, leave(), 3).unwrap();
         assert_eq!(&data[..PREFIX], [0, 0, 0, 0, 3]);
         assert_eq!(DeltaDiscoveryResponse::decode(&data[PREFIX..]).unwrap(), response);

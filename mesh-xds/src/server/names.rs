@@ -10,6 +10,11 @@ use std::{
 /// What a name costs beyond its bytes: its places in the maps of a stream.
 const OVERHEAD: usize = 256;
 
+/// What is counted for a name.
+pub(super) fn weight(name: &str) -> usize {
+    name.len() + OVERHEAD
+}
+
 /// A set that knows what it weighs.
 #[derive(Default)]
 pub(super) struct Names {

@@ -22,8 +22,22 @@ pub fn read_node(node: &proto::Node) -> Node {
             sub_zone: locality.sub_zone.into(),
         },
         user_agent: node.user_agent_name.as_str().into(),
-        features: node.client_features.iter().map(|feature| feature.as_str().into()).collect(),
+        features: node
+            .client_features
+            .iter()
+            .filter(|one| !one.is_empty())
+            .map(|one| one.as_str().into())
+            .collect(),
     }
+}
+
+/// Bytes that a node is.
+pub(super) fn weight(node: &Node) -> usize {
+    let strings = node.metadata.iter().flat_map(|(key, value)| [key.len(), value.len()]);
+    let features = node.features.iter().map(|feature| feature.len());
+    // A text has a count of references before it and an allocation around it.
+    let texts: usize = strings.chain(features).map(|length| length + 48).sum();
+    texts + node.id.len() + node.cluster.len() + 512
 }
 
 /// Strings, numbers and booleans as text; objects one level deep (`LABELS.app`).

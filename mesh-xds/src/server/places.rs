@@ -1,4 +1,4 @@
-//! Places, for streams or for bytes that are kept for them: so many in all, and no peer can take them all.
+//! Places, for streams, connections, or bytes that are kept for them: so many in all, and no peer can take them all.
 //!
 //! A peer may hold three times as many as are still free. Alone it gets three quarters; N greedy peers get the same
 //! number each and leave a share for whoever comes next. Nothing is reserved for peers that are not there.
@@ -11,13 +11,14 @@ use std::{
 /// How many places a peer may hold for each one that is free.
 const GREED: usize = 3;
 
-/// The places of a service.
-pub(crate) struct Places {
+/// The places of a service: so many in all, and no peer can take them all.
+#[derive(Debug)]
+pub struct Places {
     limit: usize,
     held: Mutex<Held>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Held {
     all: usize,
     /// By account; those that cannot be told apart are not in it.
@@ -25,7 +26,8 @@ struct Held {
 }
 
 /// Places of one holder; free again when dropped.
-pub(crate) struct Place {
+#[derive(Debug)]
+pub struct Place {
     places: Arc<Places>,
     account: Arc<str>,
     count: usize,
@@ -33,7 +35,7 @@ pub(crate) struct Place {
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub enum Full {
     /// All are taken.
     All,
     /// What is left is for others.
@@ -42,12 +44,12 @@ pub(crate) enum Full {
 
 impl Places {
     /// At least one.
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+    pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit: limit.max(1), held: Mutex::default() })
     }
 
     /// A place for a peer. Peers without an account are not told apart, and held to the limit of all alone.
-    pub(crate) fn take(self: &Arc<Self>, account: &str) -> Result<Place, Full> {
+    pub fn take(self: &Arc<Self>, account: &str) -> Result<Place, Full> {
         let mut place = self.none(account);
         place.resize(1)?;
         Ok(place)

@@ -1,20 +1,20 @@
 //! State-of-the-world streams (`StreamAggregatedResources`).
 //!
 //! LDS and CDS responses carry everything that the client holds, since omission means deletion; RDS and EDS
-//! responses carry what changed. Everybody is told what is not there, and why (`resource_errors`, which those who do not
-//! know it pass over); of what LDS and CDS leave out for a reason, each time again. A request with a stale nonce changes no subscription: the client
+//! responses carry what changed. Everybody is told what is not there, and why: `resource_errors`, which those who do not
+//! know it pass over. It is said once, also of what LDS and CDS leave out from then on (xRFC TP3). A request with a stale nonce changes no subscription: the client
 //! answers the response that crossed it with its full list of names.
 
 use super::{
     Node, View,
-    absent::error,
+    absent::{self, error},
     names::Names,
     status::Variant,
     stream::{Input, Outputs, Protocol, Settings, Stream},
     subscription::{Answer, Batch, Subscription},
 };
 use crate::{
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     proto,
 };
 use std::{
@@ -42,6 +42,14 @@ impl Protocol for Sotw {
         request.node.as_ref()
     }
 
+    fn names(request: &Self::Request) -> usize {
+        request.resource_names.len()
+    }
+
+    fn own_bytes(response: &Self::Response) -> usize {
+        absent::own_bytes(&response.resource_errors)
+    }
+
     fn answers(request: &Self::Request, response: &Self::Response) -> bool {
         (&request.type_url, &request.response_nonce) == (&response.type_url, &response.nonce)
     }
@@ -60,7 +68,7 @@ impl Protocol for Sotw {
                 rejected = rejection;
                 if matches!(answer, Answer::Stale) {
                     self.stream.charge(now)?;
-                    self.crossed(kind, &request.resource_names, now);
+                    self.crossed(kind, &request.resource_names, now)?;
                 } else {
                     self.subscribe(kind, request.resource_names, &answer, now)?;
                 }
@@ -81,19 +89,20 @@ impl Sotw {
     /// A request crossed a response, and says nothing about the subscription; but what it does not name the
     /// client no longer holds. If it names it again by the time it answers the response, it has to be sent
     /// again.
-    fn crossed(&mut self, kind: ResourceType, names: &[String], now: Instant) {
+    fn crossed(&mut self, kind: ResourceType, names: &[String], now: Instant) -> Result<(), Status> {
         let subscription = self.stream.of(kind);
         // Who has named something once means nothing by an empty list from then on.
         subscription.implicit &= names.is_empty();
         if subscription.wildcard {
-            return;
+            return Ok(());
         }
         let named: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let dropped = subscription.names.iter().filter(|name| !named.contains(&***name));
-        for name in dropped.cloned().collect::<Vec<_>>() {
-            self.stream.of(kind).forget(&name);
-            self.stream.look(kind, name, now);
+        let dropped: Vec<Name> = dropped.cloned().collect();
+        for name in &dropped {
+            self.stream.of(kind).forget(name);
         }
+        self.stream.look_all(kind, dropped, now)
     }
 
     /// Makes the subscription what the request says.
@@ -107,7 +116,7 @@ impl Sotw {
         self.stream.admit(kind, &names, true)?;
         let subscription = self.stream.of(kind);
         let first = !std::mem::replace(&mut subscription.started, true);
-        let star = names.iter().any(|name| name == "*");
+        let star = names.iter().any(|name| name == WILDCARD);
         // An empty list is a wildcard only until the client has named something.
         subscription.implicit = names.is_empty() && kind.is_complete() && (first || subscription.implicit);
         let wildcard = star || subscription.implicit;
@@ -117,9 +126,9 @@ impl Sotw {
             for name in self.replace_names(kind, names) {
                 self.stream.of(kind).send_again(&name);
             }
+            // The first list is what a client begins with; to list everything again and again is another matter.
             let listed = if wildcard && !first { self.stream.view.names(kind).len() } else { 0 };
-            let named = self.stream.of(kind).names.len();
-            self.stream.charge_names(now, named + listed)?;
+            self.stream.charge_names(now, listed)?;
             let subscription = self.stream.of(kind);
             if wildcard {
                 subscription.wildcard = true;
@@ -128,10 +137,10 @@ impl Sotw {
             }
             // Envoy waits for its first answer even when there is nothing.
             subscription.must_answer = wildcard;
-            self.stream.scan(kind, now);
-            return Ok(());
+            return self.stream.scan(kind, now);
         }
-        let named: HashSet<&str> = names.iter().map(String::as_str).filter(|name| *name != "*").collect();
+        let named: HashSet<&str> =
+            names.iter().map(String::as_str).filter(|name| *name != WILDCARD).collect();
         let same = named.len() == subscription.names.len()
             && named.into_iter().all(|name| subscription.names.contains(name));
         let answers = matches!(answer, Answer::Accepted | Answer::Rejected(_));
@@ -142,22 +151,19 @@ impl Sotw {
             // Envoy asks again, with nothing changed, for the endpoints of a cluster that it warms.
             if matches!(answer, Answer::Again) && !kind.is_complete() {
                 let names = self.stream.of(kind).names.iter().cloned().collect::<Vec<_>>();
-                self.stream.charge_names(now, names.len())?;
-                for name in names {
-                    self.stream.of(kind).send_again(&name);
-                    self.stream.look(kind, name, now);
+                for name in &names {
+                    self.stream.of(kind).send_again(name);
                 }
+                return self.stream.look_all(kind, names, now);
             }
             return Ok(());
         }
         let added = self.replace_names(kind, names);
-        self.stream.charge_names(now, added.len())?;
-        for name in added {
+        for name in &added {
             // What is named now may be held by the wildcard, and is waited for all the same.
-            self.stream.of(kind).send_again(&name);
-            self.stream.look(kind, name, now);
+            self.stream.of(kind).send_again(name);
         }
-        Ok(())
+        self.stream.look_all(kind, added, now)
     }
 
     /// Returns the names that are new.
@@ -166,7 +172,7 @@ impl Sotw {
         let before = std::mem::take(&mut subscription.names);
         let mut now = Names::default();
         let mut added = Vec::new();
-        for name in names.into_iter().filter(|name| name != "*") {
+        for name in names.into_iter().filter(|name| name != WILDCARD) {
             match before.get(name.as_str()) {
                 Some(known) => {
                     now.insert(known.clone());
@@ -181,14 +187,11 @@ impl Sotw {
         }
         let gone: Vec<_> = before.without(&now).cloned().collect();
         subscription.names = now;
-        let is_covered: BTreeSet<Name> = if subscription.wildcard && !gone.is_empty() {
-            self.stream.view.names(kind).into_iter().collect()
-        } else {
-            BTreeSet::new()
-        };
-        let subscription = self.stream.of(kind);
+        let is_wild = subscription.wildcard;
         for gone in gone {
-            if is_covered.contains(&gone) {
+            let is_covered = is_wild && self.stream.view.lists(kind, &gone);
+            let subscription = self.stream.of(kind);
+            if is_covered {
                 subscription.unname(&gone);
             } else {
                 // Under a wildcard only a list without it says that it is no part of that.
@@ -206,11 +209,7 @@ fn encode(
     subscription: &Subscription,
     nonce: String,
     revision: Arc<str>,
-) -> Option<proto::DiscoveryResponse> {
-    let absent = || batch.removed.iter().chain(&batch.missing);
-    if !batch.must_answer && batch.resources.is_empty() && absent().next().is_none() {
-        return None;
-    }
+) -> proto::DiscoveryResponse {
     let any = |encoded: &Arc<super::Encoded>| proto::Any {
         type_url: kind.url().to_owned(),
         value: encoded.body.clone(),
@@ -220,15 +219,13 @@ fn encode(
     } else {
         batch.resources.iter().map(any).collect()
     };
-    let said: BTreeSet<&Name> = absent().map(|(name, _)| name).collect();
-    let again = batch.again.iter().filter(|(name, _)| !said.contains(name));
-    let resource_errors = absent().chain(again).map(|absent| error(kind, absent)).collect();
-    Some(proto::DiscoveryResponse {
+    let absent = batch.removed.iter().chain(&batch.missing);
+    proto::DiscoveryResponse {
         version_info: revision.to_string(),
         resources,
         type_url: kind.url().to_owned(),
         nonce,
         control_plane: None,
-        resource_errors,
-    })
+        resource_errors: absent.map(|absent| error(kind, absent)).collect(),
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! - Additions go out as CDS, EDS, SDS, LDS, RDS; LDS and RDS wait until the types before them are answered, but not
 //!   longer than [`Settings::order_wait`]. Removals go out last, in the opposite order, after
-//!   [`Settings::removal_grace`]: make before break (gRFC A74). While a client rejects a resource it goes on with the
-//!   one before, and what that one may name is not removed.
+//!   [`Settings::removal_grace`]: make before break (gRFC A74). While a client rejects a resource, or has not answered
+//!   whether it does, it goes on with the one before, and what that one may name is not removed from it. Another stream
+//!   begins anew: what a state-of-the-world client has from an earlier one nobody knows.
 //! - A type has one outstanding response; whatever changes meanwhile is sent when it is answered, once,
 //!   in its latest version. A slow client costs nobody but itself.
 //! - A rejected resource is sent again only when its content changes.
@@ -16,7 +17,7 @@ use super::{
     view::{Changes, Touched},
 };
 use crate::{
-    name::{Name, ResourceType},
+    name::{Name, ResourceType, WILDCARD},
     printable::clip,
     proto,
 };
@@ -45,9 +46,9 @@ pub struct Settings {
     pub request_burst: u32,
     /// How many more it may make each second.
     pub requests_per_second: u32,
-    /// Names that a stream may ask for at once.
+    /// Names that a stream may ask for at once of which there is no resource.
     pub name_burst: u32,
-    /// How many more it may ask for each second; asking for a name again counts.
+    /// How many more it may ask for each second; asking for one again counts.
     pub names_per_second: u32,
     /// How long a type waits for the answers of the types before it.
     pub order_wait: Duration,
@@ -103,7 +104,7 @@ pub struct Rejection {
 /// One of the two machines.
 pub trait Protocol: Send + Sized + 'static {
     /// What the client sends.
-    type Request: Send;
+    type Request: Message;
     /// What it is sent.
     type Response: Message;
     /// Which way of ADS.
@@ -114,6 +115,12 @@ pub trait Protocol: Send + Sized + 'static {
 
     /// The node that a request names.
     fn node(request: &Self::Request) -> Option<&proto::Node>;
+
+    /// How many names a request has, whatever for.
+    fn names(request: &Self::Request) -> usize;
+
+    /// Bytes of a response that are its own: what it says of resources that are not there.
+    fn own_bytes(response: &Self::Response) -> usize;
 
     /// Whether a request answers a response.
     fn answers(request: &Self::Request, response: &Self::Response) -> bool;
@@ -196,26 +203,38 @@ impl Stream {
         )))
     }
 
-    /// Counts names that are about to be compared with the view. What there is not is looked for anew each time.
+    /// Counts names of which the view had nothing: what there is not is looked for anew each time.
     pub(super) fn charge_names(&mut self, now: Instant, names: usize) -> Result<(), Status> {
         if self.lookups.take_many(now, names) {
             return Ok(());
         }
         let Settings { name_burst, names_per_second, .. } = self.settings;
         Err(Status::resource_exhausted(format!(
-            "this stream asks for names faster than the limit of {names_per_second} a second after the first \
-             {name_burst}"
+            "this stream asks for names that do not exist faster than the limit of {names_per_second} a second after \
+             the first {name_burst}"
         )))
     }
 
     /// Compares everything of one type with the view.
-    pub(super) fn scan(&mut self, kind: ResourceType, now: Instant) {
-        self.types[kind as usize].scan(&*self.view, now, self.settings.removal_grace);
+    pub(super) fn scan(&mut self, kind: ResourceType, now: Instant) -> Result<(), Status> {
+        let absent = self.types[kind as usize].scan(&*self.view, now, self.settings.removal_grace);
+        self.charge_names(now, absent)
     }
 
-    /// Compares one name with the view.
-    pub(super) fn look(&mut self, kind: ResourceType, name: Name, now: Instant) {
-        self.types[kind as usize].look(&*self.view, name, now, self.settings.removal_grace);
+    /// Compares one name with the view; false: it is not there.
+    pub(super) fn look(&mut self, kind: ResourceType, name: Name, now: Instant) -> bool {
+        self.types[kind as usize].look(&*self.view, name, now, self.settings.removal_grace)
+    }
+
+    /// Compares what a client asks for with the view.
+    pub(super) fn look_all(
+        &mut self,
+        kind: ResourceType,
+        names: impl IntoIterator<Item = Name>,
+        now: Instant,
+    ) -> Result<(), Status> {
+        let absent = names.into_iter().filter(|name| !self.look(kind, name.clone(), now)).count();
+        self.charge_names(now, absent)
     }
 
     /// Reads the answer in a request.
@@ -254,7 +273,8 @@ impl Stream {
         let others: usize = (0..self.types.len()).filter(|i| *i != kind as usize).map(present).sum();
         let known = &self.types[kind as usize].names;
         // Who repeats a name subscribes once.
-        let named: HashSet<&str> = names.iter().map(String::as_str).filter(|name| *name != "*").collect();
+        let named: HashSet<&str> =
+            names.iter().map(String::as_str).filter(|name| *name != WILDCARD).collect();
         let here = if replaces {
             named.len()
         } else {
@@ -270,31 +290,25 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends what is due. `encode` makes a response of a batch, or nothing when this variant has no way to
-    /// say it; it is given the nonce.
+    /// Sends what is due. `encode` makes a response of a batch; it is given the nonce.
     pub(super) fn flush<R>(
         &mut self,
         now: Instant,
-        encode: impl Fn(ResourceType, Batch, &Subscription, String, Arc<str>) -> Option<R>,
+        encode: impl Fn(ResourceType, Batch, &Subscription, String, Arc<str>) -> R,
     ) -> Vec<R> {
         let (view, revision, variant) = (&*self.view, self.view.revision(), self.variant);
         let mut responses = Vec::new();
-        let mut send = |subscription: &mut Subscription, kind, mut batch: Batch, nonce: &mut u64| {
+        let mut send = |subscription: &mut Subscription, kind, batch: Batch, nonce: &mut u64| {
             let mut names: Vec<Name> = batch.resources.iter().map(|encoded| encoded.name.clone()).collect();
             let fresh = names.len();
             if variant == Variant::Sotw && ResourceType::is_complete(kind) {
-                batch.again = subscription.reasoned(view);
                 let batch: BTreeSet<Name> = names.iter().cloned().collect();
                 names.extend(subscription.held().filter(|name| !batch.contains(*name)).cloned());
             }
             let next = (*nonce + 1).to_string();
-            let Some(response) = encode(kind, batch, subscription, next.clone(), revision.clone()) else {
-                return false;
-            };
+            responses.push(encode(kind, batch, subscription, next.clone(), revision.clone()));
             *nonce += 1;
             subscription.sent(next, (names, fresh), revision.clone(), now);
-            responses.push(response);
-            true
         };
         let mut blocked = false;
         let mut behind = false;
@@ -308,13 +322,17 @@ impl Stream {
                 // An Envoy accepts clusters when it has their endpoints and secrets: behind the clusters, these need
                 // not wait.
                 let batch = subscription.take_additions(view);
-                blocked |= send(subscription, kind, batch, &mut self.nonce);
+                send(subscription, kind, batch, &mut self.nonce);
+                blocked = true;
             } else {
                 behind |= subscription.is_behind();
             }
         }
         if !behind && !blocked {
-            let goes_on = ResourceType::ALL.map(|kind| self.types[kind as usize].goes_on());
+            let goes_on = ResourceType::ALL.map(|kind| {
+                let subscription = &self.types[kind as usize];
+                subscription.goes_on() || subscription.outstanding_since().is_some()
+            });
             for (kind, subscription) in ResourceType::ALL.into_iter().zip(&mut self.types).rev() {
                 let in_use = kind.users().iter().any(|user| goes_on[*user as usize]);
                 if !in_use
@@ -322,9 +340,8 @@ impl Stream {
                     && subscription.next_removal().is_some_and(|due| due <= now)
                 {
                     let batch = subscription.take_removals(view, now);
-                    if send(subscription, kind, batch, &mut self.nonce) {
-                        break;
-                    }
+                    send(subscription, kind, batch, &mut self.nonce);
+                    break;
                 }
             }
         }

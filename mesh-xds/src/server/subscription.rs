@@ -5,7 +5,7 @@
 use super::{
     Encoded, View,
     absent::{Absent, Told},
-    names::Names,
+    names::{self, Names},
     status::{HeldStatus, NackStatus, TypeStatus, epoch_seconds},
 };
 use crate::{
@@ -51,10 +51,6 @@ pub(super) struct Batch {
     pub(super) removed: Vec<Absent>,
     /// Asked for, and never there.
     pub(super) missing: Vec<Absent>,
-    /// Known to be missing, and why: for responses that would otherwise say that there is no more to it.
-    pub(super) again: Vec<Absent>,
-    /// A response is due even if it says nothing.
-    pub(super) must_answer: bool,
 }
 
 /// How the nonce of a request relates to the last response.
@@ -85,11 +81,14 @@ pub(super) struct Subscription {
     /// Subscribed by name, not in the view, and the client does not know, or not why.
     missing: BTreeSet<Name>,
     /// Not subscribed, neither by name nor by wildcard, and the client waits to hear so.
-    denied: BTreeSet<Name>,
+    denied: Names,
     /// Names of which the client knows that they are missing, and why.
     told: BTreeMap<Name, Told>,
     /// Held, not in the view any more; when the client is to be told.
     leaving: BTreeMap<Name, Instant>,
+    /// What names weigh that the client brought and nobody here knew; they leave.
+    brought: usize,
+    /// A response is due even if it says nothing.
     pub(super) must_answer: bool,
     nonce: String,
     outstanding: Option<Outstanding>,
@@ -113,9 +112,10 @@ impl Subscription {
             held: BTreeMap::new(),
             changed: BTreeSet::new(),
             missing: BTreeSet::new(),
-            denied: BTreeSet::new(),
+            denied: Names::default(),
             told: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            brought: 0,
             must_answer: false,
             nonce: String::new(),
             outstanding: None,
@@ -127,32 +127,35 @@ impl Subscription {
         }
     }
 
-    /// Compares everything subscribed with the view.
-    pub(super) fn scan(&mut self, view: &dyn View, now: Instant, grace: Duration) {
+    /// Compares everything subscribed with the view. Returns how many names are not there.
+    pub(super) fn scan(&mut self, view: &dyn View, now: Instant, grace: Duration) -> usize {
         self.changed.clear();
         self.missing.clear();
         let mut names: BTreeSet<Name> = self.names.iter().chain(self.held.keys()).cloned().collect();
         let listed: BTreeSet<Name> =
             if self.wildcard { view.names(self.kind).into_iter().collect() } else { BTreeSet::new() };
         names.extend(listed.iter().cloned());
+        let mut absent = 0;
         for name in names {
             if self.wildcard && !listed.contains(&name) && !self.names.contains(&name) {
                 // There may be one, for who asks for it by name.
                 self.changed.remove(&name);
                 self.leaving.entry(name).or_insert(now + grace);
             } else {
-                self.look(view, name, now, grace);
+                absent += usize::from(!self.look(view, name, now, grace));
             }
         }
+        absent
     }
 
-    /// Compares one name with the view.
-    pub(super) fn look(&mut self, view: &dyn View, name: Name, now: Instant, grace: Duration) {
+    /// Compares one name with the view; false: it is not there.
+    pub(super) fn look(&mut self, view: &dyn View, name: Name, now: Instant, grace: Duration) -> bool {
         if let Some(encoded) = view.resource(self.kind, &name) {
             self.leaving.remove(&name);
             self.told.remove(&name);
             self.missing.remove(&name);
-            if self.denied.remove(&name) {
+            if self.denied.contains(&name) {
+                self.denied.remove(&name);
                 // It waits to hear of it, and still does if it goes before it is sent.
                 self.hold(name.clone(), Arc::default());
             }
@@ -161,6 +164,7 @@ impl Subscription {
             } else if self.wildcard || self.names.contains(&name) {
                 self.changed.insert(name);
             }
+            true
         } else {
             self.changed.remove(&name);
             if self.held.contains_key(&name) {
@@ -173,6 +177,7 @@ impl Subscription {
                     self.missing.insert(name);
                 }
             }
+            false
         }
     }
 
@@ -192,7 +197,8 @@ impl Subscription {
     /// The same for every name that begins so.
     pub(super) fn touch_prefix(&mut self, view: &dyn View, prefix: &str, now: Instant, grace: Duration) {
         if self.wildcard {
-            return self.scan(view, now, grace);
+            self.scan(view, now, grace);
+            return;
         }
         let begins = |name: &&Name| name.starts_with(prefix);
         let from = || (Bound::Included(prefix), Bound::Unbounded);
@@ -232,7 +238,10 @@ impl Subscription {
         self.wildcard = true;
         let sent = self.outstanding.iter().flat_map(|outstanding| &outstanding.names);
         let given_up = sent.filter(|name| !self.names.contains(name) && !self.held.contains_key(*name));
-        self.denied.extend(given_up.cloned());
+        let given_up: Vec<Name> = given_up.cloned().collect();
+        for name in given_up {
+            self.denied.insert(name);
+        }
     }
 
     /// How many such names the client has not been told of.
@@ -258,13 +267,19 @@ impl Subscription {
     /// Ends a wildcard: what is not subscribed by name is forgotten.
     pub(super) fn end_wildcard(&mut self) {
         self.wildcard = false;
-        self.denied.clear();
+        self.denied = Names::default();
         let names = &self.names;
         self.held.retain(|name, _| names.contains(name));
         self.changed.retain(|name| names.contains(name));
         self.leaving.retain(|name, _| names.contains(name));
         self.refused.retain(|name| names.contains(name));
         self.firsts.retain(|name| names.contains(name));
+    }
+
+    /// The client says that it holds a resource from an earlier stream of which nobody here knows.
+    pub(super) fn hold_strange(&mut self, name: Name, version: Arc<str>) {
+        self.brought += names::weight(&name);
+        self.hold(name, version);
     }
 
     /// The client says that it holds `name` in `version` from an earlier stream.
@@ -314,7 +329,7 @@ impl Subscription {
 
     /// Whether the client lacks something that is in the view, or does not know that something is not.
     pub(super) fn is_behind(&self) -> bool {
-        self.must_answer || !self.changed.is_empty() || !self.missing.is_empty() || !self.denied.is_empty()
+        self.must_answer || !self.changed.is_empty() || !self.missing.is_empty() || self.denied.len() > 0
     }
 
     /// When the response that awaits an answer was sent.
@@ -329,7 +344,8 @@ impl Subscription {
 
     /// Takes what the client lacks.
     pub(super) fn take_additions(&mut self, view: &dyn View) -> Batch {
-        let mut batch = Batch { must_answer: std::mem::take(&mut self.must_answer), ..Batch::default() };
+        self.must_answer = false;
+        let mut batch = Batch::default();
         for name in std::mem::take(&mut self.changed) {
             if let Some(encoded) = view.resource(self.kind, &name) {
                 let version = encoded.version.clone();
@@ -348,7 +364,7 @@ impl Subscription {
             self.told.insert(name.clone(), Told::of(absence.as_ref()));
             batch.missing.push((name, absence));
         }
-        batch.missing.extend(std::mem::take(&mut self.denied).into_iter().map(|name| (name, None)));
+        batch.missing.extend(std::mem::take(&mut self.denied).iter().map(|name| (name.clone(), None)));
         batch
     }
 
@@ -370,12 +386,6 @@ impl Subscription {
             removed.push((name, absence));
         }
         Batch { removed, ..Batch::default() }
-    }
-
-    /// What the client was told a reason of: whoever leaves it out says no more than that it does not exist.
-    pub(super) fn reasoned(&self, view: &dyn View) -> Vec<Absent> {
-        let reasoned = self.told.iter().filter(|(_, told)| told.has_reason());
-        reasoned.map(|(name, _)| (name.clone(), view.absence(self.kind, name))).collect()
     }
 
     /// Everything that the client holds, for a response that has to be complete.
@@ -418,7 +428,8 @@ impl Subscription {
 
     /// Bytes that the client has this stream keep.
     pub(super) fn weight(&self) -> usize {
-        self.names.weight()
+        let brought = if self.leaving.is_empty() { 0 } else { self.brought };
+        self.names.weight() + self.denied.weight() + brought
     }
 
     /// Whether the client holds all of the view that it asked for, and said so.

@@ -13,12 +13,12 @@ use super::{
     Node, View, Views,
     desk::{Desk, Responses},
     http::AdsServer,
-    node::read_node,
+    node::{self, read_node},
     places::{Full, Place, Places},
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
     turns::{Turn, Turns},
-    unsent::{Allowance, Leave, Unsent},
+    unsent::{Leave, Unsent},
 };
 use futures_util::future::BoxFuture;
 use prost::Message;
@@ -45,11 +45,12 @@ pub struct AdsSettings {
     pub max_request_bytes: usize,
     /// Bytes of one response.
     pub max_response_bytes: usize,
-    /// Bytes that a peer's ([`Views::account`]) connections may have taken and not written yet, on all its streams
-    /// together; further responses wait, and are not encoded before. Of peers that are not told apart there is no limit.
+    /// Bytes of responses that connections may have taken and not written yet, in all. A peer ([`Views::account`]) gets
+    /// more only while its connections hold less than three times as many as are free. A response that finds no room
+    /// waits, not encoded, and after 30 s its stream ends with UNAVAILABLE.
     pub max_unsent_bytes: usize,
-    /// Bytes of nodes and names that clients have the server keep, in all. A peer gets more only while it holds less
-    /// than three times as many as are free.
+    /// Bytes of nodes, names and answers about names that clients have the server keep, in all; shared among peers in
+    /// the same way. A name counts 256 bytes more than it has. A stream that needs more ends with UNAVAILABLE.
     pub max_kept_bytes: usize,
     /// A stream is ended after this, give or take a tenth, so that clients spread over replicas. A client
     /// comes back at once. `None`: never.
@@ -73,11 +74,11 @@ impl Default for AdsSettings {
             max_streams: 20_000,
             max_request_bytes: 4 << 20,
             max_response_bytes: 256 << 20,
-            max_unsent_bytes: 64 << 20,
-            max_kept_bytes: 1 << 30,
+            max_unsent_bytes: 1 << 30,
+            max_kept_bytes: 3 << 30,
             max_age: Some(Duration::from_secs(30 * 60)),
             first_request_timeout: Duration::from_secs(10),
-            max_node_bytes: 64 << 10,
+            max_node_bytes: 256 << 10,
             max_starting: 256,
             start_time: Duration::from_millis(500),
             admission_timeout: Duration::from_secs(20),
@@ -315,7 +316,7 @@ struct Opening<V: Views, Q> {
     requests: Streaming<Q>,
 }
 
-impl<V: Views, Q> Opening<V, Q> {
+impl<V: Views, Q: Message> Opening<V, Q> {
     /// `None`: the client left without a word.
     async fn first<P: Protocol<Request = Q>>(mut self) -> Result<Option<Box<Serving<V, P>>>, Status> {
         let settings = self.shared.settings.clone();
@@ -340,6 +341,9 @@ impl<V: Views, Q> Opening<V, Q> {
             )));
         }
         let node = Arc::new(read_node(node));
+        let node_bytes = node::weight(&node);
+        let mut kept = self.shared.kept.none(&self.account);
+        kept.resize(node_bytes + weight_of::<P>(&first)).map_err(|full| forgetful(full, &settings))?;
         let turn = tokio::select! {
             turn = self.shared.turns.take(&self.account) => turn,
             () = tokio::time::sleep(settings.admission_timeout) => {
@@ -370,11 +374,11 @@ impl<V: Views, Q> Opening<V, Q> {
             ready: VecDeque::new(),
             age,
             expires: self.expires,
-            allowance: self.shared.unsent.of(&self.account),
+            account: self.account,
             leave: None,
             turn: Some((turn, now() + settings.start_time)),
-            kept: self.shared.kept.none(&self.account),
-            node_bytes: size,
+            kept,
+            node_bytes,
             _place: self.place,
         };
         serving.request(first)?;
@@ -464,9 +468,9 @@ struct Serving<V: Views, P: Protocol> {
     is_done: bool,
     /// At most one for each type, since none of them is answered.
     ready: VecDeque<P::Response>,
-    allowance: Allowance,
+    account: Arc<str>,
     /// To hand the next of them over.
-    leave: Option<BoxFuture<'static, Leave>>,
+    leave: Option<BoxFuture<'static, Result<Leave, Status>>>,
     age: Option<Instant>,
     /// When the peer's credentials end.
     expires: Option<Instant>,
@@ -497,13 +501,15 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             if self.leave.is_none()
                 && let Some(next) = self.ready.front()
             {
-                self.leave = Some(Box::pin(self.allowance.clone().leave(next.encoded_len())));
+                let (unsent, size) = (self.registration.shared.unsent.clone(), next.encoded_len());
+                self.leave = Some(Box::pin(unsent.leave(self.account.clone(), size)));
             }
             tokio::select! {
                 leave = handed(desk, self.leave.as_mut()) => {
                     self.leave = None;
                     if let Some(response) = self.ready.pop_front() {
-                        desk.put((response, leave));
+                        desk.put((response, leave?));
+                        self.weigh()?;
                     }
                 }
                 request = self.requests.message(), if !self.is_done && self.early.is_none() => match request {
@@ -520,6 +526,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
                     let views = &self.registration.shared.views;
                     self.view = views.next_view(&self.peer, &self.node, &self.view)?;
                     self.advance(Input::View(self.view.clone()))?;
+                    self.weigh()?;
                 }
                 // One timer for all: a stream sets it anew each time that something happens.
                 () = sleep_until(next) => {
@@ -533,6 +540,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
                     }
                     if is_due(due) {
                         self.advance(Input::Tick)?;
+                        self.weigh()?;
                     }
                 }
                 () = closed(&mut self.closing) => return Ok(()),
@@ -543,24 +551,19 @@ impl<V: Views, P: Protocol> Serving<V, P> {
     fn request(&mut self, request: P::Request) -> Result<(), Status> {
         if self.ready.iter().any(|response| P::answers(&request, response)) {
             self.early = Some(request);
-            return Ok(());
+        } else {
+            self.advance(Input::Request(request))?;
         }
-        self.advance(Input::Request(request))?;
+        self.weigh()
+    }
+
+    /// What the client has this stream keep is counted; or there is no room for it.
+    fn weigh(&mut self) -> Result<(), Status> {
+        let ready: usize = self.ready.iter().map(P::own_bytes).sum();
+        let early = self.early.as_ref().map_or(0, weight_of::<P>);
         let weight = lock(&self.machine).stream().weight();
-        self.kept.resize(self.node_bytes + weight).map_err(|full| {
-            let limit = self.registration.shared.settings.max_kept_bytes;
-            Status::resource_exhausted(match full {
-                Full::All => format!(
-                    "this control plane keeps its limit of {limit} bytes of what clients say of themselves and \
-                     subscribe to (max_kept_bytes); try again, or add a replica"
-                ),
-                Full::Peer => format!(
-                    "this control plane keeps nearly its limit of {limit} bytes of what clients say of themselves \
-                     and subscribe to (max_kept_bytes), and what is left is not for a peer of which it keeps as much \
-                     as of this one; try again, or add a replica"
-                ),
-            })
-        })
+        let settings = &self.registration.shared.settings;
+        self.kept.resize(self.node_bytes + weight + ready + early).map_err(|full| forgetful(full, settings))
     }
 
     fn advance(&mut self, input: Input<P::Request>) -> Result<(), Status> {
@@ -592,6 +595,27 @@ fn expired() -> Status {
     )
 }
 
+/// Bytes of a request that waits: each of its names is a string, however short.
+fn weight_of<P: Protocol>(request: &P::Request) -> usize {
+    request.encoded_len() + 64 * P::names(request)
+}
+
+/// What a client is told of which no more can be kept.
+fn forgetful(full: Full, settings: &AdsSettings) -> Status {
+    let limit = settings.max_kept_bytes;
+    Status::unavailable(match full {
+        Full::All => format!(
+            "this control plane keeps its limit of {limit} bytes of what clients say of themselves and subscribe to \
+             (max_kept_bytes); try again, or add a replica"
+        ),
+        Full::Peer => format!(
+            "this control plane keeps nearly its limit of {limit} bytes of what clients say of themselves and subscribe \
+             to (max_kept_bytes), and what is left is not for a peer of which it keeps as much as of this one; try \
+             again, or add a replica"
+        ),
+    })
+}
+
 /// What a client is told whose request could not be read.
 fn unreadable(error: &Status, settings: &AdsSettings) -> Status {
     match error.code() {
@@ -610,8 +634,8 @@ fn unreadable(error: &Status, settings: &AdsSettings) -> Status {
 /// Until the next response may be handed over, if there is one.
 async fn handed<R: Send + 'static>(
     desk: &Desk<(R, Leave)>,
-    leave: Option<&mut BoxFuture<'static, Leave>>,
-) -> Leave {
+    leave: Option<&mut BoxFuture<'static, Result<Leave, Status>>>,
+) -> Result<Leave, Status> {
     match leave {
         Some(leave) => {
             desk.room().await;

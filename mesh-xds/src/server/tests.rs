@@ -369,14 +369,34 @@ fn names_are_asked_for_at_a_rate() {
     assert_eq!(ask(0, &many), Ok(()));
     assert_eq!(ask(0, &many[..2]), Ok(()), "who asks for less is not paced by names");
     assert_eq!(ask(0, &many[..5]), Err(tonic::Code::ResourceExhausted));
-    let mut stream = Delta::new(&node(), Toys::of(1, &[]), settings);
+    // So is who crosses responses, which makes him lose what he does not name.
+    let mut stream = Sotw::new(&node(), Toys::of(1, &[]), settings.clone());
+    let mut ask = |nonce, names| {
+        stream.on(start, Input::Request(sotw(EDS, nonce, names))).map(drop).map_err(|status| status.code())
+    };
+    assert_eq!((ask("", &many), ask("0", &[])), (Ok(()), Err(tonic::Code::ResourceExhausted)));
+    let mut stream = Delta::new(&node(), Toys::of(1, &[(EDS, "there", "1")]), settings.clone());
     let mut ask = |seconds, names| {
         let at = start + Duration::from_secs(seconds);
         stream.on(at, Input::Request(delta(EDS, "", names, &[]))).map(drop).map_err(|status| status.code())
     };
     assert_eq!(ask(0, &many), Ok(()));
     assert_eq!(ask(3, &many), Ok(()), "asking again counts: 2 were left, and 6 came");
+    assert_eq!(ask(3, &["there"]), Ok(()), "what there is does not");
     assert_eq!(ask(3, &many[..1]), Err(tonic::Code::ResourceExhausted));
+    // A wildcard that begins has everything looked for again.
+    let mut stream = Delta::new(&node(), Toys::of(1, &[]), settings.clone());
+    let mut ask = |begin: &[&str], end: &[&str]| {
+        stream.on(start, Input::Request(delta(CDS, "", begin, end))).map(drop).map_err(|status| status.code())
+    };
+    assert_eq!((ask(&many, &[]), ask(&["*"], &["*"])), (Ok(()), Err(tonic::Code::ResourceExhausted)));
+    let mut stream = Sotw::new(&node(), Toys::of(1, &[]), settings);
+    let mut ask = |names| {
+        stream.on(start, Input::Request(sotw(CDS, "", names))).map(drop).map_err(|status| status.code())
+    };
+    assert_eq!(ask(&many), Ok(()));
+    let wild = [&["*"], &many[..]].concat();
+    assert_eq!(ask(&wild), Err(tonic::Code::ResourceExhausted));
 }
 
 #[test]

@@ -85,6 +85,11 @@ pub trait View: Any + Send + Sync {
     /// was in it stays in it as long as there is.
     fn names(&self, kind: ResourceType) -> Vec<Name>;
 
+    /// Whether [`Self::names`] has a name. The default looks through all of them.
+    fn lists(&self, kind: ResourceType, name: &str) -> bool {
+        self.names(kind).iter().any(|listed| **listed == *name)
+    }
+
     /// How it may differ from a view that this node was shown before. Claiming too much costs time, claiming
     /// too little leaves clients behind.
     fn changes_since(&self, _earlier: &dyn View) -> Changes {

@@ -1,7 +1,7 @@
 //! Changes, as a connected client sees them.
 
 use super::*;
-use crate::model::RegisteredWorkload;
+use crate::{model::RegisteredWorkload, publish::Snapshot};
 use mesh_xds::resource::{
     Locality,
     route::{Destination, RouteAction},
@@ -52,13 +52,7 @@ async fn a_client_follows_an_edit_and_a_broken_file_costs_nothing() {
 
     let revision = running.publisher().current().revision.clone();
     std::fs::write(dir.path().join("broken.yaml"), "kind: [").unwrap();
-    let mut changes = running.publisher().changes();
-    let reported = async {
-        while running.publisher().current().findings.is_empty() {
-            changes.changed().await.unwrap();
-        }
-    };
-    timeout(PATIENCE, reported).await.unwrap();
+    published(running.publisher(), |snapshot| !snapshot.findings.is_empty()).await;
     assert_eq!(running.publisher().current().revision, revision, "held");
     assert!(destination(watch.borrow().as_ref().unwrap().as_ref().unwrap()).contains("|v1|"));
     let (status, body) = get(running.addresses().http.unwrap(), "/debug/findings").await;
@@ -111,13 +105,7 @@ async fn replicas_at_one_address_have_entries_of_their_own() {
     assert_eq!(third.workload_entry, first.workload_entry);
     assert_eq!(running.publisher().current().model.workloads.len(), 2);
     drop(two);
-    let mut changes = running.publisher().changes();
-    let gone = async {
-        while running.publisher().current().model.workloads.len() != 1 {
-            changes.changed().await.unwrap();
-        }
-    };
-    timeout(PATIENCE, gone).await.unwrap();
+    published(running.publisher(), |snapshot| snapshot.model.workloads.len() == 1).await;
     drop(again);
     running.shutdown().await;
 }
@@ -131,19 +119,12 @@ async fn an_entry_lives_as_long_as_one_of_its_processs_streams() {
     let address = running.addresses().xds_plaintext.unwrap().to_string();
     let publisher = running.publisher().clone();
     // Health and label of each.
-    let entries = || -> Vec<_> {
+    let entries_of = |snapshot: &Snapshot| -> Vec<_> {
         let of = |one: &Arc<RegisteredWorkload>| format!("{:?} {}", one.health, one.labels["by"]);
-        publisher.current().model.workloads.iter().map(of).collect()
+        snapshot.model.workloads.iter().map(of).collect()
     };
-    let until = async |expected: &[&str]| {
-        let mut changes = publisher.changes();
-        let wait = async {
-            while entries() != expected {
-                changes.changed().await.unwrap();
-            }
-        };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never {expected:?}, but {:?}", entries()));
-    };
+    let entries = || entries_of(&publisher.current());
+    let until = async |expected: &[&str]| published(&publisher, |now| entries_of(now) == expected).await;
     let open = async |process, session: &str| {
         let mut said = workload("127.0.0.1", 5001);
         said.labels.insert("by".into(), session.into());
@@ -240,13 +221,7 @@ async fn a_control_plane_that_comes_back_still_knows_the_workloads_until_they_ha
     let again = Settings { workload_grace: Duration::from_millis(200), ..settings() };
     let running = App::start(again).await.unwrap();
     assert!(!running.publisher().current().model.workloads.is_empty());
-    let mut changes = running.publisher().changes();
-    let dropped = async {
-        while !running.publisher().current().model.workloads.is_empty() {
-            changes.changed().await.unwrap();
-        }
-    };
-    timeout(PATIENCE, dropped).await.unwrap();
+    published(running.publisher(), |snapshot| snapshot.model.workloads.is_empty()).await;
     running.shutdown().await;
 }
 
@@ -265,6 +240,7 @@ spec:
     let running = App::start(dev(&dir)).await.unwrap();
     let address = running.addresses().xds_plaintext.unwrap().to_string();
     let good = || workload("127.0.0.1", 5001);
+    let many = || (0..=128).map(|i| i.to_string());
     let cases = [
         (Workload { address: "localhost".into(), ..good() }, "literal IP"),
         (Workload { address: "0.0.0.0".into(), ..good() }, "connect to"),
@@ -272,6 +248,11 @@ spec:
         (Workload { ports: [("a".to_owned(), 70_000)].into(), ..good() }, "1 to 65535"),
         (Workload { name: String::new(), ..good() }, "needs a name"),
         (Workload { labels: [("a b".to_owned(), "c".to_owned())].into(), ..good() }, "not a label"),
+        (
+            Workload { labels: many().map(|i| (i, String::new())).collect(), ..good() },
+            "129 labels, and 128 are the limit",
+        ),
+        (Workload { ports: many().map(|i| (i, 1)).collect(), ..good() }, "129 ports, and 128 are the limit"),
         (Workload { group: "nobody".into(), ..good() }, "WorkloadGroup default/nobody does not exist"),
         (
             Workload { group: "reviews".into(), service_account: "other".into(), ..good() },
@@ -319,6 +300,9 @@ async fn the_http_port_shows_who_is_connected_and_in_sync() {
     let (_, dump) = get(http, "/debug/config_dump?client=envoy").await;
     assert!(dump.contains("http_proxy") && dump.contains(CLUSTER), "{dump}");
     assert_eq!(get(http, "/debug/config_dump?client=other").await.0, 400);
+    let confirm = async |headers| ask(http, "POST /confirm-deletion", headers).await.0;
+    assert_eq!(confirm("origin: http://elsewhere.example\r\n").await, 403, "a page in a browser");
+    assert_eq!(confirm("").await, 200);
     running.shutdown().await;
 }
 

@@ -202,8 +202,7 @@ fn string(pattern: &StringMatch) -> Option<Option<StringMatcher>> {
     Some(Some(StringMatcher { pattern, ignore_case: false }))
 }
 
-/// The compiled form; the model has compiled it once already, so `None` is for what only a stricter
-/// limit of the vocabulary refuses.
+/// The compiled form; the model has compiled it once already, so it is never `None`.
 fn regex(pattern: &Pattern) -> Option<FullRegex> {
     FullRegex::new(pattern.as_str()).ok()
 }

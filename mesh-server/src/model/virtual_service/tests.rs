@@ -161,6 +161,11 @@ fn invalid_objects_are_refused_where_they_are_wrong() {
         (&route("match: [{headers: {'a b': {exact: x}}}]"), "8:24 \"a b\" is not a header name"),
         (&route("match: [{headers: {a: {prefix: ''}}}]"), "8:36 must not be empty"),
         (&route("match: [{uri: {regex: '('}}]"), "8:27 regular expression \"(\" does not compile"),
+        // What the clients' engine takes and RE2 does not.
+        (
+            &route("match: [{uri: {regex: '(?x)a b'}}]"),
+            "8:27 regular expression \"(?x)a b\" does not compile: `(?x)a b` begins no group of RE2",
+        ),
         (&route("match: [{uri: {}}]"), "8:19 needs one of `exact`, `prefix` and `regex`"),
         (
             &route("match: [{headers: {'@request.auth.claims[a]': {exact: x}}}]"),

@@ -64,6 +64,35 @@ fn workload(namespace: &str, name: &str, weight: u32) -> RegisteredWorkload {
     }
 }
 
+#[test]
+fn no_two_names_and_addresses_make_the_same_name() {
+    let named = |base: &str, address: &str, port: Option<u16>| {
+        let address = address.parse().unwrap();
+        let ports = port.map(|port| (String::new(), port)).into_iter().collect();
+        let name = RegisteredWorkload::name_at(base, address);
+        let plain = RegisteredWorkload { address, ports, name, ..workload("ns", "", 1) };
+        let name = plain.name_with_port().unwrap_or_else(|| plain.name.clone());
+        assert!(RegisteredWorkload { name: name.clone(), ..plain }.is_called(base), "{name}");
+        name
+    };
+    let names = [
+        named("a", "1:2::3", None),
+        named("a-1", "2::3", None),
+        named("a", "1::2", Some(3)),
+        named("a", "1::2:3", None),
+        named("a", "1:2:3:4:5:6:7:8", Some(9080)),
+        named("a-0001", "2:3:4:5:6:7:8:9080", None),
+        named("a", "1.2.3.4", None),
+        named("a", "1.2.3.4", Some(9080)),
+        named("a-1", "2.3.4.5", None),
+        named("a", "::ffff:1.2.3.4", None),
+    ];
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(distinct.len(), names.len(), "{names:#?}");
+    assert_eq!(names[0], "a-0001-0002-0000-0000-0000-0000-0000-0003");
+    assert_eq!(names[7], "a-1.2.3.4-9080");
+}
+
 proptest! {
     #[test]
     fn registered_workloads_behave_like_a_map(ops in prop::collection::vec(("[ab]", "[xyz]", any::<bool>(), 1u32..9), 0..20)) {

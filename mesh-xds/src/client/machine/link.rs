@@ -21,7 +21,7 @@ impl<P: Parse> Machine<P> {
         if self.watches_something() {
             return;
         }
-        out.disconnect = matches!(self.link, Link::Open { .. } | Link::Opening);
+        out.disconnect = !self.is_idle();
         self.link = Link::Idle;
         self.held = None;
         self.link_since = None;
@@ -41,13 +41,16 @@ impl<P: Parse> Machine<P> {
         self.link_since = Some(now);
         self.node_sent = false;
         for kind in ResourceType::ALL {
-            let named = self.of(kind).entries.iter().filter(|(_, entry)| entry.references > 0);
-            let names: BTreeSet<Name> = named.map(|(name, _)| name.clone()).collect();
-            if names.is_empty() {
-                // Nothing of this type is held any more: its version says nothing.
+            let named = || self.types[kind as usize].entries.iter().filter(|(_, entry)| entry.references > 0);
+            let names: BTreeSet<Name> = named().map(|(name, _)| name.clone()).collect();
+            let has_all = named().all(|(_, entry)| entry.good.is_some() && entry.failure.is_none());
+            if names.is_empty() || !has_all {
+                // It is the version of what was watched then. A control plane that has no other may take it for a
+                // receipt of all that is named now, and say nothing; it would be silent, too, if it has gone back to the
+                // version before one that was rejected, and the trouble would not end.
                 self.of(kind).version = Arc::default();
             }
-            self.list_anew(kind, out);
+            self.list_anew(now, kind, out);
             if !names.is_empty() {
                 self.ask(now, kind, &names, BTreeSet::new(), out);
             }
@@ -139,8 +142,7 @@ impl<P: Parse> Machine<P> {
                 entry.awaited = entry.due.filter(|_| is_awaited).map(|due| Awaited { due, streams });
                 entry.asked = false;
                 entry.restored = false;
-                entry.unconfirmed = false;
-                entry.excused = false;
+                (entry.unconfirmed, entry.of_earlier_list, entry.excused) = (false, false, false);
                 // On the next stream it is sent again.
                 entry.lapsed = None;
                 // A time to live is for when the control plane is away.

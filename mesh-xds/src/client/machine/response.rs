@@ -27,6 +27,12 @@ const PERMISSION_DENIED: i32 = 7;
 /// A resource that was read: its name, and its value with the mark of its bytes unless it is the one in use.
 type Read<R> = Result<(Name, Option<(R, Bytes)>), Unparsable>;
 
+/// When a life ends that begins now. None is longer than a century, so that there is room for a timer's arithmetic.
+fn end_of(now: Instant, ttl: Duration) -> Option<Instant> {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now.checked_add(ttl.min(CENTURY))
+}
+
 impl<P: Parse> Machine<P> {
     pub(super) fn response(&mut self, now: Instant, response: Response, out: &mut Outputs) {
         let Link::Open { heard, responded, .. } = &mut self.link else { return };
@@ -137,7 +143,7 @@ impl<P: Parse> Machine<P> {
                 }
             };
             if matches!(entry.state, ResourceState::Acked) {
-                entry.expires = ttl.and_then(|ttl| now.checked_add(ttl));
+                entry.expires = ttl.and_then(|ttl| end_of(now, ttl));
             }
             self.settle(kind, name, changed, out);
         }
@@ -202,8 +208,8 @@ impl<P: Parse> Machine<P> {
                 Err(format!("a heart-beat for version {version}, and version {} is in use", good.version))
             }
             _ => {
-                entry.expires = ttl.and_then(|ttl| now.checked_add(ttl));
-                entry.unconfirmed = false;
+                entry.expires = ttl.and_then(|ttl| end_of(now, ttl));
+                (entry.unconfirmed, entry.of_earlier_list) = (false, false);
                 if let Some(Good { resource, version, mark }) = entry.lapsed.take() {
                     entry.accept(Some((resource, mark)), version, now);
                     self.notify(kind, name.clone(), out);

@@ -7,6 +7,7 @@ use ResourceType::{
 };
 use prost::Message;
 
+mod lives;
 mod reasons;
 mod rules;
 mod wildcard;
@@ -578,25 +579,68 @@ fn what_cannot_be_read_is_a_failure_until_all_that_is_awaited_has_come() {
 }
 
 #[test]
-fn a_new_stream_brings_the_version_but_no_nonce() {
-    let mut script = Script::new(Variant::Sotw);
-    script.open(&[(LDS, "a"), (CDS, "c")]);
-    script.sotw(LDS, "v7", &["a=1"]);
-    script.sotw(LDS, "v8", &["a=bad"]);
-    script.on(Input::Closed("x".into()));
-    script.pass(Duration::from_secs(2));
-    let out = script.on(Input::Opened);
-    let requests: Vec<_> = out
-        .requests
-        .iter()
-        .map(|request| match request {
-            Request::Sotw(r) => {
-                (r.type_url.rsplit('.').next().unwrap(), r.version_info.as_str(), r.response_nonce.as_str())
-            }
-            Request::Delta(_) => panic!("delta"),
-        })
-        .collect();
-    assert_eq!(requests, [("Cluster", "", ""), ("Listener", "v7", "")]);
+fn a_new_stream_brings_the_version_of_what_is_held_as_a_whole_but_no_nonce() {
+    type Change = fn(&mut Script);
+    let cases: [(&str, Change, &str); 6] = [
+        ("all is held", |_| {}, "v7"),
+        (
+            "the last one was rejected as a whole",
+            |script| {
+                script.sotw(LDS, "v8", &["?", "a=1", "b=1"]);
+            },
+            "v7",
+        ),
+        (
+            "one was rejected: it may be the version in use again",
+            |script| {
+                script.sotw(LDS, "v8", &["a=bad", "b=1"]);
+            },
+            "",
+        ),
+        (
+            "one does not exist",
+            |script| {
+                script.sotw(LDS, "v8", &["a=1"]);
+            },
+            "",
+        ),
+        (
+            "one was not there yet",
+            |script| {
+                script.add(&[(LDS, "c")]);
+            },
+            "",
+        ),
+        (
+            "one is watched since the control plane is away",
+            |script| {
+                script.on(Input::Closed("x".into()));
+                script.add(&[(LDS, "c")]);
+            },
+            "",
+        ),
+    ];
+    for (what, change, version) in cases {
+        let mut script = Script::new(Variant::Sotw);
+        script.open(&[(LDS, "a"), (LDS, "b"), (CDS, "c")]);
+        script.sotw(LDS, "v7", &["a=1", "b=1"]);
+        change(&mut script);
+        script.on(Input::Closed("x".into()));
+        script.pass(Duration::from_secs(2));
+        let out = script.on(Input::Opened);
+        let requests: Vec<_> = out
+            .requests
+            .iter()
+            .map(|request| match request {
+                Request::Sotw(r) => {
+                    let kind = r.type_url.rsplit('.').next().unwrap();
+                    (kind, r.version_info.as_str(), r.response_nonce.as_str())
+                }
+                Request::Delta(_) => panic!("delta"),
+            })
+            .collect();
+        assert_eq!(requests, [("Cluster", "", ""), ("Listener", version, "")], "{what}");
+    }
 }
 
 #[test]
@@ -655,146 +699,6 @@ fn retries_back_off_and_stop_when_nobody_watches() {
     assert!(script.add(&[(LDS, "a")]).connect);
 }
 
-/// A wrapper with a time to live.
-fn living(wrapper: proto::Resource, seconds: i64) -> proto::Resource {
-    proto::Resource { ttl: Some(prost_types::Duration { seconds, nanos: 0 }), ..wrapper }
-}
-
-/// The heart-beat of a version.
-fn heartbeat(name: &str, version: &str, seconds: i64) -> proto::Resource {
-    living(proto::Resource { name: name.into(), version: version.into(), ..Default::default() }, seconds)
-}
-
-const MINUTE: Duration = Duration::from_secs(60);
-
-#[test]
-fn a_time_to_live_ends_unless_the_resource_or_its_heart_beat_comes_again() {
-    let mut script = Script::new(Variant::Delta);
-    script.open(&[(CDS, "a"), (CDS, "b")]);
-    let both = vec![living(wrapper(CDS, "a", "1", "a=1"), 60), living(wrapper(CDS, "b", "1", "b=1"), 60)];
-    script.delta(CDS, both, &[]);
-    assert_eq!(script.machine.good(CDS, "a"), None, "it is not for the disk");
-    script.pass(MINUTE / 2);
-    let out = script.delta(CDS, vec![heartbeat("a", "1", 60)], &[]);
-    assert_eq!(delta(&out).error_detail, None);
-    assert!(out.changed.is_empty());
-    assert_eq!(script.pass(MINUTE / 2).changed, [key(CDS, "b")].into());
-    assert!(
-        script.known(CDS, "b").starts_with("Cluster b does not exist: its time to live ended"),
-        "{}",
-        script.known(CDS, "b")
-    );
-    assert_eq!(script.known(CDS, "a"), "1");
-    // Its neighbour is sent again, without an end.
-    script.delta(CDS, vec![wrapper(CDS, "a", "2", "a=1"), living(wrapper(CDS, "b", "2", "b=2"), 5)], &[]);
-    script.pass(10 * MINUTE);
-    assert_eq!(script.known(CDS, "a"), "1");
-    assert!(script.known(CDS, "b").contains("does not exist"));
-}
-
-#[test]
-fn a_time_to_live_ends_while_the_control_plane_is_away_and_the_resource_is_asked_for_anew() {
-    for variant in [Variant::Delta, Variant::Sotw] {
-        let mut script = Script::new(variant);
-        script.open(&[(EDS, "a")]);
-        let wrapped = living(wrapper(EDS, "a", "1", "a=1"), 60);
-        match variant {
-            Variant::Delta => script.delta(EDS, vec![wrapped], &[]),
-            Variant::Sotw => {
-                let any = proto::Any {
-                    type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
-                    value: wrapped.encode_to_vec().into(),
-                };
-                script.sotw_with(EDS, "v1", vec![any], vec![])
-            }
-        };
-        script.on(Input::Closed("gone".into()));
-        assert_eq!(script.known(EDS, "a"), "1");
-        script.pass(MINUTE);
-        assert!(script.known(EDS, "a").contains("time to live ended"), "{variant:?}");
-        script.on(Input::Opened);
-        assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_secs(15)), "it is waited for");
-        if variant == Variant::Delta {
-            script.delta(EDS, vec![wrapper(EDS, "a", "1", "a=1")], &[]);
-            assert_eq!(script.known(EDS, "a"), "1");
-        }
-    }
-}
-
-#[test]
-fn a_late_heart_beat_brings_back_what_ended_and_nothing_that_was_taken_away() {
-    for variant in [Variant::Delta, Variant::Sotw] {
-        let mut script = Script::new(variant);
-        script.open(&[(CDS, "a")]);
-        let send = |script: &mut Script, resource: proto::Resource| match variant {
-            Variant::Delta => script.delta(CDS, vec![resource], &[]),
-            Variant::Sotw => {
-                let type_url = "type.googleapis.com/envoy.service.discovery.v3.Resource".into();
-                let any = proto::Any { type_url, value: resource.encode_to_vec().into() };
-                script.sotw_with(CDS, "v1", vec![any], vec![])
-            }
-        };
-        send(&mut script, living(wrapper(CDS, "a", "1", "a=1"), 60));
-        for _ in 0..2 {
-            assert_eq!(script.pass(MINUTE).changed, [key(CDS, "a")].into());
-            assert!(script.known(CDS, "a").contains("time to live ended"));
-            assert!(send(&mut script, heartbeat("a", "2", 60)).rejected.is_some(), "it is another one");
-            let out = send(&mut script, heartbeat("a", "1", 60));
-            assert_eq!((out.rejected, out.changed), (None, [key(CDS, "a")].into()), "{variant:?}");
-            assert_eq!(script.known(CDS, "a"), "1");
-            assert_eq!(script.machine.deadline(), Some(script.now + MINUTE));
-        }
-        // The control plane takes it away after its end, or there is another stream.
-        script.pass(MINUTE);
-        match variant {
-            Variant::Delta => script.delta(CDS, vec![], &["a"]),
-            Variant::Sotw => script.sotw(CDS, "v2", &[]),
-        };
-        assert!(send(&mut script, heartbeat("a", "1", 60)).rejected.is_some(), "{variant:?}");
-        send(&mut script, living(wrapper(CDS, "a", "1", "a=1"), 60));
-        script.on(Input::Closed("age".into()));
-        script.pass(MINUTE);
-        script.on(Input::Opened);
-        assert!(send(&mut script, heartbeat("a", "1", 60)).rejected.is_some(), "{variant:?}");
-    }
-}
-
-#[test]
-fn a_heart_beat_of_anything_else_is_a_fault_and_costs_nothing() {
-    let mut script = Script::with(Variant::Delta, |settings| settings.fail_on_data_errors = true);
-    script.open(&[(CDS, "a"), (CDS, "b")]);
-    script.delta(CDS, vec![wrapper(CDS, "a", "1", "a=1")], &[]);
-    let beats = vec![heartbeat("a", "2", 60), heartbeat("b", "1", 60), heartbeat("unwatched", "1", 60)];
-    let nack = delta(&script.delta(CDS, beats, &[])).error_detail.unwrap().message;
-    assert_eq!(
-        nack,
-        "Cluster a: a heart-beat for version 2, and version 1 is in use\n\
-         Cluster b: a heart-beat for a resource that was never sent"
-    );
-    assert_eq!((script.known(CDS, "a"), script.known(CDS, "b")), ("1".into(), String::new()));
-    // Times that are none.
-    for seconds in [0, -1] {
-        let nack = delta(&script.delta(CDS, vec![living(wrapper(CDS, "b", "1", "b=1"), seconds)], &[]));
-        assert_eq!(nack.error_detail.unwrap().message, "Cluster b: its ttl must be positive");
-    }
-}
-
-#[test]
-fn a_heart_beat_is_no_absence_and_ends_no_trouble() {
-    let mut script = Script::new(Variant::Sotw);
-    script.open(&[(LDS, "a")]);
-    let wrap = |wrapper: proto::Resource| proto::Any {
-        type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
-        value: wrapper.encode_to_vec().into(),
-    };
-    script.sotw_with(LDS, "v1", vec![wrap(living(wrapper(LDS, "a", "1", "a=1"), 60))], vec![]);
-    script.sotw_with(LDS, "v2", vec![wrap(wrapper(LDS, "a", "2", "a=bad"))], vec![]);
-    let rejected = script.known(LDS, "a");
-    assert!(rejected.contains("was rejected"));
-    script.sotw_with(LDS, "v3", vec![wrap(heartbeat("a", "1", 60))], vec![]);
-    assert_eq!(script.known(LDS, "a"), rejected, "neither gone nor well");
-}
-
 #[test]
 fn what_is_forgotten_is_asked_for_without_a_version() {
     let mut script = Script::new(Variant::Sotw);
@@ -822,6 +726,23 @@ fn hanging_up_forgets_everything_and_is_refused_while_something_is_watched() {
     assert!(script.sotw(LDS, "v2", &["a=2"]).requests.is_empty(), "what was under way is not heard");
     assert_eq!(script.open(&[(LDS, "a")]).requests.len(), 1);
     assert_eq!(script.known(LDS, "a"), "");
+}
+
+#[test]
+fn a_control_plane_that_is_away_is_let_go_as_one_that_is_there() {
+    // By hanging up, and when it would be tried again.
+    let mut script = Script::new(Variant::Sotw);
+    script.add(&[(LDS, "a")]);
+    script.on(Input::Closed("refused".into()));
+    script.remove(&[(LDS, "a")]);
+    assert!(script.on(Input::Hangup).disconnect);
+    assert!(!script.on(Input::Hangup).disconnect, "once");
+
+    script.add(&[(LDS, "a")]);
+    script.on(Input::Closed("refused".into()));
+    assert!(!script.remove(&[(LDS, "a")]).disconnect);
+    let out = script.pass(Duration::from_secs(10));
+    assert!(out.disconnect && !out.connect && script.machine.is_idle());
 }
 
 #[test]

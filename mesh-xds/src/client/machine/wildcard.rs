@@ -13,6 +13,8 @@
 //!   only if nothing is named, whose absence that could mean), and by any response if nothing is named. One of named
 //!   resources only may be all that there is, or be from a control plane that knows no wildcard, or from before it was
 //!   asked for: it is an answer with a note.
+//! - What is asked for anew without being told stays listed, with a note, until it is sent again, or has not been for as
+//!   long as a resource that was never there: a delta server does not say when its answer is all.
 //! - An error of a name lists nothing. An error of `*` stays until the wildcard is answered, and takes nothing away.
 //!
 //! Names of an authority (`xdstp:`) are no part of it.
@@ -124,6 +126,11 @@ impl<P: Parse> Machine<P> {
                 && name::authority(kind, name).is_none()
         };
         let resource = state.entries.iter().filter(here).map(listed).collect();
+        let in_part = || state.entries.values().any(|entry| entry.of_earlier_list && entry.is_served());
+        let trouble = trouble.or_else(|| {
+            let why = "some of it is of an earlier list, and the control plane has not sent it again yet";
+            in_part().then(|| error(star, XdsErrorCause::Failed(why.into())))
+        });
         let note = trouble.map(|error| match error {
             // There is a list to use.
             XdsError { cause: XdsErrorCause::Failed(why), server, node, .. } => {
@@ -155,7 +162,7 @@ impl<P: Parse> Machine<P> {
     /// What a delta server is told that is held, when the type is asked for on a new stream.
     pub(super) fn held(&self, kind: ResourceType) -> BTreeMap<String, String> {
         let entries = self.types[kind as usize].entries.iter();
-        let held = entries.filter_map(|(name, entry)| {
+        let held = entries.filter(|(_, entry)| !entry.of_earlier_list).filter_map(|(name, entry)| {
             // What is in trouble is asked for anew: if the control plane has gone back to the version in use, it would
             // otherwise say nothing, and the trouble would never end.
             let sound = entry.good.as_ref().filter(|_| entry.failure.is_none());
@@ -196,7 +203,7 @@ impl<P: Parse> Machine<P> {
     /// A stream begins. What of a list cannot be taken up where it was left is asked for anew: of state of the world the
     /// version may be that of a response to a smaller subscription; a delta server that refused to list would not say
     /// that it does again, and cannot be told what is too much.
-    pub(super) fn list_anew(&mut self, kind: ResourceType, out: &mut Outputs) {
+    pub(super) fn list_anew(&mut self, now: Instant, kind: ResourceType, out: &mut Outputs) {
         let is_delta = self.settings.variant == Variant::Delta;
         let state = self.of(kind);
         let is_large = is_delta && state.told_bytes() > MAX_TOLD;
@@ -210,9 +217,24 @@ impl<P: Parse> Machine<P> {
         }
         (star.state, star.updated, star.failure) = (ResourceState::Requested, None, None);
         if is_delta {
-            self.drop_listed(kind);
+            self.await_listed(now, kind);
         }
         self.list_changed(kind, out);
+    }
+
+    /// What nobody names is listed on, and ends unless it comes again in time.
+    fn await_listed(&mut self, now: Instant, kind: ResourceType) {
+        let last = now + self.patience();
+        let entries = self.of(kind).entries.iter_mut();
+        let listed = entries.filter(|(_, entry)| entry.references == 0 && entry.listed);
+        let end = |(name, entry): (&Name, &mut Entry<_>)| {
+            entry.of_earlier_list = true;
+            // Its time to live is no reason to keep it.
+            (name.clone(), entry.expires.map_or(last, |end| end.min(last)))
+        };
+        for (name, end) in listed.map(end).collect::<Vec<_>>() {
+            self.arm(kind, &name, end);
+        }
     }
 
     /// Something else may be known of what the wildcard stands for.

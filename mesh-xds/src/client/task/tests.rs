@@ -383,7 +383,7 @@ async fn the_status_of_a_client_is_served_and_does_not_keep_it_alive() {
     for shown in &config.generic_xds_configs {
         let kind = ResourceType::from_url(&shown.type_url).unwrap();
         let published = lock(&source.view).clone().unwrap().resource(kind, &shown.name).unwrap();
-        assert_eq!(shown.xds_config.as_ref().unwrap().value, published.body.to_vec(), "as it was received");
+        assert_eq!(shown.xds_config.as_ref().unwrap().value, published.body.to_vec(), "all is understood");
         assert_eq!(shown.version_info, *published.version);
         assert!(shown.last_updated.is_some() && shown.error_state.is_none());
     }

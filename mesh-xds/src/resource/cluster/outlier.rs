@@ -6,9 +6,9 @@ use std::time::Duration;
 /// Outlier detection: Envoy's consecutive counters and gRFC A50's two statistics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierDetection {
-    /// Between sweeps. Default 10 s.
+    /// Between sweeps. Default 10 s, at least [`Self::LEAST_INTERVAL`].
     pub interval: Duration,
-    /// Ejection lasts this times the number of ejections. Default 30 s.
+    /// Ejection lasts this times the number of ejections. Default 30 s; with 0 it lasts until the next sweep.
     pub base_ejection_time: Duration,
     /// Longest ejection. Default the larger of 300 s and `base_ejection_time`.
     pub max_ejection_time: Duration,
@@ -39,6 +39,11 @@ pub struct OutlierDetection {
     /// An endpoint that passes an active health check is taken back. Without active health checks it means
     /// nothing. Default true.
     pub uneject_by_health_check: bool,
+}
+
+impl OutlierDetection {
+    /// Sweeps are not closer to each other: gRPC takes any interval, and with 0 does nothing but sweep.
+    pub const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 }
 
 impl Default for OutlierDetection {

@@ -232,7 +232,7 @@ fn percent_proto(fraction: Fraction) -> Percent {
 
 fn percent(proto: &Percent, at: &Path<'_>, faults: &mut Faults) -> Option<Fraction> {
     if !(0.0..=100.0).contains(&proto.value) {
-        return faults.reject(at, format!("{} is not between 0 and 100", proto.value));
+        return faults.reject(at, format_args!("{} is not between 0 and 100", proto.value));
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Some(Fraction::per_million((proto.value * 10_000.0).round() as u32))

@@ -98,7 +98,7 @@ impl Address for Vec<SocketAddr> {
         for address in self {
             if !seen.insert(*address) {
                 let at = at.field("address");
-                faults.reject::<()>(&at, format!("{address} stands twice in the assignment"));
+                faults.reject::<()>(&at, format_args!("{address} stands twice in the assignment"));
             }
         }
     }
@@ -133,7 +133,7 @@ impl Address for HostPort {
             && name.len() <= MAX_HOST
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
         if !valid {
-            return faults.reject(&here.field("address"), format!("`{name}` is not a host name"));
+            return faults.reject(&here.field("address"), format_args!("`{name}` is not a host name"));
         }
         let port = wire::port(address, &here, faults)?;
         Some(Self { host: name.into(), port })
@@ -308,7 +308,8 @@ pub(in crate::resource) fn assignment<A: Address>(
     }
     for (expected, priority) in (0..).zip(by_priority.keys()) {
         if *priority != expected {
-            return faults.reject(&list, format!("priority {expected} is missing, but {priority} is there"));
+            return faults
+                .reject(&list, format_args!("priority {expected} is missing, but {priority} is there"));
         }
     }
     let at = at.field("policy");
@@ -341,7 +342,8 @@ pub(in crate::resource) fn assignment<A: Address>(
     })
 }
 
-/// `None` also for a locality of weight 0, which stands for nothing (gRFC A27).
+/// `None` also for a locality of weight 0, which stands for nothing (gRFC A27): nothing of it is read but whether it
+/// says which it is, as in Go. (C-core and Java do not ask for that either.)
 fn locality_endpoints<A: Address>(
     proto: &proto::LocalityLbEndpoints,
     place: Place,
@@ -349,6 +351,12 @@ fn locality_endpoints<A: Address>(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<LocalityEndpoints<A>> {
+    let locality = match (&proto.locality, place) {
+        (None, Place::Inline) => Some(Locality::default()),
+        (locality, _) => faults.required(&at.field("locality"), locality).map(wire::locality),
+    };
+    let unsaid = u32::from(place == Place::Inline);
+    let weight = NonZeroU32::new(proto.load_balancing_weight.as_ref().map_or(unsaid, |weight| weight.value))?;
     let elsewhere = match &proto.lb_config {
         None => None,
         Some(LbConfig::LedsClusterLocalityConfig(_)) => Some("leds_cluster_locality_config"),
@@ -357,10 +365,6 @@ fn locality_endpoints<A: Address>(
     if let Some(field) = elsewhere {
         faults.reject::<()>(&at.field(field), "is not supported: send them in lb_endpoints");
     }
-    let locality = match (&proto.locality, place) {
-        (None, Place::Inline) => Some(Locality::default()),
-        (locality, _) => faults.required(&at.field("locality"), locality).map(wire::locality),
-    };
     let near = proxy(&proto.metadata, &at.field("metadata"), faults);
     let list = at.field("lb_endpoints");
     let mut endpoints = Vec::new();
@@ -376,8 +380,6 @@ fn locality_endpoints<A: Address>(
             endpoints.push(Arc::new(endpoint));
         }
     }
-    let unsaid = u32::from(place == Place::Inline);
-    let weight = NonZeroU32::new(proto.load_balancing_weight.as_ref().map_or(unsaid, |weight| weight.value))?;
     Some(LocalityEndpoints { locality: locality?, weight, endpoints })
 }
 
@@ -494,7 +496,7 @@ fn health_check(
 ) -> Option<Option<EndpointHealthCheck>> {
     let port = match u16::try_from(proto.port_value) {
         Ok(port) => Some((port != 0).then_some(port)),
-        Err(_) => faults.reject(&at.field("port_value"), format!("{} is not a port", proto.port_value)),
+        Err(_) => faults.reject(&at.field("port_value"), format_args!("{} is not a port", proto.port_value)),
     };
     let address = match &proto.address {
         Some(_) => wire::socket_address(&proto.address, &at.field("address"), faults).map(Some),

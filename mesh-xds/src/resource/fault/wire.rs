@@ -81,7 +81,10 @@ fn abort(proto: &proto::FaultAbort, at: &Path<'_>, faults: &mut Faults) -> Optio
     let kind = match &proto.error_type {
         Some(fault_abort::ErrorType::HttpStatus(status)) => match u16::try_from(*status) {
             Ok(status @ 200..=599) => AbortKind::Http(status),
-            _ => return faults.reject(&at.field("http_status"), format!("{status} is not within 200..=599")),
+            _ => {
+                return faults
+                    .reject(&at.field("http_status"), format_args!("{status} is not within 200..=599"));
+            }
         },
         Some(fault_abort::ErrorType::GrpcStatus(status)) => AbortKind::Grpc(*status),
         Some(fault_abort::ErrorType::HeaderAbort(_)) => AbortKind::Header,

@@ -354,7 +354,8 @@ pub(in crate::resource) static RETRY_BUDGET: Message = Message::of::<RetryBudget
 pub(in crate::resource) static OUTLIER_DETECTION: Message = Message::of::<proto::OutlierDetection>(
     "",
     &[
-        supported("interval base_ejection_time max_ejection_time max_ejection_percent", "A50", ""),
+        supported("interval", "A50", "0 to 10 ms: 10 ms"),
+        supported("base_ejection_time max_ejection_time max_ejection_percent", "A50", ""),
         supported(
             "enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume \
              success_rate_stdev_factor",

@@ -51,7 +51,11 @@ pub(in crate::resource) static LOCALITY: Message = Message::of::<proto::Locality
     &[
         supported("locality", "A27", "required; twice in a priority is refused"),
         supported("lb_endpoints", "A27", ""),
-        supported("load_balancing_weight", "A27", "unset or 0: the locality is left out"),
+        supported(
+            "load_balancing_weight",
+            "A27",
+            "unset or 0: the locality is left out, and its endpoints unread",
+        ),
         supported("priority", "A56", "without gaps from 0"),
         supported("metadata", "A86", "the proxy of endpoints that name none"),
         rejected(

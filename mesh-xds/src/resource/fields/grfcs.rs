@@ -119,7 +119,13 @@ pub static GRFCS: &[Grfc] = &[
         "retries leave the session and ejection ends it, as in Envoy; one address of an endpoint is told (A75 tells all)",
     ),
     grfc("A56", "priorities", [Yes, Na, Na], ""),
-    grfc("A57", "failure modes of the xDS client", [Yes, Yes, Na], ""),
+    grfc(
+        "A57",
+        "failure modes of the xDS client",
+        [Yes, Yes, Na],
+        "unlike gRPC's: a response that cannot be read is a failure, whatever was read before it; the 15 s of a \
+         resource go on over streams that end well; a new stream says a version only if all that it names is held",
+    ),
     grfc(
         "A58",
         "client-side weighted round robin",

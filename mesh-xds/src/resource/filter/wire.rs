@@ -42,7 +42,7 @@ pub(in crate::resource) fn parse(
             faults.reject::<()>(&at.field("name"), "is required");
             all_right = false;
         } else if !names.insert(&proto.name) {
-            faults.reject::<()>(&at.field("name"), format!("`{}` stands twice", proto.name));
+            faults.reject::<()>(&at.field("name"), format_args!("`{}` stands twice", proto.name));
             all_right = false;
         }
         match filter(proto, &scope, &at, faults) {
@@ -133,7 +133,7 @@ fn own_message(any: &Any, url: &str, at: &Path<'_>, faults: &mut Faults) -> Opti
     if url == any.type_url {
         return Some(());
     }
-    faults.reject(at, format!("{url} must be sent as itself, not in a TypedStruct"))
+    faults.reject(at, format_args!("{url} must be sent as itself, not in a TypedStruct"))
 }
 
 /// `typed_per_filter_config` of the message at `at`.
@@ -188,11 +188,11 @@ fn override_of(
             read(&config, scope, at, faults).map(Some)
         }
         (None, Some(kind)) if kind.runs(scope) => match kind.per_route {
-            Some((name, _)) => faults.reject(at, format!("{} is overridden by {name}", kind.message)),
-            None => faults.reject(at, format!("{} cannot be overridden", kind.message)),
+            Some((name, _)) => faults.reject(at, format_args!("{} is overridden by {name}", kind.message)),
+            None => faults.reject(at, format_args!("{} cannot be overridden", kind.message)),
         },
         _ if optional => Some(None),
-        _ => faults.reject(at, format!("filter type {url} is not supported, and not optional")),
+        _ => faults.reject(at, format_args!("filter type {url} is not supported, and not optional")),
     }
 }
 

@@ -40,7 +40,8 @@ fn parse(proto: &proto::GcpAuthnFilterConfig, at: &Path<'_>, faults: &mut Faults
         Some(cache_size) => Some(GcpAuthn { cache_size }),
         None => {
             let at = at.field("cache_config");
-            faults.reject(&at.field("cache_size"), format!("{size} is not within 1..=9223372036854775807"))
+            faults
+                .reject(&at.field("cache_size"), format_args!("{size} is not within 1..=9223372036854775807"))
         }
     }
 }

@@ -84,8 +84,10 @@ fn parse(proto: &JwtAuthentication, at: &Path<'_>, faults: &mut Faults) -> Optio
             }
             Some(RequirementType::RequirementName(name)) => match requirements.get(name.as_str()) {
                 Some(requirement) => Some(Some(requirement.clone())),
-                None => faults
-                    .reject(&at.field("requirement_name"), format!("`{name}` is not in the requirement_map")),
+                None => faults.reject(
+                    &at.field("requirement_name"),
+                    format_args!("`{name}` is not in the requirement_map"),
+                ),
             },
         };
         Some(JwtRule { matches: matches?, requires: requires? })
@@ -103,7 +105,7 @@ fn requirement(
         if known(name) {
             return Some(Arc::from(name));
         }
-        faults.reject(&at.field("provider_name"), format!("`{name}` is not one of the providers"))
+        faults.reject(&at.field("provider_name"), format_args!("`{name}` is not one of the providers"))
     };
     let several = |list: &[proto::JwtRequirement], at: &Path<'_>, faults: &mut Faults| {
         let at = at.field("requirements");

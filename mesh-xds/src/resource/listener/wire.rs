@@ -254,8 +254,10 @@ fn server(
             faults.reject::<()>(&list.index(i).field("filter_disabled"), "is not supported");
         }
         if !known {
-            faults
-                .reject::<()>(&list.index(i), format!("listener filter `{}` is not supported", filter.name));
+            faults.reject::<()>(
+                &list.index(i),
+                format_args!("listener filter `{}` is not supported", filter.name),
+            );
         }
     }
     for (unsupported, field) in [
@@ -407,7 +409,7 @@ fn refuse_duplicates(chains: &[(usize, FilterChain)], at: &Path<'_>, faults: &mu
     if combinations.fold(0_usize, usize::saturating_add) > MAX_COMBINATIONS {
         faults.reject::<()>(
             at,
-            format!("match more than {MAX_COMBINATIONS} combinations of prefixes and ports"),
+            format_args!("match more than {MAX_COMBINATIONS} combinations of prefixes and ports"),
         );
         return;
     }

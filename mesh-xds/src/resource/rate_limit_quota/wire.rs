@@ -190,7 +190,7 @@ fn limit(proto: &RateLimitStrategy, at: &Path<'_>, faults: &mut Faults) -> Optio
         Some(Strategy::BlanketRule(rule)) => match BlanketRule::try_from(*rule) {
             Ok(BlanketRule::AllowAll) => Some(QuotaLimit::AllowAll),
             Ok(BlanketRule::DenyAll) => Some(QuotaLimit::DenyAll),
-            Err(_) => faults.reject(&at.field("blanket_rule"), format!("{rule} is unknown")),
+            Err(_) => faults.reject(&at.field("blanket_rule"), format_args!("{rule} is unknown")),
         },
         Some(Strategy::RequestsPerTimeUnit(rate)) => {
             match UNITS.iter().find(|(unit, _)| i32::from(*unit) == rate.time_unit) {

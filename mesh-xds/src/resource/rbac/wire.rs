@@ -84,7 +84,7 @@ fn parse_rules(
         Ok(Action::Allow) => RbacAction::Allow,
         Ok(Action::Deny) => RbacAction::Deny,
         Ok(Action::Log) => return Some(None),
-        Err(_) => return faults.reject(&at.field("action"), format!("{} is unknown", proto.action)),
+        Err(_) => return faults.reject(&at.field("action"), format_args!("{} is unknown", proto.action)),
     };
     let audit = match &proto.audit_logging_options {
         Some(audit) => self::audit(audit, scope, &at.field("audit_logging_options"), faults),
@@ -139,7 +139,10 @@ fn audit(
             if known {
                 return scope.context.support.require(Feature::AuditLogging, &at, faults).map(|()| None);
             }
-            faults.reject(&at, format!("audit logger {} is not supported, and not optional", config.type_url))
+            faults.reject(
+                &at,
+                format_args!("audit logger {} is not supported, and not optional", config.type_url),
+            )
         })?;
     let loggers: Vec<_> = loggers.into_iter().flatten().collect();
     let logs = (denied || allowed) && !loggers.is_empty();
@@ -263,7 +266,7 @@ fn not_empty<T, U>(
 fn header(proto: &HeaderMatcherProto, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderMatcher> {
     let matcher = wire::header_matcher(proto, at, faults)?;
     if matcher.name == HeaderOrPseudo::Scheme || matcher.name.as_str().starts_with("grpc-") {
-        return faults.reject(&at.field("name"), format!("`{}` cannot be matched", proto.name));
+        return faults.reject(&at.field("name"), format_args!("`{}` cannot be matched", proto.name));
     }
     Some(matcher)
 }
@@ -287,7 +290,7 @@ fn ports(range: &Int32Range, at: &Path<'_>, faults: &mut Faults) -> Option<Range
     let last = range.end.checked_sub(1).and_then(|last| u16::try_from(last).ok());
     match (start, last) {
         (Ok(start), Some(last)) if start <= last => Some(start..=last),
-        _ => faults.reject(at, format!("[{}, {}) is not a range of ports", range.start, range.end)),
+        _ => faults.reject(at, format_args!("[{}, {}) is not a range of ports", range.start, range.end)),
     }
 }
 

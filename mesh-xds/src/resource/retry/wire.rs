@@ -189,7 +189,7 @@ fn rate_limited(
             match ResetHeaderFormat::try_from(header.format) {
                 Ok(ResetHeaderFormat::Seconds) => Some((name, ResetFormat::Seconds)),
                 Ok(ResetHeaderFormat::UnixTimestamp) => Some((name, ResetFormat::UnixTimestamp)),
-                Err(_) => faults.reject(&at.field("format"), format!("{} is unknown", header.format)),
+                Err(_) => faults.reject(&at.field("format"), format_args!("{} is unknown", header.format)),
             }
         })?;
     if headers.is_empty() {

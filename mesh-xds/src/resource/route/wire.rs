@@ -188,7 +188,7 @@ impl sealed::Parse for RouteConfiguration {
                 && !plugins.insert(name)
             {
                 let at = at.field("extension");
-                faults.reject::<()>(&at.field("name"), format!("`{name}` stands twice"));
+                faults.reject::<()>(&at.field("name"), format_args!("`{name}` stands twice"));
             }
         }
         let max_direct_response_body =
@@ -234,7 +234,7 @@ fn host(
         if !seen.insert(domain.clone()) {
             faults.reject::<()>(
                 &at.field("domains").index(i),
-                format!("`{domain}` stands in two virtual hosts"),
+                format_args!("`{domain}` stands in two virtual hosts"),
             );
         }
     }

@@ -60,7 +60,7 @@ fn parse(proto: &proto::StatefulSession, at: &Path<'_>, faults: &mut Faults) -> 
         }
         (true, status) => {
             let at = at.field("status_on_strict_destination_not_found");
-            return faults.reject(&at, format!("{status} is not within 200..=599"));
+            return faults.reject(&at, format_args!("{status} is not within 200..=599"));
         }
     };
     let Some(state) = &proto.session_state else { return Some(StatefulSession { state: None, strict }) };

@@ -359,7 +359,7 @@ pub(super) const REFUSED: &[(Refused, &str)] = &[
     (("bad-listener-routes-from-a-file", LDS, "rds.config_source", "`ads` or `self`"), API),
     (("bad-listener-trusted-hops", LDS, "xff_num_trusted_hops", "must be 0"), API),
     (("bad-listener-unknown-provider", LDS, "filter_chains[0].transport_socket.typed_config.common_tls_context.tls_certificate_provider_instance", "`nobody's`"), ""),
-    (("bad-routes-regex", RDS, "match.safe_regex", "unclosed group"), ROUTE),
+    (("bad-routes-regex", RDS, "match.safe_regex", "a `(` is not closed"), ROUTE),
     (("bad-routes-no-path", RDS, "match.path_specifier", "required"), ROUTE),
     (("bad-routes-weights", RDS, "route.weighted_clusters.clusters", "more than 4294967295"), ROUTE),
     (("bad-routes-no-weight", RDS, "route.weighted_clusters.clusters", "sum to 0"), ROUTE),

@@ -56,7 +56,7 @@ pub(in crate::resource) fn upstream(
     let identity = identity(common, Side::Client, context, &common_at, faults);
     let validation = validation(common, Side::Client, context, &common_at, faults);
     if tls.sni.len() > MAX_SNI {
-        faults.reject::<()>(&at.field("sni"), format!("is longer than {MAX_SNI} bytes"));
+        faults.reject::<()>(&at.field("sni"), format_args!("is longer than {MAX_SNI} bytes"));
     }
     let Validation { roots, sans, crl } = validation?;
     let Some(roots) = roots else {
@@ -144,7 +144,9 @@ fn instance(name: &str, context: &ParseContext, at: &Path<'_>, faults: &mut Faul
         Some(name) => Some(name.clone()),
         None => faults.reject(
             at,
-            format!("certificate provider instance `{name}` is not in the bootstrap's certificate_providers"),
+            format_args!(
+                "certificate provider instance `{name}` is not in the bootstrap's certificate_providers"
+            ),
         ),
     }
 }

@@ -70,7 +70,7 @@ fn tree<A>(
     faults: &mut Faults,
 ) -> Option<MatcherTree<A>> {
     if depth == 0 {
-        return faults.reject(at, format!("more than {DEEPEST} matchers stand in one another"));
+        return faults.reject(at, format_args!("more than {DEEPEST} matchers stand in one another"));
     }
     let depth = depth - 1;
     let kind = match &proto.matcher_type {
@@ -185,7 +185,7 @@ fn predicate(
     faults: &mut Faults,
 ) -> Option<Predicate> {
     if depth == 0 {
-        return faults.reject(at, format!("more than {DEEPEST} predicates stand in one another"));
+        return faults.reject(at, format_args!("more than {DEEPEST} predicates stand in one another"));
     }
     let several = |list: &PredicateList, at: &Path<'_>, faults: &mut Faults| {
         let at = at.field("predicate");

@@ -120,6 +120,137 @@ fn a_key_is_neither_shown_nor_printed_nor_kept() {
     assert!(kept.iter().any(|(kind, _)| *kind == Cluster) && kept.iter().all(|(kind, _)| *kind != SDS));
 }
 
+/// gRPC ignores certificates beside the name of a provider (gRFC A29), and filters that are optional; both may come with
+/// keys, which are for nobody then. What is rejected is not shown, and no reason quotes it.
+#[test]
+fn a_key_in_what_a_parser_ignores_or_rejects_is_not_shown() {
+    use envoy_types::pb::{
+        envoy::{
+            config::{
+                cluster::v3::Cluster as ClusterProto,
+                core::v3::{
+                    DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType,
+                },
+                listener::v3::Listener as ListenerProto,
+            },
+            extensions::{
+                filters::network::http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, http_filter::ConfigType as FilterConfig,
+                },
+                transport_sockets::tls::v3::{
+                    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+                    TlsCertificate, UpstreamTlsContext, common_tls_context::ValidationContextType,
+                },
+            },
+        },
+        google::protobuf::Any,
+    };
+    use prost::{Message, Name};
+    const CDS: ResourceType = Cluster;
+    const LDS: ResourceType = ResourceType::Listener;
+    let holds = |bytes: &[u8]| bytes.windows(6).any(|window| window == b"HIDDEN");
+    let inline = |specifier| Some(DataSource { specifier: Some(specifier), ..DataSource::default() });
+    let provider =
+        CertificateProviderPluginInstance { instance_name: "default".into(), ..Default::default() };
+    // With a provider it is ignored, without one rejected.
+    let cluster = |provider: Option<CertificateProviderPluginInstance>| {
+        let certificate = TlsCertificate {
+            private_key: inline(Specifier::InlineBytes(b"HIDDEN".to_vec())),
+            password: inline(Specifier::InlineString("HIDDEN".into())),
+            ..TlsCertificate::default()
+        };
+        let validation = CertificateValidationContext {
+            ca_certificate_provider_instance: Some(CertificateProviderPluginInstance {
+                instance_name: "default".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let context = UpstreamTlsContext {
+            common_tls_context: Some(CommonTlsContext {
+                tls_certificate_provider_instance: provider,
+                tls_certificates: vec![certificate],
+                validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let any = Any { type_url: UpstreamTlsContext::type_url(), value: context.encode_to_vec() };
+        let mut message = ClusterProto::decode(crate::config::testing::cluster("a").to_proto()).unwrap();
+        message.transport_socket = Some(TransportSocket {
+            name: "envoy.transport_sockets.tls".into(),
+            config_type: Some(ConfigType::TypedConfig(any)),
+        });
+        message.encode_to_vec()
+    };
+    let mut message = ListenerProto::decode(listener("t", "r").to_proto()).unwrap();
+    let manager = message.api_listener.as_mut().unwrap().api_listener.as_mut().unwrap();
+    let mut inner = HttpConnectionManager::decode(manager.value.as_slice()).unwrap();
+    let unknown = Any { type_url: "type.googleapis.com/some.Filter".into(), value: b"HIDDEN".to_vec() };
+    let filter = HttpFilter {
+        name: "some".into(),
+        is_optional: true,
+        config_type: Some(FilterConfig::TypedConfig(unknown)),
+        ..HttpFilter::default()
+    };
+    inner.http_filters.insert(0, filter);
+    manager.value = inner.encode_to_vec();
+    let listener = message.encode_to_vec();
+    let send = |kind: ResourceType, body: Vec<u8>| {
+        assert!(holds(&body));
+        Input::Response(Response::Sotw(proto::DiscoveryResponse {
+            version_info: "1".into(),
+            nonce: "1".into(),
+            type_url: kind.url().into(),
+            resources: vec![proto::Any { type_url: kind.url().into(), value: body.into() }],
+            ..Default::default()
+        }))
+    };
+
+    let settings = Settings { max_resource_bytes: 1 << 20, ..testing::settings(Variant::Sotw) };
+    let context = || ParseContext {
+        certificate_providers: ["default".into()].into_iter().collect(),
+        ..ParseContext::default()
+    };
+    let server = ServerConfig::new("cp:1", ChannelCredentials::Insecure).unwrap();
+    let plan = Plan::new(&Bootstrap::new(server, Node::default()));
+    let machine = |_: &ServerConfig| Machine::new(Resources { context: context() }, settings.clone());
+    let mut core = Core::new(Federation::new(plan, Stored::none(), machine));
+    let now = Instant::now();
+    let (clusters, _cluster) = Slot::new();
+    let (configs, _config) = Slot::new();
+    let client = Command::WatchClient { id: 2, listener: "t".into(), authority: "t".into(), slot: configs };
+    core.command(now, [Command::WatchCluster { id: 1, cluster: "a".into(), slot: clusters }, client]);
+    core.on(now, 0, Input::Opened);
+    core.on(now, 0, send(CDS, cluster(Some(provider))));
+    core.on(now, 0, send(LDS, listener));
+    let shown = |core: &Core<Resources>, state| {
+        let status = core.federation.status(|_| 0.0);
+        assert!(!format!("{status:?}").contains("HIDDEN"));
+        for name in ["a", "t"] {
+            let one = status.iter().find(|one| &*one.name == name && one.body.is_some()).unwrap();
+            assert!(!holds(one.body.as_ref().unwrap()), "{name}");
+        }
+        let one = status.iter().find(|one| one.resource_type == CDS).unwrap();
+        assert_eq!(one.state, state);
+    };
+    shown(&core, ResourceState::Acked);
+    for kind in [CDS, LDS] {
+        let (_, machine) = core.federation.machines().next().unwrap();
+        let (_, mark, _) = machine.good(kind, if kind == CDS { "a" } else { "t" }).unwrap();
+        assert_eq!(mark.len(), 16, "nor do the bytes stay");
+    }
+
+    let outputs = core.on(now, 0, send(CDS, cluster(None)));
+    let said = outputs.io.iter().find_map(|(_, action)| match action {
+        Action::Send(Request::Sotw(request)) => request.error_detail.clone(),
+        _ => None,
+    });
+    let said = said.unwrap().message;
+    assert!(said.contains("tls_certificates[0]") && !said.contains("HIDDEN"), "{said}");
+    shown(&core, ResourceState::Nacked);
+}
+
 /// A cluster from disk needs a secret, which is never there: it is an error at once, and costs no other cluster.
 #[test]
 fn a_cluster_from_disk_waits_for_its_secrets() {

@@ -1,6 +1,9 @@
 //! More of the client's rules, one script each: those that a change of one line once broke without a test that failed.
 
-use super::*;
+use super::{
+    lives::{MINUTE, heartbeat, living},
+    *,
+};
 
 /// Sends one wrapped resource, in either way.
 fn send(script: &mut Script, variant: Variant, resource: proto::Resource) -> Outputs {

@@ -1,6 +1,9 @@
 //! Everything of a type, one script for each rule.
 
-use super::*;
+use super::{
+    lives::{MINUTE, heartbeat, living},
+    *,
+};
 use crate::client::{Listed, cache::ResourceState, machine::wildcard::MAX_TOLD};
 
 impl Script {
@@ -299,9 +302,18 @@ fn who_refused_to_list_is_asked_anew_on_the_next_stream_as_if_nothing_were_liste
             other => panic!("{other:?}"),
         }
         script.say(variant, &["a=1", "c=1"], &["c=1"], &[]);
+        if variant == Variant::Delta {
+            // That may be a part of the answer.
+            assert!(script.all(CDS).starts_with(&format!("a=1 b=1 c=1 {EARLIER}")), "{}", script.all(CDS));
+            script.pass(Duration::from_secs(14));
+            assert!(script.all(CDS).starts_with("a=1 b=1 c=1 ["));
+            assert_eq!(script.pass(Duration::from_secs(1)).changed, [key(CDS, "*")].into());
+        }
         assert_eq!(script.all(CDS), "a=1 c=1");
     }
 }
+
+const EARLIER: &str = "[Cluster * is in doubt: some of it is of an earlier list";
 
 /// It is all that there is, or from a control plane that knows no wildcard.
 #[test]
@@ -355,9 +367,41 @@ fn a_list_that_is_too_long_to_be_told_is_asked_for_anew() {
         assert_eq!((script.all(CDS) == "pending", out.changed.is_empty()), (!is_told, is_told));
         if !is_told {
             script.say(Variant::Delta, &[], &["b=1"], &[]);
-            assert_eq!(script.all(CDS), "b=1 named=1");
+            assert!(script.all(CDS).contains(EARLIER), "that may be a part of the answer");
+            assert!(script.all(CDS).contains(&format!("{}=1", name(0))), "and takes nothing away");
+            // All but the first come again, in two parts.
+            let again = long(count).split_off(1);
+            let (some, rest) = again.split_at(again.len() / 2);
+            script.delta(CDS, some.to_vec(), &[]);
+            assert!(script.all(CDS).contains(EARLIER));
+            script.delta(CDS, rest.to_vec(), &[]);
+            assert!(script.all(CDS).contains(EARLIER), "of one it is not known");
+            script.pass(Duration::from_secs(15));
+            let all = script.all(CDS);
+            assert!(!all.contains(EARLIER) && !all.contains(&name(0)), "it is gone");
+            assert!(all.contains(&name(1)) && all.ends_with(" b=1 named=1"));
         }
     }
+}
+
+#[test]
+fn what_of_an_earlier_list_lives_for_a_while_is_given_up_with_it_and_what_is_named_meanwhile_is_not() {
+    let mut script = Script::new(Variant::Delta);
+    script.open(&[(CDS, "*")]);
+    let lives = |name: &str, seconds| living(wrapper(CDS, name, "1", &format!("{name}=1")), seconds);
+    let begun = script.now;
+    script.delta(CDS, vec![lives("a", 600), lives("b", 8), lives("c", 600), lives("d", 600)], &[]);
+    script.refuse(Variant::Delta, &[]);
+    script.end();
+    script.on(Input::Opened);
+    script.delta(CDS, vec![lives("c", 600)], &[]);
+    script.add(&[(CDS, "d")]);
+    assert!(script.all(CDS).contains(EARLIER));
+    script.pass(Duration::from_secs(8));
+    assert!(script.all(CDS).contains(EARLIER), "{}", script.all(CDS));
+    script.pass(Duration::from_secs(7));
+    assert_eq!(script.all(CDS), "c=1 d=1");
+    assert_eq!(script.machine.deadline(), Some(begun + Duration::from_secs(600)));
 }
 
 #[test]

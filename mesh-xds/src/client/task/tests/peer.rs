@@ -217,6 +217,50 @@ async fn a_stream_that_ends_within_a_message_is_a_failure_and_one_between_messag
     }
 }
 
+/// The longest time from a moment on that a clock can say.
+fn longest(from: Instant) -> Duration {
+    let fits = |time: &Duration| from.checked_add(*time).is_some();
+    let grow = |time: Duration, more: Duration| {
+        time.checked_add(more).filter(|time| time.as_secs() <= i64::MAX as u64 && fits(time)).unwrap_or(time)
+    };
+    let whole = (0..63).rev().fold(Duration::ZERO, |time, bit| grow(time, Duration::from_secs(1 << bit)));
+    (0..30).rev().fold(whole, |time, bit| grow(time, Duration::from_nanos(1 << bit)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_live_to_the_end_of_the_clock_ends_nobody() {
+    let net = Net::default();
+    let mut peers = Peers::<proto::DiscoveryRequest>::listen(&net, "cp:1");
+    let client = join(&net, ClientSettings::default());
+    let mut watch = client.config("t", "t");
+    let mut peer = peers.next().await;
+    peer.request().await;
+    let url = ResourceType::Listener.url();
+    let listener = proto::Any { type_url: url.into(), value: listener("t", "r").to_proto() };
+    let end = longest(now());
+    for early in [0, 100, 500_000, 999_999, 1_000_001].map(Duration::from_nanos) {
+        let wrapper = proto::Resource {
+            name: "t".into(),
+            ttl: Some((end - early).try_into().unwrap()),
+            resource: Some(listener.clone()),
+            ..Default::default()
+        };
+        let type_url = "type.googleapis.com/envoy.service.discovery.v3.Resource".into();
+        let response = proto::DiscoveryResponse {
+            version_info: "1".into(),
+            nonce: format!("{early:?}"),
+            type_url: url.into(),
+            resources: vec![proto::Any { type_url, value: wrapper.encode_to_vec().into() }],
+            ..Default::default()
+        };
+        peer.send(&response.encode_to_vec());
+        while peer.request().await.response_nonce != response.nonce {}
+    }
+    peer.send(&response("2", &[routes("r", &[("t", &[])])]));
+    assert!(watch.known().await.unwrap().is_ok());
+    assert!(client.is_running());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_control_plane_that_does_not_read_is_read_and_told_the_newest_at_last() {
     let net = Net::default();
@@ -264,12 +308,29 @@ fn a_control_plane_that_always_has_something_to_say_keeps_nobody_from_being_hear
     let all = ["one:1", "two:1", "three:1"].map(|address| {
         let mut one = Conversation::new(at(address), Arc::new(Net::default()));
         let responses = futures_util::stream::repeat_with(|| Ok(Response::Sotw(Default::default())));
-        one.link = Link::Open { responses: responses.boxed() };
+        one.link = Link::Open { responses: responses.boxed(), told: true };
         one
     });
     let mut conversations = Conversations { all: all.into(), first: 0 };
     let heard = std::array::from_fn(|_| conversations.next().now_or_never().unwrap().0);
     assert_eq!(heard, [0, 1, 2, 0, 1, 2, 0]);
+}
+
+/// Its SETTINGS may leave no room for a request, and then the transport asks for none.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_answered_before_it_takes_a_request_is_open() {
+    let (_signal, opened) = oneshot::channel();
+    let responses: Responses = stream::iter([Ok(Response::Sotw(Default::default()))]).boxed();
+    let mut link = Link::Opening {
+        responses: std::future::ready(Ok(responses)).boxed(),
+        opened: Some(opened),
+        give_up: Box::pin(tokio::time::sleep(Duration::from_secs(10))),
+    };
+    let server = at("cp:1");
+    assert!(matches!(link.next(&server).await, Input::Opened));
+    assert!(matches!(link.next(&server).await, Input::Established));
+    assert!(matches!(link.next(&server).await, Input::Response(_)));
+    assert!(matches!(link.next(&server).await, Input::Closed(_)));
 }
 
 /// Connections never come about.

@@ -227,7 +227,7 @@ fn http2_options(
     let mut within = |value: &Option<UInt32Value>, name: &str, least: u32| match value {
         None => Some(None),
         Some(value) if (least..=MOST).contains(&value.value) => Some(Some(value.value)),
-        Some(_) => faults.reject(&at.field(name), format!("must be in {least}..={MOST}")),
+        Some(_) => faults.reject(&at.field(name), format_args!("must be in {least}..={MOST}")),
     };
     options.max_concurrent_streams = within(&http2.max_concurrent_streams, "max_concurrent_streams", 1)?;
     options.initial_stream_window =

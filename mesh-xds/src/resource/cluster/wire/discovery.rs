@@ -55,7 +55,7 @@ pub(super) fn parse(
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => match DiscoveryType::try_from(*kind) {
             Ok(kind) => kind,
-            Err(_) => return faults.reject(&here, format!("{kind} is unknown")),
+            Err(_) => return faults.reject(&here, format_args!("{kind} is unknown")),
         },
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
             return extension(custom, proto, name, context, at, faults);
@@ -140,7 +140,7 @@ fn extension(
         };
     }
     let kind = config.map_or(custom.name.as_str(), |config| config.type_url.as_str());
-    faults.reject(&here, format!("cluster type {kind} is not supported (cluster {name})"))
+    faults.reject(&here, format_args!("cluster type {kind} is not supported (cluster {name})"))
 }
 
 fn inline<A: crate::resource::endpoint::wire::Address>(
@@ -177,12 +177,12 @@ fn logical_dns(
             let at = list.index(0);
             return faults.reject(
                 &at.field("lb_endpoints"),
-                format!("LOGICAL_DNS needs exactly one endpoint, not {found}"),
+                format_args!("LOGICAL_DNS needs exactly one endpoint, not {found}"),
             );
         }
         _ => {
             let found = localities.len();
-            return faults.reject(&list, format!("LOGICAL_DNS needs exactly one locality, not {found}"));
+            return faults.reject(&list, format_args!("LOGICAL_DNS needs exactly one locality, not {found}"));
         }
     }
     let Assignment { priorities, drops, .. } = inline::<HostPort>(proto, at, faults)?;
@@ -213,9 +213,8 @@ fn old_resolution(proto: &proto::Cluster, at: &Path<'_>, faults: &mut Faults) ->
         Ok(Family::V6Only) => Some(DnsLookupFamily::V6Only),
         Ok(Family::V4Preferred) => Some(DnsLookupFamily::V4Preferred),
         Ok(Family::All) => Some(DnsLookupFamily::All),
-        Err(_) => {
-            faults.reject(&at.field("dns_lookup_family"), format!("{} is unknown", proto.dns_lookup_family))
-        }
+        Err(_) => faults
+            .reject(&at.field("dns_lookup_family"), format_args!("{} is unknown", proto.dns_lookup_family)),
     };
     let failure = proto.dns_failure_refresh_rate.as_ref();
     resolution(
@@ -244,9 +243,8 @@ fn new_resolution(proto: &DnsCluster, at: &Path<'_>, faults: &mut Faults) -> Opt
         Ok(NewFamily::V6Only) => Some(DnsLookupFamily::V6Only),
         Ok(NewFamily::V4Preferred) => Some(DnsLookupFamily::V4Preferred),
         Ok(NewFamily::All) => Some(DnsLookupFamily::All),
-        Err(_) => {
-            faults.reject(&at.field("dns_lookup_family"), format!("{} is unknown", proto.dns_lookup_family))
-        }
+        Err(_) => faults
+            .reject(&at.field("dns_lookup_family"), format_args!("{} is unknown", proto.dns_lookup_family)),
     };
     let failure = proto.dns_failure_refresh_rate.as_ref();
     resolution(
@@ -283,7 +281,7 @@ fn resolution(times: Times<'_>, at: &Path<'_>, faults: &mut Faults) -> Option<Dn
                 return Some(Some(value));
             }
             let bound = if inclusive { "at least" } else { "more than" };
-            faults.reject(&at, format!("must be {bound} {least:?}"))
+            faults.reject(&at, format_args!("must be {bound} {least:?}"))
         }
     };
     let refresh = over(times.refresh, "dns_refresh_rate", LEAST, false);

@@ -35,7 +35,7 @@ pub(super) fn parse(
     let check = match &*proto.health_checks {
         [] => return Some(None),
         [check] => check,
-        checks => return faults.reject(&list, format!("one is supported, not {}", checks.len())),
+        checks => return faults.reject(&list, format_args!("one is supported, not {}", checks.len())),
     };
     context.support.require(Feature::HealthChecks, &list, faults)?;
     let ignore_new = proto.common_lb_config.as_ref().is_some_and(|lb| lb.ignore_new_hosts_until_first_hc);
@@ -69,7 +69,7 @@ fn one(
         None => Some(None),
         Some(port) => match u16::try_from(port.value) {
             Ok(port) if port > 0 => Some(Some(port)),
-            _ => faults.reject(&at.field("alt_port"), format!("{} is not a port", port.value)),
+            _ => faults.reject(&at.field("alt_port"), format_args!("{} is not a port", port.value)),
         },
     };
     // Present and positive, or a fault.

@@ -88,7 +88,7 @@ fn none_supported<T>(policies: &LoadBalancingPolicy, at: &Path<'_>, faults: &mut
     let configs = policies.policies.iter().filter_map(|policy| policy.typed_extension_config.as_ref());
     let urls = configs.filter_map(|config| config.typed_config.as_ref()).map(|any| any.type_url.as_str());
     let names = urls.collect::<Vec<_>>().join(", ");
-    faults.reject(at, format!("none of its policies is supported: {names}"))
+    faults.reject(at, format_args!("none of its policies is supported: {names}"))
 }
 
 /// What stands around a policy in a list.
@@ -115,7 +115,7 @@ impl Reader<'_> {
         faults: &mut Faults,
     ) -> Option<Option<Balancing>> {
         if depth == 0 {
-            return faults.reject(at, format!("policies nest deeper than {MAX_DEPTH}"));
+            return faults.reject(at, format_args!("policies nest deeper than {MAX_DEPTH}"));
         }
         let list = at.field("policies");
         for (i, policy) in policies.policies.iter().enumerate() {

@@ -25,7 +25,7 @@ pub(super) fn parse(
     let mut percent = |field: &Option<UInt32Value>, name: &str, default| {
         let percent = value(field, default);
         if percent > 100 {
-            faults.reject::<()>(&at.field(name), format!("{percent} is more than 100"));
+            faults.reject::<()>(&at.field(name), format_args!("{percent} is more than 100"));
         }
         percent
     };
@@ -63,7 +63,8 @@ pub(super) fn parse(
         None => Some(Duration::ZERO),
     };
     let mut time = |field: &Option<pb::Duration>, name: &str, default| match field {
-        Some(_) => wire::positive_duration(field, &at.field(name), faults),
+        // Zero is one (A50), though Envoy refuses it.
+        Some(time) => wire::duration(time, &at.field(name), faults),
         None => Some(default),
     };
     let interval = time(&proto.interval, "interval", Duration::from_secs(10));
@@ -95,7 +96,7 @@ pub(super) fn parse(
     // gRPC leaves these out (A50).
     let more = has(context, Feature::LocalOriginOutliers);
     Some(OutlierDetection {
-        interval: interval?,
+        interval: interval?.max(OutlierDetection::LEAST_INTERVAL),
         base_ejection_time: base?,
         max_ejection_time: max?.max(base?),
         max_ejection_percent,

@@ -144,7 +144,7 @@ fn header(config: &ProxyProtocolConfig, at: &Path<'_>, faults: &mut Faults) -> O
         }
         Ok(Version::V1) => Some(ProxyProtocol::V1),
         Ok(Version::V2) => Some(ProxyProtocol::V2 { tlvs: tlvs? }),
-        Err(_) => faults.reject(&at.field("version"), format!("{} is not a version", config.version)),
+        Err(_) => faults.reject(&at.field("version"), format_args!("{} is not a version", config.version)),
     }
 }
 

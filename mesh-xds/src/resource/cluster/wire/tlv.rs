@@ -14,7 +14,7 @@ pub(in crate::resource) fn parse(
 ) -> Option<Arc<[Tlv]>> {
     let tlvs = wire::every(entries, at, faults, entry)?;
     if tlvs.iter().map(Tlv::len).sum::<usize>() > Tlv::MOST {
-        return faults.reject(at, format!("must be at most {} bytes together", Tlv::MOST));
+        return faults.reject(at, format_args!("must be at most {} bytes together", Tlv::MOST));
     }
     Some(tlvs.into())
 }
@@ -26,7 +26,7 @@ fn entry(entry: &TlvEntry, at: &Path<'_>, faults: &mut Faults) -> Option<Tlv> {
     }
     let kind = match u8::try_from(entry.r#type) {
         Ok(kind) => Some(kind),
-        Err(_) => faults.reject(&at.field("type"), format!("{} must be less than 256", entry.r#type)),
+        Err(_) => faults.reject(&at.field("type"), format_args!("{} must be less than 256", entry.r#type)),
     };
     if entry.value.is_empty() {
         return faults.reject(&at.field("value"), "must not be empty");

@@ -45,7 +45,7 @@ pub(super) fn parse(
         _ if !scope.context.support.has(Feature::HighPriority) => Some(RoutingPriority::Default),
         Ok(ProtoPriority::Default) => Some(RoutingPriority::Default),
         Ok(ProtoPriority::High) => Some(RoutingPriority::High),
-        Err(_) => faults.reject(&at.field("priority"), format!("{} is unknown", proto.priority)),
+        Err(_) => faults.reject(&at.field("priority"), format_args!("{} is unknown", proto.priority)),
     };
     let none = MaxStreamDuration::default();
     let limits = proto.max_stream_duration.as_ref().unwrap_or(&none);
@@ -111,7 +111,7 @@ fn authority(
 pub(super) fn host_value(host: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderValue> {
     match host.parse::<http::uri::Authority>() {
         Ok(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        Err(error) => faults.reject(at, format!("`{host}` is not an authority: {error}")),
+        Err(error) => faults.reject(at, format_args!("`{host}` is not an authority: {error}")),
     }
 }
 
@@ -184,7 +184,7 @@ fn mirror(proto: &RequestMirrorPolicy, at: &Path<'_>, faults: &mut Faults) -> Op
         ),
     ] {
         if unsupported {
-            return faults.reject(&at.field(field), format!("is not supported: {instead}"));
+            return faults.reject(&at.field(field), format_args!("is not supported: {instead}"));
         }
     }
     if proto.cluster.is_empty() {

@@ -30,7 +30,7 @@ pub(super) fn direct_response(
     }
     let status = match u16::try_from(proto.status) {
         Ok(status @ 200..=599) => Some(status),
-        _ => faults.reject(&at.field("status"), format!("{} is not within 200..=599", proto.status)),
+        _ => faults.reject(&at.field("status"), format_args!("{} is not within 200..=599", proto.status)),
     };
     let body_at = at.field("body");
     let body = match proto.body.as_ref().map(|body| body.specifier.as_ref()) {
@@ -44,7 +44,8 @@ pub(super) fn direct_response(
     let most = max_body.unwrap_or(MAX_BODY);
     let body = body?;
     if body.len() > most as usize {
-        return faults.reject(&body_at, format!("{} bytes are more than the limit of {most}", body.len()));
+        return faults
+            .reject(&body_at, format_args!("{} bytes are more than the limit of {most}", body.len()));
     }
     Some(DirectResponse { status: status?, body })
 }
@@ -72,14 +73,16 @@ pub(super) fn redirect(proto: &RedirectAction, at: &Path<'_>, faults: &mut Fault
     let code = CODES.iter().find(|(code, _)| i32::from(*code) == proto.response_code);
     let status = match code {
         Some((_, status)) => Some(*status),
-        None => faults.reject(&at.field("response_code"), format!("{} is unknown", proto.response_code)),
+        None => faults.reject(&at.field("response_code"), format_args!("{} is unknown", proto.response_code)),
     };
     let scheme = match &proto.scheme_rewrite_specifier {
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
         Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
             match http::uri::Scheme::try_from(&**scheme) {
                 Ok(scheme) => Some(scheme.as_str().into()),
-                Err(_) => faults.reject(&at.field("scheme_redirect"), format!("`{scheme}` is not a scheme")),
+                Err(_) => {
+                    faults.reject(&at.field("scheme_redirect"), format_args!("`{scheme}` is not a scheme"))
+                }
             }
         }
         Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
@@ -89,14 +92,16 @@ pub(super) fn redirect(proto: &RedirectAction, at: &Path<'_>, faults: &mut Fault
         host => match host.parse::<http::uri::Authority>() {
             Ok(host) => Some(host.as_str().into()),
             Err(error) => {
-                faults.reject(&at.field("host_redirect"), format!("`{host}` is not a host: {error}"))
+                faults.reject(&at.field("host_redirect"), format_args!("`{host}` is not a host: {error}"))
             }
         },
     };
     let port = match u16::try_from(proto.port_redirect) {
         Ok(0) => None,
         Ok(port) => Some(port),
-        Err(_) => faults.reject(&at.field("port_redirect"), format!("{} is not a port", proto.port_redirect)),
+        Err(_) => {
+            faults.reject(&at.field("port_redirect"), format_args!("{} is not a port", proto.port_redirect))
+        }
     };
     let path = match &proto.path_rewrite_specifier {
         None => None,

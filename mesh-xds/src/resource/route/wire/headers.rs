@@ -70,7 +70,7 @@ pub(super) fn parse(protos: Protos<'_>, at: &Path<'_>, faults: &mut Faults) -> O
 fn name(text: &str, at: &Path<'_>, faults: &mut Faults) -> Option<HeaderName> {
     let lower = text.to_ascii_lowercase();
     if lower.starts_with(':') || lower.starts_with("grpc-") || RESERVED.contains(&lower.as_str()) {
-        return faults.reject(at, format!("`{text}` belongs to the transport and cannot be changed"));
+        return faults.reject(at, format_args!("`{text}` belongs to the transport and cannot be changed"));
     }
     faults.take(at, HeaderName::try_from(lower).map_err(|_| format!("`{text}` is not a header name")))
 }

@@ -77,7 +77,7 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
         },
     );
     (
-        (positive(), positive(), duration(), 0..=100_u32, any::<[bool; 2]>()),
+        (duration(), duration(), duration(), 0..=100_u32, any::<[bool; 2]>()),
         (consecutive(), consecutive(), consecutive()),
         (option::of(success), option::of(failure)),
         (option::of(1..=100_u32), option::of(1..=100_u32), option::of(duration()), option::of(codes())),
@@ -99,7 +99,7 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
                 let local_failure = local_failure
                     .map(|enforcing| FailurePercentage { enforcing, ..failure.unwrap_or(numbers) });
                 OutlierDetection {
-                    interval,
+                    interval: interval.max(OutlierDetection::LEAST_INTERVAL),
                     base_ejection_time: base,
                     max_ejection_time: base + more,
                     max_ejection_percent,

@@ -236,12 +236,28 @@ fn a_faulty_cluster_is_refused_with_the_place() {
                 "not a valid duration",
             ),
             (
-                |m| outlier(m).interval = Some(Duration::default()),
-                "outlier_detection.interval",
-                "greater than zero",
+                |m| outlier(m).max_ejection_time = Some(Duration { seconds: 315_576_000_001, nanos: 0 }),
+                "outlier_detection.max_ejection_time",
+                "not a valid duration",
             ),
         ],
     );
+}
+
+/// gRFC A50 takes what is not negative; Envoy wants more than zero.
+#[test]
+fn no_time_between_sweeps_is_the_least_there_is_and_no_ejection_time_lasts_until_the_next() {
+    let mut message = good();
+    for time in [Duration::default(), Duration { seconds: 0, nanos: 1 }] {
+        outlier(&mut message).interval = Some(time);
+        outlier(&mut message).base_ejection_time = Some(Duration::default());
+        outlier(&mut message).max_ejection_time = Some(Duration::default());
+        let parsed = Cluster::parse(&message.encode_to_vec(), &context()).unwrap();
+        let read = parsed.outlier_detection.as_ref().unwrap();
+        assert_eq!(read.interval, model::cluster::OutlierDetection::LEAST_INTERVAL);
+        assert!(read.base_ejection_time.is_zero() && read.max_ejection_time.is_zero());
+        assert_eq!(Cluster::parse(&parsed.to_proto(), &context()).unwrap(), parsed);
+    }
 }
 
 #[test]

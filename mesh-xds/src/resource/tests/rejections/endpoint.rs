@@ -288,6 +288,18 @@ fn a_locality_without_weight_is_left_out_and_no_endpoints_are_fine() {
     message.endpoints[1].load_balancing_weight = Some(UInt32Value { value: 0 });
     let parse = |m: &pb::ClusterLoadAssignment| ClusterLoadAssignment::parse(&m.encode_to_vec(), &context());
     assert_eq!(parse(&message).unwrap().priorities.len(), 1);
+    // Go, C-core and Java leave it out before they look at what is in it.
+    let unread = &mut message.endpoints[1];
+    unread.priority = 7;
+    unread.metadata = proxy(&Address::default());
+    unread.lb_endpoints = good().endpoints[0].lb_endpoints.clone();
+    unread.lb_endpoints.push(pb::LbEndpoint::default());
+    unread.lb_config = Some(LbConfig::LedsClusterLocalityConfig(Default::default()));
+    assert_eq!(parse(&message).unwrap().priorities.len(), 1);
+    message.endpoints[1].load_balancing_weight = None;
+    assert_eq!(parse(&message).unwrap().priorities.len(), 1);
+    message.endpoints[1].load_balancing_weight = Some(UInt32Value { value: 1 });
+    assert!(parse(&message).unwrap_err().rejected.faults.len() > 3);
     message.endpoints.clear();
     assert!(parse(&message).unwrap().priorities.is_empty());
 }

@@ -113,7 +113,7 @@ impl Reader<'_> {
             Ok(Enum::LoadBalancingPolicyConfig) => {
                 faults.reject(&here, "LOAD_BALANCING_POLICY_CONFIG needs load_balancing_policy")
             }
-            Err(_) => faults.reject(&here, format!("{} is unknown", proto.lb_policy)),
+            Err(_) => faults.reject(&here, format_args!("{} is unknown", proto.lb_policy)),
         }
     }
 }

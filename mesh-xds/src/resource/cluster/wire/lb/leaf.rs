@@ -115,7 +115,7 @@ impl Reader<'_> {
     ) -> Option<LbPolicy> {
         let choices = match choices.as_ref().map_or(2, |choices| choices.value) {
             choices @ 0..=1 => {
-                return faults.reject(&at.field("choice_count"), format!("{choices} is less than 2"));
+                return faults.reject(&at.field("choice_count"), format_args!("{choices} is less than 2"));
             }
             choices => choices.min(MOST_CHOICES),
         };
@@ -195,7 +195,7 @@ impl Reader<'_> {
         let window = wire::positive_duration(&config.slow_start_window, &window_at, faults);
         let aggression = match config.aggression.as_ref().map_or(1.0, |value| value.default_value) {
             value if value.is_finite() && value > 0.0 => Some(value),
-            value => faults.reject(&at.field("aggression"), format!("{value} is not a positive number")),
+            value => faults.reject(&at.field("aggression"), format_args!("{value} is not a positive number")),
         };
         let min_weight = match &config.min_weight_percent {
             Some(share) => percent(share, &at.field("min_weight_percent"), faults),
@@ -242,7 +242,8 @@ pub(super) fn ring_hash(
         None => Some(default),
         Some(value) => match u32::try_from(value.value) {
             Ok(size) if (1..=RingHash::LIMIT).contains(&size) => Some(size),
-            _ => faults.reject(&at.field(name), format!("{} is not in 1..={}", value.value, RingHash::LIMIT)),
+            _ => faults
+                .reject(&at.field(name), format_args!("{} is not in 1..={}", value.value, RingHash::LIMIT)),
         },
     };
     let min_size = size(min, "minimum_ring_size", default.min_size);
@@ -250,7 +251,7 @@ pub(super) fn ring_hash(
     let (min_size, max_size) = (min_size?, max_size?);
     if min_size > max_size {
         let at = at.field("minimum_ring_size");
-        return faults.reject(&at, format!("{min_size} is more than maximum_ring_size, {max_size}"));
+        return faults.reject(&at, format_args!("{min_size} is more than maximum_ring_size, {max_size}"));
     }
     Some(RingHash { min_size, max_size, use_hostname })
 }
