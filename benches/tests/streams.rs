@@ -5,16 +5,15 @@ use mesh_bench::scale::{Counted, Mesh, counted_streams};
 
 const STREAMS: usize = 100;
 
-fn counted(services: usize) -> Vec<Counted> {
-    let counted = counted_streams(Mesh { services, endpoints: 10 }, STREAMS, |run| {
-        let seen = allocation_counter::measure(run);
-        (seen.count_total, seen.bytes_current)
-    });
-    counted.unwrap()
-}
-
 #[test]
 fn a_stream_holds_little_and_a_change_costs_it_the_same_in_a_mesh_of_ten_times_as_many_services() {
+    let counted = |services| -> Vec<Counted> {
+        let counted = counted_streams(Mesh { services, endpoints: 10 }, STREAMS, |run| {
+            let seen = allocation_counter::measure(run);
+            (seen.count_total, seen.bytes_current)
+        });
+        counted.unwrap()
+    };
     let (small, large) = (counted(60), counted(600));
     for (small, large) in small.iter().zip(&large) {
         let both = format!("{small:?} {large:?}");

@@ -118,10 +118,13 @@ fn values<T: std::fmt::Debug>(
     all.into_iter().take(30).step_by(3).collect()
 }
 
+/// Runs one of the machines' targets.
+type Run = fn(&[u8]) -> Depth;
+
 /// The machines' part of the corpus: what other implementations were recorded asking, and of the model's lives those
 /// that lead deepest and are short enough for a fuzzer.
 fn lives() -> [(&'static str, Vec<Vec<u8>>); 3] {
-    let modelled = |variant, of: usize, depth: fn(&[u8]) -> Depth| {
+    let modelled = |variant, of: usize, depth: Run| {
         let lives =
             (0..600).flat_map(move |seed| std::mem::take(&mut crate::model::taped(seed, variant)[of]));
         let mut lives: Vec<_> = lives.filter(|life| life.len() <= 1_000).collect();
@@ -147,9 +150,9 @@ fn lives() -> [(&'static str, Vec<Vec<u8>>); 3] {
 
 #[test]
 fn the_seeds_of_machines_lead_deep() {
-    let depths: [(&str, fn(&[u8]) -> Depth); 3] =
+    let targets: [(&str, Run); 3] =
         [("client_machine", client::machine), ("sotw_server", server::sotw), ("delta_server", server::delta)];
-    for (target, depth) in depths {
+    for (target, depth) in targets {
         let seeds = files(folder(target)).into_iter().filter(|(path, _)| path.contains("generated-"));
         let depths: Vec<Depth> = seeds.map(|(_, bytes)| depth(&bytes)).collect();
         assert!(depths.len() >= 12, "{target}: {} seeds", depths.len());

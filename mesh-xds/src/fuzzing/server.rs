@@ -98,7 +98,7 @@ fn run<P: Protocol>(
     let mut depth = Depth::default();
     let mut bytes = Bytes::new(data);
     let mut node = Node { id: "me".into(), ..Node::default() };
-    if bytes.byte() % 2 == 0 {
+    if bytes.byte() & 1 == 0 {
         node.user_agent = "envoy".into();
     }
     let settings = Settings { max_subscriptions: 12, max_name_length: 10, ..Settings::default() };
