@@ -3,7 +3,7 @@
 //! The tables here are not a description of the parsers that could go stale. Tests take the fields of each
 //! message from its generated type, so that none can be missing or invented, and set each in a good resource
 //! (`resource/tests/fields.rs`): what is [`State::Rejected`] must be refused at that field, what is
-//! [`State::Ignored`] must change nothing, and everything else must change something.
+//! [`State::Ignored`] must change nothing, and of everything else some value must be taken and change something.
 //!
 //! To add a message: a `pub(super) static` [`Message`] in the file of its resource with a [`Row`] for each
 //! group of fields with one fate; its name in the `MESSAGES` of that file; and in `resource/tests/fields.rs` a

@@ -296,7 +296,7 @@ pub(in crate::resource) static OLD_RING_HASH: Message = Message::of::<RingHashLb
             "A42",
             "1 to 8,388,608; defaults 1024 and 8,388,608",
         ),
-        supported("hash_function", "A42", "XX_HASH"),
+        rejected("hash_function", "A42", "but for XX_HASH, the default"),
     ],
 );
 
@@ -568,7 +568,8 @@ pub(in crate::resource) static LEAST_REQUEST: Message = Message::of::<LeastReque
         supported("locality_lb_config", "Envoy", "without it localities are one list, as in gRPC"),
         needs(Feature::LeastRequestBias, "active_request_bias", "Envoy", "without effect otherwise (A48)"),
         needs(Feature::SlowStart, "slow_start_config", "Envoy", "without effect otherwise (A48)"),
-        supported("enable_full_scan selection_method", "Envoy", "a full scan is refused"),
+        rejected("selection_method", "Envoy", "but for N_CHOICES, the default"),
+        rejected("enable_full_scan", "Envoy", "deprecated; but for false"),
     ],
 );
 
@@ -583,7 +584,7 @@ pub(in crate::resource) static PICK_FIRST: Message =
 pub(in crate::resource) static RING_HASH: Message = Message::of::<RingHash>(
     "",
     &[
-        supported("hash_function", "A42", "XX_HASH"),
+        rejected("hash_function", "A42", "but for XX_HASH, the default"),
         supported(
             "minimum_ring_size maximum_ring_size",
             "A42",

@@ -290,7 +290,7 @@ pub(in crate::resource) static EXT_AUTHZ: Message = Message::of::<authz::ExtAuth
             METADATA,
         ),
         ignored("clear_route_cache", "A92", "the route is chosen before filters run (A39)"),
-        needs(ExtAuthz, "transport_api_version", "A92", "AUTO or V3"),
+        rejected("transport_api_version", "A92", "but for AUTO and V3"),
         ignored(
             "bootstrap_metadata_labels_key include_tls_session encode_raw_headers max_denied_response_body_bytes \
              enforce_response_header_limits",

@@ -1,4 +1,7 @@
 //! What is implemented of each gRFC that concerns xDS, by side.
+//!
+//! A test (`tests/tests/xds_support.rs`) wants a proof of each claim: a field of the tables that is the gRFC's, or a test
+//! that it names.
 
 use crate::resource::Feature;
 
@@ -54,6 +57,12 @@ pub static GRFCS: &[Grfc] = &[
         [Needs(Feature::Hedging), Na, Na],
         "by retry_policy and hedge_policy; what service configs would say, by the program: retry_throttling, hedging; \
          the retry budget bounds all of it",
+    ),
+    grfc(
+        "A8",
+        "keepalive of connections",
+        [Yes, Na, No],
+        "by Envoy's connection_keepalive; Istio has no setting for it",
     ),
     grfc(
         "A17",
@@ -164,6 +173,12 @@ pub static GRFCS: &[Grfc] = &[
     grfc("A76", "ring hash, improved", [Needs(Feature::RingHash), Na, No], ""),
     grfc("A77", "rate limit quotas (draft)", [Na, Needs(Feature::RateLimitQuota), No], ""),
     grfc("A78", "metrics of balancing and of the xDS client", [No, No, Na], ""),
+    grfc(
+        "A79",
+        "metrics of what is not a call",
+        [No, No, Na],
+        "no plugins; what is counted is in `Mesh::status()`",
+    ),
     grfc("A81", "rewriting of the authority", [Yes, Na, Yes], ""),
     grfc(
         "A82",

@@ -48,10 +48,10 @@ pub(in crate::resource) static SERVER: Message = Message::of::<proto::Listener>(
         supported("name api_listener", "A36", ""),
         supported("address", "A36", "a `socket_address` with a literal address; must be the one listened on"),
         supported("filter_chains default_filter_chain", "A36", "at least one must be able to match"),
-        supported(
+        rejected(
             "listener_filters",
             "A36",
-            "none but the TLS and HTTP inspectors of Envoy, whose work the server does itself",
+            "but for the TLS and HTTP inspectors of Envoy, whose work the server does itself",
         ),
         rejected("use_original_dst", "A36", ""),
         rejected("filter_chain_matcher fcds_config", "Envoy", "another way of choosing the filter chain"),

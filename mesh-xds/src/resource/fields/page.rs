@@ -19,7 +19,12 @@ pub fn page(support: Support) -> String {
          - **no**: the resource is refused (NACK), and the field is named.\n\
          - **no effect**: taken and without effect, as gRPC has it, for the reason given.\n\
          - **kept**: without effect on a gRPC data path, and kept for other readers such as Envoy.\n\
-         - **fails**: the resource is taken, and the calls concerned fail with UNAVAILABLE and say why.\n\n",
+         - **fails**: the resource is taken, and the calls concerned fail with UNAVAILABLE and say why.\n\n\
+         Regular expressions have RE2's syntax and meaning, in resources and in YAML: `{id}` and `\\Q…\\E` are taken, \
+         `\\d`, `\\w`, `\\s` and `\\b` are ASCII, repetitions are of 1000 at most, `(?x)` and `\\Z` are refused. So \
+         is `\\C`, which RE2 takes, and what compiles to more than 1 MiB. What is not UTF-8 is never matched.\n\n\
+         Client status (CSDS), the configuration on disk and `meshctl` show what was understood of a resource, and not \
+         the bytes that came: what has no effect may hold a key.\n\n",
     );
     features(&mut out, support);
     grfcs(&mut out, support);

@@ -51,7 +51,7 @@ fn values(tag: u32) -> Vec<Vec<u8>> {
         bytes.extend_from_slice(value);
         bytes
     };
-    let lengths: [&[u8]; 14] = [
+    let lengths: [&[u8]; 17] = [
         b"a",
         b"",
         // A message whose field 1 is: a number, a text, an empty message, a message whose field 1 is 1.
@@ -68,6 +68,10 @@ fn values(tag: u32) -> Vec<Vec<u8>> {
         b"\x1a\x00",
         b"\x1a\x02\x08\x01",
         b"\x22\x02\x08\x01",
+        // A number that is large enough for most, and a prime; the provider of the tests; a network.
+        b"\x08\x85\x10",
+        b"\x0a\x07default",
+        b"\x0a\x0810.0.0.0\x12\x02\x08\x08",
         // Two texts, as a header and its value.
         b"\x0a\x06\x0a\x01b\x12\x01c",
     ];

@@ -106,6 +106,7 @@ fn header() -> impl Strategy<Value = HeaderMatcher> {
         1 => Just(HeaderOrPseudo::Authority),
         1 => Just(HeaderOrPseudo::Path),
         1 => Just(HeaderOrPseudo::Method),
+        1 => Just(HeaderOrPseudo::Scheme),
     ];
     let kind = prop_oneof![
         string().prop_map(HeaderMatch::String),

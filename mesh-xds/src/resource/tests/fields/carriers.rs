@@ -133,6 +133,11 @@ fn configuration(first: route::Route) -> Vec<u8> {
     configuration.encode_to_vec()
 }
 
+/// To one cluster.
+pub(super) fn to_one() -> Vec<u8> {
+    matching(|_| {})
+}
+
 fn matching(change: impl FnOnce(&mut route::RouteMatch)) -> Vec<u8> {
     let mut matches = match_all();
     change(&mut matches);

@@ -91,7 +91,7 @@ fn seconds(seconds: i64) -> Option<Duration> {
 }
 
 /// A STRICT_DNS cluster, in which more fields count than in any other, without `HttpProtocolOptions`.
-fn named() -> cluster::Cluster {
+pub(super) fn named() -> cluster::Cluster {
     let locality = LocalityEndpoints {
         locality: Locality { zone: "z".into(), ..Locality::default() },
         weight: std::num::NonZeroU32::MIN,
@@ -110,7 +110,7 @@ fn named() -> cluster::Cluster {
 }
 
 /// An EDS cluster with options of its connections.
-fn connected() -> cluster::Cluster {
+pub(super) fn connected() -> cluster::Cluster {
     let keepalive = Http2Keepalive {
         interval: std::time::Duration::from_secs(5),
         timeout: std::time::Duration::from_secs(6),
@@ -358,7 +358,7 @@ fn endpoint_carriers() -> Vec<Carrier> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as fields have it")]
-fn provider() -> Option<CertificateProviderPluginInstance> {
+pub(super) fn provider() -> Option<CertificateProviderPluginInstance> {
     Some(CertificateProviderPluginInstance {
         instance_name: "default".into(),
         certificate_name: String::new(),
@@ -376,7 +376,7 @@ fn common(validation: CertificateValidationContext) -> CommonTlsContext {
 }
 
 /// A cluster that verifies servers, and shows no certificate.
-fn upstream(change: impl FnOnce(&mut CommonTlsContext)) -> Vec<u8> {
+pub(super) fn upstream(change: impl FnOnce(&mut CommonTlsContext)) -> Vec<u8> {
     let matcher =
         StringMatcher { match_pattern: Some(MatchPattern::Exact("a".into())), ..StringMatcher::default() };
     let mut common = common(CertificateValidationContext {
@@ -429,7 +429,7 @@ fn validation_context() -> Vec<u8> {
 }
 
 /// A client's certificate in files.
-fn from_files(common: &mut CommonTlsContext) {
+pub(super) fn from_files(common: &mut CommonTlsContext) {
     let file = || {
         let specifier = Some(data_source::Specifier::Filename("f".into()));
         Some(DataSource { specifier, ..Default::default() })
@@ -485,6 +485,7 @@ fn tls_carriers() -> Vec<Carrier> {
         secret(&CERTIFICATE, tls_certificate(), &[2]),
         secret(&SECRET_VALIDATION, validation_context(), &[4]),
         server(&VALIDATION, &[3, 6, 3, 2, 1, 8, 1]),
+        client(&VALIDATION, upstream(|_| {}), &[24, 3, 2, 1, 3]),
         client(&FILES, upstream(from_files), &[24, 3, 2, 1, 2]),
         client(&PROVIDER, identified, &[24, 3, 2, 1, 14]),
         client(&SAN, upstream(|_| {}), &[24, 3, 2, 1, 3, 15]),

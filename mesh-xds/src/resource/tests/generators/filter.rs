@@ -1,9 +1,22 @@
 //! HTTP filters and their overrides.
 
 use super::{extension, fraction, header, headers, name, network, positive, string, text};
-use crate::resource::{fault::*, filter::*, rbac::*};
+use crate::{
+    matcher::{HeaderMatcher, HeaderOrPseudo},
+    resource::{fault::*, filter::*, rbac::*},
+};
 use proptest::{collection::vec, option, prelude::*};
 use std::{collections::BTreeSet, sync::Arc};
+
+/// Not of the scheme, which RBAC does not match (gRFC A41).
+fn rbac_header() -> impl Strategy<Value = HeaderMatcher> {
+    header().prop_map(|mut matcher| {
+        if matcher.name == HeaderOrPseudo::Scheme {
+            matcher.name = HeaderOrPseudo::Method;
+        }
+        matcher
+    })
+}
 
 fn fault() -> impl Strategy<Value = Fault> {
     let delay = prop_oneof![positive().prop_map(DelayKind::Fixed), Just(DelayKind::Header)];
@@ -21,7 +34,7 @@ fn fault() -> impl Strategy<Value = Fault> {
 fn permission() -> impl Strategy<Value = Permission> {
     let leaf = prop_oneof![
         Just(Permission::Any),
-        header().prop_map(Permission::Header),
+        rbac_header().prop_map(Permission::Header),
         string().prop_map(Permission::UrlPath),
         network().prop_map(Permission::DestinationIp),
         any::<(u16, u16)>().prop_map(|(a, b)| Permission::DestinationPort(a.min(b)..=a.max(b))),
@@ -42,7 +55,7 @@ fn principal() -> impl Strategy<Value = Principal> {
         Just(Principal::Any),
         option::of(string()).prop_map(Principal::Authenticated),
         network().prop_map(Principal::RemoteIp),
-        header().prop_map(Principal::Header),
+        rbac_header().prop_map(Principal::Header),
         string().prop_map(Principal::UrlPath),
         any::<bool>().prop_map(|invert| Principal::Metadata { invert }),
     ];

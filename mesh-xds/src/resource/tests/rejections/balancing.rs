@@ -249,8 +249,8 @@ fn the_first_supported_policy_of_the_list_must_be_right() {
                     let enable_full_scan = Some(BoolValue { value: true });
                     only(m, LeastRequest { enable_full_scan, ..Default::default() });
                 },
-                first(".selection_method"),
-                "FULL_SCAN",
+                first(".enable_full_scan"),
+                "not supported",
             ),
             (
                 |m| {

@@ -63,9 +63,10 @@ impl Reader<'_> {
         }
         if url == LeastRequest::type_url() {
             let config: LeastRequest = wire::unpack(any, at, faults)?;
-            let full_scan = config.selection_method == SelectionMethod::FullScan as i32
-                || config.enable_full_scan.as_ref().is_some_and(|scan| scan.value);
-            if full_scan {
+            if config.enable_full_scan.as_ref().is_some_and(|scan| scan.value) {
+                return faults.reject(&at.field("enable_full_scan"), "is not supported: choices are drawn");
+            }
+            if config.selection_method == SelectionMethod::FullScan as i32 {
                 return faults
                     .reject(&at.field("selection_method"), "FULL_SCAN is not supported: use N_CHOICES");
             }

@@ -266,6 +266,37 @@ fn predicates_inside_one_another_are_bounded() {
     assert!(faults.iter().any(|(_, why)| why.contains("more than 16 predicates")), "{faults:?}");
 }
 
+#[test]
+fn matchers_inside_one_another_are_bounded() {
+    let inner = |matcher: Matcher| OnMatch {
+        on_match: Some(on_match::OnMatch::Matcher(Box::new(matcher))),
+        keep_matching: false,
+    };
+    let list = |on: OnMatch| {
+        let matcher = FieldMatcher { predicate: Some(holds()), on_match: Some(on) };
+        MatcherType::MatcherList(MatcherList { matchers: vec![matcher] })
+    };
+    let exact = |on| TreeType::ExactMatchMap(map("k", on));
+    let by_map =
+        |on| MatcherType::MatcherTree(MatcherTree { input: by_header("x"), tree_type: Some(exact(on)) });
+    let matcher = |matcher_type| Matcher { matcher_type: Some(matcher_type), on_no_match: None };
+    let otherwise = |on| Matcher { matcher_type: Some(list(skip())), on_no_match: Some(Box::new(on)) };
+    let ways: [&dyn Fn(OnMatch) -> Matcher; 3] =
+        [&|on| matcher(list(on)), &|on| matcher(by_map(on)), &otherwise];
+    for wrap in ways {
+        let nested = |depth: usize| {
+            let whole = (1..depth).fold(wrap(skip()), |whole, _| wrap(inner(whole)));
+            ExtensionWithMatcher { xds_matcher: Some(whole), ..good() }
+        };
+        assert!(Listener::parse(&with(any(&nested(16)), false, false), &context()).is_ok());
+        let faults = refused(any(&nested(17)), false);
+        assert!(
+            faults.iter().any(|(_, why)| why == "more than 16 matchers stand in one another"),
+            "{faults:?}"
+        );
+    }
+}
+
 fn executing(message: &mut ExtensionWithMatcher, change: impl FnOnce(&mut ExecuteFilterAction)) {
     let typed_config = extension("i", &GcpAuthnFilterConfig::default());
     let mut action = ExecuteFilterAction { typed_config, ..Default::default() };
