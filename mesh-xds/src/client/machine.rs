@@ -165,13 +165,16 @@ enum Link {
     },
 }
 
+/// What each of many streams has for an answer at least.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 struct TypeState<R> {
     entries: BTreeMap<Name, Entry<R>>,
     /// Requested on this stream.
     asked: bool,
     /// Of the last response on this stream.
     nonce: String,
-    /// Last accepted `version_info`; outlives streams.
+    /// Last accepted `version_info`; outlives streams, unless something that is named is not held when one begins.
     version: Arc<str>,
 }
 
@@ -535,7 +538,7 @@ impl<P: Parse> Machine<P> {
                 let due = match entry.awaited {
                     // Each stream gets some time to answer, and all of them together are not waited for without end.
                     Some(Awaited { due, streams: streams @ ..16 }) => {
-                        due.max(now + patience / (1 << streams))
+                        due.max(now + (patience / (1 << streams)).max(LEAST_PATIENCE))
                     }
                     Some(Awaited { due, .. }) => due,
                     None => now + patience,

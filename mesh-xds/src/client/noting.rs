@@ -2,8 +2,8 @@
 //!
 //! tonic reports a response that it cannot read as it reports a status of the server, and of one that ends in the middle
 //! sometimes nothing. Who is at fault matters: what cannot be read once will be sent again on the next stream. While the
-//! transport has seen no end, it was found here; and one that is ended in good order within a message is garbled. A
-//! stream that is reset, or whose connection breaks, may end anywhere.
+//! transport has seen no end, it was found here; and one that is ended by trailers within a message is garbled. A stream
+//! that is reset, or whose connection breaks, may end anywhere: hyper tells of a reset without an error as of an end.
 
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -30,7 +30,7 @@ impl Ended {
         self.0.load(Relaxed) != 0
     }
 
-    /// In good order, and yet before the whole of a message was there.
+    /// By trailers, and yet before the whole of a message was there.
     pub(super) fn is_within_a_message(&self) -> bool {
         self.0.load(Relaxed) == ENDED_WITHIN_A_MESSAGE
     }
@@ -116,20 +116,16 @@ impl Body for Noted {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let in_order = match &frame {
+        match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
-                Some(data) => {
-                    self.place.pass(data);
-                    None
-                }
-                None => Some(true),
+                Some(data) => self.place.pass(data),
+                None if self.place.is_between_messages() => self.ended.0.store(ENDED, Relaxed),
+                None => self.ended.0.store(ENDED_WITHIN_A_MESSAGE, Relaxed),
             },
-            Some(Err(_)) => Some(false),
-            None => Some(true),
-        };
-        if let Some(in_order) = in_order {
-            let is_within = in_order && !self.place.is_between_messages();
-            self.ended.0.store(if is_within { ENDED_WITHIN_A_MESSAGE } else { ENDED }, Relaxed);
+            Some(Err(_)) => self.ended.0.store(ENDED, Relaxed),
+            // What the trailers said stands.
+            None if self.ended.is_noted() => {}
+            None => self.ended.0.store(ENDED, Relaxed),
         }
         Poll::Ready(frame)
     }

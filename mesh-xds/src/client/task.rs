@@ -303,11 +303,11 @@ fn read_until<T: Send + 'static>(
     responses: tonic::Streaming<T>,
     response: impl Fn(T) -> Response + Send + 'static,
 ) -> Responses {
-    let cut_short = || Status::data_loss("the control plane ended the stream within a message");
+    const CUT_SHORT: &str = "the control plane ended the stream within a message";
     let last = ended.clone();
-    let end = move |status| {
+    let end = move |status: Status| {
         if ended.is_within_a_message() {
-            End::Ours(cut_short())
+            End::Ours(Status::data_loss(format!("{CUT_SHORT} ({}: {})", status.code(), status.message())))
         } else if ended.is_noted() {
             End::Theirs(status)
         } else {
@@ -316,7 +316,7 @@ fn read_until<T: Send + 'static>(
     };
     let all = responses.map(move |one| one.map(&response).map_err(&end));
     // Of a message that is not all there tonic does not always speak.
-    let last = stream::once(async move { last.is_within_a_message().then(|| Err(End::Ours(cut_short()))) });
+    let last = stream::once(async move { last.is_within_a_message().then(|| Err(End::Ours(Status::data_loss(CUT_SHORT)))) });
     all.chain(last.filter_map(std::future::ready)).boxed()
 }
 

@@ -212,9 +212,13 @@ impl<P: Parse> Machine<P> {
             state.version = Arc::default();
         }
         let is_refused = star.failure.as_ref().is_some_and(|failure| !failure.silent);
-        if !is_large && !is_refused {
+        // It was asked for anew before, on a stream that ended without an answer.
+        let is_unheard = is_delta && star.updated.is_none();
+        let lists = state.entries.values().any(|entry| entry.references == 0 && entry.listed);
+        if !(is_large || is_refused || is_unheard && lists) {
             return;
         }
+        let Some(star) = state.entries.get_mut(WILDCARD) else { return };
         (star.state, star.updated, star.failure) = (ResourceState::Requested, None, None);
         if is_delta {
             self.await_listed(now, kind);

@@ -2,7 +2,7 @@
 //!
 //! A cluster that is complete as it is now takes the place of the one in force. One that is not, because something new
 //! below it is not known yet, stays as it is, with the newest endpoints of the name that it has had so far: a drain
-//! must not wait for another change.
+//! must not wait for another change. So do the leaves of an aggregate that is to change.
 
 use super::{Clusters, Walk, XdsError, also};
 use crate::{
@@ -48,11 +48,11 @@ impl<L: Lookup> Walk<'_, L> {
             Err(error) => return Err(error.clone()),
         };
         if !matches!(config.cluster.discovery, Discovery::Aggregate(_)) {
-            return Ok(self.held_leaf(config));
+            return self.held_leaf(config);
         }
         let leaf = |leaf: &LeafCluster| {
             self.keep(ResourceType::Cluster, &leaf.name);
-            let config = leaf.config.as_ref().map(|config| self.held_leaf(config)).map_err(Clone::clone);
+            let config = leaf.config.as_ref().map_err(Clone::clone).and_then(|config| self.held_leaf(config));
             LeafCluster { name: leaf.name.clone(), config }
         };
         let leaves: Vec<_> = config.leaves.iter().map(leaf).collect();
@@ -62,10 +62,10 @@ impl<L: Lookup> Walk<'_, L> {
         Ok(Arc::new(ClusterConfig { leaves, ..ClusterConfig::clone(config) }))
     }
 
-    /// A cluster with endpoints that is in force.
-    fn held_leaf(&mut self, held: &Arc<ClusterConfig>) -> Arc<ClusterConfig> {
+    /// A cluster with endpoints that is in force. Secrets that are taken away are gone, whatever else is awaited.
+    fn held_leaf(&mut self, held: &Arc<ClusterConfig>) -> Result<Arc<ClusterConfig>, XdsError> {
         if let Some(leaf) = self.leaves.get(&held.cluster.name) {
-            return leaf.clone();
+            return Ok(leaf.clone());
         }
         let cluster = &held.cluster;
         let secrets = self.secrets(cluster, Some(&held.secrets));
@@ -74,7 +74,8 @@ impl<L: Lookup> Walk<'_, L> {
         let (endpoints, endpoints_note) = endpoints.unwrap_or_else(|| (held.endpoints.clone(), None));
         let (secrets, secrets_note) = match secrets {
             Some(Ok(secrets)) => secrets,
-            Some(Err(_)) | None => (held.secrets.clone(), None),
+            Some(Err(error)) => return Err(error),
+            None => (held.secrets.clone(), None),
         };
         let note = if nothing_new { held.note.clone() } else { also(endpoints_note, secrets_note) };
         let leaf = held.or_same(ClusterConfig {
@@ -85,6 +86,6 @@ impl<L: Lookup> Walk<'_, L> {
             note,
         });
         self.leaves.insert(cluster.name.clone(), leaf.clone());
-        leaf
+        Ok(leaf)
     }
 }

@@ -23,8 +23,14 @@ fn a_complete_response_says_no_more_of_what_an_error_was_said_before() {
     script.sotw_with(CDS, "v5", vec![any(CDS, "a=2")], refused());
     script.sotw_with(CDS, "v6", vec![any(CDS, "a=2")], vec![resource_error("b", 5, "deleted")]);
     assert!(script.known(CDS, "b").starts_with("Cluster b does not exist: deleted"));
-    script.sotw(CDS, "v7", &["a=3"]);
-    assert!(script.known(CDS, "b").starts_with("Cluster b does not exist: deleted"), "the words stay");
+
+    let mut script = Script::new(Variant::Sotw);
+    script.open(&[(CDS, "a"), (CDS, "b")]);
+    script.sotw(CDS, "v1", &["a=1", "b=1"]);
+    script.sotw_with(CDS, "v2", vec![any(CDS, "a=1")], vec![resource_error("b", 5, "deleted")]);
+    script.sotw(CDS, "v3", &["a=2"]);
+    let known = script.known(CDS, "b");
+    assert!(known.starts_with("1 (Cluster b does not exist: deleted"), "the words stay: {known}");
 }
 
 #[test]

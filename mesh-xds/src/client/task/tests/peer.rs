@@ -181,7 +181,7 @@ async fn a_response_that_cannot_be_read_after_good_ones_is_an_error_and_not_aske
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_ends_within_a_message_is_a_failure_and_one_between_messages_is_not() {
     let routes = framed(&response("1", &[routes("r", &[("t", &[])])]));
-    // With and without the trailers that say that all is well; in the header, after it, and in the message.
+    // With trailers, whatever they say; in the header, after it, and in the message. Without trailers it may be a reset.
     let places = [1, 4, 5, 6, routes.len() - 1];
     let cases = places.into_iter().flat_map(|at| [(at, None), (at, Some("0")), (at, Some("13"))]);
     for (at, status) in cases.chain([(0, None), (0, Some("0")), (0, Some("14"))]) {
@@ -196,7 +196,7 @@ async fn a_stream_that_ends_within_a_message_is_a_failure_and_one_between_messag
             peer.send(&response("1", &[listener("t", "r")]));
             while peer.request().await.type_url != ResourceType::RouteConfiguration.url() {}
             peer.end(routes.slice(..at), status);
-            if at == 0 {
+            if at == 0 || status.is_none() {
                 continue;
             }
             let error = watch.known().await.unwrap().unwrap_err().to_string();
@@ -207,7 +207,7 @@ async fn a_stream_that_ends_within_a_message_is_a_failure_and_one_between_messag
             );
         }
         drop(peers.next().await);
-        if at > 0 {
+        if at > 0 && status.is_some() {
             assert!(begun.elapsed() > Duration::from_secs(30), "{at} {status:?}: {:?}", begun.elapsed());
         } else {
             assert!(begun.elapsed() < Duration::from_secs(12), "{status:?}: {:?}", begun.elapsed());
