@@ -49,8 +49,8 @@ const REQUESTS: u32 = 20;
 /// … and how many more each second.
 const REQUESTS_PER_SECOND: u32 = 5;
 /// How long an entry stays whose stream ended with its certificate, or with the age of its connection: the workload is
-/// there, and comes back.
-const RENEWAL: Duration = Duration::from_secs(10);
+/// there, and comes back; as far as its account's pace lets it.
+const RENEWAL: Duration = Duration::from_secs(10).saturating_add(pace::LONGEST);
 /// Streams at once.
 const STREAMS: usize = 20_000;
 /// A stream that says nothing for this long after its start is ended.
@@ -378,14 +378,7 @@ impl Session {
             }
         }
         let health = health(request.health)?;
-        let Some(turn) = self.registry.pace.turn(&self.account, tokio::time::Instant::now()) else {
-            return Err(Status::resource_exhausted(format!(
-                "{} changes its workloads so often that this change would wait longer than {:?}",
-                self.account,
-                pace::LONGEST
-            )));
-        };
-        tokio::time::sleep_until(turn).await;
+        self.turn().await?;
         let publisher = self.registry.publisher.clone();
         let (workload, snapshot) = match (request.workload, &self.entry) {
             (Some(workload), _) => {
@@ -422,6 +415,28 @@ impl Session {
         );
         self.entry = Some(workload);
         Ok(Some(RegisterResponse { workload_entry: name, revision: snapshot.revision.to_string() }))
+    }
+
+    /// Waits until the account may change something. What was registered here stays a while if it may not: that others of
+    /// the account are busy is no fault of this workload.
+    async fn turn(&mut self) -> Result<(), Status> {
+        let Some(turn) = self.registry.pace.turn(&self.account, tokio::time::Instant::now()) else {
+            self.leave_later();
+            return Err(Status::resource_exhausted(format!(
+                "{} changes its workloads so often that this change would wait longer than {:?}",
+                self.account,
+                pace::LONGEST
+            )));
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(turn) => return Ok(()),
+            _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
+            () = expired(&self.clock, self.peer.expires) => {}
+        }
+        self.leave_later();
+        Err(Status::unauthenticated(
+            "the certificate that this stream was opened with has expired; register again with a new one",
+        ))
     }
 
     /// Removes the entry, unless another stream speaks for it.

@@ -18,6 +18,7 @@ mod node;
 mod places;
 #[cfg(test)]
 pub(crate) mod recorded;
+mod refusals;
 #[cfg(test)]
 mod rules;
 mod sotw;

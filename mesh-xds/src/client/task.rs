@@ -316,7 +316,9 @@ fn read_until<T: Send + 'static>(
     };
     let all = responses.map(move |one| one.map(&response).map_err(&end));
     // Of a message that is not all there tonic does not always speak.
-    let last = stream::once(async move { last.is_within_a_message().then(|| Err(End::Ours(Status::data_loss(CUT_SHORT)))) });
+    let last = stream::once(async move {
+        last.is_within_a_message().then(|| Err(End::Ours(Status::data_loss(CUT_SHORT))))
+    });
     all.chain(last.filter_map(std::future::ready)).boxed()
 }
 

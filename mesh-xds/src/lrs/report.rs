@@ -10,6 +10,7 @@ use super::{
     sums::{ClusterSums, Clusters, MetricSums, Place, Sums},
     wire::{Fields, Malformed},
 };
+use crate::printable::clip;
 use bytes::Buf;
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsResponse;
 use tonic::{
@@ -93,7 +94,7 @@ impl NodeSaid {
     fn read(&mut self, mut fields: Fields<'_>) -> Result<(), Fault> {
         while let Some((number, value)) = fields.next()? {
             match number {
-                1 => value.text()?.clone_into(&mut self.id),
+                1 => self.id = clip(value.text()?, MAX_ID),
                 10 => self.sends_all |= value.text()? == SEND_ALL_CLUSTERS_FEATURE,
                 _ => {}
             }
@@ -101,6 +102,9 @@ impl NodeSaid {
         Ok(())
     }
 }
+
+/// Longest part of a node's id that is kept, to name it in a refusal.
+const MAX_ID: usize = 256;
 
 /// Counts the parts of a report.
 struct Parts(usize);

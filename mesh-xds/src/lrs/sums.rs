@@ -26,6 +26,8 @@ const MAX_CURRENT_OF_ALL: usize = 1 << 20;
 /// The largest number that is believed: more than any client does between two reports, and few enough that no client
 /// can fill a counter for everybody.
 const MAX_COUNT: u64 = 1 << 40;
+/// The same of what endpoints measured; more is passed over.
+const MAX_TOTAL: f64 = 1e12;
 /// What everything beyond the bounds is called.
 const OTHERS: &str = "(others)";
 
@@ -114,9 +116,10 @@ impl Sums {
 impl MetricSums {
     fn add(&mut self, other: Self) {
         count(&mut self.count, other.count);
-        // What is no number would be what the sum is from then on, and so would what it cannot hold.
-        let sum = self.total + other.total;
-        self.total = if sum.is_finite() { sum } else { self.total };
+        // What is no number would be what the sum is from then on, and what is immense would swallow what others say.
+        if other.total.abs() <= MAX_TOTAL {
+            self.total += other.total;
+        }
     }
 }
 

@@ -27,6 +27,10 @@ use std::{
 
 mod all;
 mod check;
+mod seen;
+
+use seen::trouble;
+pub(crate) use seen::{Seen, Trouble, is_earlier, seen};
 
 /// Where the stream is.
 enum Link {
@@ -42,24 +46,6 @@ enum Link {
         /// Nonce and version of the last response of each type.
         last: BTreeMap<ResourceType, (String, String)>,
     },
-}
-
-/// What a watcher sees of a resource, whichever the words.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Seen {
-    Pending,
-    Good(Arc<str>, Option<Trouble>),
-    Nothing(Trouble),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Trouble {
-    Absent,
-    /// For that reason.
-    Refused(Arc<str>),
-    Rejected(Arc<str>),
-    Unreachable,
-    Silence,
 }
 
 pub(crate) struct World {
@@ -612,42 +598,4 @@ fn machine(variant: Variant, setup: &Setup) -> Machine<Toy> {
     settings.timer_is_transient = setup.timer_is_transient;
     settings.seed = setup.seed;
     Machine::new(Toy, settings)
-}
-
-/// What a resource may be seen as that is kept: as before.
-pub(crate) fn is_earlier(known: &Seen) -> bool {
-    matches!(known, Seen::Good(_, None | Some(Trouble::Rejected(_))) | Seen::Nothing(Trouble::Rejected(_)))
-}
-
-pub(crate) fn seen(known: Known<Arc<str>>) -> Seen {
-    match known {
-        Known::Pending => Seen::Pending,
-        Known::Good { resource, note } => Seen::Good(resource, note.map(|note| trouble(&note))),
-        Known::Bad(error) => Seen::Nothing(match error.cause {
-            XdsErrorCause::Unreachable(_) => Trouble::Unreachable,
-            _ => trouble(&error.to_string()),
-        }),
-    }
-}
-
-/// Which trouble a text speaks of.
-fn trouble(text: &str) -> Trouble {
-    // `… bad7 is bad …`, `… err5 is refused …`
-    let word_before = |end: &str| {
-        let word = text[..text.find(end)?].rsplit([' ', ':']).next()?;
-        (0..VALUES).map(value).find(|value| **value == *word)
-    };
-    if let Some(value) = word_before(" is bad") {
-        Trouble::Rejected(value)
-    } else if let Some(value) = word_before(" is refused") {
-        Trouble::Refused(value)
-    } else if text.contains("does not exist") {
-        Trouble::Absent
-    } else if text.contains("unreachable") {
-        Trouble::Unreachable
-    } else if text.contains("did not send it") {
-        Trouble::Silence
-    } else {
-        panic!("no trouble: {text}")
-    }
 }

@@ -15,6 +15,7 @@ use super::{
     http::AdsServer,
     node::{self, read_node},
     places::{Full, Place, Places},
+    refusals::{expired, forgetful, unreadable},
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
     turns::{Turn, Turns},
@@ -31,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{broadcast, watch};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 /// How ADS is served.
 #[derive(Clone, Debug)]
@@ -588,47 +589,9 @@ impl<V: Views, P: Protocol> Serving<V, P> {
     }
 }
 
-/// What a client is told whose credentials have ended.
-fn expired() -> Status {
-    Status::unauthenticated(
-        "the certificate that this stream was opened with has expired; connect again with a new one",
-    )
-}
-
 /// Bytes of a request that waits: each of its names is a string, however short.
 fn weight_of<P: Protocol>(request: &P::Request) -> usize {
     request.encoded_len() + 64 * P::names(request)
-}
-
-/// What a client is told of which no more can be kept.
-fn forgetful(full: Full, settings: &AdsSettings) -> Status {
-    let limit = settings.max_kept_bytes;
-    Status::unavailable(match full {
-        Full::All => format!(
-            "this control plane keeps its limit of {limit} bytes of what clients say of themselves and subscribe to \
-             (max_kept_bytes); try again, or add a replica"
-        ),
-        Full::Peer => format!(
-            "this control plane keeps nearly its limit of {limit} bytes of what clients say of themselves and subscribe \
-             to (max_kept_bytes), and what is left is not for a peer of which it keeps as much as of this one; try \
-             again, or add a replica"
-        ),
-    })
-}
-
-/// What a client is told whose request could not be read.
-fn unreadable(error: &Status, settings: &AdsSettings) -> Status {
-    match error.code() {
-        Code::OutOfRange => Status::resource_exhausted(format!(
-            "a request is larger than the limit of {} bytes: {}",
-            settings.max_request_bytes,
-            error.message()
-        )),
-        Code::Internal => {
-            Status::invalid_argument(format!("a request is not a discovery request: {}", error.message()))
-        }
-        _ => error.clone(),
-    }
 }
 
 /// Until the next response may be handed over, if there is one.

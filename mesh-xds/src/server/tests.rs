@@ -784,58 +784,6 @@ fn types_of_others_are_left_unanswered() {
     assert_eq!(script.on(Input::Request(runtime)), NOTHING);
 }
 
-/// A view that counts how often it is asked.
-struct Counted {
-    toys: Toys,
-    asked: Arc<std::sync::atomic::AtomicUsize>,
-}
-
-impl View for Counted {
-    fn revision(&self) -> Arc<str> {
-        self.toys.revision()
-    }
-
-    fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
-        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.toys.resource(kind, name)
-    }
-
-    fn names(&self, kind: ResourceType) -> Vec<crate::name::Name> {
-        self.toys.names(kind)
-    }
-
-    fn changes_since(&self, earlier: &dyn View) -> Changes {
-        let earlier: &dyn std::any::Any = earlier;
-        Changes::Only(self.toys.touched_since(&earlier.downcast_ref::<Self>().unwrap().toys))
-    }
-}
-
-#[test]
-fn a_change_costs_a_stream_what_it_touches_whatever_else_there_is() {
-    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let of = |revision: u64, changed: usize| {
-        let of = |i| ((EDS, format!("e{i}").into()), if i == changed { "2" } else { "1" }.into());
-        let toys = Toys { revision, resources: (0..1000).map(of).collect() };
-        Arc::new(Counted { toys, asked: asked.clone() }) as Arc<dyn View>
-    };
-    let mut script = Script::<Delta>::new(of(1, 1000));
-    let mine: Vec<String> = (0..50).map(|i| format!("e{i}")).collect();
-    let mine: Vec<&str> = mine.iter().map(String::as_str).collect();
-    script.ask(EDS, "", &mine, &[]);
-    script.ask(EDS, "1", &[], &[]);
-    let asked = || asked.swap(0, std::sync::atomic::Ordering::Relaxed);
-    asked();
-    assert_eq!(script.view(of(2, 700)), NOTHING);
-    assert_eq!(asked(), 0, "a change elsewhere");
-    assert_eq!(
-        script.machine.stream().acked_revision().as_deref(),
-        Some("r2"),
-        "it is up to date all the same"
-    );
-    assert_eq!(script.view(of(3, 7)), ["EDS r3#2 e7=2"]);
-    assert_eq!(asked(), 2, "once to compare, once to send");
-}
-
 #[test]
 fn what_two_streams_are_sent_is_encoded_once() {
     let encoded = Arc::new(Encoded { name: "a".into(), version: "1".into(), body: vec![7; 100].into() });

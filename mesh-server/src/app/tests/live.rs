@@ -350,7 +350,7 @@ async fn what_clients_report_of_their_calls_is_shown() {
 async fn clients_outlive_their_connections() {
     let dir = config(SERVICE);
     let settings = Settings {
-        max_connection_age: Some(Duration::from_millis(100)),
+        max_connection_age: Some(Duration::from_millis(500)),
         max_connection_age_grace: Duration::from_millis(10),
         load_report_interval: Some(Duration::from_millis(100)),
         ..dev(&dir)

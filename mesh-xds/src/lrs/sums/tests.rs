@@ -161,7 +161,13 @@ fn no_client_can_fill_a_counter_or_a_sum_for_everybody() {
     all.forget(&mut hostile);
     let cluster = &all.sums().clusters["c"];
     assert_eq!((cluster.sums.successes, cluster.sums.in_progress), (3 * MAX_COUNT, 5));
-    assert!(cluster.metrics["cpu_utilization"].total.is_finite());
+    let mut honest = one("c", "a", 1, 0);
+    let mut sums = ClusterSums::default();
+    sums.add_metric("cpu_utilization", MetricSums { count: 1, total: 0.5 });
+    honest.add("c", &sums);
+    all.add(&honest, &mut other, &any);
+    let total = all.sums().clusters["c"].metrics["cpu_utilization"].total;
+    assert!((total - 0.5).abs() < 1e-9, "{total}: what others say is seen");
 }
 
 #[test]
