@@ -3,8 +3,8 @@
 //! gRPC and Envoy match with RE2, this crate with `regex`, whose syntax looks alike: it refuses `/v1/{id}` and `\Q.\E`,
 //! which RE2 takes, and has another meaning for `\<`, `[a--b]`, `[a&&b]`, `[a[b]]`, `(?x)`, `\d` and `\b`. So an
 //! expression is read here by RE2's rules, and written anew in a form of `regex` that leaves nothing to its defaults:
-//! flags are resolved, and characters that could mean anything are written as numbers. What RE2 refuses is refused. So is
-//! `\C`, a byte that may be a part of a character. Which characters are letters is a matter of each one's version of
+//! flags are resolved, and characters that could mean anything are written as numbers. What RE2 refuses is refused, and
+//! so is `\C`, a byte that may be a part of a character. Which characters are letters is a matter of each one's version of
 //! Unicode. The authority is RE2's page of syntax, and its parser where the page is silent.
 
 mod class;

@@ -568,8 +568,7 @@ pub(in crate::resource) static LEAST_REQUEST: Message = Message::of::<LeastReque
         supported("locality_lb_config", "Envoy", "without it localities are one list, as in gRPC"),
         needs(Feature::LeastRequestBias, "active_request_bias", "Envoy", "without effect otherwise (A48)"),
         needs(Feature::SlowStart, "slow_start_config", "Envoy", "without effect otherwise (A48)"),
-        rejected("selection_method", "Envoy", "but for N_CHOICES, the default"),
-        rejected("enable_full_scan", "Envoy", "deprecated; but for false"),
+        rejected("selection_method enable_full_scan", "Envoy", "but for N_CHOICES, the default"),
     ],
 );
 

@@ -1,7 +1,4 @@
 //! What is implemented of each gRFC that concerns xDS, by side.
-//!
-//! A test (`tests/tests/xds_support.rs`) wants a proof of each claim: a field of the tables that is the gRFC's, or a test
-//! that it names.
 
 use crate::resource::Feature;
 

@@ -1,5 +1,5 @@
-//! A field counts if a resource that has it, and is accepted, is another without it: that proves what single values that
-//! are made up (`fields/probe.rs`) cannot, since a parser wants sense in lists and messages.
+//! A field counts if a resource that has it, and is accepted, is another without it: that proves what single values
+//! that are made up (`fields/probe.rs`) cannot, since a parser wants sense in lists and messages.
 
 use super::{Carrier, context};
 use crate::resource::{AnyResource, Resource, ResourceType, tests::generators};
