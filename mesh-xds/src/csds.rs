@@ -1,10 +1,10 @@
 //! Client status discovery (gRFC A40): what an xDS client knows, as `grpcdebug` and other tools read it.
 //!
 //! Both sides have something to tell. A client ([`OwnStatus`], made by [`XdsClient::csds`]) shows every resource
-//! that it watches, as it was understood (what it ignores may hold a key), and what went wrong with it. A
-//! control plane ([`StreamsStatus`]) shows every client that is connected, and what of each type it holds: a row for the type, and one for each resource,
-//! without its contents. Neither tells a secret, and neither is for
-//! strangers: who may ask is decided by whoever serves it.
+//! that it watches, as it was understood (what it ignores may hold a key), and what went wrong with it. A control plane
+//! ([`StreamsStatus`]) shows every client that is connected, and what of each type it holds: a row for the type, and one
+//! for each resource, without its contents. Neither shows a Secret; headers that configuration adds, and keys of JWT
+//! filters, are configuration and are shown. Neither is for strangers: who may ask is decided by whoever serves it.
 
 mod nodes;
 

@@ -4,8 +4,8 @@ use super::re2;
 use crate::printable::start;
 use std::{fmt, sync::Arc};
 
-/// Largest compiled program of a regular expression.
-const REGEX_SIZE_LIMIT: usize = 1 << 20;
+/// Largest compiled program of a regular expression, as RE2's `max_mem`.
+const REGEX_SIZE_LIMIT: usize = 8 << 20;
 
 /// A string predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,9 +187,11 @@ fn compile(expression: &str, placed: impl Fn(String) -> String) -> Result<regex:
     compiled.map_err(|error| {
         invalid(match error {
             // Of the translation; its places are not those of what was written.
-            regex::Error::Syntax(text) if text.contains("nest") => "it is nested too deeply".to_owned(),
+            regex::Error::Syntax(text) if text.contains("maximum number of nested") => {
+                "it is nested too deeply".to_owned()
+            }
             regex::Error::CompiledTooBig(limit) => format!("it compiles to more than {limit} bytes"),
-            _ => "it uses a script that this version of Unicode does not have".to_owned(),
+            _ => "it cannot be compiled, which is a fault of this program".to_owned(),
         })
     })
 }

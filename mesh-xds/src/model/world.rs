@@ -1,7 +1,7 @@
 //! A client, a server, a stream between them, and what the model says about all three.
 
 use super::{
-    event::{Event, Key, NAMES, Peer, Setup, VALUES, name, value},
+    event::{Event, Key, NAMES, Peer, Setup, name},
     lives::{Beat, Lives},
     order::Order,
     scripts::fail,
@@ -13,7 +13,6 @@ use crate::{
         self, Known, Machine, Outbox, Request, Response,
         testing::{self, Toy},
     },
-    config::XdsErrorCause,
     fuzzing::tape::Tape,
     name::{Name, ResourceType, WILDCARD},
     server::Variant,

@@ -157,6 +157,22 @@ fn what_came_and_went_before_it_was_sent_holds_nothing_back() {
     assert_eq!(client.pass(2_000), ["RDS r3#3 -r"]);
 }
 
+/// A deletion need not be heard, and need not be heeded (gRFC A88).
+#[test]
+fn what_was_deleted_and_came_back_bad_is_not_the_first_of_its_name() {
+    let mut client = Client::new(Toys::of(1, &[(CDS, "c", "1"), (RDS, "r", "1")]));
+    client.ask(CDS, &["c"], &[]);
+    client.answer(CDS, "1", None);
+    client.ask(RDS, &["r"], &[]);
+    client.answer(RDS, "2", None);
+    client.view(Toys::of(2, &[(CDS, "c", "1")]));
+    assert_eq!(client.pass(2_000), ["RDS r2#3 -r"]);
+    client.answer(RDS, "3", None);
+    assert_eq!(client.view(Toys::of(3, &[(RDS, "r", "bad")])), ["RDS r3#4 r=bad"]);
+    assert_eq!(client.answer(RDS, "4", Some("RouteConfiguration r: bad")), NOTHING);
+    assert_eq!(client.pass(3_600_000), NOTHING, "the cluster may be in use");
+}
+
 /// A view that has more than it lists.
 struct Unlisted {
     all: Arc<dyn View>,

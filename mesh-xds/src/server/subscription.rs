@@ -98,6 +98,8 @@ pub(super) struct Subscription {
     refused: BTreeSet<Name>,
     /// Sent, and never accepted in any version.
     firsts: BTreeSet<Name>,
+    /// Removed, but accepted before: the client may not have heard of it, or goes on all the same (gRFC A88).
+    outlived: BTreeSet<Name>,
     last_nack: Option<Nack>,
 }
 
@@ -123,6 +125,7 @@ impl Subscription {
             acked: None,
             refused: BTreeSet::new(),
             firsts: BTreeSet::new(),
+            outlived: BTreeSet::new(),
             last_nack: None,
         }
     }
@@ -225,6 +228,7 @@ impl Subscription {
         self.leaving.remove(name);
         self.refused.remove(name);
         self.firsts.remove(name);
+        self.outlived.remove(name);
     }
 
     /// The client no longer names `name`, and its wildcard does not cover it: that has to be told.
@@ -274,6 +278,7 @@ impl Subscription {
         self.leaving.retain(|name, _| names.contains(name));
         self.refused.retain(|name| names.contains(name));
         self.firsts.retain(|name| names.contains(name));
+        self.outlived.retain(|name| names.contains(name));
     }
 
     /// The client says that it holds a resource from an earlier stream of which nobody here knows.
@@ -352,8 +357,8 @@ impl Subscription {
                 // One name for all streams; a client's own copy of it is let go.
                 let name = if encoded.name == name { encoded.name.clone() } else { name };
                 self.names.share(&name);
-                if self.held.insert(name.clone(), Held { version, encoded: Some(encoded.clone()) }).is_none()
-                {
+                let before = self.held.insert(name.clone(), Held { version, encoded: Some(encoded.clone()) });
+                if before.is_none() && !self.outlived.remove(&name) {
                     self.firsts.insert(name);
                 }
                 batch.resources.push(encoded);
@@ -376,7 +381,10 @@ impl Subscription {
             self.leaving.remove(&name);
             self.held.remove(&name);
             self.refused.remove(&name);
-            self.firsts.remove(&name);
+            let is_first = self.firsts.remove(&name);
+            if !is_first && self.names.contains(&name) {
+                self.outlived.insert(name.clone());
+            }
             let mut absence = None;
             // What a wildcard loses has no more to say.
             if self.names.contains(&name) {

@@ -26,7 +26,7 @@ pub(in crate::client) struct Writer {
     pub(super) owner: Owner,
     /// What is on disk, or is to be.
     pub(in crate::client) records: BTreeMap<Key, Record>,
-    /// What was learnt, as it was received, while it is watched or kept.
+    /// What was learnt, as it was understood, while it is watched or kept.
     seen: BTreeMap<Key, Bytes>,
     /// What was said since the last write.
     pub(super) news: News,

@@ -1,9 +1,16 @@
 //! Sets of characters: `[a-z]`, `\d`, `\pL`, `[[:alpha:]]`.
 
 use super::{Translator, escape, write_code};
+use std::collections::BTreeSet;
 
 /// A set without a character in it.
 pub(super) const NOTHING: &str = r"[^\x{0}-\x{10FFFF}]";
+/// Any character, a line's end too.
+const ANYTHING: &str = "(?s:.)";
+/// The same, as an item of a set.
+const ALL: &str = r"[\x{0}-\x{10FFFF}]";
+/// The last character.
+const LAST: u32 = 0x10_FFFF;
 
 /// Halves of pairs, which are no characters of `regex`.
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
@@ -12,13 +19,12 @@ impl Translator<'_> {
     /// `[^abx-z[:digit:]]`
     pub(super) fn class(&mut self) -> Result<(), String> {
         let mut rest = &self.rest[1..];
-        let mut set = String::from("[");
-        if let Some(after) = rest.strip_prefix('^') {
-            rest = after;
-            set.push('^');
-        }
-        // Never without an item.
-        set.push_str(NOTHING);
+        let is_negated = rest.starts_with('^');
+        rest = rest.strip_prefix('^').unwrap_or(rest);
+        // Each once: to fold a set costs what is in it.
+        let (mut ranges, mut named_sets) = (Vec::new(), BTreeSet::new());
+        // Beyond the last of them no name ends, and none is looked for.
+        let last_end = rest.rfind(":]").map(|at| rest.len() - at);
         let mut is_first = true;
         loop {
             if rest.is_empty() {
@@ -29,12 +35,17 @@ impl Translator<'_> {
                 break;
             }
             is_first = false;
-            let named = match posix(rest)? {
+            let posix = if last_end.is_some_and(|end| rest.len() > end) { posix(rest)? } else { None };
+            let named = match posix {
                 None => shorthand(rest)?,
                 named => named,
             };
             if let Some((item, after)) = named {
-                set.push_str(&item);
+                match item.as_str() {
+                    "" => {}
+                    ALL => ranges.push((0, LAST)),
+                    _ => drop(named_sets.insert(item)),
+                }
                 rest = after;
                 continue;
             }
@@ -47,14 +58,61 @@ impl Translator<'_> {
                     "`{range}` is a range without a character: its ends are in the wrong order"
                 ));
             }
-            write_range(&mut set, low, high);
+            ranges.extend(of_characters(low, high));
             rest = after;
         }
-        set.push(']');
         self.rest = rest;
-        self.folded(&set);
+        let ranges = merged(ranges);
+        let is_empty = ranges.is_empty() && named_sets.is_empty();
+        if is_empty || ranges == [(0, LAST)] {
+            // In whatever case it is the same.
+            self.item(if is_empty == is_negated { ANYTHING } else { NOTHING });
+            return Ok(());
+        }
+        let mut set = String::from(if is_negated { "[^" } else { "[" });
+        for (low, high) in &ranges {
+            write_code(&mut set, *low);
+            set.push('-');
+            write_code(&mut set, *high);
+        }
+        named_sets.iter().for_each(|named| set.push_str(named));
+        set.push(']');
+        let width = ranges.iter().map(|(low, high)| high - low + 1).sum::<u32>();
+        self.set(&set, width.saturating_add(named_sets.iter().map(|set| width_of(set)).sum()))
+    }
+
+    /// `\d`, `\pL`: what [`shorthand`] gave, alone.
+    pub(super) fn named_set(&mut self, set: &str) -> Result<(), String> {
+        match set {
+            "" => self.item(NOTHING),
+            ALL => self.item(ANYTHING),
+            _ => return self.set(set, width_of(set)),
+        }
         Ok(())
     }
+}
+
+/// About how many characters are in a named set.
+fn width_of(set: &str) -> u32 {
+    if set.starts_with("[^") || set.contains(r"\p") { LAST } else { 128 }
+}
+
+/// Sorted, and none twice.
+fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    ranges.sort_unstable();
+    let mut all: Vec<(u32, u32)> = Vec::new();
+    for (low, high) in ranges {
+        match all.last_mut() {
+            // What lies between these two is no character.
+            Some((_, end))
+                if low <= *end + 1 || (*end + 1, low) == (*SURROGATES.start(), SURROGATES.end() + 1) =>
+            {
+                *end = high.max(*end);
+            }
+            _ => all.push((low, high)),
+        }
+    }
+    all
 }
 
 /// A character of a class, and what follows.
@@ -67,14 +125,11 @@ fn one(text: &str) -> Result<(u32, &str), String> {
     }
 }
 
-fn write_range(out: &mut String, low: u32, high: u32) {
+/// Without the ends that are no characters; `None`: there is none in it.
+fn of_characters(low: u32, high: u32) -> Option<(u32, u32)> {
     let low = if SURROGATES.contains(&low) { SURROGATES.end() + 1 } else { low };
     let high = if SURROGATES.contains(&high) { SURROGATES.start() - 1 } else { high };
-    if low <= high {
-        write_code(out, low);
-        out.push('-');
-        write_code(out, high);
-    }
+    (low <= high).then_some((low, high))
 }
 
 /// `[:alpha:]`, `[:^alpha:]`; any other `[` is a character.
@@ -106,7 +161,7 @@ fn bracketed(ranges: &str, is_negated: bool) -> String {
     format!("[{}{ranges}]", if is_negated { "^" } else { "" })
 }
 
-/// The set that an escape stands for, and what follows.
+/// The set that an escape stands for, and what follows. Empty: there is nothing in it.
 pub(super) fn shorthand(text: &str) -> Result<Option<(String, &str)>, String> {
     let Some(after) = text.strip_prefix('\\') else { return Ok(None) };
     let mut chars = after.chars();
@@ -131,11 +186,14 @@ fn unicode(is_negated: bool, text: &str) -> Result<(String, &str), String> {
         Some(name) => (name, !is_negated),
         None => (name, is_negated),
     };
+    // Halves of pairs are no characters here.
+    if matches!(name, "Any" | "Cs") {
+        let set = if (name == "Any") == is_negated { "" } else { ALL };
+        return Ok((set.to_owned(), rest));
+    }
     let ranges = match name {
-        "Any" => r"\x{0}-\x{10FFFF}".to_owned(),
         // In RE2 without those that are not assigned.
         "C" => r"\p{gc=Cc}\p{gc=Cf}\p{gc=Co}".to_owned(),
-        "Cs" => NOTHING.to_owned(),
         _ if CATEGORIES.contains(&name) => format!(r"\p{{gc={name}}}"),
         _ if SCRIPTS.contains(&name) => format!(r"\p{{sc={name}}}"),
         _ => return Err(format!("`{name}` is not a category or script of Unicode that RE2 has")),

@@ -31,8 +31,7 @@ impl Translator<'_> {
         }
         if let Some((set, rest)) = class::shorthand(self.rest)? {
             self.rest = rest;
-            self.folded(&set);
-            return Ok(());
+            return self.named_set(&set);
         }
         let (code, rest) = character(self.rest)?;
         self.rest = rest;

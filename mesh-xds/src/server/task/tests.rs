@@ -22,6 +22,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
+    Code,
     client::GrpcService,
     transport::{Channel, Endpoint, Server},
 };
