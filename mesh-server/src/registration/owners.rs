@@ -1,13 +1,13 @@
 //! Who speaks for an entry: every living stream of its workload, and whose word counts.
 //!
-//! A process that reaches this control plane by two names has two streams, and two processes may share a port for as long
-//! as one replaces the other. What was said last counts; when the stream that said it ends, what another one said before
-//! does. Health is a process's own, the last that it said in any stream: none of its earlier words undoes its drain. A
-//! stream that was opened again takes the place of the one before it, which may have yet to notice its end. The entry goes
-//! with the last stream.
+//! A process that reaches this control plane by two names has two streams, and two processes may share a port for as
+//! long as one replaces the other. What was said last counts; when the stream that said it ends, what another one said
+//! before does. Health is a process's own, the last that it said in any stream: none of its earlier words undoes its
+//! drain. A stream that was opened again takes the place of the one before it, which may have yet to notice its end. The
+//! entry goes with the last stream.
 //!
-//! A stream that this control plane ended, with its certificate or its connection, is waited for: what it said holds until
-//! its process is back, or says itself that it goes.
+//! A stream that this control plane ended, with its certificate or its connection, is waited for: what it said holds
+//! until its process is back, or says itself that it goes.
 
 use crate::model::RegisteredWorkload;
 use mesh_ca::spiffe_id::SpiffeId;

@@ -1,8 +1,8 @@
 //! How often one account changes the mesh.
 //!
-//! Each change is a revision that every stream of the control plane looks at, and streams are cheap: so it is not enough
-//! that each of them has a rate. Beyond its pace an account's changes wait, and nobody else's do; many replicas that start
-//! at once are let in one after the other.
+//! Each change is a revision that every stream of the control plane looks at, and streams are cheap: so it is not
+//! enough that each of them has a rate. Beyond its pace an account's changes wait, and nobody else's do; many replicas
+//! that start at once are let in one after the other.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ pub(super) const LONGEST: Duration = Duration::from_secs(20);
 /// Accounts, beyond which those are looked for that are within their pace.
 const ACCOUNTS: usize = 1024;
 
-/// The pace of all accounts. Each has a time up to which its changes have used up what it may; when that has passed, the
-/// account is as good as new.
+/// The pace of all accounts. Each has a time up to which its changes have used up what it may; when that has passed,
+/// the account is as good as new.
 #[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<HashMap<String, Instant>>);
 
