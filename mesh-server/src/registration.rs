@@ -353,10 +353,7 @@ impl Session {
             () = expired(&self.clock, self.peer.expires) => None,
         };
         let Some(request) = request else {
-            self.leave_later();
-            return Err(Status::unauthenticated(
-                "the certificate that this stream was opened with has expired; register again with a new one",
-            ));
+            return Err(self.outlived());
         };
         let Some(request) = request else {
             // It says itself that it goes, whatever becomes of its connection.
@@ -433,10 +430,15 @@ impl Session {
             _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
             () = expired(&self.clock, self.peer.expires) => {}
         }
+        Err(self.outlived())
+    }
+
+    /// The certificate has ended, and its workload need not have.
+    fn outlived(&mut self) -> Status {
         self.leave_later();
-        Err(Status::unauthenticated(
+        Status::unauthenticated(
             "the certificate that this stream was opened with has expired; register again with a new one",
-        ))
+        )
     }
 
     /// Removes the entry, unless another stream speaks for it.

@@ -60,10 +60,11 @@ impl Names {
         is_new
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
-        if self.set.remove(name) {
-            self.bytes -= name.len();
-        }
+    /// False: it was not there.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let was_there = self.set.remove(name);
+        self.bytes -= if was_there { name.len() } else { 0 };
+        was_there
     }
 
     /// The same name in another place of memory.

@@ -157,8 +157,7 @@ impl Subscription {
             self.leaving.remove(&name);
             self.told.remove(&name);
             self.missing.remove(&name);
-            if self.denied.contains(&name) {
-                self.denied.remove(&name);
+            if self.denied.remove(&name) {
                 // It waits to hear of it, and still does if it goes before it is sent.
                 self.hold(name.clone(), Arc::default());
             }
@@ -242,9 +241,8 @@ impl Subscription {
         self.wildcard = true;
         let sent = self.outstanding.iter().flat_map(|outstanding| &outstanding.names);
         let given_up = sent.filter(|name| !self.names.contains(name) && !self.held.contains_key(*name));
-        let given_up: Vec<Name> = given_up.cloned().collect();
         for name in given_up {
-            self.denied.insert(name);
+            self.denied.insert(name.clone());
         }
     }
 
