@@ -10,7 +10,7 @@ use crate::{Failure, Outcome};
 use mesh_xds::name::ResourceType;
 use std::{net::SocketAddr, thread};
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::Builder,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
@@ -38,22 +38,20 @@ pub fn streams(
     streams: usize,
     measure: impl Fn(&mut dyn FnMut()) -> (u64, i64),
 ) -> Outcome<Vec<Counted>> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut local = runtime.block_on(Local::start(mesh))?;
-    let mut all = Vec::new();
-    for variant in [Variant::Delta, Variant::Sotw] {
-        all.push(counted(&runtime, &mut local, (mesh, variant), streams, &measure)?);
-    }
-    Ok(all)
+    [Variant::Delta, Variant::Sotw]
+        .into_iter()
+        .map(|variant| counted((mesh, variant), streams, &measure))
+        .collect()
 }
 
 fn counted(
-    runtime: &Runtime,
-    local: &mut Local,
     (mesh, variant): (Mesh, Variant),
     streams: usize,
     measure: &impl Fn(&mut dyn FnMut()) -> (u64, i64),
 ) -> Outcome<Counted> {
+    // A control plane of its own: of one that had streams before, nobody knows when it lets go of them.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut local = runtime.block_on(Local::start(mesh))?;
     let (steps, mut done) = unbounded_channel();
     let (go, going) = unbounded_channel();
     let address = local.address;
