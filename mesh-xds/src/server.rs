@@ -19,6 +19,7 @@ mod places;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod refusals;
+pub(crate) mod requests;
 #[cfg(test)]
 mod rules;
 mod sotw;

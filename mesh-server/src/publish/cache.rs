@@ -18,6 +18,10 @@ pub(super) struct Stamp {
     pub(super) workloads: u64,
 }
 
+/// Clients of so many kinds can be connected for one account: resources are compiled, and kept, for each kind, and most
+/// of what makes one is what a client says of itself.
+const MAX_KINDS: usize = 256;
+
 /// The resources of all clients, by what they share.
 #[derive(Default)]
 pub(super) struct Shared(Mutex<All>);
@@ -25,25 +29,50 @@ pub(super) struct Shared(Mutex<All>);
 #[derive(Default)]
 struct All {
     clients: HashMap<Client, Weak<Resources>>,
-    /// Those whose last client has left are taken out when there are so many.
+    accounts: HashMap<Box<str>, Vec<Weak<Kind>>>,
+    /// Those whose last client has left are taken out when there are so many of either.
     full: usize,
 }
 
+/// A kind of clients, as long as one of its account is connected.
+pub(super) struct Kind(pub(super) Arc<Resources>);
+
 impl Shared {
-    /// The resources of clients like this one.
-    pub(super) fn of(&self, client: Client) -> Arc<Resources> {
-        let mut all = lock(&self.0);
-        if let Some(found) = all.clients.get(&client).and_then(Weak::upgrade) {
-            return found;
-        }
-        if all.clients.len() >= all.full {
+    /// The resources of clients like this one, for one of an account; without an account, kinds are not counted. The error
+    /// says that it has too many.
+    pub(super) fn of(&self, client: Client, account: &str) -> Result<Arc<Kind>, String> {
+        let all = &mut *lock(&self.0);
+        if all.clients.len().max(all.accounts.len()) >= all.full {
             all.clients.retain(|_, resources| resources.strong_count() > 0);
-            all.full = 2 * all.clients.len() + 16;
+            all.accounts.retain(|_, kinds| kinds.iter().any(|kind| kind.strong_count() > 0));
+            all.full = 2 * all.clients.len().max(all.accounts.len()) + 16;
         }
-        let resources =
-            Arc::new(Resources { client: client.clone(), kept: Mutex::default(), touched: Mutex::default() });
-        all.clients.insert(client, Arc::downgrade(&resources));
-        resources
+        let known = all.clients.get(&client).and_then(Weak::upgrade);
+        let kinds = all.accounts.entry(account.into()).or_default();
+        kinds.retain(|kind| kind.strong_count() > 0);
+        if let Some(known) = &known
+            && let Some(kind) =
+                kinds.iter().filter_map(Weak::upgrade).find(|kind| Arc::ptr_eq(&kind.0, known))
+        {
+            return Ok(kind);
+        }
+        if kinds.len() >= MAX_KINDS && !account.is_empty() {
+            return Err(format!(
+                "the clients of {account} that are connected are of {MAX_KINDS} kinds, and configuration is compiled for \
+                 each kind: let fewer of them differ in namespace, domain, locality, labels that the configuration asks \
+                 about, or (Envoys) HTTP_PROXY_PORT and certificate files"
+            ));
+        }
+        let resources = known.unwrap_or_else(|| {
+            let made =
+                Resources { client: client.clone(), kept: Mutex::default(), touched: Mutex::default() };
+            let made = Arc::new(made);
+            all.clients.insert(client, Arc::downgrade(&made));
+            made
+        });
+        let kind = Arc::new(Kind(resources));
+        kinds.push(Arc::downgrade(&kind));
+        Ok(kind)
     }
 }
 
@@ -148,5 +177,37 @@ impl Resources {
         if all.get(key).is_some_and(|slot| Arc::strong_count(slot) == 1 && lock(slot).is_none()) {
             all.remove(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_xds::{resource::Locality, server::Node};
+
+    fn client_in(zone: &str) -> Client {
+        let locality = Locality { zone: zone.into(), ..Locality::default() };
+        Client::of(&Node { locality, ..Node::default() }, None, "cluster.local").unwrap()
+    }
+
+    #[test]
+    fn an_account_has_no_more_kinds_than_its_part_and_each_is_made_once_for_all() {
+        let shared = Shared::default();
+        let of = |zone: usize, account: &str| shared.of(client_in(&format!("z{zone}")), account);
+        let mut kinds: Vec<_> = (0..MAX_KINDS).map(|zone| of(zone, "a").unwrap()).collect();
+        assert!(of(0, "a").is_ok(), "a kind that it has");
+        let refused = of(MAX_KINDS, "a").err().expect("it is one more");
+        assert!(refused.contains("the clients of a") && refused.contains("locality"), "{refused}");
+        let other = of(0, "b").unwrap();
+        assert!(Arc::ptr_eq(&other.0, &kinds[0].0) && !Arc::ptr_eq(&other, &kinds[0]));
+        kinds.pop();
+        kinds.push(of(MAX_KINDS, "a").unwrap());
+        let untold: Vec<_> = (0..2 * MAX_KINDS).map(|zone| of(zone, "").unwrap()).collect();
+        drop((kinds, untold, other));
+        for one in 0..100 {
+            drop(of(0, &format!("account {one}")).unwrap());
+        }
+        let all = lock(&shared.0);
+        assert!(all.accounts.len() < 40 && all.clients.len() < 40, "who left is forgotten");
     }
 }

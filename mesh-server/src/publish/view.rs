@@ -6,7 +6,7 @@
 //! certificate providers, never certificates), but it tells who may call what; a mesh that minds has no
 //! plaintext port.
 
-use super::{Publisher, Snapshot, cache::Resources};
+use super::{Publisher, Snapshot, cache::Kind};
 use crate::compile::{Compiler, client::Client, inbound};
 use mesh_ca::{
     clock::Clock,
@@ -155,8 +155,10 @@ impl Views for Served {
         let snapshot = self.publisher.current();
         let domain = &snapshot.model.config.settings().domain;
         let client = Client::of(node, peer.identity.as_ref(), domain).map_err(Status::invalid_argument)?;
-        let shared = self.publisher.0.shared.of(snapshot.sharing(&client));
-        let whose = Arc::new(Whose { client, shared });
+        let kinds = &self.publisher.0.shared;
+        let kind =
+            kinds.of(snapshot.sharing(&client), &peer.account()).map_err(Status::resource_exhausted)?;
+        let whose = Arc::new(Whose { client, kind });
         Ok(Arc::new(NodeView { publisher: self.publisher.clone(), snapshot, whose }))
     }
 
@@ -196,7 +198,7 @@ struct NodeView {
 /// What stays the same for a stream until the configuration changes.
 struct Whose {
     client: Client,
-    shared: Arc<Resources>,
+    kind: Arc<Kind>,
 }
 
 impl NodeView {
@@ -211,7 +213,7 @@ impl View for NodeView {
     }
 
     fn resource(&self, kind: ResourceType, name: &str) -> Option<Arc<Encoded>> {
-        self.publisher.resource(&self.snapshot, &self.whose.client, &self.whose.shared, kind, name)
+        self.publisher.resource(&self.snapshot, &self.whose.client, &self.whose.kind.0, kind, name)
     }
 
     fn absence(&self, kind: ResourceType, name: &str) -> Option<Absence> {
@@ -236,7 +238,7 @@ impl View for NodeView {
         let Some(changes) = self.snapshot.changes_since(&earlier.snapshot) else { return Changes::Anything };
         let changes: Vec<_> = changes.collect();
         let step = (earlier.snapshot.generation, self.snapshot.generation);
-        let mut touched = self.whose.shared.touched(step, |client| {
+        let mut touched = self.whose.kind.0.touched(step, |client| {
             let compiler = Compiler::new(&self.snapshot.model, self.publisher.mesh(), client);
             let hosts: BTreeSet<&String> = changes.iter().flat_map(|change| &change.hosts).collect();
             let names = hosts.into_iter().flat_map(|host| compiler.clusters_of(host));

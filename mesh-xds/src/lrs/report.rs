@@ -11,13 +11,7 @@ use super::{
     wire::{Fields, Malformed},
 };
 use crate::printable::clip;
-use bytes::Buf;
-use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsResponse;
-use tonic::{
-    Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
-};
-use tonic_prost::{ProstCodec, ProstEncoder};
+use tonic::Status;
 
 /// Clusters, localities, categories of drops and named metrics of one report. One of 1,000 clusters in 10 localities
 /// each has 11,000.
@@ -218,42 +212,6 @@ fn read_metric(mut fields: Fields<'_>, metric: &mut Option<MetricSums>) -> Resul
         }
     }
     Ok(())
-}
-
-/// What requests are read into before they are complete; most are small, and a larger one makes it grow.
-const BUFFER: usize = 1 << 10;
-
-/// Reports in, responses out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReportCodec;
-
-impl Codec for ReportCodec {
-    type Encode = LoadStatsResponse;
-    type Decode = Report;
-    type Encoder = ProstEncoder<LoadStatsResponse>;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<LoadStatsResponse, LoadStatsResponse>::raw_encoder(BufferSettings::new(64, BUFFER))
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Decoder for ReportCodec {
-    type Item = Report;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Report>, Status> {
-        let bytes = message.copy_to_bytes(message.remaining());
-        Ok(Some(Report::read(&bytes)?))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, 0)
-    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 
 use super::{
     SEND_ALL_CLUSTERS_FEATURE,
-    report::{NodeSaid, Report, ReportCodec},
+    report::{NodeSaid, Report},
     sums::{Collection, Current, LoadSums},
 };
-use crate::server::{Bucket, Full, Place, Places};
+use crate::server::{
+    Bucket, Full, Place, Places,
+    requests::{Requests, Unread},
+};
+use bytes::Bytes;
 use envoy_types::pb::{
     envoy::service::load_stats::v3::LoadStatsResponse, google::protobuf::Duration as DurationProto,
 };
-use futures_util::{FutureExt, future::BoxFuture};
-use http_body::Body;
+use http::header::CONTENT_TYPE;
 use std::{
     convert::Infallible,
     future::{Ready, ready},
@@ -21,9 +24,13 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Code, Request, Response, Status, Streaming,
-    server::{Grpc, NamedService, StreamingService},
+    Status,
+    body::Body,
+    codec::{BufferSettings, EncodeBody, SingleMessageCompressionOverride},
+    metadata::GRPC_CONTENT_TYPE,
+    server::NamedService,
 };
+use tonic_prost::ProstEncoder;
 use tower_service::Service;
 
 /// How load reports are collected.
@@ -35,6 +42,9 @@ pub struct LoadReportSettings {
     pub max_streams: usize,
     /// Bytes of one report. One of 1,000 clusters in 10 localities each has some 860,000.
     pub max_report_bytes: usize,
+    /// Bytes of reports that have begun and not ended, in all; a client gets room for more only while it holds less than
+    /// three times as much as is free. A stream that finds none ends with UNAVAILABLE.
+    pub max_begun_bytes: usize,
     /// A client that says nothing for this long after its start is let go.
     pub first_request_timeout: Duration,
 }
@@ -45,6 +55,7 @@ impl Default for LoadReportSettings {
             interval: Duration::from_secs(10),
             max_streams: 20_000,
             max_report_bytes: 2 << 20,
+            max_begun_bytes: 512 << 20,
             first_request_timeout: Duration::from_secs(10),
         }
     }
@@ -77,6 +88,7 @@ struct Shared {
     settings: LoadReportSettings,
     sums: Collection,
     places: Arc<Places>,
+    begun: Arc<Places>,
     reports: watch::Sender<u64>,
     closing: watch::Sender<bool>,
 }
@@ -90,6 +102,7 @@ impl LoadReportService {
     pub fn new(settings: LoadReportSettings) -> Self {
         let shared = Shared {
             places: Places::new(settings.max_streams),
+            begun: Places::new(settings.max_begun_bytes),
             settings,
             sums: Collection::default(),
             reports: watch::Sender::new(0),
@@ -139,7 +152,7 @@ impl LoadReportService {
 struct Session {
     shared: Arc<Shared>,
     known: KnownClusters,
-    requests: Streaming<Report>,
+    requests: Requests<Report>,
     closing: watch::Receiver<bool>,
     expires: Option<Instant>,
     rate: Bucket,
@@ -170,7 +183,7 @@ impl Session {
         loop {
             let patience = (!self.asked).then_some(self.shared.settings.first_request_timeout);
             let request = tokio::select! {
-                request = self.requests.message() => {
+                request = self.requests.next() => {
                     match request.map_err(|error| unreadable(error, &self.shared.settings))? {
                         Some(request) => request,
                         None => return Ok(None),
@@ -237,14 +250,21 @@ impl Drop for Session {
 }
 
 /// What a client is told whose request could not be read.
-fn unreadable(error: Status, settings: &LoadReportSettings) -> Status {
-    match error.code() {
-        Code::OutOfRange => Status::resource_exhausted(format!(
-            "a report is larger than the limit of {} bytes: {}",
-            settings.max_report_bytes,
-            error.message()
+fn unreadable(why: Unread, settings: &LoadReportSettings) -> Status {
+    let limit = settings.max_begun_bytes;
+    match why {
+        Unread::TooLarge(bytes) => Status::resource_exhausted(format!(
+            "a report of {bytes} bytes is larger than the limit of {} bytes",
+            settings.max_report_bytes
         )),
-        _ => error,
+        Unread::NoRoom(Full::All) => Status::unavailable(format!(
+            "this control plane is reading reports of its limit of {limit} bytes; try again, or add a replica"
+        )),
+        Unread::NoRoom(Full::Peer) => Status::unavailable(format!(
+            "this control plane is reading reports of nearly its limit of {limit} bytes, and what is left is not for one \
+             of whom it reads as much as of this client"
+        )),
+        Unread::Failed(status) => status,
     }
 }
 
@@ -256,7 +276,7 @@ async fn sleep(time: Option<Duration>) {
 }
 
 impl LoadReportService {
-    fn open(&self, request: Request<Streaming<Report>>) -> Result<Responses, Status> {
+    fn open(&self, request: http::Request<Body>) -> Result<Responses, Status> {
         let settings = &self.shared.settings;
         if *self.shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
@@ -275,10 +295,12 @@ impl LoadReportService {
                 ),
             })
         })?;
+        let (limit, room) = (settings.max_report_bytes, (&self.shared.begun, account.as_str()));
+        let requests = Requests::new(request.into_body(), |bytes| Ok(Report::read(bytes)?), limit, room);
         let session = Session {
             shared: self.shared.clone(),
             known: self.known.clone(),
-            requests: request.into_inner(),
+            requests,
             closing: self.shared.closing.subscribe(),
             expires: lifetime.map(|left| now() + left),
             rate: Bucket::every(REPORTS_AT_ONCE, settings.interval / REPORTS_PER_INTERVAL),
@@ -306,12 +328,12 @@ impl NamedService for LoadReportServer {
 
 impl<B> Service<http::Request<B>> for LoadReportServer
 where
-    B: Body + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Response = http::Response<tonic::body::Body>;
+    type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+    type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -319,28 +341,20 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-        if method != "StreamLoadStats" {
-            let status = Status::unimplemented(format!("{} has no method {method:?}", Self::NAME));
-            return ready(Ok(status.into_http())).boxed();
-        }
-        let opening = Opening(self.0.clone());
-        let limit = self.0.shared.settings.max_report_bytes;
-        async move {
-            let mut grpc = Grpc::new(ReportCodec).apply_max_message_size_config(Some(limit), None);
-            Ok(grpc.streaming(opening, request).await)
-        }
-        .boxed()
+        let answers = match method {
+            "StreamLoadStats" => self.0.open(request.map(Body::new)),
+            _ => Err(Status::unimplemented(format!("{} has no method {method:?}", Self::NAME))),
+        };
+        ready(Ok(answers.map_or_else(Status::into_http, encoded)))
     }
 }
 
-struct Opening(LoadReportService);
-
-impl StreamingService<Report> for Opening {
-    type Response = LoadStatsResponse;
-    type ResponseStream = Responses;
-    type Future = Ready<Result<Response<Responses>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Report>>) -> Self::Future {
-        ready(self.0.open(request).map(Response::new))
-    }
+/// Headers at once: some clients wait for them before they say who they are.
+fn encoded(answers: Responses) -> http::Response<Body> {
+    let encoder = ProstEncoder::<LoadStatsResponse>::new(BufferSettings::new(64, 1 << 10));
+    let uncompressed = SingleMessageCompressionOverride::default();
+    let mut response =
+        http::Response::new(Body::new(EncodeBody::new_server(encoder, answers, None, uncompressed, None)));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    response
 }

@@ -1,10 +1,13 @@
 //! gRPC's framing around [`AdsService`].
 //!
-//! Tonic's own server would do, but for one thing: its encoder keeps, as long as a stream lives, a buffer of the
-//! size of the largest response, which is the first. A control plane has thousands of streams, and nearly all of
-//! them are idle. Here a response has a buffer of its own, of the right size, which is free once it is written.
+//! Tonic's own server would do, but for one thing: it keeps, as long as a stream lives, buffers of the size of the
+//! largest response and the largest request, which are the first. A control plane has thousands of streams, and nearly
+//! all of them are idle. Here a response has a buffer of its own, of the right size, which is free once it is written;
+//! and so has a request ([`super::requests`]).
 
-use super::{Delta, Protocol, Sotw, Views, desk::Responses, task::AdsService, unsent::Leave};
+use super::{
+    Delta, Protocol, Sotw, Views, desk::Responses, requests::PREFIX, task::AdsService, unsent::Leave,
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
@@ -15,16 +18,8 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tonic::{
-    Request, Status, Streaming, codec::BufferSettings, metadata::GRPC_CONTENT_TYPE, server::NamedService,
-};
-use tonic_prost::ProstCodec;
+use tonic::{Request, Status, metadata::GRPC_CONTENT_TYPE, server::NamedService};
 use tower_service::Service;
-
-/// What a stream's requests are read into: answers are small, and a larger request makes it grow.
-const REQUEST_BUFFER: usize = 1 << 10;
-/// Flag and length before each message.
-const PREFIX: usize = 5;
 
 /// `envoy.service.discovery.v3.AggregatedDiscoveryService` for tonic's `Server`: see [`AdsService::service`].
 pub struct AdsServer<V>(pub(super) AdsService<V>);
@@ -42,8 +37,8 @@ impl<V> NamedService for AdsServer<V> {
 impl<V, B> Service<http::Request<B>> for AdsServer<V>
 where
     V: Views,
-    B: Body + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
@@ -56,8 +51,8 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         let answer = match method {
-            "StreamAggregatedResources" => open::<V, Sotw, B>(&self.0, request),
-            "DeltaAggregatedResources" => open::<V, Delta, B>(&self.0, request),
+            "StreamAggregatedResources" => open::<V, Sotw>(&self.0, request.map(tonic::body::Body::new)),
+            "DeltaAggregatedResources" => open::<V, Delta>(&self.0, request.map(tonic::body::Body::new)),
             _ => Err(Status::unimplemented(format!("{} has no method {method:?}", Self::NAME))),
         };
         std::future::ready(Ok(answer.unwrap_or_else(Status::into_http))).boxed()
@@ -66,25 +61,16 @@ where
 
 /// Begins a stream. The node is in the first request, and some clients wait for headers before they send it; so
 /// headers are sent at once.
-fn open<V, P, B>(
+fn open<V, P>(
     ads: &AdsService<V>,
-    request: http::Request<B>,
+    request: http::Request<tonic::body::Body>,
 ) -> Result<http::Response<tonic::body::Body>, Status>
 where
     V: Views,
     P: Protocol,
     P::Request: Message + Default,
-    P::Response: Default,
-    B: Body + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let settings = ads.settings();
-    let (max_request, limit) = (settings.max_request_bytes, settings.max_response_bytes);
-    let request = request.map(|body| {
-        let buffers = BufferSettings::new(REQUEST_BUFFER, 0);
-        let decoder = ProstCodec::<P::Response, P::Request>::raw_decoder(buffers);
-        Streaming::new_request(decoder, body, None, Some(max_request))
-    });
+    let limit = ads.settings().max_response_bytes;
     let responses = ads.open::<P>(Request::from_http(request))?;
     let body = Frames { responses: Some(responses), limit };
     let mut response = http::Response::new(tonic::body::Body::new(body));

@@ -1,7 +1,7 @@
 //! Why a stream ends, as its client is told.
 
-use super::{AdsSettings, places::Full};
-use tonic::{Code, Status};
+use super::{AdsSettings, places::Full, requests::Unread};
+use tonic::Status;
 
 /// What a client is told whose credentials have ended.
 pub(super) fn expired() -> Status {
@@ -27,16 +27,13 @@ pub(super) fn forgetful(full: Full, settings: &AdsSettings) -> Status {
 }
 
 /// What a client is told whose request could not be read.
-pub(super) fn unreadable(error: &Status, settings: &AdsSettings) -> Status {
-    match error.code() {
-        Code::OutOfRange => Status::resource_exhausted(format!(
-            "a request is larger than the limit of {} bytes: {}",
-            settings.max_request_bytes,
-            error.message()
+pub(super) fn unreadable(why: Unread, settings: &AdsSettings) -> Status {
+    match why {
+        Unread::TooLarge(bytes) => Status::resource_exhausted(format!(
+            "a request of {bytes} bytes is larger than the limit of {} (max_request_bytes)",
+            settings.max_request_bytes
         )),
-        Code::Internal => {
-            Status::invalid_argument(format!("a request is not a discovery request: {}", error.message()))
-        }
-        _ => error.clone(),
+        Unread::NoRoom(full) => forgetful(full, settings),
+        Unread::Failed(status) => status,
     }
 }

@@ -16,6 +16,7 @@ use super::{
     node::{self, read_node},
     places::{Full, Place, Places},
     refusals::{expired, forgetful, unreadable},
+    requests::Requests,
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
     turns::{Turn, Turns},
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{broadcast, watch};
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Status, body::Body};
 
 /// How ADS is served.
 #[derive(Clone, Debug)]
@@ -50,8 +51,9 @@ pub struct AdsSettings {
     /// more only while its connections hold less than three times as many as are free. A response that finds no room
     /// waits, not encoded, and after 30 s its stream ends with UNAVAILABLE.
     pub max_unsent_bytes: usize,
-    /// Bytes of nodes, names and answers about names that clients have the server keep, in all; shared among peers in
-    /// the same way. A name counts 256 bytes more than it has. A stream that needs more ends with UNAVAILABLE.
+    /// Bytes of nodes, names and answers about names that clients have the server keep, and of requests that have begun
+    /// and not ended, in all; shared among peers in the same way. A name counts 256 bytes more than it has. A stream that
+    /// needs more ends with UNAVAILABLE.
     pub max_kept_bytes: usize,
     /// A stream is ended after this, give or take a tenth, so that clients spread over replicas. A client
     /// comes back at once. `None`: never.
@@ -259,8 +261,11 @@ impl<V: Views> AdsService<V> {
     /// Begins a stream, or refuses it.
     pub(super) fn open<P: Protocol>(
         &self,
-        request: Request<Streaming<P::Request>>,
-    ) -> Result<Responses<(P::Response, Leave)>, Status> {
+        request: Request<Body>,
+    ) -> Result<Responses<(P::Response, Leave)>, Status>
+    where
+        P::Request: Message + Default,
+    {
         let shared = &self.shared;
         if *shared.closing.borrow() {
             return Err(Status::unavailable("the control plane is shutting down"));
@@ -282,7 +287,8 @@ impl<V: Views> AdsService<V> {
         let expires = shared.views.lifetime(&peer).map(|left| now() + left);
         let remote = remote(&request, &shared.views.describe(&peer));
         let changes = shared.views.changes();
-        let requests = request.into_inner();
+        let limit = shared.settings.max_request_bytes;
+        let requests = Requests::new(request.into_inner(), decode, limit, (&shared.kept, &account));
         let opening =
             Opening { shared: shared.clone(), place, account, peer, expires, remote, changes, requests };
         // The node is in the first request, and some clients wait for headers before they send it.
@@ -293,6 +299,11 @@ impl<V: Views> AdsService<V> {
             }
         }))
     }
+}
+
+fn decode<Q: Message + Default>(bytes: &[u8]) -> Result<Q, Status> {
+    Q::decode(bytes)
+        .map_err(|error| Status::invalid_argument(format!("a request is not a discovery request: {error}")))
 }
 
 /// The peer: who it is, and where, as far as known.
@@ -314,7 +325,7 @@ struct Opening<V: Views, Q> {
     expires: Option<Instant>,
     remote: Arc<str>,
     changes: watch::Receiver<u64>,
-    requests: Streaming<Q>,
+    requests: Requests<Q>,
 }
 
 impl<V: Views, Q: Message> Opening<V, Q> {
@@ -323,7 +334,7 @@ impl<V: Views, Q: Message> Opening<V, Q> {
         let settings = self.shared.settings.clone();
         let mut closing = self.shared.closing.subscribe();
         let first = tokio::select! {
-            first = self.requests.message() => first.map_err(|error| unreadable(&error, &settings))?,
+            first = self.requests.next() => first.map_err(|error| unreadable(error, &settings))?,
             () = tokio::time::sleep(settings.first_request_timeout) => {
                 return Err(Status::deadline_exceeded("no request came; the first one must name the node"));
             }
@@ -462,7 +473,7 @@ struct Serving<V: Views, P: Protocol> {
     view: Arc<dyn View>,
     changes: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
-    requests: Streaming<P::Request>,
+    requests: Requests<P::Request>,
     /// Answers a response that has not left; nothing is read before that is so.
     early: Option<P::Request>,
     /// The client has said all that it will.
@@ -513,11 +524,11 @@ impl<V: Views, P: Protocol> Serving<V, P> {
                         self.weigh()?;
                     }
                 }
-                request = self.requests.message(), if !self.is_done && self.early.is_none() => match request {
+                request = self.requests.next(), if !self.is_done && self.early.is_none() => match request {
                     Ok(Some(request)) => self.request(request)?,
                     Ok(None) => self.is_done = true,
                     // If its connection is, nobody reads this.
-                    Err(error) => return Err(unreadable(&error, &self.registration.shared.settings)),
+                    Err(error) => return Err(unreadable(error, &self.registration.shared.settings)),
                 },
                 changed = self.changes.changed() => {
                     if changed.is_err() {
