@@ -200,7 +200,7 @@ pub enum Touches<'n> {
     Configuration,
     /// The workloads of the service of this host.
     Service(&'n str),
-    /// The client itself, and the workload that it is.
+    /// The client itself: the workload that it is, or how it likes to write a name.
     Client,
 }
 
@@ -209,6 +209,8 @@ impl<'n> Touches<'n> {
     pub fn of(kind: ResourceType, name: &'n str) -> Self {
         match kind {
             ResourceType::Listener if name.starts_with(names::INBOUND_PREFIX) => Self::Client,
+            // Hosts are the same in either case, so a host has more such names than can be kept for all.
+            ResourceType::Listener if name.bytes().any(|byte| byte.is_ascii_uppercase()) => Self::Client,
             ResourceType::Listener | ResourceType::RouteConfiguration | ResourceType::Secret => {
                 Self::Configuration
             }

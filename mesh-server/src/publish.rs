@@ -195,7 +195,7 @@ impl Publisher {
         let compile =
             |client: &Client| Compiler::new(&snapshot.model, &self.0.mesh, client).resource(kind, name);
         let workloads = match Touches::of(kind, name) {
-            // A server's own listener: nobody else asks for it, so there is nobody to keep it for.
+            // Nobody else asks for it, so there is nobody to keep it for.
             Touches::Client => return compile(client).map(|compiled| encode(name, &compiled)),
             Touches::Configuration => 0,
             Touches::Service(host) => snapshot.services.get(host).copied().unwrap_or(0),

@@ -10,6 +10,7 @@ mod bucket;
 mod counts;
 mod delta;
 mod desk;
+mod held;
 #[cfg(test)]
 mod hostile;
 mod http;

@@ -12,8 +12,7 @@ pub(super) fn analyze(model: &Model, findings: &mut Vec<Finding>) {
     services(model, findings);
     for object in model.config.virtual_services() {
         for route in &object.http {
-            let destinations = route.destinations().iter().map(|weighted| &weighted.destination);
-            for destination in destinations.chain(route.mirrors.iter().map(|mirror| &mirror.destination)) {
+            for destination in route.leads_to() {
                 resolve(model, object, destination, findings);
             }
         }

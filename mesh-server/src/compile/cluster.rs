@@ -53,7 +53,7 @@ pub(super) struct Destination<'m, 'n> {
 pub(super) enum Part<'m> {
     Whole,
     Subset(&'m Subset),
-    /// A subset that no rule defines, which analysis reports: no endpoints. Our own client is told that
+    /// A subset that routes name and no rule defines, which analysis reports: no endpoints. Our own client is told that
     /// there is no such cluster; others would wait 15 s for it and hold back the rest of the change.
     Missing,
 }
@@ -71,6 +71,8 @@ impl<'m> Compiler<'m> {
             (_, None) if self.client.is_mesh() && rule.is_none_or(|rule| rule.refused.is_none()) => {
                 return None;
             }
+            // Names that clients make up are none.
+            (subset, None) if !self.model.config.routes_name_subset(subset) => return None,
             (_, None) => Part::Missing,
         };
         let subset_name = (!name.subset.is_empty()).then_some(name.subset);

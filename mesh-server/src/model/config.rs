@@ -11,7 +11,7 @@ use super::object::{Kind, Object, ObjectId};
 use super::peer_authentication::PeerAuthentication;
 use super::service::Service;
 use super::value::{Labels, selects};
-use super::virtual_service::{self, Delegate, Unresolved, VirtualService};
+use super::virtual_service::{self, Delegate, HttpRoute, Unresolved, VirtualService};
 use super::workload::{WorkloadEntry, WorkloadGroup};
 
 /// What was written, indexed.
@@ -33,6 +33,8 @@ pub struct Config {
     /// Names of the subsets that any rule defines, by exact host; and the rules of wildcards that define some.
     subsets: HashMap<String, HashSet<String>>,
     wildcard_subsets: Vec<Arc<DestinationRule>>,
+    /// Names of the subsets that VirtualServices send calls to, whether they exist or not.
+    routed_subsets: HashSet<String>,
     /// By namespace; rules of one namespace, host and audience are one.
     merged_rules: HashMap<String, Vec<Arc<DestinationRule>>>,
     /// By namespace and name of the Service.
@@ -130,6 +132,9 @@ impl Config {
     fn add_virtual_service(&mut self, object: &Arc<VirtualService>) {
         let age = self.virtual_services.len();
         self.virtual_services.push(object.clone());
+        let destinations = object.http.iter().flat_map(HttpRoute::leads_to);
+        let subsets = destinations.filter_map(|destination| destination.subset.as_ref());
+        self.routed_subsets.extend(subsets.map(|subset| subset.value.clone()));
         for host in &object.hosts {
             let ages = match host.value.exact() {
                 Some(name) => self.exact_hosts.entry(name.to_owned()).or_default(),
@@ -236,6 +241,11 @@ impl Config {
             |rule: &Arc<DestinationRule>| rule.host.value.matches(hostname) && rule.subset(subset).is_some();
         self.subsets.get(hostname).is_some_and(|names| names.contains(subset))
             || self.wildcard_subsets.iter().any(of_wildcard)
+    }
+
+    /// Whether any VirtualService sends calls to a subset of this name, of whatever host.
+    pub(crate) fn routes_name_subset(&self, subset: &str) -> bool {
+        self.routed_subsets.contains(subset)
     }
 
     /// The DestinationRules of a namespace, merged.

@@ -319,6 +319,12 @@ impl HttpRoute {
             HttpAction::Redirect(_) | HttpAction::DirectResponse(_) | HttpAction::Delegate(_) => &[],
         }
     }
+
+    /// Where calls or copies of them go.
+    pub fn leads_to(&self) -> impl Iterator<Item = &Destination> {
+        let destinations = self.destinations().iter().map(|route| &route.destination);
+        destinations.chain(self.mirrors.iter().map(|mirror| &mirror.destination))
+    }
 }
 
 impl HttpMatch {

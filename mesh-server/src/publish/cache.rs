@@ -84,7 +84,7 @@ impl Shared {
         all.clients
             .values()
             .filter_map(Weak::upgrade)
-            .map(|resources| resources.kept.lock().unwrap().len())
+            .map(|resources| resources.kept.lock().unwrap().slots.len())
             .sum()
     }
 }
@@ -92,7 +92,7 @@ impl Shared {
 /// The resources of clients that get the same.
 pub(super) struct Resources {
     client: Client,
-    kept: Mutex<HashMap<Key, Slot>>,
+    kept: Mutex<Slots>,
     /// What differs between two generations, for all who take the same step.
     touched: Mutex<Option<(Step, Vec<Touched>)>>,
 }
@@ -101,6 +101,13 @@ pub(super) struct Resources {
 pub(super) type Step = (u64, u64);
 
 type Key = (ResourceType, Name);
+
+#[derive(Default)]
+struct Slots {
+    slots: HashMap<Key, Slot>,
+    /// What no stream holds is let go when there are so many.
+    full: usize,
+}
 
 /// One resource, once it was made. Locked while it is made: others who want the same wait for it, and nobody else does.
 type Slot = Arc<Mutex<Option<Kept>>>;
@@ -113,6 +120,23 @@ struct Kept {
 /// Nothing here is left half done by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slots {
+    fn slot(&mut self, key: &Key) -> Slot {
+        if let Some(slot) = self.slots.get(key) {
+            return slot.clone();
+        }
+        if self.slots.len() >= self.full {
+            self.slots.retain(|_, slot| {
+                // Whoever has the slot is at work on it.
+                Arc::strong_count(slot) > 1
+                    || lock(slot).as_ref().is_some_and(|kept| Arc::strong_count(&kept.encoded) > 1)
+            });
+            self.full = 2 * self.slots.len() + 64;
+        }
+        self.slots.entry(key.clone()).or_default().clone()
+    }
 }
 
 impl Resources {
@@ -142,7 +166,7 @@ impl Resources {
         make: impl FnOnce(&Client) -> Option<Compiled>,
     ) -> Option<Arc<Encoded>> {
         let key = (kind, Name::from(name));
-        let slot = lock(&self.kept).entry(key.clone()).or_default().clone();
+        let slot = lock(&self.kept).slot(&key);
         let mut kept = lock(&slot);
         if let Some(found) = kept.as_ref().filter(|found| found.stamp == stamp) {
             return Some(found.encoded.clone());
@@ -171,7 +195,7 @@ impl Resources {
 
     /// Forgets a slot in which there is nothing. Of several who found nothing in it, the last does.
     fn let_go(&self, key: &Key, slot: Slot) {
-        let mut all = lock(&self.kept);
+        let all = &mut lock(&self.kept).slots;
         // Slots are handed out under the same lock, so that nobody comes by another one now.
         drop(slot);
         if all.get(key).is_some_and(|slot| Arc::strong_count(slot) == 1 && lock(slot).is_none()) {
@@ -204,10 +228,27 @@ mod tests {
         kinds.push(of(MAX_KINDS, "a").unwrap());
         let untold: Vec<_> = (0..2 * MAX_KINDS).map(|zone| of(zone, "").unwrap()).collect();
         drop((kinds, untold, other));
-        for one in 0..100 {
+        for one in 0..10 * MAX_KINDS {
             drop(of(0, &format!("account {one}")).unwrap());
         }
         let all = lock(&shared.0);
-        assert!(all.accounts.len() < 40 && all.clients.len() < 40, "who left is forgotten");
+        assert!(all.accounts.len() < 5 * MAX_KINDS && all.clients.len() < 40, "who left is forgotten");
+    }
+
+    #[test]
+    fn what_no_stream_holds_any_more_is_let_go_in_time() {
+        let kind = Shared::default().of(client_in("z"), "").unwrap();
+        let stamp = Stamp { config: 1, workloads: 0 };
+        let make = |name: &str| {
+            let cluster = mesh_xds::resource::Cluster::eds(name);
+            let made = |_: &Client| Some(Compiled::Cluster(Box::new(cluster)));
+            kind.0.find_or_make(ResourceType::Cluster, name, stamp, made).unwrap()
+        };
+        let held: Vec<_> = (0..50).map(|i| make(&format!("held {i}"))).collect();
+        for i in 0..10_000 {
+            make(&format!("gone {i}"));
+        }
+        assert!(lock(&kind.0.kept).slots.len() < 500, "{}", lock(&kind.0.kept).slots.len());
+        assert!(held.iter().all(|held| Arc::ptr_eq(held, &make(&held.name))), "others are found");
     }
 }

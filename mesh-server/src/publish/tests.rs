@@ -140,6 +140,30 @@ fn names_that_clients_make_up_are_not_kept() {
     assert_eq!(publisher.0.shared.kept(), 0);
 }
 
+/// A client that is not ours gets a cluster without endpoints for a subset that is missing: for one that routes name.
+#[test]
+fn subsets_that_nobody_wrote_are_none_and_spellings_are_kept_for_nobody() {
+    use ResourceType::{Cluster, ClusterLoadAssignment, Listener};
+    let publisher = publisher(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r, namespace: default}\n\
+         spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: routed}}]}]}",
+    );
+    let view = view(&publisher, &Node { user_agent: "gRPC Go".into(), ..Node::default() });
+    let cluster = |subset: &str| format!("outbound|9080|{subset}|reviews.default.svc.cluster.local");
+    for kind in [Cluster, ClusterLoadAssignment] {
+        assert!(view.resource(kind, &cluster("routed")).is_some());
+        assert_eq!(view.resource(kind, &cluster("made-up")), None);
+        let absence = view.absence(kind, &cluster("made-up")).unwrap();
+        assert!(absence.message.contains("`made-up`"), "{absence:?}");
+    }
+    let kept = publisher.0.shared.kept();
+    for name in ["Reviews:9080", "reViews:9080", "REVIEWS.default:9080"] {
+        assert_eq!(&*view.resource(Listener, name).unwrap().name, name);
+        assert!(!view.is_shared(Listener, name) && view.is_shared(Listener, &name.to_ascii_lowercase()));
+    }
+    assert_eq!(publisher.0.shared.kept(), kept);
+}
+
 #[test]
 fn a_certificate_binds_namespace_and_service_account() {
     let identity = |text| Some(SpiffeId::parse(text).unwrap());

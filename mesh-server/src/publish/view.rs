@@ -7,7 +7,7 @@
 //! plaintext port.
 
 use super::{Publisher, Snapshot, cache::Kind};
-use crate::compile::{Compiler, client::Client, inbound};
+use crate::compile::{Compiler, Touches, client::Client, inbound};
 use mesh_ca::{
     clock::Clock,
     issuer::PeerInfo,
@@ -218,6 +218,10 @@ impl View for NodeView {
 
     fn absence(&self, kind: ResourceType, name: &str) -> Option<Absence> {
         self.compiler().absence(kind, name)
+    }
+
+    fn is_shared(&self, kind: ResourceType, name: &str) -> bool {
+        Touches::of(kind, name) != Touches::Client
     }
 
     fn names(&self, kind: ResourceType) -> Vec<Name> {

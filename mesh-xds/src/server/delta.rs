@@ -59,8 +59,11 @@ impl Protocol for Delta {
     }
 
     fn own_bytes(response: &Self::Response) -> usize {
-        let removed = response.removed_resources.iter().map(|name| names::weight(name)).sum::<usize>();
-        removed + absent::own_bytes(&response.resource_errors)
+        // Each is told in a message of its own; bodies are everybody's.
+        let told =
+            response.resources.iter().map(|resource| size_of_val(resource) + names::weight(&resource.name));
+        let removed = response.removed_resources.iter().map(|name| names::weight(name));
+        told.chain(removed).sum::<usize>() + absent::own_bytes(&response.resource_errors)
     }
 
     fn answers(request: &Self::Request, response: &Self::Response) -> bool {

@@ -31,13 +31,16 @@ pub fn read_node(node: &proto::Node) -> Node {
     }
 }
 
-/// Bytes that a node is.
+/// Bytes that a node is, and what is made of it for as long as its stream lives.
 pub(super) fn weight(node: &Node) -> usize {
-    let strings = node.metadata.iter().flat_map(|(key, value)| [key.len(), value.len()]);
-    let features = node.features.iter().map(|feature| feature.len());
-    // A text has a count of references before it and an allocation around it.
-    let texts: usize = strings.chain(features).map(|length| length + 48).sum();
-    texts + node.id.len() + node.cluster.len() + 512
+    let Node { id, cluster, metadata, locality, user_agent, features } = node;
+    let Locality { region, zone, sub_zone } = locality;
+    let metadata = metadata.iter().flat_map(|(key, value)| [key, value]);
+    let texts = [id, cluster, region, zone, sub_zone, user_agent].into_iter().chain(features).chain(metadata);
+    // A text has a count of references before it and an allocation around it. Labels and places are told apart from
+    // nodes by whoever makes views.
+    let texts: usize = texts.map(|text| 2 * text.len() + 48).sum();
+    texts + 512
 }
 
 /// Strings, numbers and booleans as text; objects one level deep (`LABELS.app`).
@@ -93,5 +96,26 @@ mod tests {
         let metadata: Vec<_> = node.metadata.iter().map(|(k, v)| (&**k, &**v)).collect();
         assert_eq!(metadata, [("LABELS.app", "reviews"), ("NAMESPACE", "default"), ("PORT", "9080")]);
         assert_eq!(node.features, [Arc::from("f")]);
+    }
+
+    #[test]
+    fn a_node_weighs_what_it_says_wherever_it_says_it() {
+        let long = "x".repeat(100_000);
+        let locality = proto::Locality { region: long.clone(), ..Default::default() };
+        let labels = Struct { fields: [(long.clone(), text("v"))].into() };
+        let labels = Struct {
+            fields: [("LABELS".to_owned(), Value { kind: Some(Kind::StructValue(labels)) })].into(),
+        };
+        let nodes = [
+            proto::Node { id: long.clone(), ..Default::default() },
+            proto::Node { cluster: long.clone(), ..Default::default() },
+            proto::Node { user_agent_name: long.clone(), ..Default::default() },
+            proto::Node { client_features: vec![long], ..Default::default() },
+            proto::Node { locality: Some(locality.clone()), ..Default::default() },
+            proto::Node { metadata: Some(labels), ..Default::default() },
+        ];
+        for node in nodes {
+            assert!(weight(&read_node(&node)) >= 200_000, "{node:?}");
+        }
     }
 }

@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_has_begun_is_counted_until_it_is_read_or_given_up() {
-        let room = Places::new(200);
+        let room = Places::new(250);
         let message = framed(&[7; 100]);
         let (first, last) = message.split_at(50);
         let half = || {

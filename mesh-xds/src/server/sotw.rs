@@ -47,7 +47,9 @@ impl Protocol for Sotw {
     }
 
     fn own_bytes(response: &Self::Response) -> usize {
-        absent::own_bytes(&response.resource_errors)
+        // Each is an `Any` of its own; bodies are everybody's.
+        let told = response.resources.iter().map(|resource| size_of_val(resource) + resource.type_url.len());
+        told.sum::<usize>() + absent::own_bytes(&response.resource_errors)
     }
 
     fn answers(request: &Self::Request, response: &Self::Response) -> bool {

@@ -119,7 +119,7 @@ pub trait Protocol: Send + Sized + 'static {
     /// How many names a request has, whatever for.
     fn names(request: &Self::Request) -> usize;
 
-    /// Bytes of a response that are its own: what it says of resources that are not there.
+    /// Bytes of a response that are its own: all but the bodies of resources.
     fn own_bytes(response: &Self::Response) -> usize;
 
     /// Whether a request answers a response.

@@ -5,6 +5,7 @@
 use super::{
     Encoded, View,
     absent::{Absent, Told},
+    held::{self, Held, Holding},
     names::{self, Names},
     status::{HeldStatus, NackStatus, TypeStatus, epoch_seconds},
 };
@@ -18,13 +19,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// What the client was sent under a name.
-struct Held {
-    version: Arc<str>,
-    /// Absent when the client brought it from an earlier stream (delta).
-    encoded: Option<Arc<Encoded>>,
-}
 
 /// A response that was neither accepted nor rejected yet.
 struct Outstanding {
@@ -75,7 +69,7 @@ pub(super) struct Subscription {
     /// The wildcard came from an empty list, and lasts as long as lists are empty.
     pub(super) implicit: bool,
     pub(super) names: Names,
-    held: BTreeMap<Name, Held>,
+    held: Holding,
     /// In the view in another version than held.
     changed: BTreeSet<Name>,
     /// Subscribed by name, not in the view, and the client does not know, or not why.
@@ -111,7 +105,7 @@ impl Subscription {
             wildcard: false,
             implicit: false,
             names: Names::default(),
-            held: BTreeMap::new(),
+            held: Holding::default(),
             changed: BTreeSet::new(),
             missing: BTreeSet::new(),
             denied: Names::default(),
@@ -161,7 +155,7 @@ impl Subscription {
                 // It waits to hear of it, and still does if it goes before it is sent.
                 self.hold(name.clone(), Arc::default());
             }
-            if self.held.get(&name).is_some_and(|held| held.version == encoded.version) {
+            if self.held.is_at(&name, &encoded) {
                 self.changed.remove(&name);
             } else if self.wildcard || self.names.contains(&name) {
                 self.changed.insert(name);
@@ -261,9 +255,7 @@ impl Subscription {
     /// The client is to be sent `name` again, in whatever version it has it; to be looked at next. It counts as
     /// held, so that it gets its grace if it goes.
     pub(super) fn send_again(&mut self, name: &str) {
-        if let Some(held) = self.held.get_mut(name) {
-            held.version = Arc::default();
-        }
+        self.held.set_version(name, Arc::default());
     }
 
     /// Ends a wildcard: what is not subscribed by name is forgotten.
@@ -271,7 +263,7 @@ impl Subscription {
         self.wildcard = false;
         self.denied = Names::default();
         let names = &self.names;
-        self.held.retain(|name, _| names.contains(name));
+        self.held.retain(|name| names.contains(name));
         self.changed.retain(|name| names.contains(name));
         self.leaving.retain(|name, _| names.contains(name));
         self.refused.retain(|name| names.contains(name));
@@ -287,7 +279,7 @@ impl Subscription {
 
     /// The client says that it holds `name` in `version` from an earlier stream.
     pub(super) fn hold(&mut self, name: Name, version: Arc<str>) {
-        self.held.insert(name, Held { version, encoded: None });
+        self.held.insert(name, Held::version(version));
     }
 
     /// Reads the nonce of a request, and remembers what became of the last response.
@@ -355,7 +347,9 @@ impl Subscription {
                 // One name for all streams; a client's own copy of it is let go.
                 let name = if encoded.name == name { encoded.name.clone() } else { name };
                 self.names.share(&name);
-                let before = self.held.insert(name.clone(), Held { version, encoded: Some(encoded.clone()) });
+                let own = if view.is_shared(self.kind, &name) { 0 } else { encoded.body.len() };
+                let held = Held { version, encoded: Some(encoded.clone()), own };
+                let before = self.held.insert(name.clone(), held);
                 if before.is_none() && !self.outlived.remove(&name) {
                     self.firsts.insert(name);
                 }
@@ -435,7 +429,9 @@ impl Subscription {
     /// Bytes that the client has this stream keep.
     pub(super) fn weight(&self) -> usize {
         let brought = if self.leaving.is_empty() { 0 } else { self.brought };
-        self.names.weight() + self.denied.weight() + brought
+        let listed = self.held.len().saturating_sub(self.names.len()) * held::OVERHEAD;
+        let said = self.last_nack.as_ref().map_or(0, |nack| nack.text.len());
+        self.names.weight() + self.denied.weight() + brought + listed + self.held.own() + said
     }
 
     /// Whether the client holds all of the view that it asked for, and said so.

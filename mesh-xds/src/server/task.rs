@@ -478,8 +478,8 @@ struct Serving<V: Views, P: Protocol> {
     early: Option<P::Request>,
     /// The client has said all that it will.
     is_done: bool,
-    /// At most one for each type, since none of them is answered.
-    ready: VecDeque<P::Response>,
+    /// At most one for each type, since none of them is answered; and what it weighs.
+    ready: VecDeque<(P::Response, usize)>,
     account: Arc<str>,
     /// To hand the next of them over.
     leave: Option<BoxFuture<'static, Result<Leave, Status>>>,
@@ -511,7 +511,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             let turn = self.turn.as_ref().map(|(_, until)| *until);
             let next = [due, turn, self.age, self.expires].into_iter().flatten().min();
             if self.leave.is_none()
-                && let Some(next) = self.ready.front()
+                && let Some((next, _)) = self.ready.front()
             {
                 let (unsent, size) = (self.registration.shared.unsent.clone(), next.encoded_len());
                 self.leave = Some(Box::pin(unsent.leave(self.account.clone(), size)));
@@ -519,7 +519,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
             tokio::select! {
                 leave = handed(desk, self.leave.as_mut()) => {
                     self.leave = None;
-                    if let Some(response) = self.ready.pop_front() {
+                    if let Some((response, _)) = self.ready.pop_front() {
                         desk.put((response, leave?));
                         self.weigh()?;
                     }
@@ -561,7 +561,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
     }
 
     fn request(&mut self, request: P::Request) -> Result<(), Status> {
-        if self.ready.iter().any(|response| P::answers(&request, response)) {
+        if self.ready.iter().any(|(response, _)| P::answers(&request, response)) {
             self.early = Some(request);
         } else {
             self.advance(Input::Request(request))?;
@@ -571,7 +571,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
 
     /// What the client has this stream keep is counted; or there is no room for it.
     fn weigh(&mut self) -> Result<(), Status> {
-        let ready: usize = self.ready.iter().map(P::own_bytes).sum();
+        let ready: usize = self.ready.iter().map(|(_, weight)| weight).sum();
         let early = self.early.as_ref().map_or(0, weight_of::<P>);
         let weight = lock(&self.machine).stream().weight();
         let settings = &self.registration.shared.settings;
@@ -580,7 +580,10 @@ impl<V: Views, P: Protocol> Serving<V, P> {
 
     fn advance(&mut self, input: Input<P::Request>) -> Result<(), Status> {
         let outputs = lock(&self.machine).on(now(), input)?;
-        self.ready.extend(outputs.responses);
+        self.ready.extend(outputs.responses.into_iter().map(|response| {
+            let weight = P::own_bytes(&response);
+            (response, weight)
+        }));
         let Registration { shared, id, node } = &self.registration;
         if let Some(rejection) = outputs.rejected {
             tracing::warn!(stream = id, node = %node, kind = %rejection.kind, text = %rejection.text,

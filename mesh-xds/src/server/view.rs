@@ -90,6 +90,12 @@ pub trait View: Any + Send + Sync {
         self.names(kind).iter().any(|listed| **listed == *name)
     }
 
+    /// Whether a resource that there is is one for all streams that are sent it. One that is made for a stream alone counts
+    /// to what is kept for its client ([`super::AdsSettings::max_kept_bytes`]). Default: it is.
+    fn is_shared(&self, _kind: ResourceType, _name: &str) -> bool {
+        true
+    }
+
     /// How it may differ from a view that this node was shown before. Claiming too much costs time, claiming
     /// too little leaves clients behind.
     fn changes_since(&self, _earlier: &dyn View) -> Changes {

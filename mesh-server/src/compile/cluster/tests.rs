@@ -30,6 +30,14 @@ fn rule(policy: &str) -> String {
     )
 }
 
+/// All calls to a host go to a subset.
+fn routes_to(host: &str, subset: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: routes}}\nspec:\n  \
+         hosts: [{host}]\n  http: [{{route: [{{destination: {{host: {host}, subset: {subset}}}}}]}}]\n"
+    )
+}
+
 const STRICT: &str = "
 ---
 apiVersion: security.istio.io/v1
@@ -151,11 +159,14 @@ fn outlier_detection_has_istios_defaults_and_zero_switches_a_counter_off() {
 #[test]
 fn subsets_that_no_rule_defines_are_absent_for_us_and_empty_for_those_who_would_wait() {
     let name = "outbound|9080|v9|reviews.default.svc.cluster.local";
-    let mesh = world(MESH, &rule("{loadBalancer: {simple: RANDOM}}")).with(workload("10.0.0.1"));
+    let yaml = format!("{}{}", rule("{loadBalancer: {simple: RANDOM}}"), routes_to("reviews", "v9"));
+    let mesh = world(MESH, &yaml).with(workload("10.0.0.1"));
     assert_eq!((mesh.cluster(name), mesh.endpoints(name)), (None, None));
-    let grpc = world(GRPC, &rule("{loadBalancer: {simple: RANDOM}}")).with(workload("10.0.0.1"));
+    let grpc = world(GRPC, &yaml).with(workload("10.0.0.1"));
     assert!(grpc.cluster(name).is_some());
     assert_eq!(grpc.endpoints(name).unwrap().priorities, []);
+    let made_up = name.replace("v9", "v8");
+    assert_eq!((grpc.cluster(&made_up), grpc.endpoints(&made_up)), (None, None), "nobody sends calls there");
     let known = mesh.cluster("outbound|9080|v1|reviews.default.svc.cluster.local").unwrap();
     assert!(known.origin.unwrap().ends_with("DestinationRule default/reviews"));
 }
@@ -262,7 +273,8 @@ spec:
   subsets: [{name: v1}]
 ";
     for kind in [MESH, GRPC, envoy()] {
-        let mut world = world(kind, EXTERNAL_SERVICE);
+        let yaml = format!("{EXTERNAL_SERVICE}{}", routes_to("api.example.com", "v1"));
+        let mut world = world(kind, &yaml);
         let parsed = parsed(rule);
         let stand_in = parsed.refused[0].stand_in.clone().unwrap();
         let objects = world.model.config.objects().iter().cloned().chain([stand_in]);

@@ -209,9 +209,9 @@ async fn bad_requests_end_their_stream_with_the_reason_and_no_other() {
     let cases = [
         ("no UTF-8", framed(&no_text), invalid, "not a discovery request"),
         ("no protobuf", framed(&[0xff; 16]), invalid, "not a discovery request"),
-        ("truncated", truncated, invalid, "not a discovery request"),
+        ("truncated", truncated, invalid, "ended within a request"),
         ("no node", framed(&nameless), invalid, "must name its node"),
-        ("too large", framed(&vec![0; (4 << 20) + 1]), exhausted, "the limit of 4194304 bytes"),
+        ("too large", framed(&vec![0; (4 << 20) + 1]), exhausted, "the limit of 4194304 (max_request_bytes)"),
         ("too many names", framed(&subscribe(&many).encode_to_vec()), exhausted, "the limit of 10000"),
         ("too many to drop", framed(&dropping.encode_to_vec()), exhausted, "the limit of 10000"),
         (
@@ -248,6 +248,8 @@ async fn duplicate_names_are_one_subscription() {
 struct Large {
     revision: u64,
     encoded: Arc<Encoded>,
+    /// Otherwise it is made for each stream.
+    is_shared: bool,
 }
 
 struct Body(Vec<u8>, Arc<AtomicUsize>);
@@ -274,7 +276,7 @@ impl Large {
         alive.fetch_add(1, Ordering::SeqCst);
         let body = Bytes::from_owner(Body(vec![0; size], alive.clone()));
         let encoded = Encoded { name: "a".into(), version: revision.to_string().into(), body };
-        Arc::new(Self { revision, encoded: Arc::new(encoded) })
+        Arc::new(Self { revision, encoded: Arc::new(encoded), is_shared: true })
     }
 }
 
@@ -287,8 +289,32 @@ impl View for Large {
         (kind == EDS && name == "a").then(|| self.encoded.clone())
     }
 
+    fn is_shared(&self, _: ResourceType, _: &str) -> bool {
+        self.is_shared
+    }
+
     fn names(&self, _: ResourceType) -> Vec<Name> {
         vec!["a".into()]
+    }
+}
+
+#[tokio::test]
+async fn what_is_made_for_a_stream_alone_counts_to_its_client() {
+    for (is_shared, expected) in [(true, 5), (false, 2)] {
+        let encoded = Encoded { name: "a".into(), version: "1".into(), body: vec![0; 256 << 10].into() };
+        let view = Large { revision: 1, encoded: Arc::new(encoded), is_shared };
+        let settings = AdsSettings { max_kept_bytes: 600 << 10, ..AdsSettings::default() };
+        let world = World::new(Source::of(Arc::new(view)), settings).await;
+        let (mut served, mut clients) = (0, Vec::new());
+        for _ in 0..5 {
+            let mut client = world.open(Some(subscribe(&["a"]))).await.unwrap();
+            match client.responses.message().await {
+                Ok(_) => served += 1,
+                Err(status) => assert!(status.message().contains("max_kept_bytes"), "{status}"),
+            }
+            clients.push(client);
+        }
+        assert_eq!(served, expected);
     }
 }
 
@@ -528,7 +554,7 @@ async fn what_clients_have_kept_is_bounded_in_all_and_for_each_peer() {
     let known = Source { account: ACCOUNT.into(), ..Source::toys() };
     let cases = [
         (known, 10_000, "not for a peer of which it keeps as much"),
-        (Source::toys(), 7_000, "keeps its limit of 7000 bytes"),
+        (Source::toys(), 8_500, "keeps its limit of 8500 bytes"),
     ];
     for (source, max_kept_bytes, text) in cases {
         let settings = AdsSettings { max_kept_bytes, ..AdsSettings::default() };
