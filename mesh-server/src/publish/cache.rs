@@ -42,37 +42,47 @@ impl Shared {
     /// says that it has too many.
     pub(super) fn of(&self, client: Client, account: &str) -> Result<Arc<Kind>, String> {
         let all = &mut *lock(&self.0);
-        if all.clients.len().max(all.accounts.len()) >= all.full {
-            all.clients.retain(|_, resources| resources.strong_count() > 0);
-            all.accounts.retain(|_, kinds| kinds.iter().any(|kind| kind.strong_count() > 0));
-            all.full = 2 * all.clients.len().max(all.accounts.len()) + 16;
+        all.tidy();
+        let resources = all.resources(client);
+        if account.is_empty() {
+            return Ok(Arc::new(Kind(resources)));
         }
-        let known = all.clients.get(&client).and_then(Weak::upgrade);
         let kinds = all.accounts.entry(account.into()).or_default();
         kinds.retain(|kind| kind.strong_count() > 0);
-        if let Some(known) = &known
-            && let Some(kind) =
-                kinds.iter().filter_map(Weak::upgrade).find(|kind| Arc::ptr_eq(&kind.0, known))
-        {
+        let mut known = kinds.iter().filter_map(Weak::upgrade);
+        if let Some(kind) = known.find(|kind| Arc::ptr_eq(&kind.0, &resources)) {
             return Ok(kind);
         }
-        if kinds.len() >= MAX_KINDS && !account.is_empty() {
+        if kinds.len() >= MAX_KINDS {
             return Err(format!(
                 "the clients of {account} that are connected are of {MAX_KINDS} kinds, and configuration is compiled for \
                  each kind: let fewer of them differ in namespace, domain, locality, labels that the configuration asks \
                  about, or (Envoys) HTTP_PROXY_PORT and certificate files"
             ));
         }
-        let resources = known.unwrap_or_else(|| {
-            let made =
-                Resources { client: client.clone(), kept: Mutex::default(), touched: Mutex::default() };
-            let made = Arc::new(made);
-            all.clients.insert(client, Arc::downgrade(&made));
-            made
-        });
         let kind = Arc::new(Kind(resources));
         kinds.push(Arc::downgrade(&kind));
         Ok(kind)
+    }
+}
+
+impl All {
+    fn tidy(&mut self) {
+        if self.clients.len().max(self.accounts.len()) >= self.full {
+            self.clients.retain(|_, resources| resources.strong_count() > 0);
+            self.accounts.retain(|_, kinds| kinds.iter().any(|kind| kind.strong_count() > 0));
+            self.full = 2 * self.clients.len().max(self.accounts.len()) + 16;
+        }
+    }
+
+    fn resources(&mut self, client: Client) -> Arc<Resources> {
+        if let Some(found) = self.clients.get(&client).and_then(Weak::upgrade) {
+            return found;
+        }
+        let (kept, touched) = (Mutex::default(), Mutex::default());
+        let made = Arc::new(Resources { client: client.clone(), kept, touched });
+        self.clients.insert(client, Arc::downgrade(&made));
+        made
     }
 }
 
@@ -227,6 +237,7 @@ mod tests {
         kinds.pop();
         kinds.push(of(MAX_KINDS, "a").unwrap());
         let untold: Vec<_> = (0..2 * MAX_KINDS).map(|zone| of(zone, "").unwrap()).collect();
+        assert!(Arc::ptr_eq(&untold[0].0, &other.0));
         drop((kinds, untold, other));
         for one in 0..10 * MAX_KINDS {
             drop(of(0, &format!("account {one}")).unwrap());
