@@ -543,6 +543,42 @@ fn one_that_said_something_unreadable_speaks_again_when_nothing_more_is_awaited_
 }
 
 #[test]
+fn one_that_said_something_unreadable_and_then_nothing_takes_nothing_from_who_answers() {
+    // From a replacement, and from the disk.
+    for addresses in [&["a:1", "b:1"][..], &["a:1"]] {
+        let disk = stored(&[(LDS, "l", "disk"), (CDS, "c", "disk")]);
+        let mut script = Script::with(&bootstrap(addresses), disk, Variant::Sotw);
+        script.add(&[(LDS, "l"), (CDS, "c")]);
+        script.open(0);
+        script.on(0, Input::Unreadable("too large".into()));
+        if addresses.len() > 1 {
+            script.open(1);
+            script.answer(1, LDS, &["l=b"]);
+            script.answer(1, CDS, &["c=b"]);
+        }
+        let of_before = |script: &Script| match addresses.len() {
+            1 => script.federation.is_stored() && script.known(LDS, "l").starts_with("disk ("),
+            _ => script.speaks() == "b:1" && script.known(LDS, "l") == "b",
+        };
+        assert!(of_before(&script));
+        assert_eq!(script.pass(3), ["0 connect"]);
+        script.open(0);
+        script.on(0, Input::Established);
+        assert!(of_before(&script), "a stream is no answer");
+        assert_eq!(script.pass(15), [""; 0], "nor is silence");
+        assert!(of_before(&script));
+        assert_eq!(
+            script.remove(&[(CDS, "c")]).iter().filter(|action| action.contains("connect")).count(),
+            0
+        );
+        assert!(of_before(&script), "nor that less is awaited");
+        script.answer(0, LDS, &["l=a"]);
+        assert_eq!((script.speaks(), script.known(LDS, "l").as_str()), ("a:1", "a"));
+        assert!(!script.federation.is_stored());
+    }
+}
+
+#[test]
 fn what_is_on_disk_is_not_completed_with_what_a_control_plane_says_meanwhile() {
     let (resource, body) = (Arc::from("disk"), "l=disk".into());
     let kept = Kept { resource, body, version: "old".into(), server: "a:1".into(), confirmed: 1.0 };

@@ -57,6 +57,11 @@ impl<P: Parse> Machine<P> {
         }
     }
 
+    /// Whether a response came on the stream that is open.
+    pub(in crate::client) fn has_responded(&self) -> bool {
+        matches!(self.link, Link::Open { responded: true, .. })
+    }
+
     pub(super) fn heard(&mut self) {
         if let Link::Open { heard, .. } = &mut self.link {
             *heard = true;
