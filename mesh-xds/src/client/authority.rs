@@ -430,6 +430,18 @@ impl<P: Parse> Federation<P> {
                 self.step(now, id, Input::Hangup, out);
             }
         }
+        // Where nothing is watched and nobody is asked, the first is asked next. What is on disk is there meanwhile.
+        for authority in &mut self.authorities {
+            let is_idle = |id: &Id| self.servers.get(*id).is_some_and(|server| server.machine.is_idle());
+            if authority.active > 0
+                && authority.interest.is_empty()
+                && authority.server().is_some()
+                && authority.asked().iter().all(is_idle)
+            {
+                (authority.active, authority.forgotten) = (0, false);
+                out.moved = true;
+            }
+        }
     }
 
     /// The machine of names without an authority that speaks, or spoke last.

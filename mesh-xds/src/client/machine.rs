@@ -626,8 +626,8 @@ impl<P: Parse> Machine<P> {
             if self.watches_something() {
                 self.connect(out);
             } else {
-                self.link = Link::Idle;
-                out.disconnect = true;
+                // What is known of its absence is too old for who watches next.
+                self.hang_up(out);
             }
         }
     }

@@ -426,6 +426,31 @@ fn a_control_plane_of_which_nothing_is_watched_is_left() {
     assert_eq!(script.open(0), ["0 CDS  c"], "with nothing of before");
 }
 
+#[test]
+fn what_was_away_when_the_last_watch_ended_is_no_reason_to_ask_the_next_later() {
+    // With what is known, so that nobody else was asked; and with a replacement, which is let go too.
+    for is_known in [true, false] {
+        let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
+        script.add(&[(CDS, "c")]);
+        if is_known {
+            script.open(0);
+            script.answer(0, CDS, &["c=a"]);
+            script.close(0);
+            script.pass(2);
+        }
+        assert_eq!(script.close(0).is_empty(), is_known);
+        script.remove(&[(CDS, "c")]);
+        for _ in 0..3 {
+            script.pass(60);
+        }
+        assert_eq!(script.federation.deadline(), None);
+        script.pass(7200);
+        assert_eq!(script.add(&[(CDS, "c")]), ["0 connect"], "{is_known}");
+        assert_eq!((script.speaks(), script.known(CDS, "c").as_str()), ("a:1", ""));
+        assert_eq!(script.close(0), ["1 connect"], "but what is away now is");
+    }
+}
+
 fn stored(entries: &[(ResourceType, &str, &str)]) -> Stored<Arc<str>> {
     let kept = |(kind, name, value): &(ResourceType, &str, &str)| {
         let kept = Kept {

@@ -743,6 +743,22 @@ fn a_control_plane_that_is_away_is_let_go_as_one_that_is_there() {
     assert!(!script.remove(&[(LDS, "a")]).disconnect);
     let out = script.pass(Duration::from_secs(10));
     assert!(out.disconnect && !out.connect && script.machine.is_idle());
+    // Hours later nothing is known of it, whichever way it was let go.
+    assert_eq!((script.machine.unreachable(), script.machine.link()), (None, (false, None)));
+    script.pass(Duration::from_secs(7200));
+    assert!(script.add(&[(LDS, "a")]).connect);
+    assert_eq!(script.known(LDS, "a"), "");
+    // Nor that something of it could not be read once.
+    script.on(Input::Opened);
+    script.on(Input::Unreadable("too large".into()));
+    script.remove(&[(LDS, "a")]);
+    script.pass(Duration::from_secs(10));
+    script.add(&[(LDS, "a")]);
+    script.on(Input::Closed("refused".into()));
+    script.pass(Duration::from_secs(10));
+    script.on(Input::Opened);
+    script.on(Input::Established);
+    assert_eq!(script.known(LDS, "a"), "", "an answer is awaited");
 }
 
 #[test]
