@@ -176,11 +176,14 @@ struct TypeState<R> {
     nonce: String,
     /// Last accepted `version_info`; outlives streams, unless something that is named is not held when one begins.
     version: Arc<str>,
+    /// Good parts of responses that were rejected since are held: as a whole that is no version.
+    mixed: bool,
 }
 
 impl<R> TypeState<R> {
     fn new() -> Self {
-        Self { entries: BTreeMap::new(), asked: false, nonce: String::new(), version: Arc::default() }
+        let (nonce, version) = (String::new(), Arc::default());
+        Self { entries: BTreeMap::new(), asked: false, nonce, version, mixed: false }
     }
 }
 

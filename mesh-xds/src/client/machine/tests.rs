@@ -581,7 +581,7 @@ fn what_cannot_be_read_is_a_failure_until_all_that_is_awaited_has_come() {
 #[test]
 fn a_new_stream_brings_the_version_of_what_is_held_as_a_whole_but_no_nonce() {
     type Change = fn(&mut Script);
-    let cases: [(&str, Change, &str); 6] = [
+    let cases: [(&str, Change, &str); 8] = [
         ("all is held", |_| {}, "v7"),
         (
             "the last one was rejected as a whole",
@@ -596,6 +596,22 @@ fn a_new_stream_brings_the_version_of_what_is_held_as_a_whole_but_no_nonce() {
                 script.sotw(LDS, "v8", &["a=bad", "b=1"]);
             },
             "",
+        ),
+        (
+            "a good part of one that was rejected counts: it may be the version in use again",
+            |script| {
+                script.sotw(LDS, "v8", &["?", "a=2", "b=1"]);
+                script.sotw(LDS, "v9", &["?", "a=2", "b=1"]);
+            },
+            "",
+        ),
+        (
+            "it counted, and another one was accepted",
+            |script| {
+                script.sotw(LDS, "v8", &["?", "a=2", "b=1"]);
+                script.sotw(LDS, "v7", &["a=1", "b=1"]);
+            },
+            "v7",
         ),
         (
             "one does not exist",
