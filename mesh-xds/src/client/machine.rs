@@ -496,10 +496,12 @@ impl<P: Parse> Machine<P> {
                 self.drop_entry(kind, &name);
                 self.list_changed(kind, out);
             } else if entry.is_answered() {
-                *entry = Entry { references: entry.references, ..Entry::new() };
-                self.timers.retain(|(_, of, timed)| (*of, timed) != (kind, &name));
+                let references = entry.references;
+                self.disarm(kind, &name);
+                let state = self.of(kind);
+                state.entries.insert(name.clone(), Entry { references, ..Entry::new() });
                 // With a version the control plane could think that we have it.
-                self.of(kind).version = Arc::default();
+                state.version = Arc::default();
                 out.changed.insert((kind, name));
             }
         }
