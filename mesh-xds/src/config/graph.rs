@@ -41,6 +41,8 @@ pub(super) struct Walk<'a, L> {
     pub(super) wanted: BTreeSet<Key>,
     /// Clusters with endpoints that are complete: one that is named twice is one configuration.
     leaves: BTreeMap<Name, Arc<ClusterConfig>>,
+    /// What leaves below aggregate clusters were before; looked up when the first of them is needed.
+    earlier: Option<BTreeMap<Name, Arc<ClusterConfig>>>,
     /// Who was asked.
     pub(super) sources: BTreeSet<Source>,
     /// Something is in force meanwhile: what cannot be had because its control plane is away is waited for.
@@ -49,7 +51,14 @@ pub(super) struct Walk<'a, L> {
 
 impl<'a, L: Lookup> Walk<'a, L> {
     pub(super) fn new(lookup: &'a L, patient: bool) -> Self {
-        Self { lookup, wanted: BTreeSet::new(), sources: BTreeSet::new(), leaves: BTreeMap::new(), patient }
+        Self {
+            lookup,
+            wanted: BTreeSet::new(),
+            leaves: BTreeMap::new(),
+            earlier: None,
+            sources: BTreeSet::new(),
+            patient,
+        }
     }
 
     /// Another one over the same, that has seen nothing yet.
@@ -180,7 +189,8 @@ impl<'a, L: Lookup> Walk<'a, L> {
         if let Some(leaf) = self.leaves.get(&cluster.name) {
             return Some(Ok(leaf.clone()));
         }
-        let before = earlier(before, named);
+        let before = self.earlier(before, named);
+        let before = before.as_ref();
         let cluster = or_equal(cluster, before.map(|before| &before.cluster));
         // Asked for together with the endpoints.
         let secrets = self.secrets(&cluster, before.map(|before| &before.secrets));
@@ -198,6 +208,24 @@ impl<'a, L: Lookup> Walk<'a, L> {
         };
         self.leaves.insert(name, leaf.clone());
         Some(Ok(leaf))
+    }
+
+    /// What a leaf was before, in its own right or below an aggregate cluster.
+    fn earlier(&mut self, before: &Clusters, name: &Name) -> Option<Arc<ClusterConfig>> {
+        if let Some(Ok(own)) = before.get(name) {
+            return Some(own.clone());
+        }
+        let below = self.earlier.get_or_insert_with(|| {
+            let mut below = BTreeMap::new();
+            let aggregates = before.values().filter_map(|config| config.as_ref().ok());
+            for leaf in aggregates.flat_map(|config| &config.leaves) {
+                if let Ok(config) = &leaf.config {
+                    below.entry(leaf.name.clone()).or_insert_with(|| config.clone());
+                }
+            }
+            below
+        });
+        below.get(name).cloned()
     }
 
     /// The endpoints of a cluster, with what is wrong with them; `None` while they are not known. Keeps the `Arc` of
@@ -345,16 +373,6 @@ type Noted = (Arc<Cluster>, Option<Arc<str>>);
 const MAX_DEPTH: usize = 16;
 
 pub(super) type Clusters = BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>;
-
-/// What a leaf was before, in its own right or below an aggregate cluster.
-fn earlier<'c>(before: &'c Clusters, name: &Name) -> Option<&'c Arc<ClusterConfig>> {
-    let own = before.get(name).and_then(|config| config.as_ref().ok());
-    own.or_else(|| {
-        let all = before.values().filter_map(|config| config.as_ref().ok());
-        let leaves = all.flat_map(|config| &config.leaves).filter(|leaf| leaf.name == *name);
-        leaves.filter_map(|leaf| leaf.config.as_ref().ok()).next()
-    })
-}
 
 /// What was found below an aggregate cluster.
 struct Found {
