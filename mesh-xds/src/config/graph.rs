@@ -45,6 +45,8 @@ pub(super) struct Walk<'a, L> {
     earlier: Option<BTreeMap<Name, Arc<ClusterConfig>>>,
     /// Who was asked.
     pub(super) sources: BTreeSet<Source>,
+    /// Clusters that lack a secret and nothing else.
+    pub(super) withheld: Withheld,
     /// Something is in force meanwhile: what cannot be had because its control plane is away is waited for.
     patient: bool,
 }
@@ -57,6 +59,7 @@ impl<'a, L: Lookup> Walk<'a, L> {
             leaves: BTreeMap::new(),
             earlier: None,
             sources: BTreeSet::new(),
+            withheld: Withheld::new(),
             patient,
         }
     }
@@ -195,11 +198,15 @@ impl<'a, L: Lookup> Walk<'a, L> {
         // Asked for together with the endpoints.
         let secrets = self.secrets(&cluster, before.map(|before| &before.secrets));
         let (endpoints, endpoints_note) = self.endpoints(&cluster, before)?;
+        let note = also(endpoints_note, cluster_note);
         let (secrets, secrets_note) = match secrets? {
             Ok(secrets) => secrets,
-            Err(error) => return Some(Err(error)),
+            Err(error) => {
+                self.withhold(named, cluster, endpoints, note);
+                return Some(Err(error));
+            }
         };
-        let note = also(also(endpoints_note, cluster_note), secrets_note);
+        let note = also(note, secrets_note);
         let name = cluster.name.clone();
         let now = ClusterConfig { cluster, endpoints, leaves: Vec::new(), secrets, note };
         let leaf = match before {
@@ -226,6 +233,19 @@ impl<'a, L: Lookup> Walk<'a, L> {
             below
         });
         below.get(name).cloned()
+    }
+
+    /// Keeps what a cluster is but for its secrets.
+    fn withhold(
+        &mut self,
+        named: &Name,
+        cluster: Arc<Cluster>,
+        endpoints: Arc<ClusterLoadAssignment>,
+        note: Option<Arc<str>>,
+    ) {
+        let (leaves, secrets) = Default::default();
+        let withheld = ClusterConfig { cluster, endpoints, leaves, secrets, note };
+        self.withheld.insert(named.clone(), Arc::new(withheld));
     }
 
     /// The endpoints of a cluster, with what is wrong with them; `None` while they are not known. Keeps the `Arc` of
@@ -373,6 +393,10 @@ type Noted = (Arc<Cluster>, Option<Arc<str>>);
 const MAX_DEPTH: usize = 16;
 
 pub(super) type Clusters = BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>;
+
+/// Clusters with endpoints that cannot be used for want of a secret, by the names that they are asked for by: what they
+/// are as soon as it is there. Of the secrets that they had nothing is in them.
+pub(super) type Withheld = BTreeMap<Name, Arc<ClusterConfig>>;
 
 /// What was found below an aggregate cluster.
 struct Found {

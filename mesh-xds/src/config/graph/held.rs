@@ -3,8 +3,10 @@
 //! A cluster that is complete as it is now takes the place of the one in force. One that is not, because something new
 //! below it is not known yet, stays as it is, with the newest endpoints of the name that it has had so far: a drain
 //! must not wait for another change. So do the leaves of an aggregate that is to change.
+//!
+//! One of which a secret is taken away cannot be used, and can be again when the secret is back, whatever else is awaited.
 
-use super::{Clusters, Walk, XdsError, also};
+use super::{Clusters, Walk, Withheld, XdsError, also};
 use crate::{
     config::{ClusterConfig, LeafCluster, Lookup},
     name::{Name, ResourceType},
@@ -13,12 +15,14 @@ use crate::{
 use std::sync::Arc;
 
 impl<L: Lookup> Walk<'_, L> {
-    /// These clusters, all of which are in force. `next` looks at what they are to become.
+    /// These clusters, all of which are in force, or would be but for their secrets. `next` looks at what they are to
+    /// become.
     pub(in crate::config) fn clusters_in_force<'n>(
         &mut self,
         next: &mut Self,
         names: impl IntoIterator<Item = &'n Name>,
         before: &Clusters,
+        withheld: &Withheld,
     ) -> Clusters {
         let names: Vec<&Name> = names.into_iter().collect();
         // Those that are complete come first: a leaf that one that is not has too is the same.
@@ -29,7 +33,7 @@ impl<L: Lookup> Walk<'_, L> {
         let mut clusters: Clusters = names.iter().filter_map(complete).collect();
         for name in names {
             if let Some(held) = before.get(name).filter(|_| !clusters.contains_key(name)) {
-                let held = self.held(name, held);
+                let held = self.held(name, held, withheld);
                 clusters.insert(name.clone(), held);
             }
         }
@@ -41,18 +45,16 @@ impl<L: Lookup> Walk<'_, L> {
         &mut self,
         name: &Name,
         held: &Result<Arc<ClusterConfig>, XdsError>,
+        withheld: &Withheld,
     ) -> Result<Arc<ClusterConfig>, XdsError> {
         self.keep(ResourceType::Cluster, name);
         let config = match held {
-            Ok(config) => config,
-            Err(error) => return Err(error.clone()),
+            Ok(config) if matches!(config.cluster.discovery, Discovery::Aggregate(_)) => config,
+            leaf => return self.held_leaf(name, leaf, withheld),
         };
-        if !matches!(config.cluster.discovery, Discovery::Aggregate(_)) {
-            return self.held_leaf(config);
-        }
         let leaf = |leaf: &LeafCluster| {
             self.keep(ResourceType::Cluster, &leaf.name);
-            let config = leaf.config.as_ref().map_err(Clone::clone).and_then(|config| self.held_leaf(config));
+            let config = self.held_leaf(&leaf.name, &leaf.config, withheld);
             LeafCluster { name: leaf.name.clone(), config }
         };
         let leaves: Vec<_> = config.leaves.iter().map(leaf).collect();
@@ -63,7 +65,17 @@ impl<L: Lookup> Walk<'_, L> {
     }
 
     /// A cluster with endpoints that is in force. Secrets that are taken away are gone, whatever else is awaited.
-    fn held_leaf(&mut self, held: &Arc<ClusterConfig>) -> Result<Arc<ClusterConfig>, XdsError> {
+    fn held_leaf(
+        &mut self,
+        name: &Name,
+        held: &Result<Arc<ClusterConfig>, XdsError>,
+        withheld: &Withheld,
+    ) -> Result<Arc<ClusterConfig>, XdsError> {
+        let (held, lacks) = match (held, withheld.get(name)) {
+            (Ok(held), _) => (held, None),
+            (Err(error), Some(withheld)) => (withheld, Some(error)),
+            (Err(error), None) => return Err(error.clone()),
+        };
         if let Some(leaf) = self.leaves.get(&held.cluster.name) {
             return Ok(leaf.clone());
         }
@@ -72,10 +84,19 @@ impl<L: Lookup> Walk<'_, L> {
         let endpoints = self.endpoints(cluster, Some(held));
         let nothing_new = endpoints.is_none();
         let (endpoints, endpoints_note) = endpoints.unwrap_or_else(|| (held.endpoints.clone(), None));
+        let secrets = match (secrets, lacks) {
+            (Some(secrets), _) => secrets,
+            // Nobody has said that it is back.
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok((held.secrets.clone(), None)),
+        };
         let (secrets, secrets_note) = match secrets {
-            Some(Ok(secrets)) => secrets,
-            Some(Err(error)) => return Err(error),
-            None => (held.secrets.clone(), None),
+            Ok(secrets) => secrets,
+            Err(error) => {
+                let note = if nothing_new { held.note.clone() } else { endpoints_note };
+                self.withhold(name, cluster.clone(), endpoints, note);
+                return Err(error);
+            }
         };
         let note = if nothing_new { held.note.clone() } else { also(endpoints_note, secrets_note) };
         let leaf = held.or_same(ClusterConfig {
