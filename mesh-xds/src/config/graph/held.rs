@@ -2,7 +2,7 @@
 //!
 //! A cluster that is complete as it is now takes the place of the one in force. One that is not, because something new
 //! below it is not known yet, stays as it is, with the newest endpoints of the name that it has had so far: a drain
-//! must not wait for another change. So do the leaves of an aggregate that is to change.
+//! must not wait for another change. The leaves of an aggregate that is to change are the same, each for itself.
 //!
 //! One of which a secret is taken away cannot be used, and can be again when the secret is back, whatever else is awaited.
 
@@ -33,7 +33,7 @@ impl<L: Lookup> Walk<'_, L> {
         let mut clusters: Clusters = names.iter().filter_map(complete).collect();
         for name in names {
             if let Some(held) = before.get(name).filter(|_| !clusters.contains_key(name)) {
-                let held = self.held(name, held, withheld);
+                let held = self.held(next, name, held, before, withheld);
                 clusters.insert(name.clone(), held);
             }
         }
@@ -43,8 +43,10 @@ impl<L: Lookup> Walk<'_, L> {
     /// A cluster that is in force.
     fn held(
         &mut self,
+        next: &mut Self,
         name: &Name,
         held: &Result<Arc<ClusterConfig>, XdsError>,
+        before: &Clusters,
         withheld: &Withheld,
     ) -> Result<Arc<ClusterConfig>, XdsError> {
         self.keep(ResourceType::Cluster, name);
@@ -53,15 +55,24 @@ impl<L: Lookup> Walk<'_, L> {
             leaf => return self.held_leaf(name, leaf, withheld),
         };
         let leaf = |leaf: &LeafCluster| {
-            self.keep(ResourceType::Cluster, &leaf.name);
-            let config = self.held_leaf(&leaf.name, &leaf.config, withheld);
-            LeafCluster { name: leaf.name.clone(), config }
+            let name = &leaf.name;
+            self.keep(ResourceType::Cluster, name);
+            let now = next.leaf_now(name, before).and_then(|_| self.leaf_now(name, before));
+            let config = now.map_or_else(|| self.held_leaf(name, &leaf.config, withheld), Ok);
+            LeafCluster { name: name.clone(), config }
         };
         let leaves: Vec<_> = config.leaves.iter().map(leaf).collect();
         if leaves.iter().zip(&config.leaves).all(|(now, before)| now.same(before)) {
             return Ok(config.clone());
         }
         Ok(Arc::new(ClusterConfig { leaves, ..ClusterConfig::clone(config) }))
+    }
+
+    /// A leaf as it is now, if it is one, is complete and can be used.
+    fn leaf_now(&mut self, name: &Name, before: &Clusters) -> Option<Arc<ClusterConfig>> {
+        let (cluster, note) = self.resource(name)?.ok()?;
+        let is_leaf = !matches!(cluster.discovery, Discovery::Aggregate(_));
+        is_leaf.then(|| self.leaf(name, cluster, note, before))??.ok()
     }
 
     /// A cluster with endpoints that is in force. Secrets that are taken away are gone, whatever else is awaited.

@@ -176,6 +176,29 @@ fn another_authority_of_what_is_awaited_holds_up_nothing() {
     assert!(target.resolve(facts.good(&[endpoints("a", 3)])).publish.is_some());
 }
 
+#[test]
+fn below_an_aggregate_that_is_to_change_a_leaf_is_what_it_is_now_when_that_is_complete() {
+    let mut facts = Facts::default();
+    facts.good(&[listener("t", "r"), routes("r", &[("t", &["agg"])]), aggregate("agg", &["a", "c"])]);
+    facts.good(&[cluster("a"), endpoints("a", 1), fixed("c", 1)]);
+    let mut target = target();
+    let before = target.resolve(&facts).publish.unwrap().unwrap();
+    let leaf = |config: &XdsConfig, i: usize| of(config, "agg").leaves[i].config.as_ref().unwrap().clone();
+    assert!(target.resolve(facts.good(&[aggregate("agg", &["b"])])).publish.is_none());
+    let resolution = target.resolve(facts.good(&[by("a", "new")]));
+    assert!(resolution.publish.is_none(), "its endpoints are not known");
+    assert!(wanted(&resolution.wanted).contains(&"EDS new".to_owned()));
+    let moved = target.resolve(facts.good(&[endpoints("new", 2)])).publish.unwrap().unwrap();
+    assert_eq!(ports(&leaf(&moved, 0)), [2]);
+    assert!(Arc::ptr_eq(&leaf(&moved, 1), &leaf(&before, 1)) && target.resolve(&facts).publish.is_none());
+    // It has become an aggregate itself: which leaves that means is a matter of the whole.
+    assert!(target.resolve(facts.good(&[aggregate("a", &["c"])])).publish.is_none());
+    // What it lacks is not taken: it is in force as it was.
+    assert!(target.resolve(facts.good(&[secured("a", "own", "roots")]).bad(SDS, "own")).publish.is_none());
+    let after = target.resolve(facts.good(&[fixed("b", 3)])).publish.unwrap().unwrap();
+    assert_eq!((ports(&leaf(&after, 0)), of(&after, "agg").leaves.len()), (vec![3], 1));
+}
+
 /// The secret that comes back may be another; the endpoints have moved on meanwhile; and whatever the cluster is to become
 /// is awaited still.
 #[test]
