@@ -1,7 +1,10 @@
 //! The client's rules, one script each.
 
 use super::*;
-use crate::client::testing::{Toy, any, machine, resource_error, settings, wrapper};
+use crate::client::{
+    ResourceState,
+    testing::{Toy, any, machine, resource_error, settings, wrapper},
+};
 use ResourceType::{
     Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
 };
@@ -448,7 +451,9 @@ fn a_control_plane_that_ends_every_stream_before_it_has_said_everything_is_silen
         }
         assert!(script.now - begun >= Duration::from_secs(15));
         let error = script.known(RDS, "r");
-        assert!(error.contains("does not exist: the control plane did not send it within 15 s"), "{error}");
+        let why =
+            "does not exist: the control plane did not send it on several streams, in no less than 15 s";
+        assert!(error.contains(why), "{error}");
         assert_eq!(script.known(LDS, "a"), "1");
         script.sotw(RDS, "v1", &["r=1"]);
         assert_eq!(script.known(RDS, "r"), "1", "late is not never");
@@ -462,11 +467,15 @@ fn a_control_plane_that_ends_every_stream_before_it_has_said_everything_is_silen
     script.pass(Duration::from_secs(1));
     script.on(Input::Opened);
     assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_millis(7500)));
+    assert_eq!(script.known(RDS, "r"), "");
     script.on(Input::Closed("refused".into()));
     assert!(script.known(RDS, "r").contains("refused"));
     script.pass(Duration::from_secs(2));
     script.on(Input::Opened);
     assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_secs(15)));
+    script.on(Input::Established);
+    script.pass(Duration::from_secs(15));
+    assert!(script.known(RDS, "r").contains("did not send it within 15 s"), "of this stream alone");
 }
 
 #[test]
