@@ -1,9 +1,10 @@
 //! Several control planes with different configurations, under random outages, against a model; and a client that
 //! starts anew, with the file that it wrote at some moment or without it.
 //!
-//! Whatever happens: at no moment do watchers hold resources of two control planes, those on disk included; one that was
-//! replaced speaks again when it has answered, and not before; nobody is left waiting while one of them can be reached; a client that finds nobody uses what is on disk, and nothing that
-//! was not written; and when all are back, and everything is delivered, watchers hold what the first has.
+//! Whatever happens: at no moment do watchers hold resources of two control planes, those on disk included; one that
+//! was replaced speaks again when it has answered, and not before; nobody is left waiting while one of them can be
+//! reached; a client that finds nobody uses what is on disk, and nothing that was not written; and when all are back,
+//! and everything is delivered, watchers hold what the first has.
 
 use super::*;
 use crate::{

@@ -47,7 +47,7 @@ impl<P: Parse> Machine<P> {
             if names.is_empty() || !has_all || self.types[kind as usize].mixed {
                 // It is the version of what was watched then. A control plane that has no other may take it for a
                 // receipt of all that is named now, and say nothing; it would be silent, too, if it has gone back to the
-                // version before one that was rejected, and the trouble would not end, nor would what counts of that one.
+                // version before one that was rejected: neither the trouble would end, nor what counts of that one.
                 let state = self.of(kind);
                 (state.version, state.mixed) = (Arc::default(), false);
             }

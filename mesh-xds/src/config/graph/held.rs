@@ -4,7 +4,7 @@
 //! below it is not known yet, stays as it is, with the newest endpoints of the name that it has had so far: a drain
 //! must not wait for another change. The leaves of an aggregate that is to change are the same, each for itself.
 //!
-//! One of which a secret is taken away cannot be used, and can be again when the secret is back, whatever else is awaited.
+//! One of which a secret is taken away cannot be used until the secret is back, whatever else is awaited.
 
 use super::{Clusters, Walk, Withheld, XdsError, also};
 use crate::{

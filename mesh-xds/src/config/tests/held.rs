@@ -199,7 +199,7 @@ fn below_an_aggregate_that_is_to_change_a_leaf_is_what_it_is_now_when_that_is_co
     assert_eq!((ports(&leaf(&after, 0)), of(&after, "agg").leaves.len()), (vec![3], 1));
 }
 
-/// The secret that comes back may be another; the endpoints have moved on meanwhile; and whatever the cluster is to become
+/// The secret that comes back may be another, the endpoints have moved on meanwhile, and what the cluster is to become
 /// is awaited still.
 #[test]
 fn a_secret_that_is_taken_away_and_comes_back_takes_its_cluster_along_whatever_is_awaited() {
