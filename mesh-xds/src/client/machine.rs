@@ -177,7 +177,7 @@ struct TypeState<R> {
     nonce: String,
     /// Last accepted `version_info`; outlives streams, unless something that is named is not held when one begins.
     version: Arc<str>,
-    /// Good parts of responses that were rejected since are held: as a whole that is no version.
+    /// Good parts of later versions, which were rejected, are held: as a whole that is no version.
     mixed: bool,
 }
 

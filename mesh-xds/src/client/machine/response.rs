@@ -151,7 +151,8 @@ impl<P: Parse> Machine<P> {
             }
             self.settle(kind, name, changed, out);
         }
-        self.of(kind).mixed |= is_new;
+        let state = self.of(kind);
+        state.mixed |= is_new && incoming.version != state.version;
         if lists || !refuses_list {
             self.list_heard(now, kind, lists || incoming.complete && !named, named);
         }
