@@ -146,7 +146,8 @@ pub(super) struct Actions {
     pub(super) changed: BTreeSet<Key>,
     /// Another control plane speaks for some authority than before.
     pub(super) moved: bool,
-    /// Control planes that can be reached again, though they sent nothing at this moment.
+    /// Control planes that have answered, and of which nothing unreadable is to be feared since this moment, though
+    /// they sent nothing at it.
     recovered: Vec<Id>,
     /// What came has not been taken by everybody; its stream is read on after that.
     pub(super) outstanding: Option<Outstanding>,
@@ -300,7 +301,8 @@ impl<P: Parse> Federation<P> {
         let waits = matches!(input, Input::Tick | Input::Interest { .. });
         let was_away = server.machine.unreachable().is_some();
         let done = server.machine.on(now, input);
-        if waits && was_away && server.machine.unreachable().is_none() && server.machine.link().0 {
+        // That a stream is there, and silence on it, is no answer.
+        if waits && was_away && server.machine.unreachable().is_none() && server.machine.has_responded() {
             out.recovered.push(id);
         }
         if done.disconnect {
@@ -314,7 +316,7 @@ impl<P: Parse> Federation<P> {
         out.changed.extend(done.changed);
     }
 
-    /// One that had said something unreadable has now said all that is awaited, or nobody waits for more.
+    /// One that had said something unreadable has answered since, and nobody waits for more.
     fn recovered(&mut self, now: Instant, out: &mut Actions) {
         for server in std::mem::take(&mut out.recovered) {
             for id in 0..self.authorities.len() {
@@ -426,6 +428,18 @@ impl<P: Parse> Federation<P> {
             } else if now >= *server.idle.get_or_insert(now) + IDLE {
                 server.idle = None;
                 self.step(now, id, Input::Hangup, out);
+            }
+        }
+        // Where nothing is watched and nobody is asked, the first is asked next. What is on disk is there meanwhile.
+        for authority in &mut self.authorities {
+            let is_idle = |id: &Id| self.servers.get(*id).is_some_and(|server| server.machine.is_idle());
+            if authority.active > 0
+                && authority.interest.is_empty()
+                && authority.server().is_some()
+                && authority.asked().iter().all(is_idle)
+            {
+                (authority.active, authority.forgotten) = (0, false);
+                out.moved = true;
             }
         }
     }

@@ -247,12 +247,12 @@ impl XdsClient {
     /// Every listener that the control plane has for this node, and what became of each: a subscription to `*` (Envoy's
     /// xDS protocol). For tools and for programs that route by themselves; no gRPC data path asks for that.
     ///
-    /// It begins with the first answer, which may be that there is none, and may come in parts. A bad listener is in it
-    /// with its error, and with its last good version; an error of the whole is that of a single watch: the control plane
-    /// cannot be reached, and nothing was listed, or it does not answer for 15 s. Names with an authority (`xdstp:`, gRFC
-    /// A47) are not in it, and collections of these cannot be asked for. It is not kept on disk
-    /// ([`CacheSettings`](super::CacheSettings)). Each change costs a look at all of it. Who asks for the same shares the
-    /// watch.
+    /// It begins with the first answer, which may be that there is none, and may come in parts, as may that of another
+    /// control plane when it takes over. A bad listener is in it with its error, and with its last good version; an
+    /// error of the whole is that of a single watch: the control plane cannot be reached, and nothing was listed, or it
+    /// does not answer for 15 s. Names with an authority (`xdstp:`, gRFC A47) are not in it, and collections of these
+    /// cannot be asked for. It is not kept on disk ([`CacheSettings`](super::CacheSettings)). Each change costs a look
+    /// at all of it. Who asks for the same shares the watch.
     pub fn all_listeners(&self) -> Watching<ResourceSet<Listener>> {
         let begin = |id, slot| Command::WatchListeners { id, slot };
         Watching::new(self.shared.watch(&self.shared.all_listeners, (), begin))

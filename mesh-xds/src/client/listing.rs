@@ -2,6 +2,7 @@
 //!
 //! A view is of one control plane (gRFC A71): when another one takes over, what it lists replaces what was published as a
 //! whole, once it has answered. Until then, and if it cannot list, what was published stays, with a note that says so.
+//! The first part of a delta control plane's answer is an answer: nothing says which is the last.
 
 use super::{
     authority::Federation,

@@ -9,7 +9,7 @@
 
 use super::{
     backoff::{Backoff, BackoffSettings},
-    cache::{Awaited, Entry, ErrorStatus, Known, ResourceState, ResourceStatus},
+    cache::{Awaited, Entry, ErrorStatus, Known, ResourceStatus},
     wire::{Request, Response},
 };
 use crate::{
@@ -31,6 +31,7 @@ mod link;
 mod response;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod wildcard;
 
 /// A resource's type and name.
@@ -176,11 +177,14 @@ struct TypeState<R> {
     nonce: String,
     /// Last accepted `version_info`; outlives streams, unless something that is named is not held when one begins.
     version: Arc<str>,
+    /// Good parts of later versions, which were rejected, are held: as a whole that is no version.
+    mixed: bool,
 }
 
 impl<R> TypeState<R> {
     fn new() -> Self {
-        Self { entries: BTreeMap::new(), asked: false, nonce: String::new(), version: Arc::default() }
+        let (nonce, version) = (String::new(), Arc::default());
+        Self { entries: BTreeMap::new(), asked: false, nonce, version, mixed: false }
     }
 }
 
@@ -449,36 +453,6 @@ impl<P: Parse> Machine<P> {
         }
     }
 
-    fn arm(&mut self, kind: ResourceType, name: &Name, due: Instant) {
-        self.disarm(kind, name);
-        if let Some(entry) = self.types[kind as usize].entries.get_mut(name) {
-            entry.due = Some(due);
-            self.timers.insert((due, kind, name.clone()));
-        }
-    }
-
-    /// How long silence means nothing (gRFC A88).
-    fn patience(&self) -> Duration {
-        Duration::from_secs(if self.settings.timer_is_transient { 30 } else { 15 })
-    }
-
-    fn disarm(&mut self, kind: ResourceType, name: &Name) {
-        if let Some(entry) = self.types[kind as usize].entries.get_mut(name)
-            && let Some(due) = entry.due.take()
-        {
-            self.timers.remove(&(due, kind, name.clone()));
-        }
-    }
-
-    /// Nothing is awaited of a name but the end of its time to live, if it has one.
-    fn await_end(&mut self, kind: ResourceType, name: &Name) {
-        let expires = self.types[kind as usize].entries.get(name).and_then(|entry| entry.expires);
-        match expires {
-            Some(end) => self.arm(kind, name, end),
-            None => self.disarm(kind, name),
-        }
-    }
-
     fn forget(&mut self, keys: Vec<Key>, out: &mut Outputs) {
         if self.is_open() {
             return;
@@ -493,10 +467,12 @@ impl<P: Parse> Machine<P> {
                 self.drop_entry(kind, &name);
                 self.list_changed(kind, out);
             } else if entry.is_answered() {
-                *entry = Entry { references: entry.references, ..Entry::new() };
-                self.timers.retain(|(_, of, timed)| (*of, timed) != (kind, &name));
+                let references = entry.references;
+                self.disarm(kind, &name);
+                let state = self.of(kind);
+                state.entries.insert(name.clone(), Entry { references, ..Entry::new() });
                 // With a version the control plane could think that we have it.
-                self.of(kind).version = Arc::default();
+                state.version = Arc::default();
                 out.changed.insert((kind, name));
             }
         }
@@ -563,72 +539,6 @@ impl<P: Parse> Machine<P> {
             type_url: kind.url().to_owned(),
             response_nonce: state.nonce.clone(),
             error_detail: error,
-        }
-    }
-
-    /// What time alone brings about.
-    fn elapse(&mut self, now: Instant, out: &mut Outputs) {
-        while self.held.is_none()
-            && let Some((due, kind, name)) = self.timers.first().cloned().filter(|(due, ..)| *due <= now)
-        {
-            self.timers.remove(&(due, kind, name.clone()));
-            let is_open = self.is_open();
-            let transient = self.settings.timer_is_transient;
-            let drop_data = self.settings.fail_on_data_errors && !transient;
-            let state = self.of(kind);
-            let Some(entry) = state.entries.get_mut(&name) else { continue };
-            entry.due = None;
-            if !entry.is_wanted() {
-                self.drop_entry(kind, &name);
-                continue;
-            }
-            if entry.expires.take_if(|end| *end <= due).is_some() {
-                let why = "its time to live ended, and the control plane did not refresh it".into();
-                let cause = XdsErrorCause::DoesNotExist(why);
-                let may_return = is_open && entry.failure.is_none();
-                let lapsed = entry.good.take().filter(|_| may_return);
-                entry.fail(cause, ResourceState::DoesNotExist, Arc::default(), true, now);
-                if let Some(failure) = &mut entry.failure {
-                    failure.silent = true;
-                }
-                entry.lapsed = lapsed;
-                self.notify(kind, name, out);
-                continue;
-            }
-            if entry.references == 0 {
-                // It may have been a part of the wildcard, and is not.
-                self.drop_entry(kind, &name);
-                self.list_changed(kind, out);
-                continue;
-            }
-            let (cause, outcome) = if transient {
-                let why = "the control plane did not send it within 30 s".into();
-                (XdsErrorCause::Failed(why), ResourceState::Timeout)
-            } else if &*name == WILDCARD {
-                // Nothing is something else than no answer.
-                let why = "the control plane did not say within 15 s what there is".into();
-                (XdsErrorCause::Failed(why), ResourceState::Timeout)
-            } else {
-                let why = "the control plane did not send it within 15 s".into();
-                (XdsErrorCause::DoesNotExist(why), ResourceState::DoesNotExist)
-            };
-            let changed = entry.fail(cause, outcome, Arc::default(), drop_data, now);
-            if let Some(failure) = &mut entry.failure {
-                failure.silent = true;
-            }
-            if changed {
-                self.notify(kind, name, out);
-            }
-        }
-        if let Link::Waiting { until } = self.link
-            && until <= now
-        {
-            if self.watches_something() {
-                self.connect(out);
-            } else {
-                self.link = Link::Idle;
-                out.disconnect = true;
-            }
         }
     }
 }

@@ -41,15 +41,27 @@ pub(super) struct Walk<'a, L> {
     pub(super) wanted: BTreeSet<Key>,
     /// Clusters with endpoints that are complete: one that is named twice is one configuration.
     leaves: BTreeMap<Name, Arc<ClusterConfig>>,
+    /// What leaves below aggregate clusters were before; looked up when the first of them is needed.
+    earlier: Option<BTreeMap<Name, Arc<ClusterConfig>>>,
     /// Who was asked.
     pub(super) sources: BTreeSet<Source>,
+    /// Clusters that lack a secret and nothing else.
+    pub(super) withheld: Withheld,
     /// Something is in force meanwhile: what cannot be had because its control plane is away is waited for.
     patient: bool,
 }
 
 impl<'a, L: Lookup> Walk<'a, L> {
     pub(super) fn new(lookup: &'a L, patient: bool) -> Self {
-        Self { lookup, wanted: BTreeSet::new(), sources: BTreeSet::new(), leaves: BTreeMap::new(), patient }
+        Self {
+            lookup,
+            wanted: BTreeSet::new(),
+            leaves: BTreeMap::new(),
+            earlier: None,
+            sources: BTreeSet::new(),
+            withheld: Withheld::new(),
+            patient,
+        }
     }
 
     /// Another one over the same, that has seen nothing yet.
@@ -180,16 +192,21 @@ impl<'a, L: Lookup> Walk<'a, L> {
         if let Some(leaf) = self.leaves.get(&cluster.name) {
             return Some(Ok(leaf.clone()));
         }
-        let before = earlier(before, named);
+        let before = self.earlier(before, named);
+        let before = before.as_ref();
         let cluster = or_equal(cluster, before.map(|before| &before.cluster));
         // Asked for together with the endpoints.
         let secrets = self.secrets(&cluster, before.map(|before| &before.secrets));
         let (endpoints, endpoints_note) = self.endpoints(&cluster, before)?;
+        let note = also(endpoints_note, cluster_note);
         let (secrets, secrets_note) = match secrets? {
             Ok(secrets) => secrets,
-            Err(error) => return Some(Err(error)),
+            Err(error) => {
+                self.withhold(named, cluster, endpoints, note);
+                return Some(Err(error));
+            }
         };
-        let note = also(also(endpoints_note, cluster_note), secrets_note);
+        let note = also(note, secrets_note);
         let name = cluster.name.clone();
         let now = ClusterConfig { cluster, endpoints, leaves: Vec::new(), secrets, note };
         let leaf = match before {
@@ -198,6 +215,37 @@ impl<'a, L: Lookup> Walk<'a, L> {
         };
         self.leaves.insert(name, leaf.clone());
         Some(Ok(leaf))
+    }
+
+    /// What a leaf was before, in its own right or below an aggregate cluster.
+    fn earlier(&mut self, before: &Clusters, name: &Name) -> Option<Arc<ClusterConfig>> {
+        if let Some(Ok(own)) = before.get(name) {
+            return Some(own.clone());
+        }
+        let below = self.earlier.get_or_insert_with(|| {
+            let mut below = BTreeMap::new();
+            let aggregates = before.values().filter_map(|config| config.as_ref().ok());
+            for leaf in aggregates.flat_map(|config| &config.leaves) {
+                if let Ok(config) = &leaf.config {
+                    below.entry(leaf.name.clone()).or_insert_with(|| config.clone());
+                }
+            }
+            below
+        });
+        below.get(name).cloned()
+    }
+
+    /// Keeps what a cluster is but for its secrets.
+    fn withhold(
+        &mut self,
+        named: &Name,
+        cluster: Arc<Cluster>,
+        endpoints: Arc<ClusterLoadAssignment>,
+        note: Option<Arc<str>>,
+    ) {
+        let (leaves, secrets) = Default::default();
+        let withheld = ClusterConfig { cluster, endpoints, leaves, secrets, note };
+        self.withheld.insert(named.clone(), Arc::new(withheld));
     }
 
     /// The endpoints of a cluster, with what is wrong with them; `None` while they are not known. Keeps the `Arc` of
@@ -346,15 +394,9 @@ const MAX_DEPTH: usize = 16;
 
 pub(super) type Clusters = BTreeMap<Name, Result<Arc<ClusterConfig>, XdsError>>;
 
-/// What a leaf was before, in its own right or below an aggregate cluster.
-fn earlier<'c>(before: &'c Clusters, name: &Name) -> Option<&'c Arc<ClusterConfig>> {
-    let own = before.get(name).and_then(|config| config.as_ref().ok());
-    own.or_else(|| {
-        let all = before.values().filter_map(|config| config.as_ref().ok());
-        let leaves = all.flat_map(|config| &config.leaves).filter(|leaf| leaf.name == *name);
-        leaves.filter_map(|leaf| leaf.config.as_ref().ok()).next()
-    })
-}
+/// Clusters with endpoints that cannot be used for want of a secret, by the names that they are asked for by: what they
+/// are as soon as it is there. Of the secrets that they had nothing is in them.
+pub(super) type Withheld = BTreeMap<Name, Arc<ClusterConfig>>;
 
 /// What was found below an aggregate cluster.
 struct Found {

@@ -13,7 +13,7 @@
 
 use super::{
     ClusterConfig, Lookup, ServerXdsConfig, Source, XdsConfig, XdsError, XdsErrorCause,
-    graph::{Clusters, Walk, or_equal, routes_of},
+    graph::{Clusters, Walk, Withheld, or_equal, routes_of},
     lookup::sharing,
 };
 use crate::{
@@ -55,6 +55,8 @@ struct Published<T> {
     sources: BTreeSet<Source>,
     /// What it is made of.
     wanted: BTreeSet<Key>,
+    /// What of it can be used again as soon as a secret is there.
+    withheld: Withheld,
 }
 
 impl<T> Published<T> {
@@ -83,7 +85,7 @@ fn decide<T>(
     next: Option<Result<Arc<T>, XdsError>>,
     is_same: impl Fn(&Result<Arc<T>, XdsError>, &Result<Arc<T>, XdsError>) -> bool,
 ) -> Resolution<T> {
-    let Walk { mut wanted, sources, .. } = walk;
+    let Walk { mut wanted, sources, withheld, .. } = walk;
     let superseded = held.as_ref().filter(|held| held.is_superseded(lookup));
     let next =
         next.filter(|next| next.is_ok() || superseded.is_none_or(|held| !held.outlives(lookup, &sources)));
@@ -99,7 +101,7 @@ fn decide<T>(
         Some(held) if same => held.config,
         _ => next,
     };
-    *held = Some(Published { config, sources, wanted: wanted.clone() });
+    *held = Some(Published { config, sources, wanted: wanted.clone(), withheld });
     Resolution { wanted, publish }
 }
 
@@ -109,19 +111,18 @@ fn move_on<T>(
     held: &mut Published<T>,
     walk: Walk<'_, impl Lookup>,
     below: Walk<'_, impl Lookup>,
-    next: Arc<T>,
+    next: Result<Arc<T>, XdsError>,
     is_same: impl Fn(&Result<Arc<T>, XdsError>, &Result<Arc<T>, XdsError>) -> bool,
 ) -> Resolution<T> {
     let mut wanted = walk.wanted;
     wanted.extend(below.wanted);
     // What it was made of as a whole: it is there if the change is taken back.
     wanted.extend(held.wanted.iter().cloned());
-    let next = Ok(next);
     let same = is_same(&held.config, &next);
     if !same {
         held.config.clone_from(&next);
     }
-    held.sources = below.sources;
+    (held.sources, held.withheld) = (below.sources, below.withheld);
     Resolution { wanted, publish: (!same).then_some(next) }
 }
 
@@ -159,10 +160,10 @@ impl ClientTarget {
             if let RouteSource::Rds(name) = &current.http.routes {
                 below.keep(ResourceType::RouteConfiguration, name);
             }
-            let clusters = below.clusters_in_force(&mut walk, &names, &current.clusters);
+            let clusters = below.clusters_in_force(&mut walk, &names, &current.clusters, &held.withheld);
             let version = walk.version(&self.listener);
             let next = Arc::new(XdsConfig { clusters, version, ..XdsConfig::clone(current) });
-            return move_on(held, walk, below, next, same_config);
+            return move_on(held, walk, below, Ok(next), same_config);
         }
         decide(&mut self.published, walk, lookup, next, same_config)
     }
@@ -279,22 +280,33 @@ impl ClusterTarget {
 
     /// What follows from what is known now.
     pub fn resolve(&mut self, lookup: &impl Lookup) -> Resolution<ClusterConfig> {
-        let current = self.published.as_ref().and_then(|published| published.config.as_ref().ok());
-        let before = current.map(|current| (self.cluster.clone(), Ok(current.clone()))).into_iter().collect();
+        let current = self.published.as_ref().map(|published| published.config.clone());
+        let before = current.map(|current| (self.cluster.clone(), current)).into_iter().collect();
         let in_force = in_force(&self.published, lookup);
         let mut walk = Walk::new(lookup, in_force);
         let next = walk.clusters([&self.cluster], &before).and_then(|clusters| clusters.into_values().next());
         if next.is_none()
-            && in_force
+            && (in_force || self.lacks_a_secret(lookup))
             && let Some(held) = &mut self.published
         {
             let mut below = walk.anew();
-            let clusters = below.clusters_in_force(&mut walk, [&self.cluster], &before);
-            if let Some(Ok(next)) = clusters.into_values().next() {
+            let clusters = below.clusters_in_force(&mut walk, [&self.cluster], &before, &held.withheld);
+            if let Some(next) = clusters.into_values().next() {
                 return move_on(held, walk, below, next, same);
             }
         }
         decide(&mut self.published, walk, lookup, next, same)
+    }
+}
+
+impl ClusterTarget {
+    /// Whether a secret is all that what was published lacks, to those who speak now.
+    fn lacks_a_secret(&self, lookup: &impl Lookup) -> bool {
+        self.published.as_ref().is_some_and(|held| {
+            held.config.is_err()
+                && held.withheld.contains_key(&self.cluster)
+                && held.sources.iter().all(|source| lookup.is_current(*source))
+        })
     }
 }
 
@@ -344,7 +356,7 @@ impl ServerTarget {
                 held,
                 walk,
                 below,
-                Arc::new(ServerXdsConfig { listener, routes, version }),
+                Ok(Arc::new(ServerXdsConfig { listener, routes, version })),
                 same_server,
             );
         }

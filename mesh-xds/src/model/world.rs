@@ -73,6 +73,8 @@ pub(crate) struct World {
     spoiled: BTreeSet<(ResourceType, Name)>,
     /// Last accepted version of each type.
     accepted: BTreeMap<String, String>,
+    /// Types of which parts of a later version, which was rejected, are held.
+    mixed: BTreeSet<String>,
     lives: Lives,
     /// What happens is written down.
     pub(crate) tape: Option<Box<Tape>>,
@@ -107,6 +109,7 @@ impl World {
             doubled: false,
             spoiled: BTreeSet::new(),
             accepted: BTreeMap::new(),
+            mixed: BTreeSet::new(),
             lives: Lives::new(setup.ttl),
             tape: None,
         };
@@ -177,6 +180,7 @@ impl World {
                     tape.begin_client();
                 }
                 self.accepted.clear();
+                self.mixed.clear();
                 self.lives.forget();
                 self.seen.clear();
                 self.all.clear();
@@ -290,6 +294,10 @@ impl World {
                 for (kind, _) in named.filter(|key| !is_sound(key)) {
                     self.accepted.remove(kind.url());
                 }
+                // And that is of one version.
+                for url in std::mem::take(&mut self.mixed) {
+                    self.accepted.remove(&url);
+                }
                 // Of a list it could be that of a response to a smaller subscription.
                 for kind in self.listed_kinds() {
                     self.accepted.remove(kind.url());
@@ -371,7 +379,23 @@ impl World {
             version: said.version.to_owned(),
             is_bad: said.is_bad(),
         };
+        let (url, kind) = (taken.type_url.clone(), ResourceType::from_url(&taken.type_url));
+        let accepted = self.accepted.get(&url).map_or("", String::as_str);
+        let is_other = taken.is_bad && taken.version != accepted;
+        let before = self.values(kind);
         self.on(client::Input::Response(self.lives.dress(response)), Some(taken));
+        if is_other && self.values(kind).iter().zip(&before).any(|(now, then)| now.is_some() && now != then) {
+            self.mixed.insert(url);
+        }
+    }
+
+    /// What the client holds of each name.
+    fn values(&self, kind: Option<ResourceType>) -> Vec<Option<Arc<str>>> {
+        let value = |index| match self.client.known(kind?, &name(index)) {
+            Known::Good { resource, .. } => Some(resource),
+            _ => None,
+        };
+        (0..NAMES).map(value).collect()
     }
 
     /// Whether the client asked for a type on this stream.
@@ -463,6 +487,7 @@ impl World {
         }
         if !is_bad {
             self.accepted.insert(url.clone(), version.clone());
+            self.mixed.remove(url);
         }
     }
 

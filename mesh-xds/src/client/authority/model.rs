@@ -1,9 +1,10 @@
 //! Several control planes with different configurations, under random outages, against a model; and a client that
 //! starts anew, with the file that it wrote at some moment or without it.
 //!
-//! Whatever happens: at no moment do watchers hold resources of two control planes, those on disk included; nobody is
-//! left waiting while one of them can be reached; a client that finds nobody uses what is on disk, and nothing that
-//! was not written; and when all are back, and everything is delivered, watchers hold what the first has.
+//! Whatever happens: at no moment do watchers hold resources of two control planes, those on disk included; one that
+//! was replaced speaks again when it has answered, and not before; nobody is left waiting while one of them can be
+//! reached; a client that finds nobody uses what is on disk, and nothing that was not written; and when all are back,
+//! and everything is delivered, watchers hold what the first has.
 
 use super::*;
 use crate::{
@@ -142,6 +143,8 @@ struct Remote {
     shelf: Arc<Shelf>,
     revision: usize,
     link: Link,
+    /// A response came on this stream.
+    responded: bool,
 }
 
 struct World {
@@ -160,6 +163,8 @@ struct World {
     found: BTreeMap<Key, Record>,
     /// Some control plane has answered since the client started.
     answered: bool,
+    /// The position of the one that spoke last; one more than the last: the disk did.
+    spoke: usize,
 }
 
 /// When the clock of the world begins, in seconds since the epoch.
@@ -209,6 +214,7 @@ impl World {
             shelf: Arc::new(Shelf::empty(Claim::Exact)),
             revision: 0,
             link: Link::None,
+            responded: false,
         };
         Self {
             federation: federation(setup, stored),
@@ -223,6 +229,7 @@ impl World {
             found: records,
             writer,
             answered: false,
+            spoke: 0,
         }
     }
 
@@ -328,6 +335,7 @@ impl World {
                 let mut transport = Transport::default();
                 transport.down.push_back(Down::Established);
                 remote.link = Link::Open(Box::new(serving), transport);
+                remote.responded = false;
                 self.on(server, Input::Opened);
                 true
             }
@@ -347,6 +355,7 @@ impl World {
                     Some(Down::Established) => self.on(server, Input::Established),
                     Some(Down::Response(response)) => {
                         self.answered = true;
+                        remote.responded = true;
                         self.on(server, Input::Response(response));
                     }
                     Some(Down::Beat(_)) => fail("no heart beats here".to_owned()),
@@ -375,6 +384,13 @@ impl World {
             }
             let known = self.federation.known(key.0, &key.1);
             self.seen.insert(key, known);
+        }
+        let spoke = std::mem::replace(&mut self.spoke, self.federation.authorities[0].active);
+        if let Some(again) = self.remotes[..spoke].get(self.spoke)
+            && !self.watched.is_empty()
+            && !(again.responded && matches!(again.link, Link::Open(..)))
+        {
+            fail(format!("{} speaks instead of {spoke}, and has said nothing", self.spoke));
         }
         let now = self.epoch();
         self.writer.learn(self.federation.accepted(), &testing::Toy, now);
@@ -426,6 +442,7 @@ impl World {
         self.seen.clear();
         self.all.clear();
         self.answered = false;
+        self.spoke = 0;
         let watched = self.watched.iter();
         let add = watched.flat_map(|(key, count)| (0..*count).map(|_| key.clone())).collect();
         let actions = self.federation.interest(self.now, add, vec![]);

@@ -426,6 +426,31 @@ fn a_control_plane_of_which_nothing_is_watched_is_left() {
     assert_eq!(script.open(0), ["0 CDS  c"], "with nothing of before");
 }
 
+#[test]
+fn what_was_away_when_the_last_watch_ended_is_no_reason_to_ask_the_next_later() {
+    // With what is known, so that nobody else was asked; and with a replacement, which is let go too.
+    for is_known in [true, false] {
+        let mut script = Script::new(&bootstrap(&["a:1", "b:1"]));
+        script.add(&[(CDS, "c")]);
+        if is_known {
+            script.open(0);
+            script.answer(0, CDS, &["c=a"]);
+            script.close(0);
+            script.pass(2);
+        }
+        assert_eq!(script.close(0).is_empty(), is_known);
+        script.remove(&[(CDS, "c")]);
+        for _ in 0..3 {
+            script.pass(60);
+        }
+        assert_eq!(script.federation.deadline(), None);
+        script.pass(7200);
+        assert_eq!(script.add(&[(CDS, "c")]), ["0 connect"], "{is_known}");
+        assert_eq!((script.speaks(), script.known(CDS, "c").as_str()), ("a:1", ""));
+        assert_eq!(script.close(0), ["1 connect"], "but what is away now is");
+    }
+}
+
 fn stored(entries: &[(ResourceType, &str, &str)]) -> Stored<Arc<str>> {
     let kept = |(kind, name, value): &(ResourceType, &str, &str)| {
         let kept = Kept {
@@ -540,6 +565,42 @@ fn one_that_said_something_unreadable_speaks_again_when_nothing_more_is_awaited_
     assert_eq!(script.speaks(), "b:1", "c may be what cannot be read");
     script.pass(15);
     assert_eq!((script.speaks(), script.known(LDS, "l").as_str()), ("a:1", "a"));
+}
+
+#[test]
+fn one_that_said_something_unreadable_and_then_nothing_takes_nothing_from_who_answers() {
+    // From a replacement, and from the disk.
+    for addresses in [&["a:1", "b:1"][..], &["a:1"]] {
+        let disk = stored(&[(LDS, "l", "disk"), (CDS, "c", "disk")]);
+        let mut script = Script::with(&bootstrap(addresses), disk, Variant::Sotw);
+        script.add(&[(LDS, "l"), (CDS, "c")]);
+        script.open(0);
+        script.on(0, Input::Unreadable("too large".into()));
+        if addresses.len() > 1 {
+            script.open(1);
+            script.answer(1, LDS, &["l=b"]);
+            script.answer(1, CDS, &["c=b"]);
+        }
+        let of_before = |script: &Script| match addresses.len() {
+            1 => script.federation.is_stored() && script.known(LDS, "l").starts_with("disk ("),
+            _ => script.speaks() == "b:1" && script.known(LDS, "l") == "b",
+        };
+        assert!(of_before(&script));
+        assert_eq!(script.pass(3), ["0 connect"]);
+        script.open(0);
+        script.on(0, Input::Established);
+        assert!(of_before(&script), "a stream is no answer");
+        assert_eq!(script.pass(15), [""; 0], "nor is silence");
+        assert!(of_before(&script));
+        assert_eq!(
+            script.remove(&[(CDS, "c")]).iter().filter(|action| action.contains("connect")).count(),
+            0
+        );
+        assert!(of_before(&script), "nor that less is awaited");
+        script.answer(0, LDS, &["l=a"]);
+        assert_eq!((script.speaks(), script.known(LDS, "l").as_str()), ("a:1", "a"));
+        assert!(!script.federation.is_stored());
+    }
 }
 
 #[test]

@@ -44,17 +44,23 @@ impl<P: Parse> Machine<P> {
             let named = || self.types[kind as usize].entries.iter().filter(|(_, entry)| entry.references > 0);
             let names: BTreeSet<Name> = named().map(|(name, _)| name.clone()).collect();
             let has_all = named().all(|(_, entry)| entry.good.is_some() && entry.failure.is_none());
-            if names.is_empty() || !has_all {
+            if names.is_empty() || !has_all || self.types[kind as usize].mixed {
                 // It is the version of what was watched then. A control plane that has no other may take it for a
                 // receipt of all that is named now, and say nothing; it would be silent, too, if it has gone back to the
-                // version before one that was rejected, and the trouble would not end.
-                self.of(kind).version = Arc::default();
+                // version before one that was rejected: neither the trouble would end, nor what counts of that one.
+                let state = self.of(kind);
+                (state.version, state.mixed) = (Arc::default(), false);
             }
             self.list_anew(now, kind, out);
             if !names.is_empty() {
                 self.ask(now, kind, &names, BTreeSet::new(), out);
             }
         }
+    }
+
+    /// Whether a response came on the stream that is open.
+    pub(in crate::client) fn has_responded(&self) -> bool {
+        matches!(self.link, Link::Open { responded: true, .. })
     }
 
     pub(super) fn heard(&mut self) {

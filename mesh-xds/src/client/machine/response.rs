@@ -49,7 +49,8 @@ impl<P: Parse> Machine<P> {
         self.list_changed(kind, out);
         let error = faults.into_nack();
         if error.is_none() {
-            self.of(kind).version = version.clone();
+            let state = self.of(kind);
+            (state.version, state.mixed) = (version.clone(), false);
             self.version = version;
         }
         out.rejected = error.as_ref().map(|status| status.message.as_str().into());
@@ -79,6 +80,7 @@ impl<P: Parse> Machine<P> {
         let mut lists = empty && !(incoming.complete && named);
         // Names that the response speaks about, well or ill.
         let mut mentioned = BTreeSet::new();
+        let mut is_new = false;
         // A complete response repeats all that did not change; it is not parsed again.
         let mut repeated: HashMap<Bytes, Name> = HashMap::new();
         if incoming.complete {
@@ -128,15 +130,17 @@ impl<P: Parse> Machine<P> {
             let Some(entry) = self.types[kind as usize].wanted(kind, &name) else { continue };
             lists |= entry.unnamed;
             let changed = match result {
-                Ok((_, None)) => entry.accept(None, version, now),
-                Ok((_, Some((new, mark)))) => match &entry.good {
-                    Some(good) if good.mark == mark => entry.accept(None, version, now),
-                    Some(good) => {
-                        let new = self.parse.share(new, &good.resource);
-                        entry.accept(Some((new, mark)), version, now)
-                    }
-                    None => entry.accept(Some((new, mark)), version, now),
-                },
+                Ok((_, new)) => {
+                    let new = match (new, &entry.good) {
+                        (Some((_, mark)), Some(good)) if good.mark == mark => None,
+                        (Some((new, mark)), Some(good)) => {
+                            Some((self.parse.share(new, &good.resource), mark))
+                        }
+                        (new, _) => new,
+                    };
+                    is_new |= new.is_some();
+                    entry.accept(new, version, now)
+                }
                 Err(Unparsable { why, .. }) => {
                     let cause = XdsErrorCause::Rejected(why.into());
                     entry.fail(cause, ResourceState::Nacked, version, drop_data, now)
@@ -147,6 +151,8 @@ impl<P: Parse> Machine<P> {
             }
             self.settle(kind, name, changed, out);
         }
+        let state = self.of(kind);
+        state.mixed |= is_new && incoming.version != state.version;
         if lists || !refuses_list {
             self.list_heard(now, kind, lists || incoming.complete && !named, named);
         }

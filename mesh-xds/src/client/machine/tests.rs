@@ -1,7 +1,10 @@
 //! The client's rules, one script each.
 
 use super::*;
-use crate::client::testing::{Toy, any, machine, resource_error, settings, wrapper};
+use crate::client::{
+    ResourceState,
+    testing::{Toy, any, machine, resource_error, settings, wrapper},
+};
 use ResourceType::{
     Cluster as CDS, ClusterLoadAssignment as EDS, Listener as LDS, RouteConfiguration as RDS,
 };
@@ -448,7 +451,9 @@ fn a_control_plane_that_ends_every_stream_before_it_has_said_everything_is_silen
         }
         assert!(script.now - begun >= Duration::from_secs(15));
         let error = script.known(RDS, "r");
-        assert!(error.contains("does not exist: the control plane did not send it within 15 s"), "{error}");
+        let why =
+            "does not exist: the control plane did not send it on several streams, in no less than 15 s";
+        assert!(error.contains(why), "{error}");
         assert_eq!(script.known(LDS, "a"), "1");
         script.sotw(RDS, "v1", &["r=1"]);
         assert_eq!(script.known(RDS, "r"), "1", "late is not never");
@@ -462,11 +467,15 @@ fn a_control_plane_that_ends_every_stream_before_it_has_said_everything_is_silen
     script.pass(Duration::from_secs(1));
     script.on(Input::Opened);
     assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_millis(7500)));
+    assert_eq!(script.known(RDS, "r"), "");
     script.on(Input::Closed("refused".into()));
     assert!(script.known(RDS, "r").contains("refused"));
     script.pass(Duration::from_secs(2));
     script.on(Input::Opened);
     assert_eq!(script.machine.deadline(), Some(script.now + Duration::from_secs(15)));
+    script.on(Input::Established);
+    script.pass(Duration::from_secs(15));
+    assert!(script.known(RDS, "r").contains("did not send it within 15 s"), "of this stream alone");
 }
 
 #[test]
@@ -581,7 +590,7 @@ fn what_cannot_be_read_is_a_failure_until_all_that_is_awaited_has_come() {
 #[test]
 fn a_new_stream_brings_the_version_of_what_is_held_as_a_whole_but_no_nonce() {
     type Change = fn(&mut Script);
-    let cases: [(&str, Change, &str); 6] = [
+    let cases: [(&str, Change, &str); 8] = [
         ("all is held", |_| {}, "v7"),
         (
             "the last one was rejected as a whole",
@@ -596,6 +605,22 @@ fn a_new_stream_brings_the_version_of_what_is_held_as_a_whole_but_no_nonce() {
                 script.sotw(LDS, "v8", &["a=bad", "b=1"]);
             },
             "",
+        ),
+        (
+            "a good part of one that was rejected counts: it may be the version in use again",
+            |script| {
+                script.sotw(LDS, "v8", &["?", "a=2", "b=1"]);
+                script.sotw(LDS, "v9", &["?", "a=2", "b=1"]);
+            },
+            "",
+        ),
+        (
+            "it counted, and another one was accepted",
+            |script| {
+                script.sotw(LDS, "v8", &["?", "a=2", "b=1"]);
+                script.sotw(LDS, "v7", &["a=1", "b=1"]);
+            },
+            "v7",
         ),
         (
             "one does not exist",
@@ -743,6 +768,22 @@ fn a_control_plane_that_is_away_is_let_go_as_one_that_is_there() {
     assert!(!script.remove(&[(LDS, "a")]).disconnect);
     let out = script.pass(Duration::from_secs(10));
     assert!(out.disconnect && !out.connect && script.machine.is_idle());
+    // Hours later nothing is known of it, whichever way it was let go.
+    assert_eq!((script.machine.unreachable(), script.machine.link()), (None, (false, None)));
+    script.pass(Duration::from_secs(7200));
+    assert!(script.add(&[(LDS, "a")]).connect);
+    assert_eq!(script.known(LDS, "a"), "");
+    // Nor that something of it could not be read once.
+    script.on(Input::Opened);
+    script.on(Input::Unreadable("too large".into()));
+    script.remove(&[(LDS, "a")]);
+    script.pass(Duration::from_secs(10));
+    script.add(&[(LDS, "a")]);
+    script.on(Input::Closed("refused".into()));
+    script.pass(Duration::from_secs(10));
+    script.on(Input::Opened);
+    script.on(Input::Established);
+    assert_eq!(script.known(LDS, "a"), "", "an answer is awaited");
 }
 
 #[test]

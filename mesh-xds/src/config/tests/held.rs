@@ -1,7 +1,7 @@
 //! What is in force moves on while what is to replace it is awaited.
 
 use super::*;
-use crate::resource::cluster::Discovery;
+use crate::resource::{cluster::Discovery, secret::SecretContent};
 
 fn ports(config: &ClusterConfig) -> Vec<u16> {
     let localities = config.endpoints.priorities.iter().flat_map(|priority| &priority.localities);
@@ -174,4 +174,83 @@ fn another_authority_of_what_is_awaited_holds_up_nothing() {
     assert!(target.resolve(facts.good(&[endpoints("a", 2)])).publish.is_some());
     facts.other_server += 1;
     assert!(target.resolve(facts.good(&[endpoints("a", 3)])).publish.is_some());
+}
+
+#[test]
+fn below_an_aggregate_that_is_to_change_a_leaf_is_what_it_is_now_when_that_is_complete() {
+    let mut facts = Facts::default();
+    facts.good(&[listener("t", "r"), routes("r", &[("t", &["agg"])]), aggregate("agg", &["a", "c"])]);
+    facts.good(&[cluster("a"), endpoints("a", 1), fixed("c", 1)]);
+    let mut target = target();
+    let before = target.resolve(&facts).publish.unwrap().unwrap();
+    let leaf = |config: &XdsConfig, i: usize| of(config, "agg").leaves[i].config.as_ref().unwrap().clone();
+    assert!(target.resolve(facts.good(&[aggregate("agg", &["b"])])).publish.is_none());
+    let resolution = target.resolve(facts.good(&[by("a", "new")]));
+    assert!(resolution.publish.is_none(), "its endpoints are not known");
+    assert!(wanted(&resolution.wanted).contains(&"EDS new".to_owned()));
+    let moved = target.resolve(facts.good(&[endpoints("new", 2)])).publish.unwrap().unwrap();
+    assert_eq!(ports(&leaf(&moved, 0)), [2]);
+    assert!(Arc::ptr_eq(&leaf(&moved, 1), &leaf(&before, 1)) && target.resolve(&facts).publish.is_none());
+    // It has become an aggregate itself: which leaves that means is a matter of the whole.
+    assert!(target.resolve(facts.good(&[aggregate("a", &["c"])])).publish.is_none());
+    // What it lacks is not taken: it is in force as it was.
+    assert!(target.resolve(facts.good(&[secured("a", "own", "roots")]).bad(SDS, "own")).publish.is_none());
+    let after = target.resolve(facts.good(&[fixed("b", 3)])).publish.unwrap().unwrap();
+    assert_eq!((ports(&leaf(&after, 0)), of(&after, "agg").leaves.len()), (vec![3], 1));
+}
+
+/// The secret that comes back may be another, the endpoints have moved on meanwhile, and what the cluster is to become
+/// is awaited still.
+#[test]
+fn a_secret_that_is_taken_away_and_comes_back_takes_its_cluster_along_whatever_is_awaited() {
+    let changes = [by("a", "new"), secured("a", "own", "more-roots"), aggregate("a", &["b"])];
+    // Below an aggregate that is to change, as well; and whichever comes first.
+    let cases = changes.iter().map(|change| ("a", change.clone())).chain([("agg", aggregate("agg", &["b"]))]);
+    for ((top, change), secret_first) in cases.flat_map(|case| [(case.clone(), true), (case, false)]) {
+        let mut facts = Facts::default();
+        facts.good(&[listener("t", "r"), routes("r", &[("t", &[top])]), aggregate("agg", &["a"])]);
+        facts.good(&[secured("a", "own", "roots"), endpoints("a", 1)]);
+        facts.good(&[key_pair("own", "k"), secret_roots("roots", "AAAA")]);
+        let (mut client, mut alone) = (target(), ClusterTarget::new(top.into()));
+        let mut now = |facts: &Facts| {
+            let config = client.resolve(facts).publish.map(|config| config.unwrap().clusters[top].clone());
+            let resolution = alone.resolve(facts);
+            let watched = wanted(&resolution.wanted);
+            for name in ["CDS a", "EDS a", "SDS own", "SDS roots"] {
+                assert!(watched.contains(&name.to_owned()), "{name}: {watched:?}");
+            }
+            match (&config, &resolution.publish) {
+                (Some(client), Some(alone)) => assert_eq!(client, alone),
+                (client, alone) => assert!(client.is_none() && alone.is_none(), "{client:?} {alone:?}"),
+            }
+            config
+        };
+        let usable = |config: &Option<Result<Arc<ClusterConfig>, XdsError>>| {
+            let config = config.as_ref()?.as_ref().ok()?;
+            let leaf = config.leaves.first().map_or(Ok(config), |leaf| leaf.config.as_ref()).ok()?;
+            let Some(SecretContent::Validation(roots)) =
+                leaf.secrets.roots.as_ref().map(|roots| &roots.content)
+            else {
+                panic!("{leaf:?} has no roots");
+            };
+            Some((ports(leaf), roots.roots.len()))
+        };
+        let (_, before) = usable(&now(&facts)).unwrap();
+        if secret_first {
+            let gone = now(facts.bad(SDS, "roots"));
+            assert!(gone.is_some() && usable(&gone).is_none());
+            assert!(now(facts.good(std::slice::from_ref(&change))).is_none(), "{change:?} is awaited");
+        } else {
+            assert!(now(facts.good(std::slice::from_ref(&change))).is_none(), "{change:?} is awaited");
+            let gone = now(facts.bad(SDS, "roots"));
+            assert!(gone.is_some() && usable(&gone).is_none(), "{change:?}");
+        }
+        assert!(now(facts.good(&[endpoints("a", 2)])).is_none(), "it cannot be used");
+        // It is asked for anew, and nobody has said that it is there.
+        facts.known.remove(&(SDS, "roots".into()));
+        assert!(now(&facts).is_none());
+        let back = now(facts.good(&[secret_roots("roots", "AAAABBBB")]));
+        assert_eq!(usable(&back), Some((vec![2], before + 4)), "{change:?}");
+        assert_eq!(usable(&now(facts.good(&[endpoints("a", 3)]))), Some((vec![3], before + 4)));
+    }
 }

@@ -120,7 +120,7 @@ fn the_list_of_nobody_says_so_and_what_is_on_disk_is_none() {
 fn silence_is_an_error_of_the_list_and_an_empty_answer_is_an_empty_list() {
     for (answers, expected) in [
         (true, ""),
-        (false, "Cluster * cannot be used: the control plane did not say within 15 s what there is"),
+        (false, "Cluster * cannot be used: the control plane did not say what there is within 15 s"),
     ] {
         let mut script = Script::new(&bootstrap(&["a:1"]));
         script.add(&[(CDS, "*")]);

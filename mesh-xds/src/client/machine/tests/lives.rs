@@ -154,3 +154,18 @@ fn a_heart_beat_is_no_absence_and_ends_no_trouble() {
     script.sotw_with(LDS, "v3", vec![wrap(heartbeat("a", "1", 60))], vec![]);
     assert_eq!(script.known(LDS, "a"), rejected, "neither gone nor well");
 }
+
+#[test]
+fn what_is_forgotten_has_no_end() {
+    let mut script = Script::new(Variant::Delta);
+    script.open(&[(CDS, "a"), (CDS, "b")]);
+    let both = vec![living(wrapper(CDS, "a", "1", "a=1"), 60), living(wrapper(CDS, "b", "1", "b=1"), 60)];
+    script.delta(CDS, both, &[]);
+    script.on(Input::Closed("refused".into()));
+    script.on(Input::Forget(vec![key(CDS, "a")]));
+    let timers: Vec<_> = script.machine.timers.iter().map(|(.., name)| name.to_string()).collect();
+    assert_eq!(timers, ["b"], "and its neighbour does");
+    script.pass(MINUTE);
+    assert_eq!(script.known(CDS, "a"), "");
+    assert!(script.known(CDS, "b").contains("its time to live ended"));
+}

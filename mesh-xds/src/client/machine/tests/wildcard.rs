@@ -107,7 +107,7 @@ fn an_empty_answer_is_an_answer_and_silence_is_none() {
         assert_eq!(out.changed, [key(LDS, "*")].into());
         let text = script.all(LDS);
         assert!(
-            text.contains("cannot be used: the control plane did not say within 15 s what there is"),
+            text.contains("cannot be used: the control plane did not say what there is within 15 s"),
             "{text}"
         );
         assert_eq!(script.all(CDS), "", "it does exist, and is empty");
