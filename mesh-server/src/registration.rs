@@ -20,7 +20,6 @@ use crate::{
     },
     publish::{AnonymousPeers, Peer, Publisher, Snapshot},
 };
-use futures_util::{Stream, stream};
 use mesh_ca::{
     clock::Clock,
     spiffe_id::{SpiffeId, TrustDomain},
@@ -31,12 +30,12 @@ use pace::Pace;
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 pub use store::WorkloadFile;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Istio's mark of a workload that speaks the mesh's mTLS.
@@ -260,7 +259,7 @@ pub struct RegistrationService {
 
 #[tonic::async_trait]
 impl WorkloadRegistration for RegistrationService {
-    type RegisterStream = Pin<Box<dyn Stream<Item = Result<RegisterResponse, Status>> + Send>>;
+    type RegisterStream = ReceiverStream<Answer>;
 
     async fn register(
         &self,
@@ -297,7 +296,6 @@ impl WorkloadRegistration for RegistrationService {
         };
         let session = Session {
             registry: self.registry.clone(),
-            closing: self.registry.closing.subscribe(),
             clock: self.clock.clone(),
             peer,
             account,
@@ -308,17 +306,14 @@ impl WorkloadRegistration for RegistrationService {
             grace,
             _place: place,
         };
-        let responses = stream::unfold(Some(session), |session| async move {
-            let mut session = session?;
-            match session.next().await {
-                Ok(Some(response)) => Some((Ok(response), Some(session))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        Ok(Response::new(Box::pin(responses)))
+        // Room for an answer, and for why the stream ends.
+        let (answers, responses) = mpsc::channel(2);
+        tokio::spawn(session.run(answers));
+        Ok(Response::new(ReceiverStream::new(responses)))
     }
 }
+
+type Answer = Result<RegisterResponse, Status>;
 
 fn shutting_down() -> Status {
     Status::unavailable("the control plane is shutting down")
@@ -327,7 +322,6 @@ fn shutting_down() -> Status {
 /// One stream. Its entry ends with it, however it ends.
 struct Session {
     registry: Registry,
-    closing: watch::Receiver<bool>,
     clock: Clock,
     peer: Peer,
     account: String,
@@ -341,19 +335,48 @@ struct Session {
 }
 
 impl Session {
+    /// In a task of its own: a client that takes no answers has no more time than others.
+    async fn run(mut self, answers: mpsc::Sender<Answer>) {
+        let Ok(last) = answers.clone().try_reserve_owned() else { return };
+        let (mut closing, clock, expires) =
+            (self.registry.closing.subscribe(), self.clock.clone(), self.peer.expires);
+        let ended = tokio::select! {
+            ended = self.serve(&answers) => ended,
+            // Nobody listens.
+            () = answers.closed() => return,
+            // An error means that the registry is gone, which ends the stream as well.
+            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
+            () = expired(&clock, expires) => {
+                self.leave_later();
+                Err(Status::unauthenticated(
+                    "the certificate that this stream was opened with has expired; register again with a new one",
+                ))
+            }
+        };
+        // Whoever reads why it ended finds that it has.
+        drop(self);
+        if let Err(status) = ended {
+            last.send(Err(status));
+        }
+    }
+
+    /// Until the client says that it goes. Whatever is awaited here may be given up for good.
+    async fn serve(&mut self, answers: &mpsc::Sender<Answer>) -> Result<(), Status> {
+        while let Some(answer) = self.next().await? {
+            if answers.send(Ok(answer)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<RegisterResponse>, Status> {
         let patience = self.entry.is_none().then_some(FIRST_REQUEST);
         let request = tokio::select! {
-            request = self.requests.message() => Some(request?),
+            request = self.requests.message() => request?,
             () = sleep(patience) => {
                 return Err(Status::deadline_exceeded("no request came; the first one must carry `workload`"));
             }
-            // An error means that the registry is gone, which ends the stream as well.
-            _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
-            () = expired(&self.clock, self.peer.expires) => None,
-        };
-        let Some(request) = request else {
-            return Err(self.outlived());
         };
         let Some(request) = request else {
             // It says itself that it goes, whatever becomes of its connection.
@@ -425,20 +448,8 @@ impl Session {
                 pace::LONGEST
             )));
         };
-        tokio::select! {
-            () = tokio::time::sleep_until(turn) => return Ok(()),
-            _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
-            () = expired(&self.clock, self.peer.expires) => {}
-        }
-        Err(self.outlived())
-    }
-
-    /// The certificate has ended, and its workload need not have.
-    fn outlived(&mut self) -> Status {
-        self.leave_later();
-        Status::unauthenticated(
-            "the certificate that this stream was opened with has expired; register again with a new one",
-        )
+        tokio::time::sleep_until(turn).await;
+        Ok(())
     }
 
     /// Removes the entry, unless another stream speaks for it.
