@@ -9,10 +9,11 @@
 
 mod owners;
 mod pace;
+mod read;
 mod store;
 
 use crate::{
-    model::{Health, Locality, Model, RegisteredWorkload, is_dns_label, is_label_key, is_label_value},
+    model::{Health, RegisteredWorkload, Workloads},
     peers::Grace,
     proto::registration::{
         self as proto, RegisterRequest, RegisterResponse,
@@ -27,9 +28,9 @@ use mesh_ca::{
 use mesh_xds::server::{Bucket, Full, Place, Places};
 use owners::{End, Owner, Speaker, TooMany};
 use pace::Pace;
+use read::{health, parse};
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -38,8 +39,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Istio's mark of a workload that speaks the mesh's mTLS.
-const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Bytes of a request; honest ones have some hundreds.
 const LARGEST_REQUEST: usize = 64 << 10;
 
@@ -54,9 +53,6 @@ const RENEWAL: Duration = Duration::from_secs(10).saturating_add(pace::LONGEST);
 const STREAMS: usize = 20_000;
 /// A stream that says nothing for this long after its start is ended.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-
-/// Labels, and ports, of a workload: each is kept, and looked up.
-const MOST_LABELS: usize = 128;
 
 /// Bytes of `RegisterRequest.process` and `.session`.
 const LONGEST_ID: usize = 64;
@@ -161,31 +157,8 @@ impl Registry {
         identity: Option<&SpiffeId>,
     ) -> Result<(RegisteredWorkload, Arc<Snapshot>), Status> {
         let mut owners = self.owners();
-        let current = self.publisher.current();
-        let standing = |key: &(String, String)| {
-            let held = current.model.workloads.find(&key.0, &key.1);
-            let is_same = held.is_some_and(|held| {
-                held.address == workload.address
-                    && held.ports == workload.ports
-                    && held.service_account == workload.service_account
-            });
-            let owner = owners.1.get(key);
-            let speaks = |owner: &Owner| owner.is(speaker.stream) || owner.is_again(&speaker, identity);
-            if owner.is_some_and(speaks)
-                || is_same && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
-            {
-                Standing::Own
-            } else if held.is_none() {
-                Standing::Free
-            } else {
-                Standing::Taken
-            }
-        };
-        let names = [Some(workload.name.clone()), workload.name_with_port()].into_iter().flatten();
-        let keys = names.map(|name| (workload.namespace.clone(), name)).map(|key| (standing(&key), key));
-        let Some((_, key)) =
-            keys.filter(|(standing, _)| *standing != Standing::Taken).min_by_key(|(standing, _)| *standing)
-        else {
+        let workloads = &self.publisher.current().model.workloads;
+        let Some(key) = key(&owners.1, workloads, &workload, &speaker, identity) else {
             return Err(Status::permission_denied(format!(
                 "workload {:?}: others are registered by that name at {}; choose another name",
                 workload.name, workload.address
@@ -201,6 +174,22 @@ impl Registry {
         })?;
         let snapshot = self.publisher.add_workload(workload.clone());
         Ok((workload, snapshot))
+    }
+
+    /// Whether what is published would be another if that were, too.
+    fn would_change(
+        &self,
+        workload: &RegisteredWorkload,
+        speaker: &Speaker,
+        identity: Option<&SpiffeId>,
+    ) -> bool {
+        let owners = self.owners();
+        let workloads = &self.publisher.current().model.workloads;
+        // Without a name it is refused.
+        key(&owners.1, workloads, workload, speaker, identity).is_some_and(|(namespace, name)| {
+            let wanted = RegisteredWorkload { name, ..workload.clone() };
+            workloads.find(&namespace, &wanted.name).is_none_or(|published| **published != wanted)
+        })
     }
 
     /// `stream` speaks for an entry no more. If nobody else does, it goes.
@@ -239,6 +228,39 @@ impl Registry {
         owner.say_again(stream, workload.clone());
         Ok(self.publisher.add_workload(workload))
     }
+}
+
+/// The name that a workload gets; `None`: those that it may have are others'.
+fn key(
+    owners: &Owners,
+    workloads: &Workloads,
+    workload: &RegisteredWorkload,
+    speaker: &Speaker,
+    identity: Option<&SpiffeId>,
+) -> Option<(String, String)> {
+    let standing = |key: &(String, String)| {
+        let held = workloads.find(&key.0, &key.1);
+        let is_same = held.is_some_and(|held| {
+            held.address == workload.address
+                && held.ports == workload.ports
+                && held.service_account == workload.service_account
+        });
+        let owner = owners.get(key);
+        let speaks = |owner: &Owner| owner.is(speaker.stream) || owner.is_again(speaker, identity);
+        if owner.is_some_and(speaks)
+            || is_same && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
+        {
+            Standing::Own
+        } else if held.is_none() {
+            Standing::Free
+        } else {
+            Standing::Taken
+        }
+    };
+    let names = [Some(workload.name.clone()), workload.name_with_port()].into_iter().flatten();
+    let keys = names.map(|name| (workload.namespace.clone(), name)).map(|key| (standing(&key), key));
+    let free = keys.filter(|(standing, _)| *standing != Standing::Taken);
+    free.min_by_key(|(standing, _)| *standing).map(|(_, key)| key)
 }
 
 /// How a name stands to a stream that wants it.
@@ -398,15 +420,15 @@ impl Session {
             }
         }
         let health = health(request.health)?;
-        self.turn().await?;
-        let publisher = self.registry.publisher.clone();
+        let (process, session) = (request.process, request.session);
+        let speaker = Speaker { stream: self.stream, process, session };
+        if self.would_change(request.workload.as_ref(), health, &speaker)? {
+            self.turn().await?;
+        }
         let (workload, snapshot) = match (request.workload, &self.entry) {
-            (Some(workload), _) => {
-                let parsed = parse(&workload, &self.peer, &publisher.current().model)?;
-                let workload = RegisteredWorkload { health, ..parsed };
+            (Some(said), _) => {
+                let workload = self.parse(&said, health)?;
                 let identity = self.peer.identity.as_ref();
-                let (process, session) = (request.process, request.session);
-                let speaker = Speaker { stream: self.stream, process, session };
                 let (workload, snapshot) = self.registry.publish(workload, speaker, identity)?;
                 if self.entry.as_ref().is_some_and(|entry| {
                     (&entry.namespace, &entry.name) != (&workload.namespace, &workload.name)
@@ -435,6 +457,32 @@ impl Session {
         );
         self.entry = Some(workload);
         Ok(Some(RegisterResponse { workload_entry: name, revision: snapshot.revision.to_string() }))
+    }
+
+    /// Whether a request changes anything for others.
+    fn would_change(
+        &self,
+        said: Option<&proto::Workload>,
+        health: Health,
+        speaker: &Speaker,
+    ) -> Result<bool, Status> {
+        Ok(match (said, &self.entry) {
+            (Some(said), _) => {
+                let (workload, identity) = (self.parse(said, health)?, self.peer.identity.as_ref());
+                self.registry.would_change(&workload, speaker, identity)
+            }
+            (None, Some(entry)) => {
+                let published = &self.registry.publisher.current().model.workloads;
+                let wanted = RegisteredWorkload { health, ..entry.clone() };
+                published.find(&entry.namespace, &entry.name).is_none_or(|published| **published != wanted)
+            }
+            (None, None) => false,
+        })
+    }
+
+    fn parse(&self, said: &proto::Workload, health: Health) -> Result<RegisteredWorkload, Status> {
+        let parsed = parse(said, &self.peer, &self.registry.publisher.current().model)?;
+        Ok(RegisteredWorkload { health, ..parsed })
     }
 
     /// Waits until the account may change something. What was registered here stays a while if it may not: that others of
@@ -500,110 +548,6 @@ async fn sleep(time: Option<Duration>) {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
     }
-}
-
-fn health(value: i32) -> Result<Health, Status> {
-    match proto::Health::try_from(value) {
-        Ok(proto::Health::Healthy) => Ok(Health::Healthy),
-        Ok(proto::Health::Unhealthy) => Ok(Health::Unhealthy),
-        Ok(proto::Health::Draining) => Ok(Health::Draining),
-        Err(_) => Err(Status::invalid_argument(format!("health {value} is not one this version knows"))),
-    }
-}
-
-/// Reads a workload, with what its group lends it.
-fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<RegisteredWorkload, Status> {
-    let invalid = |text: String| Status::invalid_argument(format!("workload {:?}: {text}", said.name));
-    peer.may_be(Some(&said.namespace), Some(&said.service_account))?;
-    let own = |said: &str, verified: Option<&str>, default: &str| match (said, verified) {
-        ("", Some(verified)) => verified.to_owned(),
-        ("", None) => default.to_owned(),
-        (said, _) => said.to_owned(),
-    };
-    let identity = peer.identity.as_ref();
-    let namespace = own(&said.namespace, identity.and_then(|id| id.namespace()), "default");
-    let service_account = own(&said.service_account, identity.and_then(|id| id.service_account()), "default");
-    if !is_dns_label(&namespace) {
-        return Err(invalid(format!("{namespace:?} is not a namespace")));
-    }
-    let address: IpAddr = said
-        .address
-        .parse()
-        .map_err(|_| invalid(format!("address {:?} is not a literal IP address", said.address)))?;
-    if address.is_unspecified() || address.is_multicast() {
-        return Err(invalid(format!("address {address} is not one that clients can connect to")));
-    }
-    let group = match said.group.as_str() {
-        "" => None,
-        name => Some(model.config.workload_group(&namespace, name).ok_or_else(|| {
-            Status::failed_precondition(format!(
-                "workload {:?}: WorkloadGroup {namespace}/{name} does not exist; apply it, or register without a group",
-                said.name
-            ))
-        })?),
-    };
-    if let Some(wanted) = group.and_then(|group| group.service_account.as_ref())
-        && *wanted != service_account
-    {
-        return Err(Status::permission_denied(format!(
-            "workload {:?}: WorkloadGroup {namespace}/{} is for service account {wanted}, not {service_account}",
-            said.name, said.group
-        )));
-    }
-    let base = if said.group.is_empty() { &said.name } else { &said.group };
-    if !is_dns_label(base) {
-        return Err(invalid("it needs a name (a DNS label), or a group".to_owned()));
-    }
-    for (what, count) in [("labels", said.labels.len()), ("ports", said.ports.len())] {
-        if count > MOST_LABELS {
-            return Err(invalid(format!("it has {count} {what}, and {MOST_LABELS} are the limit")));
-        }
-    }
-    let mut ports: BTreeMap<String, u16> = group.map(|group| group.ports.clone()).unwrap_or_default();
-    for (name, port) in &said.ports {
-        let port = u16::try_from(*port).ok().filter(|port| *port > 0);
-        ports.insert(
-            name.clone(),
-            port.ok_or_else(|| invalid(format!("port {name:?} is not one: 1 to 65535 are")))?,
-        );
-    }
-    if ports.is_empty() {
-        return Err(invalid("it names no port".to_owned()));
-    }
-    let mut labels = group.map(|group| group.labels.clone()).unwrap_or_default();
-    for (key, value) in &said.labels {
-        if !is_label_key(key) || !is_label_value(value) {
-            return Err(invalid(format!("{key:?}: {value:?} is not a label")));
-        }
-        labels.insert(key.clone(), value.clone());
-    }
-    // Who proved its identity has the certificate to serve with: it cannot ask its clients for plaintext.
-    if identity.is_some() {
-        labels.insert(TLS_MODE.to_owned(), "istio".to_owned());
-    } else {
-        // In development, where certificates are for the asking: so unless it says otherwise.
-        labels.entry(TLS_MODE.to_owned()).or_insert_with(|| "istio".to_owned());
-    }
-    let locality = match said.locality.as_str() {
-        "" => group.map(|group| group.locality.clone()).unwrap_or_default(),
-        text => Locality::parse(text),
-    };
-    let weight = match said.weight {
-        0 => group.map_or(1, |group| group.weight),
-        weight => weight,
-    };
-    Ok(RegisteredWorkload {
-        name: RegisteredWorkload::name_at(base, address),
-        namespace,
-        service_account,
-        address,
-        ports,
-        labels,
-        locality,
-        weight,
-        health: Health::Healthy,
-        group: (!said.group.is_empty()).then(|| said.group.clone()),
-    })
 }
 
 #[cfg(test)]

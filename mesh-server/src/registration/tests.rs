@@ -26,6 +26,8 @@ fn trust_domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Any certificate, with the names and times of these tests.
 fn certificate(not_after: SystemTime) -> PeerCertificate {
     let authority = Authority::in_memory(&trust_domain()).unwrap();
@@ -62,8 +64,8 @@ async fn serve_until(registry: &Registry, clock: Clock, not_after: SystemTime, g
     Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 
-/// A connection in memory, so that the clock may stand still, of a client that takes no answers.
-fn unread(router: Router) -> Channel {
+/// A connection in memory, so that the clock may stand still; of a stream that is not read it takes so many bytes.
+fn in_memory(router: Router, window: u32) -> Channel {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let connections = stream::iter([Ok::<_, io::Error>(theirs)]).chain(stream::pending());
     tokio::spawn(router.serve_with_incoming(connections));
@@ -71,8 +73,14 @@ fn unread(router: Router) -> Channel {
     let dial = tower::service_fn(move |_: http::Uri| {
         std::future::ready(ours.take().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused)))
     });
-    let endpoint = Endpoint::from_static("http://in-memory").initial_stream_window_size(0);
+    let endpoint = Endpoint::from_static("http://in-memory").initial_stream_window_size(window);
     endpoint.connect_with_connector_lazy(dial)
+}
+
+/// Nobody of the account may change anything for now.
+fn tire(registry: &Registry) {
+    let account = "spiffe://cluster.local/ns/default/sa/reviews";
+    while registry.pace.turn(account, tokio::time::Instant::now()).is_some() {}
 }
 
 async fn register(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming<RegisterResponse>) {
@@ -161,6 +169,25 @@ async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one
     assert_eq!(registered(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_changes_nothing_is_no_change_of_its_account() {
+    let registry = registry();
+    let channel = in_memory(
+        service(&registry, Clock::system(), SystemTime::now() + HOUR, Grace::default()),
+        u16::MAX.into(),
+    );
+    let (requests, mut responses) = register(channel.clone()).await;
+    tire(&registry);
+    requests.send(RegisterRequest::default()).await.unwrap();
+    assert!(responses.message().await.unwrap().is_some(), "it is as healthy as before");
+    let (_again, _responses) = register(channel.clone()).await;
+    let drains = RegisterRequest { health: proto::Health::Draining.into(), ..RegisterRequest::default() };
+    requests.send(drains).await.unwrap();
+    let status = responses.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("changes its workloads so often"), "{status}");
+}
+
 /// Registers in a client that takes no answers, says that it is there some more times, and lets this happen.
 async fn unread_until<F: Future>(
     registry: &Registry,
@@ -170,7 +197,7 @@ async fn unread_until<F: Future>(
 ) {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let router = service(registry, Clock::tokio(start), start + lifetime, Grace::default());
-    let (requests, _responses) = open(unread(router)).await;
+    let (requests, _responses) = open(in_memory(router, 0)).await;
     until(registry, |awaited| awaited == Some(false)).await;
     // As many as fit somewhere.
     for _ in 0..more {
@@ -184,10 +211,9 @@ async fn unread_until<F: Future>(
 async fn a_client_that_takes_no_answers_is_there_no_longer_than_its_certificate() {
     for more in [0, 10] {
         let registry = Registry { places: Places::new(1), ..registry() };
-        let hour = Duration::from_secs(3600);
-        unread_until(&registry, hour, more, || async {
+        unread_until(&registry, HOUR, more, || async {
             let registered = || registry.publisher.current().model.workloads.len();
-            tokio::time::sleep(hour - Duration::from_secs(60)).await;
+            tokio::time::sleep(HOUR - Duration::from_secs(60)).await;
             assert_eq!((registered(), registry.places.take("a").is_ok()), (1, false), "{more}");
             tokio::time::sleep(Duration::from_secs(60) + RENEWAL + Duration::from_secs(1)).await;
             assert_eq!((registered(), registry.places.take("a").is_ok()), (0, true), "{more}");
@@ -200,7 +226,7 @@ async fn a_client_that_takes_no_answers_is_there_no_longer_than_its_certificate(
 async fn a_client_that_takes_no_answers_is_let_go_at_shutdown() {
     for more in [0, 10] {
         let registry = Registry { places: Places::new(1), ..registry() };
-        unread_until(&registry, Duration::from_secs(3600), more, || async {
+        unread_until(&registry, HOUR, more, || async {
             registry.close();
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert!(registry.places.take("a").is_ok(), "{more}");
