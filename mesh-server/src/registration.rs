@@ -9,10 +9,11 @@
 
 mod owners;
 mod pace;
+mod read;
 mod store;
 
 use crate::{
-    model::{Health, Locality, Model, RegisteredWorkload, is_dns_label, is_label_key, is_label_value},
+    model::{Health, RegisteredWorkload, Workloads},
     peers::Grace,
     proto::registration::{
         self as proto, RegisterRequest, RegisterResponse,
@@ -20,7 +21,6 @@ use crate::{
     },
     publish::{AnonymousPeers, Peer, Publisher, Snapshot},
 };
-use futures_util::{Stream, stream};
 use mesh_ca::{
     clock::Clock,
     spiffe_id::{SpiffeId, TrustDomain},
@@ -28,19 +28,17 @@ use mesh_ca::{
 use mesh_xds::server::{Bucket, Full, Place, Places};
 use owners::{End, Owner, Speaker, TooMany};
 use pace::Pace;
+use read::{health, parse};
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    pin::Pin,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 pub use store::WorkloadFile;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Istio's mark of a workload that speaks the mesh's mTLS.
-const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Bytes of a request; honest ones have some hundreds.
 const LARGEST_REQUEST: usize = 64 << 10;
 
@@ -55,9 +53,6 @@ const RENEWAL: Duration = Duration::from_secs(10).saturating_add(pace::LONGEST);
 const STREAMS: usize = 20_000;
 /// A stream that says nothing for this long after its start is ended.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-
-/// Labels, and ports, of a workload: each is kept, and looked up.
-const MOST_LABELS: usize = 128;
 
 /// Bytes of `RegisterRequest.process` and `.session`.
 const LONGEST_ID: usize = 64;
@@ -162,31 +157,8 @@ impl Registry {
         identity: Option<&SpiffeId>,
     ) -> Result<(RegisteredWorkload, Arc<Snapshot>), Status> {
         let mut owners = self.owners();
-        let current = self.publisher.current();
-        let standing = |key: &(String, String)| {
-            let held = current.model.workloads.find(&key.0, &key.1);
-            let is_same = held.is_some_and(|held| {
-                held.address == workload.address
-                    && held.ports == workload.ports
-                    && held.service_account == workload.service_account
-            });
-            let owner = owners.1.get(key);
-            let speaks = |owner: &Owner| owner.is(speaker.stream) || owner.is_again(&speaker, identity);
-            if owner.is_some_and(speaks)
-                || is_same && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
-            {
-                Standing::Own
-            } else if held.is_none() {
-                Standing::Free
-            } else {
-                Standing::Taken
-            }
-        };
-        let names = [Some(workload.name.clone()), workload.name_with_port()].into_iter().flatten();
-        let keys = names.map(|name| (workload.namespace.clone(), name)).map(|key| (standing(&key), key));
-        let Some((_, key)) =
-            keys.filter(|(standing, _)| *standing != Standing::Taken).min_by_key(|(standing, _)| *standing)
-        else {
+        let workloads = &self.publisher.current().model.workloads;
+        let Some(key) = key(&owners.1, workloads, &workload, &speaker, identity) else {
             return Err(Status::permission_denied(format!(
                 "workload {:?}: others are registered by that name at {}; choose another name",
                 workload.name, workload.address
@@ -202,6 +174,22 @@ impl Registry {
         })?;
         let snapshot = self.publisher.add_workload(workload.clone());
         Ok((workload, snapshot))
+    }
+
+    /// Whether what is published would be another if that were, too.
+    fn would_change(
+        &self,
+        workload: &RegisteredWorkload,
+        speaker: &Speaker,
+        identity: Option<&SpiffeId>,
+    ) -> bool {
+        let owners = self.owners();
+        let workloads = &self.publisher.current().model.workloads;
+        // Without a name it is refused.
+        key(&owners.1, workloads, workload, speaker, identity).is_some_and(|(namespace, name)| {
+            let wanted = RegisteredWorkload { name, ..workload.clone() };
+            workloads.find(&namespace, &wanted.name).is_none_or(|published| **published != wanted)
+        })
     }
 
     /// `stream` speaks for an entry no more. If nobody else does, it goes.
@@ -242,6 +230,39 @@ impl Registry {
     }
 }
 
+/// The name that a workload gets; `None`: those that it may have are others'.
+fn key(
+    owners: &Owners,
+    workloads: &Workloads,
+    workload: &RegisteredWorkload,
+    speaker: &Speaker,
+    identity: Option<&SpiffeId>,
+) -> Option<(String, String)> {
+    let standing = |key: &(String, String)| {
+        let held = workloads.find(&key.0, &key.1);
+        let is_same = held.is_some_and(|held| {
+            held.address == workload.address
+                && held.ports == workload.ports
+                && held.service_account == workload.service_account
+        });
+        let owner = owners.get(key);
+        let speaks = |owner: &Owner| owner.is(speaker.stream) || owner.is_again(speaker, identity);
+        if owner.is_some_and(speaks)
+            || is_same && owner.is_none_or(|owner| owner.identity.as_ref() == identity)
+        {
+            Standing::Own
+        } else if held.is_none() {
+            Standing::Free
+        } else {
+            Standing::Taken
+        }
+    };
+    let names = [Some(workload.name.clone()), workload.name_with_port()].into_iter().flatten();
+    let keys = names.map(|name| (workload.namespace.clone(), name)).map(|key| (standing(&key), key));
+    let free = keys.filter(|(standing, _)| *standing != Standing::Taken);
+    free.min_by_key(|(standing, _)| *standing).map(|(_, key)| key)
+}
+
 /// How a name stands to a stream that wants it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
@@ -260,7 +281,7 @@ pub struct RegistrationService {
 
 #[tonic::async_trait]
 impl WorkloadRegistration for RegistrationService {
-    type RegisterStream = Pin<Box<dyn Stream<Item = Result<RegisterResponse, Status>> + Send>>;
+    type RegisterStream = ReceiverStream<Answer>;
 
     async fn register(
         &self,
@@ -297,7 +318,6 @@ impl WorkloadRegistration for RegistrationService {
         };
         let session = Session {
             registry: self.registry.clone(),
-            closing: self.registry.closing.subscribe(),
             clock: self.clock.clone(),
             peer,
             account,
@@ -308,17 +328,14 @@ impl WorkloadRegistration for RegistrationService {
             grace,
             _place: place,
         };
-        let responses = stream::unfold(Some(session), |session| async move {
-            let mut session = session?;
-            match session.next().await {
-                Ok(Some(response)) => Some((Ok(response), Some(session))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        Ok(Response::new(Box::pin(responses)))
+        // Room for an answer, and for why the stream ends.
+        let (answers, responses) = mpsc::channel(2);
+        tokio::spawn(session.run(answers));
+        Ok(Response::new(ReceiverStream::new(responses)))
     }
 }
+
+type Answer = Result<RegisterResponse, Status>;
 
 fn shutting_down() -> Status {
     Status::unavailable("the control plane is shutting down")
@@ -327,7 +344,6 @@ fn shutting_down() -> Status {
 /// One stream. Its entry ends with it, however it ends.
 struct Session {
     registry: Registry,
-    closing: watch::Receiver<bool>,
     clock: Clock,
     peer: Peer,
     account: String,
@@ -341,19 +357,48 @@ struct Session {
 }
 
 impl Session {
+    /// In a task of its own: a client that takes no answers has no more time than others.
+    async fn run(mut self, answers: mpsc::Sender<Answer>) {
+        let Ok(last) = answers.clone().try_reserve_owned() else { return };
+        let (mut closing, clock, expires) =
+            (self.registry.closing.subscribe(), self.clock.clone(), self.peer.expires);
+        let ended = tokio::select! {
+            ended = self.serve(&answers) => ended,
+            // Nobody listens.
+            () = answers.closed() => return,
+            // An error means that the registry is gone, which ends the stream as well.
+            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
+            () = expired(&clock, expires) => {
+                self.leave_later();
+                Err(Status::unauthenticated(
+                    "the certificate that this stream was opened with has expired; register again with a new one",
+                ))
+            }
+        };
+        // Whoever reads why it ended finds that it has.
+        drop(self);
+        if let Err(status) = ended {
+            last.send(Err(status));
+        }
+    }
+
+    /// Until the client says that it goes. Whatever is awaited here may be given up for good.
+    async fn serve(&mut self, answers: &mpsc::Sender<Answer>) -> Result<(), Status> {
+        while let Some(answer) = self.next().await? {
+            if answers.send(Ok(answer)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<RegisterResponse>, Status> {
         let patience = self.entry.is_none().then_some(FIRST_REQUEST);
         let request = tokio::select! {
-            request = self.requests.message() => Some(request?),
+            request = self.requests.message() => request?,
             () = sleep(patience) => {
                 return Err(Status::deadline_exceeded("no request came; the first one must carry `workload`"));
             }
-            // An error means that the registry is gone, which ends the stream as well.
-            _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
-            () = expired(&self.clock, self.peer.expires) => None,
-        };
-        let Some(request) = request else {
-            return Err(self.outlived());
         };
         let Some(request) = request else {
             // It says itself that it goes, whatever becomes of its connection.
@@ -375,15 +420,15 @@ impl Session {
             }
         }
         let health = health(request.health)?;
-        self.turn().await?;
-        let publisher = self.registry.publisher.clone();
+        let (process, session) = (request.process, request.session);
+        let speaker = Speaker { stream: self.stream, process, session };
+        if self.would_change(request.workload.as_ref(), health, &speaker)? {
+            self.turn().await?;
+        }
         let (workload, snapshot) = match (request.workload, &self.entry) {
-            (Some(workload), _) => {
-                let parsed = parse(&workload, &self.peer, &publisher.current().model)?;
-                let workload = RegisteredWorkload { health, ..parsed };
+            (Some(said), _) => {
+                let workload = self.parse(&said, health)?;
                 let identity = self.peer.identity.as_ref();
-                let (process, session) = (request.process, request.session);
-                let speaker = Speaker { stream: self.stream, process, session };
                 let (workload, snapshot) = self.registry.publish(workload, speaker, identity)?;
                 if self.entry.as_ref().is_some_and(|entry| {
                     (&entry.namespace, &entry.name) != (&workload.namespace, &workload.name)
@@ -414,6 +459,32 @@ impl Session {
         Ok(Some(RegisterResponse { workload_entry: name, revision: snapshot.revision.to_string() }))
     }
 
+    /// Whether a request changes anything for others.
+    fn would_change(
+        &self,
+        said: Option<&proto::Workload>,
+        health: Health,
+        speaker: &Speaker,
+    ) -> Result<bool, Status> {
+        Ok(match (said, &self.entry) {
+            (Some(said), _) => {
+                let (workload, identity) = (self.parse(said, health)?, self.peer.identity.as_ref());
+                self.registry.would_change(&workload, speaker, identity)
+            }
+            (None, Some(entry)) => {
+                let published = &self.registry.publisher.current().model.workloads;
+                let wanted = RegisteredWorkload { health, ..entry.clone() };
+                published.find(&entry.namespace, &entry.name).is_none_or(|published| **published != wanted)
+            }
+            (None, None) => false,
+        })
+    }
+
+    fn parse(&self, said: &proto::Workload, health: Health) -> Result<RegisteredWorkload, Status> {
+        let parsed = parse(said, &self.peer, &self.registry.publisher.current().model)?;
+        Ok(RegisteredWorkload { health, ..parsed })
+    }
+
     /// Waits until the account may change something. What was registered here stays a while if it may not: that others of
     /// the account are busy is no fault of this workload.
     async fn turn(&mut self) -> Result<(), Status> {
@@ -425,20 +496,8 @@ impl Session {
                 pace::LONGEST
             )));
         };
-        tokio::select! {
-            () = tokio::time::sleep_until(turn) => return Ok(()),
-            _ = self.closing.wait_for(|closing| *closing) => return Err(shutting_down()),
-            () = expired(&self.clock, self.peer.expires) => {}
-        }
-        Err(self.outlived())
-    }
-
-    /// The certificate has ended, and its workload need not have.
-    fn outlived(&mut self) -> Status {
-        self.leave_later();
-        Status::unauthenticated(
-            "the certificate that this stream was opened with has expired; register again with a new one",
-        )
+        tokio::time::sleep_until(turn).await;
+        Ok(())
     }
 
     /// Removes the entry, unless another stream speaks for it.
@@ -489,110 +548,6 @@ async fn sleep(time: Option<Duration>) {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
     }
-}
-
-fn health(value: i32) -> Result<Health, Status> {
-    match proto::Health::try_from(value) {
-        Ok(proto::Health::Healthy) => Ok(Health::Healthy),
-        Ok(proto::Health::Unhealthy) => Ok(Health::Unhealthy),
-        Ok(proto::Health::Draining) => Ok(Health::Draining),
-        Err(_) => Err(Status::invalid_argument(format!("health {value} is not one this version knows"))),
-    }
-}
-
-/// Reads a workload, with what its group lends it.
-fn parse(said: &proto::Workload, peer: &Peer, model: &Model) -> Result<RegisteredWorkload, Status> {
-    let invalid = |text: String| Status::invalid_argument(format!("workload {:?}: {text}", said.name));
-    peer.may_be(Some(&said.namespace), Some(&said.service_account))?;
-    let own = |said: &str, verified: Option<&str>, default: &str| match (said, verified) {
-        ("", Some(verified)) => verified.to_owned(),
-        ("", None) => default.to_owned(),
-        (said, _) => said.to_owned(),
-    };
-    let identity = peer.identity.as_ref();
-    let namespace = own(&said.namespace, identity.and_then(|id| id.namespace()), "default");
-    let service_account = own(&said.service_account, identity.and_then(|id| id.service_account()), "default");
-    if !is_dns_label(&namespace) {
-        return Err(invalid(format!("{namespace:?} is not a namespace")));
-    }
-    let address: IpAddr = said
-        .address
-        .parse()
-        .map_err(|_| invalid(format!("address {:?} is not a literal IP address", said.address)))?;
-    if address.is_unspecified() || address.is_multicast() {
-        return Err(invalid(format!("address {address} is not one that clients can connect to")));
-    }
-    let group = match said.group.as_str() {
-        "" => None,
-        name => Some(model.config.workload_group(&namespace, name).ok_or_else(|| {
-            Status::failed_precondition(format!(
-                "workload {:?}: WorkloadGroup {namespace}/{name} does not exist; apply it, or register without a group",
-                said.name
-            ))
-        })?),
-    };
-    if let Some(wanted) = group.and_then(|group| group.service_account.as_ref())
-        && *wanted != service_account
-    {
-        return Err(Status::permission_denied(format!(
-            "workload {:?}: WorkloadGroup {namespace}/{} is for service account {wanted}, not {service_account}",
-            said.name, said.group
-        )));
-    }
-    let base = if said.group.is_empty() { &said.name } else { &said.group };
-    if !is_dns_label(base) {
-        return Err(invalid("it needs a name (a DNS label), or a group".to_owned()));
-    }
-    for (what, count) in [("labels", said.labels.len()), ("ports", said.ports.len())] {
-        if count > MOST_LABELS {
-            return Err(invalid(format!("it has {count} {what}, and {MOST_LABELS} are the limit")));
-        }
-    }
-    let mut ports: BTreeMap<String, u16> = group.map(|group| group.ports.clone()).unwrap_or_default();
-    for (name, port) in &said.ports {
-        let port = u16::try_from(*port).ok().filter(|port| *port > 0);
-        ports.insert(
-            name.clone(),
-            port.ok_or_else(|| invalid(format!("port {name:?} is not one: 1 to 65535 are")))?,
-        );
-    }
-    if ports.is_empty() {
-        return Err(invalid("it names no port".to_owned()));
-    }
-    let mut labels = group.map(|group| group.labels.clone()).unwrap_or_default();
-    for (key, value) in &said.labels {
-        if !is_label_key(key) || !is_label_value(value) {
-            return Err(invalid(format!("{key:?}: {value:?} is not a label")));
-        }
-        labels.insert(key.clone(), value.clone());
-    }
-    // Who proved its identity has the certificate to serve with: it cannot ask its clients for plaintext.
-    if identity.is_some() {
-        labels.insert(TLS_MODE.to_owned(), "istio".to_owned());
-    } else {
-        // In development, where certificates are for the asking: so unless it says otherwise.
-        labels.entry(TLS_MODE.to_owned()).or_insert_with(|| "istio".to_owned());
-    }
-    let locality = match said.locality.as_str() {
-        "" => group.map(|group| group.locality.clone()).unwrap_or_default(),
-        text => Locality::parse(text),
-    };
-    let weight = match said.weight {
-        0 => group.map_or(1, |group| group.weight),
-        weight => weight,
-    };
-    Ok(RegisteredWorkload {
-        name: RegisteredWorkload::name_at(base, address),
-        namespace,
-        service_account,
-        address,
-        ports,
-        labels,
-        locality,
-        weight,
-        health: Health::Healthy,
-        group: (!said.group.is_empty()).then(|| said.group.clone()),
-    })
 }
 
 #[cfg(test)]

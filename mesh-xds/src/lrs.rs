@@ -8,6 +8,7 @@
 mod load;
 mod machine;
 mod report;
+mod reported;
 mod service;
 mod sums;
 mod task;

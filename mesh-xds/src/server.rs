@@ -20,6 +20,7 @@ mod places;
 #[cfg(test)]
 pub(crate) mod recorded;
 mod refusals;
+mod rejections;
 pub(crate) mod requests;
 #[cfg(test)]
 mod rules;

@@ -102,10 +102,9 @@ impl Metrics {
                 Ok(StreamEvent::Connected { .. }) => {
                     self.connections.inc();
                 }
-                Ok(StreamEvent::Rejected { kind, node, text, .. }) => {
+                Ok(StreamEvent::Rejected { kind, .. }) => {
                     let label = TypeLabel { r#type: kind.abbreviation() };
                     self.rejects.get_or_create(&label).inc();
-                    tracing::warn!(%node, kind = kind.abbreviation(), %text, "a client rejected its configuration");
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "stream events were not counted"),

@@ -59,11 +59,16 @@ impl Services {
 
 pub(super) async fn serve_grpc(door: Door, services: Services, ages: Ages, stop: watch::Receiver<bool>) {
     let routes = services.routes();
-    let stopped = stop.clone();
+    let stopping = stop.clone();
     serve(door, stop, |arrival| {
-        let (routes, stop) = (routes.clone(), stopped.clone());
+        let (routes, stop) = (routes.clone(), stopping.clone());
         async move {
-            match arrival.http2().await {
+            let connection = tokio::select! {
+                connection = arrival.http2() => connection,
+                // It has asked for nothing yet.
+                () = stopped(stop.clone()) => return,
+            };
+            match connection {
                 Ok(connection) => {
                     let peer = connection.peer.clone();
                     connection::serve(connection, peer, routes, ages, stop).await;

@@ -6,22 +6,27 @@ use crate::{
     compile::{Mesh, fixture},
     source::Loaded,
 };
+use futures_util::{StreamExt, stream};
 use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
 use mesh_ca::{
     certificate::PeerCertificate,
     issuer::{Authority, PeerInfo},
 };
-use tokio::{net::TcpListener, sync::mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use std::io;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     client::Grpc,
     service::{Routes, interceptor::InterceptedService},
-    transport::{Channel, Server},
+    transport::{Channel, Endpoint, Server, server::Router},
 };
 
 fn trust_domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").unwrap()
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Any certificate, with the names and times of these tests.
 fn certificate(not_after: SystemTime) -> PeerCertificate {
@@ -32,13 +37,8 @@ fn certificate(not_after: SystemTime) -> PeerCertificate {
     certificate
 }
 
-/// A registry whose callers all have one certificate, good until `not_after`.
-async fn serve(registry: &Registry, clock: Clock, not_after: SystemTime) -> Channel {
-    serve_until(registry, clock, not_after, Grace::default()).await
-}
-
-/// The same, over a connection that may reach its age.
-async fn serve_until(registry: &Registry, clock: Clock, not_after: SystemTime, grace: Grace) -> Channel {
+/// The service of callers that all have one certificate, good until `not_after`, and one connection.
+fn service(registry: &Registry, clock: Clock, not_after: SystemTime, grace: Grace) -> Router {
     let certificate = certificate(not_after);
     let service = registry.service(trust_domain(), clock, AnonymousPeers::Refused);
     let service = InterceptedService::new(service, move |mut request: Request<()>| {
@@ -47,14 +47,50 @@ async fn serve_until(registry: &Registry, clock: Clock, not_after: SystemTime, g
         request.extensions_mut().insert(grace.clone());
         Ok(request)
     });
+    Server::builder().add_service(service)
+}
+
+/// A registry whose callers all have one certificate, good until `not_after`.
+async fn serve(registry: &Registry, clock: Clock, not_after: SystemTime) -> Channel {
+    serve_until(registry, clock, not_after, Grace::default()).await
+}
+
+/// The same, over a connection that may reach its age.
+async fn serve_until(registry: &Registry, clock: Clock, not_after: SystemTime, grace: Grace) -> Channel {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let router = service(registry, clock, not_after, grace);
+    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 
+/// A connection in memory, so that the clock may stand still; of a stream that is not read it takes so many bytes.
+fn in_memory(router: Router, window: u32) -> Channel {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let connections = stream::iter([Ok::<_, io::Error>(theirs)]).chain(stream::pending());
+    tokio::spawn(router.serve_with_incoming(connections));
+    let mut ours = Some(TokioIo::new(ours));
+    let dial = tower::service_fn(move |_: http::Uri| {
+        std::future::ready(ours.take().ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused)))
+    });
+    let endpoint = Endpoint::from_static("http://in-memory").initial_stream_window_size(window);
+    endpoint.connect_with_connector_lazy(dial)
+}
+
+/// Nobody of the account may change anything for now.
+fn tire(registry: &Registry) {
+    let account = "spiffe://cluster.local/ns/default/sa/reviews";
+    while registry.pace.turn(account, tokio::time::Instant::now()).is_some() {}
+}
+
 async fn register(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming<RegisterResponse>) {
+    let (requests, mut responses) = open(channel).await;
+    responses.message().await.unwrap().unwrap();
+    (requests, responses)
+}
+
+/// Asks to be registered.
+async fn open(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming<RegisterResponse>) {
     let (requests, receiver) = mpsc::channel(1);
     let workload = proto::Workload {
         name: "reviews".into(),
@@ -69,9 +105,7 @@ async fn register(channel: Channel) -> (mpsc::Sender<RegisterRequest>, Streaming
     let path = PathAndQuery::from_static("/mesh.v1.WorkloadRegistration/Register");
     let codec = tonic_prost::ProstCodec::<RegisterRequest, RegisterResponse>::default();
     let responses = grpc.streaming(Request::new(ReceiverStream::new(receiver)), path, codec).await;
-    let mut responses = responses.unwrap().into_inner();
-    responses.message().await.unwrap().unwrap();
-    (requests, responses)
+    (requests, responses.unwrap().into_inner())
 }
 
 fn registry() -> Registry {
@@ -133,6 +167,73 @@ async fn a_stream_ends_with_its_certificate_and_the_entry_waits_for_the_next_one
     drop((requests, responses));
     registry.remove(entry, owner);
     assert_eq!(registered(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_nothing_is_no_change_of_its_account() {
+    let registry = registry();
+    let channel = in_memory(
+        service(&registry, Clock::system(), SystemTime::now() + HOUR, Grace::default()),
+        u16::MAX.into(),
+    );
+    let (requests, mut responses) = register(channel.clone()).await;
+    tire(&registry);
+    requests.send(RegisterRequest::default()).await.unwrap();
+    assert!(responses.message().await.unwrap().is_some(), "it is as healthy as before");
+    let (_again, _responses) = register(channel.clone()).await;
+    let drains = RegisterRequest { health: proto::Health::Draining.into(), ..RegisterRequest::default() };
+    requests.send(drains).await.unwrap();
+    let status = responses.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("changes its workloads so often"), "{status}");
+}
+
+/// Registers in a client that takes no answers, says that it is there some more times, and lets this happen.
+async fn unread_until<F: Future>(
+    registry: &Registry,
+    lifetime: Duration,
+    more: usize,
+    happens: impl FnOnce() -> F,
+) {
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let router = service(registry, Clock::tokio(start), start + lifetime, Grace::default());
+    let (requests, _responses) = open(in_memory(router, 0)).await;
+    until(registry, |awaited| awaited == Some(false)).await;
+    // As many as fit somewhere.
+    for _ in 0..more {
+        let again = requests.send(RegisterRequest::default());
+        drop(tokio::time::timeout(Duration::from_secs(1), again).await);
+    }
+    happens().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_answers_is_there_no_longer_than_its_certificate() {
+    for more in [0, 10] {
+        let registry = Registry { places: Places::new(1), ..registry() };
+        unread_until(&registry, HOUR, more, || async {
+            let registered = || registry.publisher.current().model.workloads.len();
+            tokio::time::sleep(HOUR - Duration::from_secs(60)).await;
+            assert_eq!((registered(), registry.places.take("a").is_ok()), (1, false), "{more}");
+            tokio::time::sleep(Duration::from_secs(60) + RENEWAL + Duration::from_secs(1)).await;
+            assert_eq!((registered(), registry.places.take("a").is_ok()), (0, true), "{more}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_answers_is_let_go_at_shutdown() {
+    for more in [0, 10] {
+        let registry = Registry { places: Places::new(1), ..registry() };
+        unread_until(&registry, HOUR, more, || async {
+            registry.close();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(registry.places.take("a").is_ok(), "{more}");
+            assert_eq!(registry.publisher.current().model.workloads.len(), 1, "the workload is there");
+        })
+        .await;
+    }
 }
 
 /// Waits for what becomes of an entry that had one stream.

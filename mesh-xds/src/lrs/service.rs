@@ -210,7 +210,7 @@ impl Session {
             if !self.asked {
                 return self.ask(request).map(Some);
             }
-            self.shared.sums.add(&request.clusters, &mut self.current, &*self.known);
+            self.shared.sums.add(&request.clusters, &mut self.current, &*self.known, now());
             self.shared.reports.send_modify(|count| *count += 1);
         }
     }
@@ -304,7 +304,7 @@ impl LoadReportService {
             closing: self.shared.closing.subscribe(),
             expires: lifetime.map(|left| now() + left),
             rate: Bucket::every(REPORTS_AT_ONCE, settings.interval / REPORTS_PER_INTERVAL),
-            current: Current::default(),
+            current: self.shared.sums.client(&account),
             asked: false,
             _place: place,
         };

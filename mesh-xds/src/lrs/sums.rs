@@ -1,16 +1,20 @@
 //! What all clients together reported, by cluster and locality, within bounds.
 //!
 //! Totals only grow, as counters of Prometheus do. Names come from clients: what is beyond the bounds, or a cluster
-//! that is not known, is summed up without a name, so that nothing a client says costs more than one entry.
+//! that is not known, is summed up without a name, so that nothing a client says costs more than one entry. A name that
+//! nobody reports any more makes room for others ([`Reported`]).
 //!
 //! A report is summed up by itself first ([`Clusters`]), by whoever read it, within the same bounds. What all share is
 //! held for one cluster of it at a time, and for no question: neither a long report nor one full of names that
 //! nobody knows keeps others waiting.
 
+use super::reported::Reported;
+use crate::server::{Place as Room, Places as Rooms};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 /// Clusters that are told apart.
@@ -21,7 +25,7 @@ const MAX_PARTS: usize = 64;
 const MAX_NAME: usize = 512;
 /// Clusters and localities of which it is kept what one client has in progress …
 const MAX_CURRENT: usize = 4_096;
-/// … and what all clients have.
+/// … and what all clients have, of which no account can take all.
 const MAX_CURRENT_OF_ALL: usize = 1 << 20;
 /// The largest number that is believed: more than any client does between two reports, and few enough that no client
 /// can fill a counter for everybody.
@@ -78,22 +82,33 @@ pub struct LoadSums {
     pub reports: u64,
 }
 
-/// What a client that is connected has in progress, by cluster and locality as they are summed; the names are those
-/// of the sums.
-#[derive(Debug, Default)]
+/// What a client that is connected has in progress, as it is summed up.
+#[derive(Debug)]
 pub(super) struct Current {
-    entries: usize,
-    clusters: BTreeMap<Arc<str>, Places>,
+    entries: Entries,
+    /// At least as much as the entries take.
+    room: Room,
 }
 
-type Places = BTreeMap<Arc<str>, u64>;
+/// By cluster and locality; the names are those of the sums.
+#[derive(Debug, Default)]
+struct Entries {
+    count: usize,
+    clusters: BTreeMap<Arc<str>, Localities>,
+}
 
-impl Current {
-    /// What it had in progress in a cluster.
-    fn take(&mut self, cluster: &str) -> Places {
-        let places = self.clusters.remove(cluster).unwrap_or_default();
-        self.entries -= places.len();
-        places
+type Localities = BTreeMap<Arc<str>, u64>;
+
+impl Entries {
+    /// What is in progress in a cluster.
+    fn take(&mut self, cluster: &str) -> Localities {
+        let localities = self.clusters.remove(cluster).unwrap_or_default();
+        self.count -= localities.len();
+        localities
+    }
+
+    fn has(&self, cluster: &str, locality: &str) -> bool {
+        self.clusters.get(cluster).is_some_and(|localities| localities.contains_key(locality))
     }
 }
 
@@ -159,7 +174,7 @@ impl ClusterSums {
         }
     }
 
-    fn forget(&mut self, had: &Places) {
+    fn forget(&mut self, had: &Localities) {
         for (place, count) in had {
             self.sums.in_progress = self.sums.in_progress.saturating_sub(*count);
             if let Some(locality) = self.localities.get_mut(place) {
@@ -187,33 +202,48 @@ impl Clusters {
 
 /// The sums of all clients.
 #[derive(Debug)]
-pub(super) struct Collection(Mutex<Collected>);
+pub(super) struct Collection {
+    collected: Mutex<Collected>,
+    /// For entries of what clients have in progress.
+    rooms: Arc<Rooms>,
+}
 
 impl Default for Collection {
     fn default() -> Self {
-        Self(Mutex::new(Collected { clusters: BTreeMap::new(), reports: 0, room: MAX_CURRENT_OF_ALL }))
+        Self { collected: Mutex::default(), rooms: Rooms::new(MAX_CURRENT_OF_ALL) }
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Collected {
-    /// Shared with whoever looks at them.
-    clusters: BTreeMap<Arc<str>, Arc<ClusterSums>>,
+    clusters: BTreeMap<Arc<str>, Cluster>,
+    /// The clusters.
+    reported: Reported,
     reports: u64,
-    /// For entries of what clients have in progress.
-    room: usize,
+}
+
+#[derive(Debug, Default)]
+struct Cluster {
+    /// Shared with whoever looks at them.
+    sums: Arc<ClusterSums>,
+    localities: Reported,
+    drops: Reported,
+    metrics: Reported,
 }
 
 impl Collection {
     fn collected(&self) -> MutexGuard<'_, Collected> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was summed up until now.
     pub(super) fn sums(&self) -> LoadSums {
         let (clusters, reports) = {
             let collected = self.collected();
-            (collected.clusters.clone(), collected.reports)
+            let clusters = collected.clusters.iter();
+            let clusters: Vec<_> =
+                clusters.map(|(name, cluster)| (name.clone(), cluster.sums.clone())).collect();
+            (clusters, collected.reports)
         };
         LoadSums {
             clusters: clusters.into_iter().map(|(name, sums)| (name, (*sums).clone())).collect(),
@@ -221,63 +251,113 @@ impl Collection {
         }
     }
 
+    /// For a client of an account.
+    pub(super) fn client(&self, account: &str) -> Current {
+        Current { entries: Entries::default(), room: self.rooms.none(account) }
+    }
+
     /// Adds a report; `current` is what its client had in progress before, and has now. `known` says of a cluster
     /// that was not reported before whether there is one of that name.
-    pub(super) fn add(&self, report: &Clusters, current: &mut Current, known: &dyn Fn(&str) -> bool) {
-        let mut before = std::mem::take(current);
+    pub(super) fn add(
+        &self,
+        report: &Clusters,
+        current: &mut Current,
+        known: &dyn Fn(&str) -> bool,
+        now: Instant,
+    ) {
+        let mut before = std::mem::take(&mut current.entries);
         for (name, sums) in &report.0 {
             let was_reported = self.collected().clusters.contains_key(name);
             let name = if was_reported || known(name) { name } else { OTHERS };
-            self.collected().add(name, sums, &mut before, current);
+            self.collected().add(name, sums, &mut before, current, now);
         }
         // Each report says all that is in progress.
-        self.forget(&mut before);
+        self.take_out(before);
+        // Less is never refused.
+        let _less = current.room.resize(current.entries.count);
         let mut collected = self.collected();
         collected.reports = collected.reports.saturating_add(1);
     }
 
-    /// Takes out what a client had in progress: it reports of other clusters now, or is gone.
+    /// Takes out what a client had in progress: it is gone.
     pub(super) fn forget(&self, current: &mut Current) {
-        for (name, places) in std::mem::take(current).clusters {
-            self.collected().forget(&name, &places);
+        self.take_out(std::mem::take(&mut current.entries));
+        let _less = current.room.resize(0);
+    }
+
+    fn take_out(&self, entries: Entries) {
+        for (name, localities) in entries.clusters {
+            if let Some(cluster) = self.collected().clusters.get_mut(&name) {
+                Arc::make_mut(&mut cluster.sums).forget(&localities);
+            }
         }
     }
 }
 
 impl Collected {
-    fn add(&mut self, name: &str, sums: &ClusterSums, before: &mut Current, now: &mut Current) {
+    fn add(
+        &mut self,
+        name: &str,
+        sums: &ClusterSums,
+        before: &mut Entries,
+        current: &mut Current,
+        now: Instant,
+    ) {
+        self.reported
+            .let_go(now, MAX_CLUSTERS, &mut self.clusters, |cluster| cluster.sums.sums.in_progress > 0);
         let (name, cluster) = bounded(&mut self.clusters, name, MAX_CLUSTERS);
-        let cluster = Arc::make_mut(cluster);
-        let had = before.take(&name);
-        cluster.forget(&had);
-        self.room += had.len();
-        cluster.add_totals(sums);
+        self.reported.note(&name);
+        cluster.add(&name, sums, before, current, now);
+    }
+}
+
+impl Cluster {
+    fn add(
+        &mut self,
+        name: &Arc<str>,
+        sums: &ClusterSums,
+        before: &mut Entries,
+        current: &mut Current,
+        now: Instant,
+    ) {
+        let all = Arc::make_mut(&mut self.sums);
+        // While what its clients have in progress is in it: none of that may lose its name.
+        self.localities.let_go(now, MAX_PARTS, &mut all.localities, |locality| locality.in_progress > 0);
+        self.drops.let_go(now, MAX_PARTS, &mut all.drops, |_| false);
+        self.metrics.let_go(now, MAX_PARTS, &mut all.metrics, |_| false);
+        all.forget(&before.take(name));
+        all.sums.add(sums.sums);
+        all.add_drops(sums.dropped);
+        for (category, dropped) in &sums.drops {
+            let (category, sum) = bounded(&mut all.drops, category, MAX_PARTS);
+            self.drops.note(&category);
+            count(sum, *dropped);
+        }
+        for (metric, sums) in &sums.metrics {
+            let (metric, sum) = bounded(&mut all.metrics, metric, MAX_PARTS);
+            self.metrics.note(&metric);
+            sum.add(*sums);
+        }
+        let entries = &mut current.entries;
         for (place, sums) in &sums.localities {
-            let (place, locality) = bounded(&mut cluster.localities, place, MAX_PARTS);
+            let (place, locality) = bounded(&mut all.localities, place, MAX_PARTS);
+            self.localities.note(&place);
             locality.add(*sums);
             let in_progress = sums.in_progress.min(MAX_COUNT);
             if in_progress == 0 {
                 continue;
             }
-            let held = now.clusters.get(&name).is_some_and(|places| places.contains_key(&place));
-            if !held {
-                if now.entries >= MAX_CURRENT || self.room == 0 {
+            if !entries.has(name, &place) {
+                let wanted = before.count + entries.count + 1;
+                if entries.count >= MAX_CURRENT || current.room.at_least(wanted).is_err() {
                     continue;
                 }
-                now.entries += 1;
-                self.room -= 1;
+                entries.count += 1;
             }
             locality.in_progress = locality.in_progress.saturating_add(in_progress);
-            cluster.sums.in_progress = cluster.sums.in_progress.saturating_add(in_progress);
-            let kept = now.clusters.entry(name.clone()).or_default().entry(place).or_default();
+            all.sums.in_progress = all.sums.in_progress.saturating_add(in_progress);
+            let kept = entries.clusters.entry(name.clone()).or_default().entry(place).or_default();
             *kept = kept.saturating_add(in_progress);
-        }
-    }
-
-    fn forget(&mut self, name: &str, places: &Places) {
-        self.room += places.len();
-        if let Some(cluster) = self.clusters.get_mut(name) {
-            Arc::make_mut(cluster).forget(places);
         }
     }
 }

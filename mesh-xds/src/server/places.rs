@@ -68,6 +68,16 @@ impl Places {
 }
 
 impl Place {
+    /// So many at least, from now on. Refused, it is as many as before.
+    pub(crate) fn at_least(&mut self, count: usize) -> Result<(), Full> {
+        self.resize(count.max(self.count))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// So many from now on. Refused, it is as many as before.
     pub(crate) fn resize(&mut self, count: usize) -> Result<(), Full> {
         if count == self.count {

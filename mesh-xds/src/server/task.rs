@@ -16,6 +16,7 @@ use super::{
     node::{self, read_node},
     places::{Full, Place, Places},
     refusals::{expired, forgetful, unreadable},
+    rejections::{Lines, Rejections},
     requests::Requests,
     status::{StreamStatus, epoch_seconds},
     stream::{Input, Protocol, Settings},
@@ -153,6 +154,7 @@ struct Shared<V> {
     unsent: Unsent,
     /// Turns to get a first configuration.
     turns: Arc<Turns>,
+    lines: Lines,
     next_id: AtomicU64,
     events: broadcast::Sender<StreamEvent>,
     closing: watch::Sender<bool>,
@@ -199,6 +201,7 @@ impl<V: Views> AdsService<V> {
                 kept: Places::new(settings.max_kept_bytes),
                 unsent: Unsent::new(settings.max_unsent_bytes),
                 turns: Turns::new(settings.max_starting),
+                lines: Lines::default(),
                 views,
                 settings,
                 streams: Mutex::default(),
@@ -373,6 +376,7 @@ impl<V: Views, Q: Message> Opening<V, Q> {
         let registration = self.shared.clone().register(&machine, &node, self.remote);
         let age = settings.max_age.map(|age| now() + age.mul_f64(0.9 + 0.2 * fastrand::f64()));
         let mut serving = Serving {
+            rejections: Rejections::new(&self.shared.lines),
             registration,
             machine,
             node,
@@ -466,6 +470,7 @@ impl<V> Drop for Registration<V> {
 /// A stream that is served.
 struct Serving<V: Views, P: Protocol> {
     registration: Registration<V>,
+    rejections: Rejections,
     machine: Arc<Mutex<P>>,
     node: Arc<Node>,
     peer: V::Peer,
@@ -586,8 +591,7 @@ impl<V: Views, P: Protocol> Serving<V, P> {
         }));
         let Registration { shared, id, node } = &self.registration;
         if let Some(rejection) = outputs.rejected {
-            tracing::warn!(stream = id, node = %node, kind = %rejection.kind, text = %rejection.text,
-                "the client rejected a response");
+            self.rejections.log(now(), *id, node, &rejection);
             shared.tell(StreamEvent::Rejected {
                 stream: *id,
                 node: node.clone(),

@@ -64,3 +64,21 @@ async fn a_file_that_may_be_a_policy_is_no_start() {
     std::fs::remove_file(dir.path().join("policy.yaml")).unwrap();
     App::start(dev(&dir)).await.unwrap().shutdown().await;
 }
+
+#[tokio::test]
+async fn peers_that_say_nothing_do_not_hold_up_the_end() {
+    let (dir, data) = (config(SERVICE), tempfile::tempdir().unwrap());
+    let running = App::start(run(&dir, &data)).await.unwrap();
+    let ports = running.addresses();
+    let mut silent = Vec::new();
+    for address in [ports.xds, ports.xds_plaintext, ports.http].into_iter().flatten() {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    assert_eq!(silent.len(), 3);
+    // Taken by then; what is not is closed with its port.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    running.shutdown().await;
+    assert!(begun.elapsed() < SHUTDOWN, "{:?}", begun.elapsed());
+}

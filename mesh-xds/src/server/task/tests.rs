@@ -603,3 +603,70 @@ async fn one_peer_does_not_take_the_places_of_the_others() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("not for a peer that has as many"), "{status}");
 }
+
+/// What the log says, by event: its texts.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line += &format!("{field}={value:?} ");
+        });
+        lock(&self.0).push(line);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_without_end_are_a_line_a_minute_in_the_log() {
+    let log = Log::default();
+    let _logging = tracing::subscriber::set_default(log.clone());
+    let world = World::in_memory(Source::toys(), AdsSettings::default());
+    let mut client = world.open(Some(subscribe(&["a"]))).await.unwrap();
+    let mut events = world.ads.events();
+    let text = "no ".repeat(2_000);
+    let mut reject = async |revision: u64| {
+        let response = client.next().await;
+        let error_detail = Some(proto::Status { message: text.clone(), ..Default::default() });
+        let nack = DeltaDiscoveryRequest {
+            type_url: EDS.url().into(),
+            response_nonce: response.nonce,
+            error_detail,
+            ..Default::default()
+        };
+        client.requests.send(nack).await.unwrap();
+        while !matches!(events.recv().await.unwrap(), StreamEvent::Rejected { .. }) {}
+        world.ads.shared.views.publish(Toys::of(revision, &[(EDS, "a", &revision.to_string())]));
+    };
+    for revision in 2..102 {
+        reject(revision).await;
+    }
+    let lines = lock(&log.0).clone();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("rejected a response") && lines[0].contains("text=no no"), "{lines:?}");
+    assert!(lines[0].len() < 700, "{lines:?}");
+    let nack = world.ads.streams()[0].types[0].last_nack.clone().unwrap();
+    assert_eq!(nack.text.len(), text.len(), "the status has all of it");
+
+    sleep(MINUTE).await;
+    reject(102).await;
+    let lines = lock(&log.0).clone();
+    assert!(lines.len() == 2 && lines[1].contains("others=99"), "{lines:?}");
+}
