@@ -55,7 +55,8 @@ impl Expressions {
             return Ok(known.clone());
         }
         let Translated { text, groups } = self.translate(expression, Groups::Kept)?;
-        // Two threads of a search hold two places of each group for each state of 64 bytes, forwards and backwards.
+        // A search that captures remembers, for each state, both ends of each group, and that twice: 32 bytes a group. A
+        // state takes about 64 bytes in the two programs.
         let halves = 1 + groups.min(re2::MOST_KEPT);
         let regex = AnywhereRegex { program: self.compile(expression, &text, halves)?, groups };
         self.anywhere.insert(expression.into(), regex.clone());
