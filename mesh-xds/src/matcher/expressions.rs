@@ -13,9 +13,9 @@ use regex_automata::{meta, util::syntax};
 use std::{collections::HashMap, fmt, sync::Arc};
 
 const MIB: usize = 1 << 20;
-/// The program of one expression that reads forwards, which is the first to be made. There is a second one, backwards; both
-/// together take about a tenth more than this, as here it is counted what is larger while it is made. RE2's programs are
-/// smaller: what it takes with its 8 MiB can need more here, `[\p{L}\p{N}_ -]{1,255}` 12 MiB.
+/// The program of one expression that reads forwards, which is the first to be made. There is a second one, backwards.
+/// Both together take about a tenth more than this, as what is limited is counted while it is made, and larger then.
+/// RE2's programs are smaller: what it takes with its 8 MiB can need more here, `[\p{L}\p{N}_ -]{1,255}` 12 MiB.
 const MOST_OF_ONE: usize = 16 * MIB;
 /// All that is kept of the expressions of one resource: programs of both directions, and what is made to begin faster.
 /// While one of them is compiled it takes up to four times its share. What searches need, each thread of a program for
@@ -55,8 +55,8 @@ impl Expressions {
             return Ok(known.clone());
         }
         let Translated { text, groups } = self.translate(expression, Groups::Kept)?;
-        // A search that captures remembers, for each state, both ends of each group, and that twice: 32 bytes a group. A
-        // state takes about 64 bytes in the two programs.
+        // A search that captures remembers, for each state, both ends of each group, and that twice: 32 bytes a group.
+        // A state takes about 64 bytes in the two programs.
         let halves = 1 + groups.min(re2::MOST_KEPT);
         let regex = AnywhereRegex { program: self.compile(expression, &text, halves)?, groups };
         self.anywhere.insert(expression.into(), regex.clone());

@@ -4,8 +4,8 @@
 //! which RE2 takes, and has another meaning for `\<`, `[a--b]`, `[a&&b]`, `[a[b]]`, `(?x)`, `\d` and `\b`. So an
 //! expression is read here by RE2's rules, and written anew in a form of `regex` that leaves nothing to its defaults:
 //! flags are resolved, and characters that could mean anything are written as numbers. What RE2 refuses is refused, and
-//! so is `\C`, a byte that may be a part of a character. Which characters are letters is a matter of each one's version of
-//! Unicode. The authority is RE2's page of syntax, and its parser where the page is silent.
+//! so is `\C`, a byte that may be a part of a character. Which characters are letters is a matter of each one's version
+//! of Unicode. The authority is RE2's page of syntax, and its parser where the page is silent.
 
 mod class;
 mod escape;
@@ -19,11 +19,11 @@ const LONGEST: usize = 64 << 10;
 /// Characters of sets that are looked up in their other cases, in all expressions that are counted together: that takes
 /// time, a tenth of a microsecond each where nothing is optimized.
 const MOST_FOLDED: u32 = 4 << 20;
-/// Sets of Unicode in an expression: each takes kilobytes before any program is made. So many are more of a program than
-/// may be.
+/// Sets of Unicode in an expression: each takes kilobytes before any program is made. So many are more of a program
+/// than may be.
 const MOST_SETS: u32 = 2_000;
-/// Groups inside each other, and repetitions of repetitions: the engine compiles what is inside by recursion, and has the
-/// stack of a thread, 2 MiB.
+/// Groups inside each other, and repetitions of repetitions: the engine compiles what is inside by recursion, and has
+/// the stack of a thread, 2 MiB.
 pub(super) const MOST_OPEN: usize = 64;
 /// Groups that capture: a substitution names no others.
 pub(super) const MOST_KEPT: usize = 9;

@@ -250,8 +250,8 @@ fn deep(depth: usize) -> String {
 
 #[test]
 fn groups_are_inside_each_other_as_deep_as_is_said() {
-    // Three quarters of the stack that threads have. Nothing is recursive in what translates, and much in what compiles:
-    // where nothing is optimized it takes 20 KiB for each group of this kind.
+    // Three quarters of the stack that threads have. Nothing is recursive in what translates, and much in what
+    // compiles: where nothing is optimized it takes 20 KiB for each group of this kind.
     let run = || {
         for depth in [1, MOST_OPEN] {
             let regex = FullRegex::new(&deep(depth)).unwrap();
