@@ -5,6 +5,7 @@
 
 use crate::{
     error::{Invalid, Rejected},
+    matcher::Expressions,
     printable::{clip, start},
 };
 use std::fmt::{self, Write};
@@ -95,6 +96,8 @@ impl Write for Beginning {
 /// The faults found so far. A parser that returns `None` has added at least one.
 #[derive(Default)]
 pub struct Faults {
+    /// Those of the message, which are counted together: what goes through all of a parser carries them too.
+    pub(crate) expressions: Expressions,
     told: Vec<Invalid>,
     more: usize,
 }
@@ -148,7 +151,7 @@ impl Faults {
     }
 
     pub fn into_rejected(self) -> Rejected {
-        let Self { told: mut faults, more } = self;
+        let Self { told: mut faults, more, .. } = self;
         if more > 0 {
             faults.push(Invalid { path: String::new(), reason: format!("and {more} more faults") });
         }

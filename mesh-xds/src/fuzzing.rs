@@ -14,8 +14,11 @@ pub(crate) mod tape;
 
 use crate::{
     bootstrap::Bootstrap,
+    matcher::FullRegex,
     name::ResourceType,
-    resource::{AnyResource, ParseContext, Resource, Secret, Support, secret::SecretContent},
+    resource::{
+        AnyResource, ParseContext, Resource, Secret, Support, route::RegexRewrite, secret::SecretContent,
+    },
 };
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("delta_server", delta_server),
     ("bootstrap", bootstrap),
     ("cache_file", cache_file),
+    ("expression", expression),
 ];
 
 /// How far into the life of a machine some bytes lead.
@@ -122,6 +126,30 @@ pub fn bootstrap(data: &[u8]) {
 /// The content of a file with the last known good configuration.
 pub fn cache_file(data: &[u8]) {
     crate::client::fuzzing::cache_file(data);
+}
+
+/// A regular expression, and behind a NUL what it is tried on. What is accepted compiles, means the same in a group, and
+/// replaces what it finds by itself without a change; a reason is not longer than what it is about.
+pub fn expression(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (text, input) = text.split_once('\0').unwrap_or((text, ""));
+    let regex = match FullRegex::new(text) {
+        Ok(regex) => regex,
+        Err(error) => {
+            let told = error.to_string();
+            assert!(told.len() < text.len() + 1024, "an error of {} bytes", told.len());
+            assert!(!told.contains("fault of this program"), "{told}");
+            return;
+        }
+    };
+    let matches = regex.matches(input);
+    // A quotation may end behind it, and it may be as deep as is taken.
+    if let Ok(grouped) = FullRegex::new(&format!("(?:{text})")) {
+        assert_eq!(grouped.matches(input), matches, "in a group it is another");
+    }
+    if let Ok(same) = RegexRewrite::new(text, r"\0") {
+        assert_eq!(same.apply(input), input, "what is found is not where it is found");
+    }
 }
 
 /// Everything that the parsers can read.

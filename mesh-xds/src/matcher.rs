@@ -4,6 +4,7 @@
 //! same constructors, so a matcher that exists is a matcher that works.
 
 mod domain;
+mod expressions;
 mod fraction;
 mod header;
 mod path;
@@ -12,9 +13,10 @@ mod string;
 mod tree;
 
 pub use domain::DomainPattern;
+pub use expressions::FullRegex;
+pub(crate) use expressions::{AnywhereRegex, Expressions};
 pub use fraction::Fraction;
 pub use header::{HeaderMatch, HeaderMatcher, HeaderOrPseudo, Headers, joined, joined_values};
 pub use path::PathMatcher;
-pub(crate) use string::compile_re2;
-pub use string::{FullRegex, InvalidMatcher, StringMatcher, StringPattern};
+pub use string::{InvalidMatcher, StringMatcher, StringPattern};
 pub use tree::{MatcherKind, MatcherTree, OnMatch, Predicate};

@@ -241,7 +241,7 @@ impl Pattern {
         // By the function that clients read it with.
         match FullRegex::new(text) {
             Ok(_) => Ok(Self(text.to_owned())),
-            Err(InvalidMatcher::Regex { reason, .. }) => {
+            Err(InvalidMatcher::Regex { reason, .. } | InvalidMatcher::Costly { reason, .. }) => {
                 Err(format!("regular expression {text:?} does not compile: {reason}"))
             }
             Err(error) => Err(error.to_string()),

@@ -1,7 +1,11 @@
 //! `node_matchers` of a request to CSDS: which clients it is about. What cannot be matched is refused; passed over, it
 //! would select too much.
 
-use crate::{matcher::StringMatcher, resource::read_string_matcher, server::Node};
+use crate::{
+    matcher::{Expressions, StringMatcher},
+    resource::read_string_matcher,
+    server::Node,
+};
 use envoy_types::pb::envoy::r#type::matcher::v3::{
     NodeMatcher, StructMatcher, struct_matcher::path_segment::Segment, value_matcher::MatchPattern,
 };
@@ -25,8 +29,9 @@ enum Value {
 impl NodeMatchers {
     /// The error names the field.
     pub(super) fn read(matchers: &[NodeMatcher]) -> Result<Self, String> {
+        let mut expressions = Expressions::default();
         let read = |(i, matcher): (usize, &NodeMatcher)| {
-            criteria(matcher).map_err(|why| format!("node_matchers[{i}]{why}"))
+            criteria(matcher, &mut expressions).map_err(|why| format!("node_matchers[{i}]{why}"))
         };
         matchers.iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
     }
@@ -50,25 +55,25 @@ impl Criteria {
     }
 }
 
-fn criteria(matcher: &NodeMatcher) -> Result<Criteria, String> {
+fn criteria(matcher: &NodeMatcher, expressions: &mut Expressions) -> Result<Criteria, String> {
     if matcher.node_id.is_none() && matcher.node_metadatas.is_empty() {
         return Err(": one of node_id and node_metadatas is required".to_owned());
     }
     let id = matcher
         .node_id
         .as_ref()
-        .map(read_string_matcher)
+        .map(|matcher| read_string_matcher(matcher, expressions))
         .transpose()
         .map_err(|why| format!(".node_id: {why}"))?;
     let read = |(i, matcher): (usize, &StructMatcher)| {
-        metadata(matcher).map_err(|why| format!(".node_metadatas[{i}].{why}"))
+        metadata(matcher, expressions).map_err(|why| format!(".node_metadatas[{i}].{why}"))
     };
     let metadata = matcher.node_metadatas.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     Ok(Criteria { id, metadata })
 }
 
 /// As [`Node::metadata`] has it: objects are flattened one level.
-fn metadata(matcher: &StructMatcher) -> Result<(String, Value), String> {
+fn metadata(matcher: &StructMatcher, expressions: &mut Expressions) -> Result<(String, Value), String> {
     let mut keys = Vec::new();
     for (i, segment) in matcher.path.iter().enumerate() {
         let Some(Segment::Key(key)) = &segment.segment else {
@@ -86,7 +91,8 @@ fn metadata(matcher: &StructMatcher) -> Result<(String, Value), String> {
     let value = match pattern {
         None => return Err("value: is required".to_owned()),
         Some(MatchPattern::StringMatch(matcher)) => {
-            Value::Text(read_string_matcher(matcher).map_err(|why| format!("value.string_match: {why}"))?)
+            let built = read_string_matcher(matcher, expressions);
+            Value::Text(built.map_err(|why| format!("value.string_match: {why}"))?)
         }
         Some(MatchPattern::BoolMatch(flag)) => Value::Bool(*flag),
         Some(MatchPattern::PresentMatch(present)) => Value::Present(*present),

@@ -230,6 +230,20 @@ fn nodes_are_selected_by_their_id() {
     }
 }
 
+#[test]
+fn what_the_expressions_of_a_request_may_take_is_bounded() {
+    let costly = |i| {
+        MatchPattern::SafeRegex(RegexMatcher {
+            regex: format!("{}{i}", ".{1000}".repeat(16)),
+            ..Default::default()
+        })
+    };
+    let status = told((0..5).map(|i| by_id(Some(costly(i)))).collect()).unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    let told = status.message();
+    assert!(told.contains("node_matchers[4].node_id") && told.contains("more than 64 MiB"), "{told}");
+}
+
 fn by_metadata(path: &[&str], value: Option<ValuePattern>) -> StructMatcher {
     let segment = |key: &&str| PathSegment { segment: Some(Segment::Key((*key).to_owned())) };
     StructMatcher {

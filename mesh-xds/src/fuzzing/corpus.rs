@@ -103,7 +103,7 @@ macro_rules! replays {
 
 replays! {
     listener route_configuration cluster cluster_load_assignment secret sotw_response delta_response client_machine
-    sotw_server delta_server bootstrap cache_file
+    sotw_server delta_server bootstrap cache_file expression
 }
 
 /// Values of a generator, encoded: from the smaller ones of many, always the same.

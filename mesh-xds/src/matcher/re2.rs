@@ -4,8 +4,8 @@
 //! which RE2 takes, and has another meaning for `\<`, `[a--b]`, `[a&&b]`, `[a[b]]`, `(?x)`, `\d` and `\b`. So an
 //! expression is read here by RE2's rules, and written anew in a form of `regex` that leaves nothing to its defaults:
 //! flags are resolved, and characters that could mean anything are written as numbers. What RE2 refuses is refused, and
-//! so is `\C`, a byte that may be a part of a character. Which characters are letters is a matter of each one's version of
-//! Unicode. The authority is RE2's page of syntax, and its parser where the page is silent.
+//! so is `\C`, a byte that may be a part of a character. Which characters are letters is a matter of each one's version
+//! of Unicode. The authority is RE2's page of syntax, and its parser where the page is silent.
 
 mod class;
 mod escape;
@@ -16,12 +16,42 @@ use std::fmt::Write;
 const MOST_COPIES: u32 = 1000;
 /// Bytes of an expression.
 const LONGEST: usize = 64 << 10;
-/// Characters of sets that are looked up in their other cases, together: that takes time, a third of a microsecond each
-/// where nothing is optimized.
-const MOST_FOLDED: u32 = 32 << 20;
+/// Characters of sets that are looked up in their other cases, in all expressions that are counted together: that takes
+/// time, a tenth of a microsecond each where nothing is optimized.
+const MOST_FOLDED: u32 = 4 << 20;
+/// Sets of Unicode in an expression: each takes kilobytes before any program is made. So many are more of a program
+/// than may be.
+const MOST_SETS: u32 = 2_000;
+/// Groups inside each other, and repetitions of repetitions: the engine compiles what is inside by recursion, and has
+/// the stack of a thread, 2 MiB.
+pub(super) const MOST_OPEN: usize = 64;
+/// Groups that capture: a substitution names no others.
+pub(super) const MOST_KEPT: usize = 9;
+/// As deep as the engine sees what is written of that many. Of a group: itself, alternatives, one of them, and a
+/// repetition; and once for all what is around the whole, and the innermost set.
+pub(super) const NEST_LIMIT: u32 = 4 * MOST_OPEN as u32 + 16;
 
-/// `expression` in the syntax of `regex`, with the same groups; or why RE2 would not take it.
-pub(super) fn translate(expression: &str) -> Result<String, String> {
+/// An expression in the syntax of `regex`.
+#[derive(Debug)]
+pub(super) struct Translated {
+    pub(super) text: String,
+    /// As many as would capture something. The engine forgets those that stand in what is repeated 0 times.
+    pub(super) groups: usize,
+}
+
+/// What becomes of groups that capture.
+#[derive(Clone, Copy)]
+pub(super) enum Groups {
+    /// The first nine capture, and have the same numbers: a substitution names no others, and each one costs searches
+    /// 32 bytes for each state of the program.
+    Kept,
+    /// They only group: nobody asks, and captures would cost.
+    Dropped,
+}
+
+/// `expression` in the syntax of `regex`, or why RE2 would not take it. `folded` counts on, from one expression to the
+/// next.
+pub(super) fn translate(expression: &str, groups: Groups, folded: &mut u32) -> Result<Translated, String> {
     if expression.len() > LONGEST {
         return Err(format!("it is longer than {LONGEST} bytes"));
     }
@@ -32,7 +62,11 @@ pub(super) fn translate(expression: &str) -> Result<String, String> {
         groups: Vec::new(),
         last: None,
         copies: 1,
-        cased: 0,
+        kept: groups,
+        captures: 0,
+        wraps: 0,
+        sets: 0,
+        folded,
     };
     translator.run()
 }
@@ -65,7 +99,7 @@ struct Item {
     is_repeated: bool,
 }
 
-struct Translator<'e> {
+struct Translator<'e, 'f> {
     rest: &'e str,
     out: String,
     flags: Flags,
@@ -73,12 +107,19 @@ struct Translator<'e> {
     last: Option<Item>,
     /// The most of any item of this group so far.
     copies: u32,
+    kept: Groups,
+    /// Groups that capture so far.
+    captures: usize,
+    /// Repetitions that were put in a group to be repeated.
+    wraps: usize,
+    /// Sets of Unicode so far.
+    sets: u32,
     /// Characters of sets under `(?i)` so far.
-    cased: u32,
+    folded: &'f mut u32,
 }
 
-impl<'e> Translator<'e> {
-    fn run(mut self) -> Result<String, String> {
+impl<'e> Translator<'e, '_> {
+    fn run(mut self) -> Result<Translated, String> {
         let mut after_repetition = false;
         while let Some(c) = self.rest.chars().next() {
             let counted = if c == '{' { counted(self.rest) } else { None };
@@ -114,7 +155,10 @@ impl<'e> Translator<'e> {
                 }
             }
         }
-        if self.groups.is_empty() { Ok(self.out) } else { Err("a `(` is not closed".to_owned()) }
+        if !self.groups.is_empty() {
+            return Err("a `(` is not closed".to_owned());
+        }
+        Ok(Translated { text: self.out, groups: self.captures })
     }
 
     fn skip(&mut self, c: char) {
@@ -132,12 +176,23 @@ impl<'e> Translator<'e> {
         self.out.push_str(text);
     }
 
-    /// Writes a set of so many characters.
+    /// Counts a set of Unicode.
+    fn count_set(&mut self) -> Result<(), String> {
+        self.sets += 1;
+        if self.sets > MOST_SETS {
+            return Err(format!("it has more than {MOST_SETS} sets such as `\\pL`"));
+        }
+        Ok(())
+    }
+
+    /// Writes a set that costs as much to fold as so many characters.
     fn set(&mut self, text: &str, width: u32) -> Result<(), String> {
         if self.flags.fold {
-            self.cased = self.cased.saturating_add(width);
-            if self.cased > MOST_FOLDED {
-                return Err("too many sets of too many characters are under `(?i)`".to_owned());
+            *self.folded = self.folded.saturating_add(width);
+            if *self.folded > MOST_FOLDED {
+                return Err(format!(
+                    "sets under `(?i)`, with those of expressions before it, have more than {MOST_FOLDED} characters"
+                ));
             }
         }
         self.folded(text);
@@ -173,6 +228,8 @@ impl<'e> Translator<'e> {
         let Some(item) = self.last else { return Err(format!("there is nothing before `{operator}`")) };
         // `a*(?i)*` repeats a repetition: flags are nothing that could be repeated.
         if item.is_repeated {
+            self.wraps += 1;
+            self.check_depth()?;
             self.out.insert_str(item.start, "(?:");
             self.out.push(')');
         }
@@ -193,10 +250,26 @@ impl<'e> Translator<'e> {
         Ok(())
     }
 
-    fn begin(&mut self, text: &str) {
+    fn check_depth(&self) -> Result<(), String> {
+        if self.groups.len() + self.wraps > MOST_OPEN {
+            return Err(format!("more than {MOST_OPEN} groups are inside each other"));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, text: &str) -> Result<(), String> {
         self.groups.push(Group { start: self.out.len(), flags: self.flags, copies: self.copies });
         self.out.push_str(text);
         (self.last, self.copies) = (None, 1);
+        self.check_depth()
+    }
+
+    fn begin_capture(&mut self) -> Result<(), String> {
+        self.captures += 1;
+        self.begin(match self.kept {
+            Groups::Kept if self.captures <= MOST_KEPT => "(",
+            Groups::Kept | Groups::Dropped => "(?:",
+        })
     }
 
     fn close(&mut self) -> Result<(), String> {
@@ -212,8 +285,7 @@ impl<'e> Translator<'e> {
     fn open(&mut self) -> Result<(), String> {
         let Some(after) = self.rest.strip_prefix("(?") else {
             self.skip('(');
-            self.begin("(");
-            return Ok(());
+            return self.begin_capture();
         };
         if ["=", "!", "<=", "<!"].iter().any(|sign| after.starts_with(sign)) {
             return Err(
@@ -235,8 +307,7 @@ impl<'e> Translator<'e> {
             return Err(format!("`{name}` is not the name of a group: letters, digits and `_`"));
         }
         self.rest = rest;
-        self.begin("(");
-        Ok(())
+        self.begin_capture()
     }
 
     /// `(?i)`, `(?i-s:`, `(?:`
@@ -256,7 +327,7 @@ impl<'e> Translator<'e> {
                 ':' | ')' if !is_sign_bare => {
                     self.rest = &after[at + 1..];
                     if c == ':' {
-                        self.begin("(?:");
+                        self.begin("(?:")?;
                     }
                     self.flags = flags;
                     return Ok(());

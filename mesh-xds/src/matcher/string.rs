@@ -1,11 +1,7 @@
 //! String matching (gRFC A63): exact, prefix, suffix, contains, and RE2 full match.
 
-use super::re2;
-use crate::printable::start;
+use super::FullRegex;
 use std::{fmt, sync::Arc};
-
-/// Largest compiled program of a regular expression, as RE2's `max_mem`.
-const REGEX_SIZE_LIMIT: usize = 8 << 20;
 
 /// A string predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +40,14 @@ pub enum InvalidMatcher {
         /// As written, or the start of it.
         expression: Arc<str>,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The regular expression, or all that are read together, would take too much memory or time.
+    #[error("`{expression}` is not compiled: {reason}")]
+    Costly {
+        /// As written, or the start of it.
+        expression: Arc<str>,
+        /// Which limit it exceeds.
         reason: String,
     },
     /// A substitution refers to a group that its expression does not have.
@@ -88,7 +92,7 @@ impl StringMatcher {
 
     /// The whole string matches the expression.
     pub fn regex(expression: &str) -> Result<Self, InvalidMatcher> {
-        Ok(Self { pattern: StringPattern::Regex(FullRegex::new(expression)?), ignore_case: false })
+        FullRegex::new(expression).map(Self::from)
     }
 
     /// Whether `input` satisfies it.
@@ -111,6 +115,13 @@ impl StringMatcher {
             }
             StringPattern::Regex(regex) => std::str::from_utf8(input).is_ok_and(|input| regex.matches(input)),
         }
+    }
+}
+
+impl From<FullRegex> for StringMatcher {
+    /// The whole string matches it.
+    fn from(regex: FullRegex) -> Self {
+        Self { pattern: StringPattern::Regex(regex), ignore_case: false }
     }
 }
 
@@ -147,107 +158,9 @@ fn not_empty(value: &str, what: &'static str, ignore_case: bool) -> Result<Arc<s
     if value.is_empty() { Err(InvalidMatcher::Empty(what)) } else { Ok(folded(value, ignore_case)) }
 }
 
-/// A regular expression that must match the whole input, in RE2's syntax and with its meaning, in linear time.
-///
-/// `.` and classes work on characters. Half of an expression is none: `foo)|bar(?:` does not compile.
-#[derive(Clone, Debug)]
-pub struct FullRegex {
-    source: Arc<str>,
-    regex: regex::Regex,
-}
-
-impl FullRegex {
-    /// Compiles an expression.
-    pub fn new(expression: &str) -> Result<Self, InvalidMatcher> {
-        let regex = compile(expression, |translated| format!(r"\A(?:{translated})\z"))?;
-        Ok(Self { source: expression.into(), regex })
-    }
-
-    /// Whether the whole of `input` matches.
-    pub fn matches(&self, input: &str) -> bool {
-        self.regex.is_match(input)
-    }
-
-    /// As written.
-    pub fn as_str(&self) -> &str {
-        &self.source
-    }
-}
-
-/// Compiles an expression of RE2's syntax, not anchored.
-pub(crate) fn compile_re2(expression: &str) -> Result<regex::Regex, InvalidMatcher> {
-    compile(expression, |translated| translated)
-}
-
-fn compile(expression: &str, placed: impl Fn(String) -> String) -> Result<regex::Regex, InvalidMatcher> {
-    let invalid =
-        |reason: String| InvalidMatcher::Regex { expression: start(expression, 256).into(), reason };
-    let translated = placed(re2::translate(expression).map_err(invalid)?);
-    let compiled = regex::RegexBuilder::new(&translated).size_limit(REGEX_SIZE_LIMIT).build();
-    compiled.map_err(|error| {
-        invalid(match error {
-            // Of the translation; its places are not those of what was written.
-            regex::Error::Syntax(text) if text.contains("maximum number of nested") => {
-                "it is nested too deeply".to_owned()
-            }
-            regex::Error::CompiledTooBig(limit) => format!("it compiles to more than {limit} bytes"),
-            _ => "it cannot be compiled, which is a fault of this program".to_owned(),
-        })
-    })
-}
-
-impl PartialEq for FullRegex {
-    fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
-    }
-}
-
-impl Eq for FullRegex {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_regex_matches_the_whole_input() {
-        let facts: &[(&str, &[&str], &[&str])] = &[
-            ("/a|/b", &["/a", "/b"], &["/aX", "x/a", "/a\n"]),
-            (
-                r"/pkg\.Greeter/SayHello",
-                &["/pkg.Greeter/SayHello"],
-                &["/pkg.Greeter/SayHelloX", "x/pkg.Greeter/SayHello"],
-            ),
-            ("(?m)/a", &["/a"], &["x\n/a\ny"]),
-            (".*", &["", "abc"], &["a\nb"]),
-            ("(?i)/Foo", &["/fOO"], &["/foos"]),
-            ("v[0-9]+", &["v12"], &["v12a", "v"]),
-            (r"\d+", &["12"], &["٣"]),
-            (r"[\w-]+", &["a-b_1"], &["é"]),
-            (r"[\D]", &["٣", "x"], &["3"]),
-            (r"[^\d\s]+", &["ab"], &["a b", "a1"]),
-            (r"\[\d]", &["[7]"], &["7"]),
-            ("/caf€/.*", &["/caf€/", "/caf€/List"], &["/cafe/List", "/caf\u{20}/List", "/caf€"]),
-            ("/caf./List", &["/caf€/List", "/cafe/List"], &["/caf€€/List"]),
-        ];
-        for (expression, matching, others) in facts {
-            let regex = FullRegex::new(expression).unwrap();
-            for input in *matching {
-                assert!(regex.matches(input), "{expression} should match {input:?}");
-            }
-            for input in *others {
-                assert!(!regex.matches(input), "{expression} should not match {input:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_expression_must_stand_on_its_own() {
-        for expression in
-            ["(unclosed", "foo)|bar(?:", "foo)(?:bar", ")(?:", "a)(?:b", "\\", r"\C", "a{100000}{1000}"]
-        {
-            assert!(FullRegex::new(expression).is_err(), "{expression}");
-        }
-    }
 
     #[test]
     fn each_kind_honours_case_as_asked() {

@@ -9,7 +9,8 @@ use super::{Locality, Origin};
 use crate::{
     field_path::{Faults, Path},
     matcher::{
-        Fraction, FullRegex, HeaderMatch, HeaderMatcher, HeaderOrPseudo, StringMatcher, StringPattern,
+        Expressions, Fraction, FullRegex, HeaderMatch, HeaderMatcher, HeaderOrPseudo, StringMatcher,
+        StringPattern,
     },
     resource::route::RegexRewrite,
 };
@@ -159,6 +160,12 @@ pub(super) fn texts(texts: &[String]) -> Vec<Arc<str>> {
     texts.iter().map(|text| text.as_str().into()).collect()
 }
 
+/// What must match as a whole.
+pub(super) fn full_regex(regex: &str, at: &Path<'_>, faults: &mut Faults) -> Option<FullRegex> {
+    let built = faults.expressions.full(regex);
+    faults.take(at, built)
+}
+
 pub(super) fn regex_proto(regex: &FullRegex) -> matcher::RegexMatcher {
     matcher::RegexMatcher { regex: regex.as_str().into(), engine_type: None }
 }
@@ -168,11 +175,15 @@ pub(super) fn string_matcher(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<StringMatcher> {
-    faults.take(at, read_string_matcher(proto))
+    let built = read_string_matcher(proto, &mut faults.expressions);
+    faults.take(at, built)
 }
 
 /// The error does not say where it is.
-pub(crate) fn read_string_matcher(proto: &matcher::StringMatcher) -> Result<StringMatcher, String> {
+pub(crate) fn read_string_matcher(
+    proto: &matcher::StringMatcher,
+    expressions: &mut Expressions,
+) -> Result<StringMatcher, String> {
     use matcher::string_matcher::MatchPattern;
     let fold = proto.ignore_case;
     let built = match &proto.match_pattern {
@@ -181,7 +192,7 @@ pub(crate) fn read_string_matcher(proto: &matcher::StringMatcher) -> Result<Stri
         Some(MatchPattern::Suffix(value)) => StringMatcher::suffix(value, fold),
         Some(MatchPattern::Contains(value)) => StringMatcher::contains(value, fold),
         // `ignore_case` has no effect on a regex (gRFC A63).
-        Some(MatchPattern::SafeRegex(regex)) => StringMatcher::regex(&regex.regex),
+        Some(MatchPattern::SafeRegex(regex)) => expressions.full(&regex.regex).map(StringMatcher::from),
         Some(MatchPattern::Custom(_)) => {
             return Err("custom string matchers are not supported".to_owned());
         }
@@ -210,7 +221,8 @@ pub(super) fn regex_rewrite(
     faults: &mut Faults,
 ) -> Option<RegexRewrite> {
     let pattern = faults.required(&at.field("pattern"), &proto.pattern)?;
-    faults.take(at, RegexRewrite::new(&pattern.regex, &proto.substitution))
+    let built = RegexRewrite::among(&mut faults.expressions, &pattern.regex, &proto.substitution);
+    faults.take(at, built)
 }
 
 pub(super) fn regex_rewrite_proto(rewrite: &RegexRewrite) -> matcher::RegexMatchAndSubstitute {
@@ -253,7 +265,7 @@ pub(super) fn header_match(
             string(faults.take(&at.field("contains_match"), StringMatcher::contains(value, false))?)
         }
         Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => {
-            string(faults.take(&at.field("safe_regex_match"), StringMatcher::regex(&regex.regex))?)
+            string(full_regex(&regex.regex, &at.field("safe_regex_match"), faults)?.into())
         }
         Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
             string(string_matcher(matcher, &at.field("string_match"), faults)?)

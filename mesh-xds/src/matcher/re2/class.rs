@@ -15,7 +15,12 @@ const LAST: u32 = 0x10_FFFF;
 /// Halves of pairs, which are no characters of `regex`.
 const SURROGATES: std::ops::RangeInclusive<u32> = 0xD800..=0xDFFF;
 
-impl Translator<'_> {
+/// What it costs to fold a named set, in characters: those of a set of ASCII, and as much as `\pL` costs, of which few
+/// have another case.
+const ASCII_WIDTH: u32 = 128;
+const UNICODE_WIDTH: u32 = 1 << 15;
+
+impl Translator<'_, '_> {
     /// `[^abx-z[:digit:]]`
     pub(super) fn class(&mut self) -> Result<(), String> {
         let mut rest = &self.rest[1..];
@@ -70,15 +75,22 @@ impl Translator<'_> {
             return Ok(());
         }
         let mut set = String::from(if is_negated { "[^" } else { "[" });
+        // Ranges have brackets of their own beside named sets: put together first, all of it would be folded.
+        let is_mixed = !ranges.is_empty() && !named_sets.is_empty();
+        set.push_str(if is_mixed { "[" } else { "" });
         for (low, high) in &ranges {
             write_code(&mut set, *low);
             set.push('-');
             write_code(&mut set, *high);
         }
-        named_sets.iter().for_each(|named| set.push_str(named));
+        set.push_str(if is_mixed { "]" } else { "" });
+        let mut width = ranges.iter().map(|(low, high)| high - low + 1).sum::<u32>();
+        for named in &named_sets {
+            set.push_str(named);
+            width = width.saturating_add(self.named_width(named)?);
+        }
         set.push(']');
-        let width = ranges.iter().map(|(low, high)| high - low + 1).sum::<u32>();
-        self.set(&set, width.saturating_add(named_sets.iter().map(|set| width_of(set)).sum()))
+        self.set(&set, width)
     }
 
     /// `\d`, `\pL`: what [`shorthand`] gave, alone.
@@ -86,15 +98,22 @@ impl Translator<'_> {
         match set {
             "" => self.item(NOTHING),
             ALL => self.item(ANYTHING),
-            _ => return self.set(set, width_of(set)),
+            _ => {
+                let width = self.named_width(set)?;
+                return self.set(set, width);
+            }
         }
         Ok(())
     }
-}
 
-/// About how many characters are in a named set.
-fn width_of(set: &str) -> u32 {
-    if set.starts_with("[^") || set.contains(r"\p") { LAST } else { 128 }
+    /// Also of what is in no such set: it is folded before it is negated.
+    fn named_width(&mut self, set: &str) -> Result<u32, String> {
+        if !set.contains(r"\p") {
+            return Ok(ASCII_WIDTH);
+        }
+        self.count_set()?;
+        Ok(UNICODE_WIDTH)
+    }
 }
 
 /// Sorted, and none twice.

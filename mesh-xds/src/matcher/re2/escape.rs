@@ -2,7 +2,7 @@
 
 use super::{Translator, class};
 
-impl Translator<'_> {
+impl Translator<'_, '_> {
     pub(super) fn backslash(&mut self) -> Result<(), String> {
         let second = self.rest.chars().nth(1);
         let simple = match second {

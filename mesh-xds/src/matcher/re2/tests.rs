@@ -1,6 +1,7 @@
 //! RE2's page of syntax as a table; what it leaves open was compared with RE2 itself.
 
-use crate::matcher::FullRegex;
+use super::{Groups, MOST_OPEN, translate};
+use crate::matcher::{Expressions, FullRegex};
 
 /// An expression, what the whole of it matches, and what it does not.
 type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -205,14 +206,12 @@ fn what_re2_refuses_is_refused_with_a_reason() {
 
 #[test]
 fn what_would_cost_too_much_is_refused_with_a_reason() {
-    let deep = |depth| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
-    assert!(FullRegex::new(&deep(50)).is_ok());
     let rows = [
-        (deep(10_000), "nested too deeply"),
-        (r"\pL{1000}".into(), "compiles to more than"),
+        (r"\pL{1000}".into(), "compiles to more than 16 MiB"),
         ("a".repeat(70_000), "longer than 65536 bytes"),
-        (format!("(?i){}", r"\pL".repeat(100)), "too many sets"),
-        (format!("(?i){}", r"[\x{1}-\x{10FFFF}]".repeat(100)), "too many sets"),
+        (format!("(?i){}", "[!-\u{10FFFF}]".repeat(5)), "more than 4194304 characters"),
+        (format!("(?i){}", r"[\x{1}-\x{10FFFF}]".repeat(100)), "more than 4194304 characters"),
+        (r"\pL".repeat(2_001), r"more than 2000 sets such as `\pL`"),
     ];
     for (expression, reason) in rows {
         let error = FullRegex::new(&expression).unwrap_err().to_string();
@@ -221,7 +220,68 @@ fn what_would_cost_too_much_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_named_set_costs_little_under_i() {
+    for (set, one) in [(r"\pL", "ä"), (r"\PL", "1"), (r"[a\pL]", "A"), (r"[^!\PN]", "٣"), (r"\W", "ä")] {
+        let regex = FullRegex::new(&format!("(?i){}", set.repeat(100)));
+        assert!(regex.unwrap().matches(&one.repeat(100)), "{set}");
+    }
+    // In all expressions of a resource.
+    let mut expressions = Expressions::default();
+    let mut wide = |i: usize| expressions.full(&format!("(?i)[!-\u{10FFFF}]{i}"));
+    for i in 0..3 {
+        wide(i).unwrap();
+    }
+    let error = wide(3).unwrap_err().to_string();
+    assert!(error.contains("with those of expressions before it, have more than 4194304"), "{error}");
+}
+
+#[test]
+fn many_sets_take_little_memory_before_they_are_refused() {
+    for expression in [r"\pL".repeat(20_000), r"(?:\pL){0}".repeat(6_000), r"\pL|".repeat(15_000)] {
+        let counted = allocation_counter::measure(|| assert!(FullRegex::new(&expression).is_err()));
+        assert!(counted.bytes_max < 4 << 20, "{} bytes", counted.bytes_max);
+    }
+}
+
+/// Of a kind that the engine sees as deep as it can be.
+fn deep(depth: usize) -> String {
+    format!(r"{}(?i)[a\pL]+|[^a\pL]{}", "(a|(?i)bc".repeat(depth), ")?|x".repeat(depth))
+}
+
+#[test]
+fn groups_are_inside_each_other_as_deep_as_is_said() {
+    // Three quarters of the stack that threads have. Nothing is recursive in what translates, and much in what
+    // compiles: where nothing is optimized it takes 20 KiB for each group of this kind.
+    let run = || {
+        for depth in [1, MOST_OPEN] {
+            let regex = FullRegex::new(&deep(depth)).unwrap();
+            assert!(regex.matches(&format!("{}aä", "bC".repeat(depth))) && !regex.matches("1a"), "{depth}");
+            drop(regex);
+            assert!(Expressions::default().anywhere(&deep(depth)).is_ok());
+        }
+    };
+    std::thread::Builder::new().stack_size(1536 << 10).spawn(run).unwrap().join().unwrap();
+    let wrapped = |wraps| format!("a*{}", "(?i)*".repeat(wraps));
+    assert!(FullRegex::new(&wrapped(MOST_OPEN)).unwrap().matches("aaa"));
+    for expression in [deep(MOST_OPEN + 1), deep(2_000), wrapped(MOST_OPEN + 1), wrapped(10_000)] {
+        let error = FullRegex::new(&expression).unwrap_err().to_string();
+        assert!(error.contains("more than 64 groups are inside each other"), "{error}");
+    }
+}
+
+#[test]
+fn groups_are_counted_whatever_becomes_of_them() {
+    let groups = |expression| translate(expression, Groups::Kept, &mut 0).unwrap().groups;
+    assert_eq!(groups(r"(a)(?:b)(?P<n>c)(?i:d)\(|[(]"), 2);
+    assert_eq!(groups("((a){0}(b))"), 3);
+    let eleven = translate(&"(a)".repeat(11), Groups::Kept, &mut 0).unwrap();
+    assert_eq!((eleven.groups, eleven.text), (11, format!("{}(?:a)(?:a)", "(a)".repeat(9))));
+    assert_eq!(translate("(a)(?<n>b)", Groups::Dropped, &mut 0).unwrap().text, "(?:a)(?:b)");
+}
+
+#[test]
 fn a_set_is_written_once_however_often_it_is_said() {
+    let written = |expression: &str| translate(expression, Groups::Kept, &mut 0).unwrap().text;
     let rows = [
         (format!("(?i)[{}]", r"\pL".repeat(1_000)), r"(?i:[[\p{gc=L}]])"),
         (format!("(?i)[{}]", r"\x{0}-\x{10FFFF}".repeat(1_000)), "(?s:.)"),
@@ -229,11 +289,12 @@ fn a_set_is_written_once_however_often_it_is_said() {
         (r"(?i)\p{Cs}|[\p{Cs}]|[^\p{Cs}]|\P{Any}".into(), ""),
     ];
     for (expression, expected) in &rows[..3] {
-        assert_eq!(super::translate(expression).unwrap(), *expected);
+        assert_eq!(written(expression), *expected);
     }
     let none = r"[^\x{0}-\x{10FFFF}]";
-    assert_eq!(super::translate(&rows[3].0).unwrap(), format!("{none}|{none}|(?s:.)|{none}"));
-    assert_eq!(super::translate("[b-ca-bz]").unwrap(), r"[\x{61}-\x{63}\x{7A}-\x{7A}]");
+    assert_eq!(written(&rows[3].0), format!("{none}|{none}|(?s:.)|{none}"));
+    assert_eq!(written("[a-b\\d]"), r"[[\x{61}-\x{62}][0-9]]");
+    assert_eq!(written("[b-ca-bz]"), r"[\x{61}-\x{63}\x{7A}-\x{7A}]");
     // What is folded is what is in the set: nothing else may be added to it.
     assert!(FullRegex::new(&format!("(?i){}", "[a]".repeat(1_000))).unwrap().matches(&"aA".repeat(500)));
 }
@@ -247,7 +308,7 @@ fn every_category_and_script_is_known_to_the_engine() {
 }
 
 proptest::proptest! {
-    /// Whatever is accepted compiles: only size and depth are the engine's to refuse.
+    /// Whatever is accepted compiles: only its size is the engine's to refuse.
     #[test]
     fn whatever_is_translated_compiles(expression in r"[ab\[\](){}|*+?^$\\.:=<>PidQEpLNCsmU0-9,-]{0,16}") {
         let depth = format!("{expression:?}");

@@ -5,6 +5,9 @@
 // Fields that Envoy deprecates are still what other control planes send.
 #![allow(deprecated)]
 
+mod gather;
+
+use self::gather::Gathered;
 use super::{
     ClusterLoadAssignment, DropOverload, Endpoint, EndpointHealthCheck, HealthStatus, LocalityEndpoints,
     Priority,
@@ -295,15 +298,13 @@ pub(in crate::resource) fn assignment<A: Address>(
     at: &Path<'_>,
     faults: &mut Faults,
 ) -> Option<Assignment<A>> {
-    let mut by_priority = BTreeMap::<u32, Priority<A>>::new();
+    let mut by_priority = BTreeMap::<u32, Gathered<A>>::new();
     let mut addresses = HashSet::new();
     let list = at.field("endpoints");
     for (i, locality) in proto.endpoints.iter().enumerate() {
         let at = list.index(i);
         if let Some(parsed) = locality_endpoints(locality, place, &mut addresses, &at, faults) {
-            let priority =
-                by_priority.entry(locality.priority).or_insert_with(|| Priority { localities: Vec::new() });
-            add_locality(priority, parsed, place, &at, faults);
+            by_priority.entry(locality.priority).or_default().add(parsed, place, &at, faults);
         }
     }
     for (expected, priority) in (0..).zip(by_priority.keys()) {
@@ -336,7 +337,7 @@ pub(in crate::resource) fn assignment<A: Address>(
         Some(DropOverload { category: drop.category.as_str().into(), fraction })
     });
     Some(Assignment {
-        priorities: by_priority.into_values().collect(),
+        priorities: by_priority.into_values().map(|gathered| gathered.priority).collect(),
         drops: drops?,
         overprovisioning_factor: overprovisioning_factor?,
     })
@@ -381,34 +382,6 @@ fn locality_endpoints<A: Address>(
         }
     }
     Some(LocalityEndpoints { locality: locality?, weight, endpoints })
-}
-
-fn add_locality<A>(
-    priority: &mut Priority<A>,
-    locality: LocalityEndpoints<A>,
-    place: Place,
-    at: &Path<'_>,
-    faults: &mut Faults,
-) {
-    let same = priority.localities.iter_mut().find(|other| other.locality == locality.locality);
-    if let Some(same) = same {
-        if place == Place::Discovered {
-            faults.reject::<()>(&at.field("locality"), "stands twice in one priority");
-            return;
-        }
-        same.endpoints.extend(locality.endpoints);
-        let weights = same.endpoints.iter().map(|endpoint| u64::from(endpoint.weight.get()));
-        if weights.sum::<u64>() > u64::from(u32::MAX) {
-            faults.reject::<()>(at, "the weights of the locality sum to more than 4294967295");
-        }
-        return;
-    }
-    let sum: u64 = priority.localities.iter().map(|other| u64::from(other.weight.get())).sum();
-    if sum + u64::from(locality.weight.get()) > u64::from(u32::MAX) {
-        let at = at.field("load_balancing_weight");
-        faults.reject::<()>(&at, "the weights of the priority sum to more than 4294967295");
-    }
-    priority.localities.push(locality);
 }
 
 fn endpoint<A: Address>(

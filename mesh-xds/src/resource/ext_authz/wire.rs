@@ -6,7 +6,7 @@
 use super::{ExtAuthz, MutationRules, grpc_service};
 use crate::{
     field_path::{Faults, Path},
-    matcher::{Fraction, FullRegex, StringMatcher},
+    matcher::{Fraction, StringMatcher},
     resource::{
         Feature, ParseContext,
         canonical::{self, Inside, Shape},
@@ -142,7 +142,7 @@ fn matchers(
 
 fn mutation_rules(proto: &HeaderMutationRules, at: &Path<'_>, faults: &mut Faults) -> Option<MutationRules> {
     let expression = |proto: &Option<RegexMatcher>, field, faults: &mut Faults| match proto {
-        Some(regex) => faults.take(&at.field(field), FullRegex::new(&regex.regex)).map(Some),
+        Some(regex) => wire::full_regex(&regex.regex, &at.field(field), faults).map(Some),
         None => Some(None),
     };
     let is = |flag: &Option<BoolValue>| flag.as_ref().is_some_and(|flag| flag.value);

@@ -22,7 +22,11 @@ pub fn page(support: Support) -> String {
          - **fails**: the resource is taken, and the calls concerned fail with UNAVAILABLE and say why.\n\n\
          Regular expressions have RE2's syntax and meaning, in resources and in YAML: `{id}` and `\\Q…\\E` are taken, \
          `\\d`, `\\w`, `\\s` and `\\b` are ASCII, repetitions are of 1000 at most, `(?x)` and `\\Z` are refused. So \
-         is `\\C`, which RE2 takes, what compiles to more than 8 MiB, and what is longer than 64 KiB or nested more than 250 deep. What is not UTF-8 is never matched.\n\n\
+         is `\\C`, which RE2 takes, and what would cost too much: an expression that is longer than 64 KiB, has more than 64 \
+         groups inside each other or more than 2000 sets such as `\\pL`, or compiles to more than 16 MiB; and in one resource, \
+         expressions that compile to more than 64 MiB together (each text once), or whose sets under `(?i)` have more than \
+         4194304 characters together (a named set such as `\\pL` counts as 32768, a range as what is in it). What is not \
+         UTF-8 is never matched.\n\n\
          Client status (CSDS), the configuration on disk and `meshctl` show what was understood of a resource, and not \
          the bytes that came: what has no effect may hold a key.\n\n",
     );

@@ -1,13 +1,13 @@
 //! Rewriting with a regular expression, as RE2 does: every match replaced, `\1` the first group.
 
-use crate::matcher::{InvalidMatcher, compile_re2};
+use crate::matcher::{AnywhereRegex, Expressions, InvalidMatcher};
 use std::{borrow::Cow, sync::Arc};
 
 /// A regular expression whose every match is replaced; not anchored.
 #[derive(Clone, Debug)]
 pub struct RegexRewrite {
     source: Arc<str>,
-    pattern: regex::Regex,
+    pattern: AnywhereRegex,
     substitution: Arc<str>,
     template: Vec<Part>,
 }
@@ -23,8 +23,17 @@ impl RegexRewrite {
     /// Replaces every match of `pattern` by `substitution`, in which `\0` is the match, `\1` to `\9` are its
     /// groups and `\\` is a backslash.
     pub fn new(pattern: &str, substitution: &str) -> Result<Self, InvalidMatcher> {
-        let compiled = compile_re2(pattern)?;
-        let template = template(substitution, compiled.captures_len());
+        Self::among(&mut Expressions::default(), pattern, substitution)
+    }
+
+    /// The same, with what else is compiled for a resource.
+    pub(in crate::resource) fn among(
+        expressions: &mut Expressions,
+        pattern: &str,
+        substitution: &str,
+    ) -> Result<Self, InvalidMatcher> {
+        let compiled = expressions.anywhere(pattern)?;
+        let template = template(substitution, compiled.groups());
         let template = template.ok_or_else(|| InvalidMatcher::Substitution(substitution.into()))?;
         Ok(Self { source: pattern.into(), pattern: compiled, substitution: substitution.into(), template })
     }
@@ -41,16 +50,24 @@ impl RegexRewrite {
 
     /// `input`, rewritten; borrowed when nothing matches.
     pub fn apply<'i>(&self, input: &'i str) -> Cow<'i, str> {
-        self.pattern.replace_all(input, |found: &regex::Captures<'_>| {
-            let mut out = String::new();
+        let mut out = String::new();
+        let (mut done, mut is_found) = (0, false);
+        for found in self.pattern.find_all(input) {
+            let Some(whole) = found.get_match() else { continue };
+            out.push_str(&input[done..whole.start()]);
             for part in &self.template {
                 out.push_str(match part {
                     Part::Text(text) => text,
-                    Part::Group(group) => found.get(*group).map_or("", |group| group.as_str()),
+                    Part::Group(group) => found.get_group(*group).map_or("", |group| &input[group.range()]),
                 });
             }
-            out
-        })
+            (done, is_found) = (whole.end(), true);
+        }
+        if !is_found {
+            return Cow::Borrowed(input);
+        }
+        out.push_str(&input[done..]);
+        Cow::Owned(out)
     }
 }
 
@@ -73,7 +90,7 @@ fn template(substitution: &str, groups: usize) -> Option<Vec<Part>> {
         match chars.next()? {
             '\\' => text.push('\\'),
             digit => {
-                let group = usize::try_from(digit.to_digit(10)?).ok().filter(|group| *group < groups)?;
+                let group = usize::try_from(digit.to_digit(10)?).ok().filter(|group| *group <= groups)?;
                 parts.push(Part::Text(std::mem::take(&mut text)));
                 parts.push(Part::Group(group));
             }
@@ -95,6 +112,10 @@ mod tests {
             (r"\d+", r"<\0>", "a1b22٣", "a<1>b<22>٣"),
             ("a(x)?", r"[\1]", "a", "[]"),
             ("a", r"\\$1", "a", r"\$1"),
+            ("(a){0}b", r"[\1]", "b", "[]"),
+            ("(a){0}(b)", r"[\1\2]", "ab", "a[b]"),
+            ("(?P<n>a)|(b)", r"<\1\2>", "xabä", "x<a><b>ä"),
+            ("x*", "-", "äxé", "-ä-é-"),
         ];
         for (pattern, substitution, input, expected) in facts {
             let rewrite = RegexRewrite::new(pattern, substitution).unwrap();

@@ -337,7 +337,7 @@ pub(in crate::resource) fn route_match(
         Some(PathSpecifier::Prefix(value)) => Some(PathMatcher::prefix(value, ignore_case)),
         Some(PathSpecifier::Path(value)) => Some(PathMatcher::exact(value, ignore_case)),
         Some(PathSpecifier::SafeRegex(regex)) => {
-            faults.take(&at.field("safe_regex"), PathMatcher::regex(&regex.regex))
+            wire::full_regex(&regex.regex, &at.field("safe_regex"), faults).map(PathMatcher::Regex)
         }
         Some(PathSpecifier::PathSeparatedPrefix(value)) => {
             faults.take(&at.field("path_separated_prefix"), PathMatcher::separated_prefix(value, ignore_case))

@@ -5,6 +5,7 @@ mod cluster;
 mod discovery;
 mod endpoint;
 mod errors;
+mod expressions;
 mod files;
 mod filter;
 mod listener;

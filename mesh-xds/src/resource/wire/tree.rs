@@ -227,7 +227,9 @@ fn string(proto: &proto::StringMatcher, at: &Path<'_>, faults: &mut Faults) -> O
         Some(MatchPattern::Prefix(value)) => StringMatcher::prefix(value, fold),
         Some(MatchPattern::Suffix(value)) => StringMatcher::suffix(value, fold),
         Some(MatchPattern::Contains(value)) => StringMatcher::contains(value, fold),
-        Some(MatchPattern::SafeRegex(regex)) => StringMatcher::regex(&regex.regex),
+        Some(MatchPattern::SafeRegex(regex)) => {
+            faults.expressions.full(&regex.regex).map(StringMatcher::from)
+        }
         _ => return faults.reject(at, "one of exact, prefix, suffix, contains and safe_regex is required"),
     };
     faults.take(at, built)
