@@ -20,7 +20,7 @@ fn a_stream_holds_little_and_a_change_costs_it_the_same_in_a_mesh_of_ten_times_a
         assert!(small.held > 4096.0 && small.change > 10.0, "nothing was counted: {both}");
         // The target is of resident memory; this is what is in it and repeats.
         assert!(small.held <= 65_536.0 && large.held <= 65_536.0, "{both}");
-        // Buffers of the connection are larger or smaller by how the threads meet: a tenth, seen in forty runs.
+        // Buffers of the connection are larger or smaller by how the threads meet: a tenth, in some twenty runs.
         assert!((0.8..1.25).contains(&(large.held / small.held)), "{both}");
         assert!((0.9..1.1).contains(&(large.change / small.change)), "{both}");
     }
