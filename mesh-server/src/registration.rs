@@ -186,10 +186,8 @@ impl Registry {
         let owners = self.owners();
         let workloads = &self.publisher.current().model.workloads;
         // Without a name it is refused.
-        key(&owners.1, workloads, workload, speaker, identity).is_some_and(|(namespace, name)| {
-            let wanted = RegisteredWorkload { name, ..workload.clone() };
-            workloads.find(&namespace, &wanted.name).is_none_or(|published| **published != wanted)
-        })
+        key(&owners.1, workloads, workload, speaker, identity)
+            .is_some_and(|(_, name)| is_news(workloads, &RegisteredWorkload { name, ..workload.clone() }))
     }
 
     /// `stream` speaks for an entry no more. If nobody else does, it goes.
@@ -228,6 +226,12 @@ impl Registry {
         owner.say_again(stream, workload.clone());
         Ok(self.publisher.add_workload(workload))
     }
+}
+
+/// Whether a workload is not published as it is.
+fn is_news(workloads: &Workloads, workload: &RegisteredWorkload) -> bool {
+    let published = workloads.find(&workload.namespace, &workload.name);
+    published.is_none_or(|published| **published != *workload)
 }
 
 /// The name that a workload gets; `None`: those that it may have are others'.
@@ -422,30 +426,31 @@ impl Session {
         let health = health(request.health)?;
         let (process, session) = (request.process, request.session);
         let speaker = Speaker { stream: self.stream, process, session };
-        if self.would_change(request.workload.as_ref(), health, &speaker)? {
+        let said = request.workload.as_ref();
+        let mut wanted = self.wanted(said, health)?;
+        let would_change = match said {
+            Some(_) => self.registry.would_change(&wanted, &speaker, self.peer.identity.as_ref()),
+            None => is_news(&self.registry.publisher.current().model.workloads, &wanted),
+        };
+        if would_change {
             self.turn().await?;
+            // Its group may be another by now.
+            wanted = self.wanted(said, health)?;
         }
-        let (workload, snapshot) = match (request.workload, &self.entry) {
-            (Some(said), _) => {
-                let workload = self.parse(&said, health)?;
+        let (workload, snapshot) =
+            if said.is_some() {
                 let identity = self.peer.identity.as_ref();
-                let (workload, snapshot) = self.registry.publish(workload, speaker, identity)?;
+                let (workload, snapshot) = self.registry.publish(wanted, speaker, identity)?;
                 if self.entry.as_ref().is_some_and(|entry| {
                     (&entry.namespace, &entry.name) != (&workload.namespace, &workload.name)
                 }) {
                     self.leave();
                 }
                 (workload, snapshot)
-            }
-            (None, Some(entry)) => {
-                let workload = RegisteredWorkload { health, ..entry.clone() };
-                let snapshot = self.registry.update(workload.clone(), self.stream)?;
-                (workload, snapshot)
-            }
-            (None, None) => {
-                return Err(Status::invalid_argument("the first request must carry `workload`"));
-            }
-        };
+            } else {
+                let snapshot = self.registry.update(wanted.clone(), self.stream)?;
+                (wanted, snapshot)
+            };
         let name = workload.name.clone();
         tracing::info!(
             namespace = workload.namespace,
@@ -459,30 +464,16 @@ impl Session {
         Ok(Some(RegisterResponse { workload_entry: name, revision: snapshot.revision.to_string() }))
     }
 
-    /// Whether a request changes anything for others.
-    fn would_change(
-        &self,
-        said: Option<&proto::Workload>,
-        health: Health,
-        speaker: &Speaker,
-    ) -> Result<bool, Status> {
-        Ok(match (said, &self.entry) {
-            (Some(said), _) => {
-                let (workload, identity) = (self.parse(said, health)?, self.peer.identity.as_ref());
-                self.registry.would_change(&workload, speaker, identity)
+    /// What a request asks to be published; one that carries no workload is about the one before.
+    fn wanted(&self, said: Option<&proto::Workload>, health: Health) -> Result<RegisteredWorkload, Status> {
+        let workload = match (said, &self.entry) {
+            (Some(said), _) => parse(said, &self.peer, &self.registry.publisher.current().model)?,
+            (None, Some(entry)) => entry.clone(),
+            (None, None) => {
+                return Err(Status::invalid_argument("the first request must carry `workload`"));
             }
-            (None, Some(entry)) => {
-                let published = &self.registry.publisher.current().model.workloads;
-                let wanted = RegisteredWorkload { health, ..entry.clone() };
-                published.find(&entry.namespace, &entry.name).is_none_or(|published| **published != wanted)
-            }
-            (None, None) => false,
-        })
-    }
-
-    fn parse(&self, said: &proto::Workload, health: Health) -> Result<RegisteredWorkload, Status> {
-        let parsed = parse(said, &self.peer, &self.registry.publisher.current().model)?;
-        Ok(RegisteredWorkload { health, ..parsed })
+        };
+        Ok(RegisteredWorkload { health, ..workload })
     }
 
     /// Waits until the account may change something. What was registered here stays a while if it may not: that others of

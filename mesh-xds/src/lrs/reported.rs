@@ -2,6 +2,7 @@
 //!
 //! That is looked at when a report comes, once in a [`PERIOD`]: a name goes when nobody reported it for a whole one.
 
+use super::sums::OTHERS;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -38,6 +39,19 @@ impl Reported {
         }
         self.since = Some(now);
         self.names.clear();
+    }
+
+    /// These were reported, and summed up by themselves or with all others.
+    pub(super) fn note_all<'a, T>(
+        &mut self,
+        names: impl Iterator<Item = &'a Arc<str>>,
+        sums: &BTreeMap<Arc<str>, T>,
+    ) {
+        for name in names {
+            if let Some((name, _)) = sums.get_key_value(name).or_else(|| sums.get_key_value(OTHERS)) {
+                self.note(name);
+            }
+        }
     }
 
     /// It was reported.

@@ -33,7 +33,7 @@ const MAX_COUNT: u64 = 1 << 40;
 /// The same of what endpoints measured; more is passed over.
 const MAX_TOTAL: f64 = 1e12;
 /// What everything beyond the bounds is called.
-const OTHERS: &str = "(others)";
+pub(super) const OTHERS: &str = "(others)";
 
 /// Sums of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -326,18 +326,9 @@ impl Cluster {
         self.drops.let_go(now, MAX_PARTS, &mut all.drops, |_| false);
         self.metrics.let_go(now, MAX_PARTS, &mut all.metrics, |_| false);
         all.forget(&before.take(name));
-        all.sums.add(sums.sums);
-        all.add_drops(sums.dropped);
-        for (category, dropped) in &sums.drops {
-            let (category, sum) = bounded(&mut all.drops, category, MAX_PARTS);
-            self.drops.note(&category);
-            count(sum, *dropped);
-        }
-        for (metric, sums) in &sums.metrics {
-            let (metric, sum) = bounded(&mut all.metrics, metric, MAX_PARTS);
-            self.metrics.note(&metric);
-            sum.add(*sums);
-        }
+        all.add_totals(sums);
+        self.drops.note_all(sums.drops.keys(), &all.drops);
+        self.metrics.note_all(sums.metrics.keys(), &all.metrics);
         let entries = &mut current.entries;
         for (place, sums) in &sums.localities {
             let (place, locality) = bounded(&mut all.localities, place, MAX_PARTS);

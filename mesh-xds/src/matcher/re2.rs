@@ -369,4 +369,4 @@ fn write_code(out: &mut String, code: u32) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,9 +4,9 @@ use super::{Groups, MOST_OPEN, translate};
 use crate::matcher::{Expressions, FullRegex};
 
 /// An expression, what the whole of it matches, and what it does not.
-type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
+pub(in crate::matcher) type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-fn holds(rows: &[Row]) {
+pub(in crate::matcher) fn holds(rows: &[Row]) {
     for (expression, matching, others) in rows {
         let regex = FullRegex::new(expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
         for input in *matching {

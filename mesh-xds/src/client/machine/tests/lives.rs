@@ -14,12 +14,18 @@ pub(super) fn heartbeat(name: &str, version: &str, seconds: i64) -> proto::Resou
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
-#[test]
-fn a_time_to_live_ends_unless_the_resource_or_its_heart_beat_comes_again() {
+/// Clusters `a` and `b`, each for a minute.
+fn two_living() -> Script {
     let mut script = Script::new(Variant::Delta);
     script.open(&[(CDS, "a"), (CDS, "b")]);
     let both = vec![living(wrapper(CDS, "a", "1", "a=1"), 60), living(wrapper(CDS, "b", "1", "b=1"), 60)];
     script.delta(CDS, both, &[]);
+    script
+}
+
+#[test]
+fn a_time_to_live_ends_unless_the_resource_or_its_heart_beat_comes_again() {
+    let mut script = two_living();
     assert_eq!(script.machine.good(CDS, "a"), None, "it is not for the disk");
     script.pass(MINUTE / 2);
     let out = script.delta(CDS, vec![heartbeat("a", "1", 60)], &[]);
@@ -157,10 +163,7 @@ fn a_heart_beat_is_no_absence_and_ends_no_trouble() {
 
 #[test]
 fn what_is_forgotten_has_no_end() {
-    let mut script = Script::new(Variant::Delta);
-    script.open(&[(CDS, "a"), (CDS, "b")]);
-    let both = vec![living(wrapper(CDS, "a", "1", "a=1"), 60), living(wrapper(CDS, "b", "1", "b=1"), 60)];
-    script.delta(CDS, both, &[]);
+    let mut script = two_living();
     script.on(Input::Closed("refused".into()));
     script.on(Input::Forget(vec![key(CDS, "a")]));
     let timers: Vec<_> = script.machine.timers.iter().map(|(.., name)| name.to_string()).collect();
